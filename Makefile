@@ -1,0 +1,23 @@
+# Thin by design: each recipe is one command that a person could type. CI calls `make test`, the same as you.
+.PHONY: help run test verify fix bench setup
+
+help: ## Says what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Builds and brings up the demo cluster; Ctrl-C drains and stops it
+	cargo run --release -- up
+
+test: setup verify ## Installs what the checks need (on Debian), then runs all of them
+
+setup: ## Installs what the checks need on Debian; elsewhere says what is missing
+	@tools/setup.sh
+
+verify: ## Format, lints, licences, buf, all tests, doctests, docs; never writes to the tree
+	@tools/verify.sh
+
+fix: ## The writing twin of verify: formats, and applies what clippy can
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
+
+bench: ## lb beside tonic's own Channel and balance_list, as ratios (about 2 minutes, leave the machine alone)
+	cargo bench -p lb --bench compare

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Installs what `make verify` needs and is not there yet: on Debian by itself, saying what; elsewhere it says what is missing.
+# Everything that is not a Debian package goes to target/tools, so that nothing outside the clone changes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools="$PWD/target/tools"
+mkdir -p "$tools"
+
+say() { printf 'setup: %s\n' "$*"; }
+missing=()
+
+need() { # need COMMAND PACKAGE
+  command -v "$1" >/dev/null && return 0
+  missing+=("$2")
+}
+need cc gcc
+need git git
+need npm npm
+need curl curl
+
+if [ ${#missing[@]} -gt 0 ]; then
+  root=""
+  [ "$(id -u)" = 0 ] || root="sudo -n"
+  if command -v apt-get >/dev/null && { [ -z "$root" ] || sudo -n true 2>/dev/null; }; then
+    say "installing Debian packages: ${missing[*]}"
+    $root apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  else
+    say "please install: ${missing[*]}" >&2
+    exit 1
+  fi
+fi
+
+command -v cargo >/dev/null || { say "please install Rust (rustup.rs), 1.88 or newer" >&2; exit 1; }
+
+# The protobuf linter, from its npm package.
+buf_version=1.75.0
+if [ "$("$tools/node_modules/.bin/buf" --version 2>/dev/null)" != "$buf_version" ]; then
+  say "installing buf $buf_version (npm package @bufbuild/buf) into target/tools"
+  npm install --silent --no-audit --no-fund --prefix "$tools" "@bufbuild/buf@$buf_version"
+fi
+
+# grpcurl is how people will try the servers, so the tests do too. It is a Go module; without Go those tests say so and skip.
+if ! command -v grpcurl >/dev/null && [ ! -x "$tools/bin/grpcurl" ]; then
+  if command -v go >/dev/null; then
+    say "installing grpcurl (Go module) into target/tools"
+    GOBIN="$tools/bin" GOFLAGS=-modcacherw go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+  else
+    say "no Go here: tests that use grpcurl will be skipped"
+  fi
+fi
+say "ready"
