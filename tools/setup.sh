@@ -44,7 +44,7 @@ fi
 if ! command -v grpcurl >/dev/null && [ ! -x "$tools/bin/grpcurl" ]; then
   if command -v go >/dev/null; then
     say "installing grpcurl (Go module) into target/tools"
-    GOBIN="$tools/bin" GOFLAGS=-modcacherw go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+    GOBIN="$tools/bin" GOFLAGS=-modcacherw go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
   else
     say "no Go here: tests that use grpcurl will be skipped"
   fi

@@ -1,1 +1,23 @@
-//! placeholder
+//! Fixtures for tests of the whole system: real processes on ports that the kernel chose, and waits that are bounded.
+//!
+//! - [`Process`] runs the `tessera` binary with piped output, and ends it when dropped.
+//! - [`Cluster`] starts a registry, tickets and users as processes of their own, the way an operator would.
+//! - [`otlp::Receiver`] is a trace backend in the test's own process.
+//! - [`wait::until`] asks again until a condition holds or time is up. Nothing here sleeps and hopes.
+//!
+//! The tests themselves are in `tests/it`.
+
+mod binary;
+mod cluster;
+pub mod otlp;
+mod process;
+pub mod wait;
+
+pub use binary::tessera;
+pub use cluster::{Cluster, ClusterOptions};
+pub use process::{Ended, Process, run};
+
+/// The README's Rust snippets, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,0 +1,166 @@
+//! A cluster of processes as an operator would start them: one registry, some ticket services on one store, one user service.
+
+use std::collections::BTreeMap;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::{Ended, Process};
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// How many ticket services share the store. Default: 3.
+    pub tickets: usize,
+    /// Environment variables for every process.
+    pub env: Vec<(&'static str, String)>,
+    /// Flags for the ticket and user services, for example a short heartbeat.
+    pub provider_flags: Vec<String>,
+}
+
+/// Running processes. All of them end with it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The registry's address, `host:port`.
+    pub registry: String,
+    /// The registry's admin address.
+    pub registry_admin: String,
+    /// The user service's address.
+    pub user: String,
+    /// The ticket services' addresses by instance name.
+    pub tickets: BTreeMap<String, String>,
+    processes: BTreeMap<String, Process>,
+    options: ClusterOptions,
+    data: TempDir,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            tickets: 3,
+            env: Vec::new(),
+            // A dead instance is seen after 1.5 s instead of 15 s: tests wait for it.
+            provider_flags: ["--heartbeat-interval", "500ms", "--drain-linger", "100ms"]
+                .map(String::from)
+                .to_vec(),
+        }
+    }
+}
+
+impl Cluster {
+    /// Starts the default cluster: three ticket services.
+    pub async fn start() -> Self {
+        Self::with(ClusterOptions::default()).await
+    }
+
+    /// Starts a cluster and waits until every process serves.
+    ///
+    /// # Panics
+    /// With the process's output, when one does not.
+    pub async fn with(options: ClusterOptions) -> Self {
+        let data = tempfile::tempdir().expect("a folder for data");
+        let mut cluster = Self {
+            registry: String::new(),
+            registry_admin: String::new(),
+            user: String::new(),
+            tickets: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            options,
+            data,
+        };
+        cluster.start_registry("127.0.0.1:0").await;
+        for number in 1..=cluster.options.tickets {
+            cluster.start_ticket(&format!("ticket-{number}"), "127.0.0.1:0").await;
+        }
+        cluster.start_user().await;
+        cluster
+    }
+
+    /// Starts the registry on this address; its store is the same each time.
+    pub async fn start_registry(&mut self, listen: &str) {
+        let args = [
+            "registry",
+            "--listen",
+            listen,
+            "--admin-listen",
+            "127.0.0.1:0",
+            "--data-dir",
+        ]
+        .map(String::from);
+        let folder = self.data.path().join("registry").display().to_string();
+        let mut process = Process::spawn("registry", args.into_iter().chain([folder]), &self.options.env);
+        (self.registry, self.registry_admin) = process.addresses().await;
+        self.processes.insert("registry".to_owned(), process);
+    }
+
+    /// Starts a ticket service on the shared store.
+    pub async fn start_ticket(&mut self, name: &str, listen: &str) {
+        let (grpc, _) = self.start_provider("ticket", name, listen, &["--seed"]).await;
+        self.tickets.insert(name.to_owned(), grpc);
+    }
+
+    async fn start_user(&mut self) {
+        (self.user, _) = self.start_provider("user", "user-1", "127.0.0.1:0", &[]).await;
+    }
+
+    async fn start_provider(&mut self, role: &str, name: &str, listen: &str, more: &[&str]) -> (String, String) {
+        let store = self.data.path().join(format!("{role}.db")).display().to_string();
+        let args = [
+            role,
+            "--listen",
+            listen,
+            "--admin-listen",
+            "127.0.0.1:0",
+            "--registry",
+            &self.registry,
+        ]
+        .into_iter()
+        .chain(["--store", &store, "--instance-id", name])
+        .chain(more.iter().copied())
+        .map(String::from)
+        .chain(self.options.provider_flags.iter().cloned())
+        .collect::<Vec<_>>();
+        let mut process = Process::spawn(name, args, &self.options.env);
+        let addresses = process.addresses().await;
+        self.processes.insert(name.to_owned(), process);
+        addresses
+    }
+
+    /// A process of the cluster by name: `registry`, `user-1`, `ticket-1` ...
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn process(&self, name: &str) -> &Process {
+        self.processes.get(name).unwrap_or_else(|| panic!("no process {name}"))
+    }
+
+    /// Kills a process with SIGKILL and waits for its end.
+    pub async fn kill(&mut self, name: &str) -> Ended {
+        let process = self
+            .processes
+            .remove(name)
+            .unwrap_or_else(|| panic!("no process {name}"));
+        process.signal(Signal::KILL);
+        process.end().await
+    }
+
+    /// Stops a process with SIGTERM and waits for its end.
+    pub async fn stop(&mut self, name: &str) -> Ended {
+        self.processes
+            .remove(name)
+            .unwrap_or_else(|| panic!("no process {name}"))
+            .stop()
+            .await
+    }
+
+    /// Runs an operator's command against this cluster: `tessera ARGS --registry ADDRESS`.
+    pub async fn tessera(&self, args: &[&str]) -> Ended {
+        self.command(args).end().await
+    }
+
+    /// Starts an operator's command against this cluster.
+    pub fn command(&self, args: &[&str]) -> Process {
+        let args = args.iter().copied().chain(["--registry", &self.registry]);
+        Process::spawn("tessera", args, &self.options.env)
+    }
+}
