@@ -1,0 +1,74 @@
+//! Sending spans to a collector, without ever being in the way: batches on the SDK's own thread, a bounded queue that
+//! drops when full, and one log line when export starts to fail and one when it works again.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter as OtlpExporter};
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    trace::{SdkTracerProvider, SpanData, SpanExporter},
+};
+
+/// A provider that exports in batches to the endpoint that the `OTEL_EXPORTER_OTLP_*` variables name.
+///
+/// Must be called within a tokio runtime: the exporter's connection lives on it.
+pub(crate) fn otlp_provider(resource: Resource, endpoint: String) -> Result<SdkTracerProvider, ExporterBuildError> {
+    let exporter = OtlpExporter::builder().with_tonic().build()?;
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(Quiet {
+            inner: exporter,
+            endpoint,
+            failing: AtomicBool::new(false),
+        })
+        .with_resource(resource)
+        .build())
+}
+
+/// An exporter that says once that it fails.
+#[derive(Debug)]
+struct Quiet<E> {
+    inner: E,
+    endpoint: String,
+    failing: AtomicBool,
+}
+
+impl<E: SpanExporter> SpanExporter for Quiet<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let result = self.inner.export(batch).await;
+        match &result {
+            Ok(()) => {
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!(endpoint = self.endpoint, "traces are exported again");
+                }
+            }
+            Err(error) => {
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        endpoint = self.endpoint,
+                        %error,
+                        spans,
+                        "traces cannot be exported and are dropped; this is said once until it works again"
+                    );
+                }
+            }
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}

@@ -1,0 +1,156 @@
+//! The call duration histograms of the RPC conventions.
+//!
+//! One series a method and status, looked up without allocating: a call that is measured costs a map read and an observe.
+//! Method names come from the wire on a server, so the number of methods is bounded; the rest share `_OTHER`.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock},
+    time::Duration,
+};
+
+use opentelemetry::Context;
+
+use super::{Histogram, HistogramFamily, histogram};
+use crate::{
+    rpc,
+    semconv::{
+        DURATION_BUCKETS, OTHER, PROMETHEUS_ATTEMPT_DURATION, PROMETHEUS_CLIENT_DURATION, PROMETHEUS_SERVER_DURATION,
+    },
+};
+
+/// Most methods (a target) that are told apart; our whole platform has some 40.
+const MAX_METHODS: usize = 500;
+
+/// Codes 0 to 16 of the specification; anything else is recorded as UNKNOWN.
+const CODES: usize = 17;
+
+/// Durations of calls that one process serves.
+pub(crate) static SERVER: LazyLock<CallDurations> = LazyLock::new(|| {
+    CallDurations::new(|| {
+        histogram(
+            PROMETHEUS_SERVER_DURATION,
+            "Duration of inbound calls from first byte to the end of the response",
+            &["rpc_method", "rpc_response_status_code"],
+            &DURATION_BUCKETS,
+        )
+    })
+});
+
+/// Durations of calls that one process makes, over all their attempts.
+pub(crate) static CLIENT: LazyLock<CallDurations> = LazyLock::new(|| {
+    CallDurations::new(|| {
+        histogram(
+            PROMETHEUS_CLIENT_DURATION,
+            "Duration of outbound calls over all attempts until the end of the response",
+            &["server_address", "rpc_method", "rpc_response_status_code"],
+            &DURATION_BUCKETS,
+        )
+    })
+});
+
+/// Durations of single attempts (gRFC A66).
+pub(crate) static ATTEMPT: LazyLock<CallDurations> = LazyLock::new(|| {
+    CallDurations::new(|| {
+        histogram(
+            PROMETHEUS_ATTEMPT_DURATION,
+            "Duration of single attempts of outbound calls",
+            &["grpc_target", "grpc_method", "grpc_status"],
+            &DURATION_BUCKETS,
+        )
+    })
+});
+
+/// All series of one histogram, by target, method and code. A server has the one target `""`, which is no label.
+#[derive(Debug)]
+pub(crate) struct CallDurations {
+    family: HistogramFamily,
+    by_target: RwLock<HashMap<Box<str>, HashMap<Box<str>, Arc<MethodDurations>>>>,
+}
+
+impl CallDurations {
+    fn new(family: impl FnOnce() -> HistogramFamily) -> Self {
+        Self {
+            family: family(),
+            by_target: RwLock::default(),
+        }
+    }
+
+    /// The series of a method; `target` is empty on a server.
+    pub(crate) fn of(&self, target: &str, method: &str) -> Arc<MethodDurations> {
+        let known = self.by_target.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(target).and_then(|methods| methods.get(method)) {
+            return Arc::clone(found);
+        }
+        let full = known.values().map(HashMap::len).sum::<usize>() >= MAX_METHODS;
+        drop(known);
+        let (target, method) = if full {
+            (if target.is_empty() { "" } else { OTHER }, OTHER)
+        } else {
+            (target, method)
+        };
+        let mut known = self.by_target.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(
+            known
+                .entry(target.into())
+                .or_default()
+                .entry(method.into())
+                .or_insert_with(|| {
+                    Arc::new(MethodDurations {
+                        family: self.family.clone(),
+                        target: target.into(),
+                        method: method.into(),
+                        by_code: Default::default(),
+                    })
+                }),
+        )
+    }
+}
+
+/// The series of one method, one a status code, each made when it first occurs.
+#[derive(Debug)]
+pub(crate) struct MethodDurations {
+    family: HistogramFamily,
+    target: Box<str>,
+    method: Box<str>,
+    by_code: [OnceLock<Histogram>; CODES],
+}
+
+impl MethodDurations {
+    pub(crate) fn method(&self) -> &str {
+        &self.method
+    }
+
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+
+    pub(crate) fn observe(&self, code: i32, took: Duration, cx: &Context) {
+        let index = usize::try_from(code).ok().filter(|index| *index < CODES).unwrap_or(2);
+        self.by_code[index]
+            .get_or_init(|| {
+                let code = rpc::code_name(code);
+                if self.target.is_empty() {
+                    self.family.with(&[&self.method, code])
+                } else {
+                    self.family.with(&[&self.target, &self.method, code])
+                }
+            })
+            .observe_in(took.as_secs_f64(), cx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_beyond_the_bound_share_a_series() {
+        let durations = CallDurations::new(|| histogram("test_calls", "Calls.", &["m", "c"], &DURATION_BUCKETS));
+        for n in 0..MAX_METHODS {
+            assert_ne!(durations.of("", &format!("a.B/{n}")).method(), OTHER);
+        }
+        assert_eq!(durations.of("", "a.B/one-too-many").method(), OTHER);
+        assert_eq!(durations.of("", "a.B/7").method(), "a.B/7", "known ones stay");
+    }
+}

@@ -1,0 +1,182 @@
+//! How a trace travels: W3C `traceparent` / `tracestate` and `baggage` in the headers of a call.
+//!
+//! Which of the two are used follows `OTEL_PROPAGATORS` once [`crate::init`] has run; before that, or without it, both.
+//! Not here: making spans.
+
+use std::sync::OnceLock;
+
+use http::{HeaderMap, HeaderValue, header::HeaderName};
+use opentelemetry::{
+    Context,
+    baggage::BaggageExt as _,
+    propagation::TextMapPropagator as _,
+    trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState},
+};
+use opentelemetry_http::{HeaderExtractor, HeaderInjector};
+use opentelemetry_sdk::{
+    propagation::{BaggagePropagator, TraceContextPropagator},
+    trace::{IdGenerator as _, RandomIdGenerator},
+};
+
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+
+/// Which formats are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Propagators {
+    pub(crate) trace_context: bool,
+    pub(crate) baggage: bool,
+}
+
+impl Propagators {
+    /// OpenTelemetry's default: both.
+    pub(crate) const DEFAULT: Self = Self {
+        trace_context: true,
+        baggage: true,
+    };
+}
+
+static INSTALLED: OnceLock<Propagators> = OnceLock::new();
+
+/// Fixes the formats for the life of the process; later calls are ignored.
+pub(crate) fn install(propagators: Propagators) {
+    let _ = INSTALLED.set(propagators);
+}
+
+fn installed() -> Propagators {
+    INSTALLED.get().copied().unwrap_or(Propagators::DEFAULT)
+}
+
+/// What the caller sent: its span context as a remote parent, and its baggage. Malformed headers count as absent, as the
+/// W3C recommendation demands.
+pub fn extract(headers: &HeaderMap) -> Context {
+    let mut cx = Context::new();
+    let formats = installed();
+    if formats.trace_context && headers.contains_key(&TRACEPARENT) {
+        cx = TraceContextPropagator::new().extract_with_context(&cx, &HeaderExtractor(headers));
+    }
+    if formats.baggage && headers.contains_key(&BAGGAGE) {
+        cx = BaggagePropagator::new().extract_with_context(&cx, &HeaderExtractor(headers));
+    }
+    cx
+}
+
+/// Writes the context into the headers of an outgoing call, replacing what is there.
+pub fn inject(cx: &Context, headers: &mut HeaderMap) {
+    let formats = installed();
+    let span = cx.span();
+    let span_context = span.span_context();
+    if formats.trace_context && span_context.is_valid() {
+        // Version 00; of the flags only the sampled bit is defined there.
+        let value = format!(
+            "00-{}-{}-{:02x}",
+            span_context.trace_id(),
+            span_context.span_id(),
+            span_context.trace_flags() & TraceFlags::SAMPLED,
+        );
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(TRACEPARENT.clone(), value);
+        }
+        // An empty tracestate header is allowed and worthless.
+        headers.remove(&TRACESTATE);
+        if *span_context.trace_state() != TraceState::NONE
+            && let Ok(value) = HeaderValue::from_str(&span_context.trace_state().header())
+        {
+            headers.insert(TRACESTATE.clone(), value);
+        }
+    }
+    if formats.baggage && !cx.baggage().is_empty() {
+        BaggagePropagator::new().inject_context(cx, &mut HeaderInjector(headers));
+    }
+}
+
+/// The trace id as 32 lower-case hex digits, or `None` if the context belongs to no trace.
+pub fn trace_id(cx: &Context) -> Option<String> {
+    let span = cx.span();
+    let span_context = span.span_context();
+    span_context.is_valid().then(|| span_context.trace_id().to_string())
+}
+
+/// The context itself if it belongs to a trace; otherwise one that does, with random ids.
+///
+/// Where nothing is exported a call still needs an id that logs, orders and errors can name. The new ids carry the
+/// sampled flag: it leaves the choice to record to the next process that has an exporter (the SDK's default sampler
+/// follows its parent), instead of switching the whole trace off because its first process exports nothing.
+pub fn ensure_trace(cx: &Context) -> Context {
+    if cx.span().span_context().is_valid() {
+        return cx.clone();
+    }
+    let ids = RandomIdGenerator::default();
+    cx.with_remote_span_context(SpanContext::new(
+        ids.new_trace_id(),
+        ids.new_span_id(),
+        TraceFlags::SAMPLED,
+        false,
+        TraceState::NONE,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::{KeyValue, baggage::BaggageExt as _};
+
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_extracted_is_injected_unchanged() {
+        let given = headers(&[
+            ("traceparent", PARENT),
+            ("tracestate", "a=1,b=2"),
+            ("baggage", "tenant=acme"),
+        ]);
+        let cx = extract(&given);
+        assert_eq!(trace_id(&cx).as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert!(cx.span().span_context().is_remote());
+        let mut sent = HeaderMap::new();
+        inject(&cx, &mut sent);
+        assert_eq!(sent, given);
+    }
+
+    #[test]
+    fn malformed_parents_count_as_absent() {
+        for bad in [
+            "",
+            "00-0-0-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            let cx = extract(&headers(&[("traceparent", bad)]));
+            assert_eq!(trace_id(&cx), None, "{bad:?}");
+            let mut sent = HeaderMap::new();
+            inject(&cx, &mut sent);
+            assert!(sent.is_empty());
+        }
+    }
+
+    #[test]
+    fn stale_state_does_not_ride_along() {
+        let mut sent = headers(&[("traceparent", "old"), ("tracestate", "old=1")]);
+        inject(&extract(&headers(&[("traceparent", PARENT)])), &mut sent);
+        assert_eq!(sent, headers(&[("traceparent", PARENT)]));
+    }
+
+    #[test]
+    fn a_trace_is_made_only_where_there_is_none() {
+        let cx = extract(&headers(&[("traceparent", PARENT)]));
+        assert_eq!(trace_id(&ensure_trace(&cx)), trace_id(&cx));
+        let made = ensure_trace(&Context::new().with_baggage([KeyValue::new("tenant", "acme")]));
+        let id = trace_id(&made).expect("valid");
+        assert_eq!(id.len(), 32);
+        assert_ne!(id, trace_id(&ensure_trace(&Context::new())).expect("valid"));
+        assert!(made.baggage().get("tenant").is_some(), "baggage survives");
+    }
+}

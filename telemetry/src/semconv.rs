@@ -1,0 +1,61 @@
+//! Every attribute and metric name Tessera emits, in one place, because the RPC conventions are still moving.
+//!
+//! Names follow OpenTelemetry semantic conventions [`VERSION`] (RPC: release candidate). Known to be renamed next:
+//! `rpc.response.status_code` becomes `rpc.status_code`. Not here: any logic; see [`crate::rpc`] for the status rules.
+
+/// The version of the OpenTelemetry semantic conventions that the names follow.
+pub const VERSION: &str = "1.42.0";
+
+/// Always [`RPC_SYSTEM_GRPC`] here.
+pub const RPC_SYSTEM_NAME: &str = "rpc.system.name";
+/// The value of [`RPC_SYSTEM_NAME`] for gRPC.
+pub const RPC_SYSTEM_GRPC: &str = "grpc";
+/// The full method, `package.Service/Method`, or [`OTHER`] when the server does not know it.
+pub const RPC_METHOD: &str = "rpc.method";
+/// What the caller asked for when [`RPC_METHOD`] is [`OTHER`].
+pub const RPC_METHOD_ORIGINAL: &str = "rpc.method_original";
+/// The gRPC status as text, for example `OK` or `DEADLINE_EXCEEDED`.
+pub const RPC_RESPONSE_STATUS_CODE: &str = "rpc.response.status_code";
+/// The gRPC status as text, on failures only.
+pub const ERROR_TYPE: &str = "error.type";
+/// The logical target of a call (the service name), not the instance that was chosen.
+pub const SERVER_ADDRESS: &str = "server.address";
+/// The address of the other end of the connection: on a client the instance last tried, on a server the caller.
+pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
+/// The port that belongs to [`NETWORK_PEER_ADDRESS`].
+pub const NETWORK_PEER_PORT: &str = "network.peer.port";
+/// Stands for a value outside the known set.
+pub const OTHER: &str = "_OTHER";
+
+/// Resource: the service's name.
+pub const SERVICE_NAME: &str = "service.name";
+/// Resource: the service's version.
+pub const SERVICE_VERSION: &str = "service.version";
+/// Resource: the instance, equal to its id in the registry, so that traces and registry join.
+pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
+/// Resource: the operating system's process id.
+pub const PROCESS_PID: &str = "process.pid";
+
+/// Ours: how many messages a server sent on the call.
+pub const SENT_MESSAGES: &str = "tessera.rpc.sent_messages";
+/// Ours: the id of the instance an attempt went to, as registered.
+pub const PEER_INSTANCE_ID: &str = "tessera.peer.instance_id";
+/// Ours: which attempt of its call this is, from 1.
+pub const ATTEMPT: &str = "tessera.attempt";
+
+/// Histogram of server call durations in seconds; exported to Prometheus as [`PROMETHEUS_SERVER_DURATION`].
+pub const RPC_SERVER_CALL_DURATION: &str = "rpc.server.call.duration";
+/// Histogram of client call durations in seconds; exported to Prometheus as [`PROMETHEUS_CLIENT_DURATION`].
+pub const RPC_CLIENT_CALL_DURATION: &str = "rpc.client.call.duration";
+/// [`RPC_SERVER_CALL_DURATION`] by OpenTelemetry's rules for Prometheus names.
+pub const PROMETHEUS_SERVER_DURATION: &str = "rpc_server_call_duration_seconds";
+/// [`RPC_CLIENT_CALL_DURATION`] by OpenTelemetry's rules for Prometheus names.
+pub const PROMETHEUS_CLIENT_DURATION: &str = "rpc_client_call_duration_seconds";
+/// gRFC A66's `grpc.client.attempt.duration` by the same rules.
+pub const PROMETHEUS_ATTEMPT_DURATION: &str = "grpc_client_attempt_duration_seconds";
+/// gRFC A66's `grpc.client.attempt.started` by the same rules (the encoder appends `_total`).
+pub const PROMETHEUS_ATTEMPT_STARTED: &str = "grpc_client_attempt_started";
+/// Bucket bounds in seconds that the conventions advise for both call durations.
+pub const DURATION_BUCKETS: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];

@@ -1,0 +1,141 @@
+//! The response body: counts its messages, reads the status from its trailers, ends the span with it.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Buf as _;
+use http_body::{Body, Frame, SizeHint};
+use opentelemetry::{Context, KeyValue};
+use pin_project_lite::pin_project;
+
+use crate::{
+    messages::MessageCounter,
+    metrics::{self, rpc::MethodDurations},
+    rpc, semconv,
+    span::{self, Side},
+};
+
+/// A call that is being answered. Dropped without an end, it was cancelled.
+#[derive(Debug)]
+pub(super) struct Call {
+    cx: Context,
+    method: Box<str>,
+    durations: Option<Arc<MethodDurations>>,
+    sent: MessageCounter,
+    started: Instant,
+    ended: bool,
+}
+
+impl Call {
+    pub(super) fn new(cx: Context, method: &str, durations: Option<Arc<MethodDurations>>) -> Self {
+        Self {
+            cx,
+            method: method.into(),
+            durations,
+            sent: MessageCounter::default(),
+            started: Instant::now(),
+            ended: false,
+        }
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.cx
+    }
+
+    pub(super) fn end(mut self, code: i32) {
+        self.end_once(code);
+    }
+
+    fn end_once(&mut self, code: i32) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let durations = self.durations.take().unwrap_or_else(|| {
+            let method = if code == rpc::UNIMPLEMENTED {
+                semconv::OTHER
+            } else {
+                &*self.method
+            };
+            metrics::rpc::SERVER.of("", method)
+        });
+        durations.observe(code, self.started.elapsed(), &self.cx);
+        let sent = self.sent.messages();
+        span::end_rpc(&self.cx, Side::Server, code, |attributes| {
+            attributes.push(KeyValue::new(
+                semconv::SENT_MESSAGES,
+                i64::try_from(sent).unwrap_or(i64::MAX),
+            ));
+        });
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.end_once(rpc::CANCELLED);
+    }
+}
+
+pin_project! {
+    /// Response body of [`super::ServerTrace`].
+    #[derive(Debug)]
+    pub struct TraceBody<B> {
+        #[pin]
+        inner: B,
+        call: Option<Call>,
+    }
+}
+
+impl<B> TraceBody<B> {
+    pub(super) fn new(inner: B, call: Option<Call>) -> Self {
+        Self { inner, call }
+    }
+}
+
+impl<B: Body> Body for TraceBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.project();
+        let entered = this.call.as_ref().map(|call| call.context().clone().attach());
+        let frame = ready!(this.inner.poll_frame(cx));
+        drop(entered);
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref()
+                    && let Some(call) = this.call
+                {
+                    // `Body::Data` of every body here is one chunk; of others the first is counted and the rest skipped.
+                    call.sent.feed(data.chunk());
+                }
+                if let Some(trailers) = frame.trailers_ref()
+                    && let Some(call) = this.call.take()
+                {
+                    call.end(rpc::code_in(trailers).unwrap_or(rpc::UNKNOWN));
+                }
+            }
+            Some(Err(_)) | None => {
+                // A response that ends without a status breaks the protocol; callers will read it as UNKNOWN.
+                if let Some(call) = this.call.take() {
+                    call.end(rpc::UNKNOWN);
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
