@@ -1,0 +1,82 @@
+//! What a consumer wants to know of: a service, a selection, and where the answers come from. A description only; `watcher`
+//! does the watching.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use crate::{
+    model::{Selector, Snapshot},
+    registry::Registry,
+    watcher::Watcher,
+};
+
+/// How long instances that a registry no longer shows, without saying why, are kept unless told otherwise. Three default
+/// leases (15 s each) would be too careful, one too hasty: within two, every live provider of a registry that lost its state
+/// has noticed and registered again.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
+/// The instances of a service, as a description. Clone it freely; each [`watch`](Self::watch) is a watch of its own.
+#[derive(Debug, Clone)]
+pub struct Discovery {
+    pub(crate) source: Source,
+    pub(crate) service: String,
+    pub(crate) selector: Selector,
+    pub(crate) grace: Duration,
+}
+
+/// Where the answers come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    Registry(Registry),
+    Fed(watch::Receiver<Arc<Snapshot>>),
+}
+
+impl Discovery {
+    pub(crate) fn of_registry(registry: Registry, service: String) -> Self {
+        Self {
+            source: Source::Registry(registry),
+            service,
+            selector: Selector::default(),
+            grace: DEFAULT_GRACE,
+        }
+    }
+
+    /// A description without a registry: the snapshots come from whoever holds the sender. For tests, and for targets that
+    /// something else knows.
+    #[must_use]
+    pub fn fed_by(service: impl Into<String>, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
+        Self {
+            source: Source::Fed(snapshots),
+            service: service.into(),
+            selector: Selector::default(),
+            grace: DEFAULT_GRACE,
+        }
+    }
+
+    /// Narrows the selection. Default: all instances of the service. Not applied to snapshots that are fed by hand.
+    #[must_use]
+    pub fn with_selector(self, selector: Selector) -> Self {
+        Self { selector, ..self }
+    }
+
+    /// How long instances that the registry no longer shows, without saying why, are kept. Default: 30 s; zero believes at
+    /// once.
+    #[must_use]
+    pub fn with_grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
+    }
+
+    /// The service's name.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// Starts to watch. Must be called within a tokio runtime: it starts a task, which ends when the watcher and all
+    /// receivers made from it are gone.
+    #[must_use = "dropping the watcher ends the watch"]
+    pub fn watch(&self) -> Watcher {
+        Watcher::start(self)
+    }
+}

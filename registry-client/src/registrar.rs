@@ -1,0 +1,311 @@
+//! Keeps an instance registered: one task a registration, which performs what the state machine in `state` decides and does
+//! not decide itself.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::rngs::StdRng;
+use tokio::{sync::watch, task::JoinHandle, time};
+use tracing::{debug, info, warn};
+
+use crate::{
+    error::Error,
+    model::{InstanceStatus, Removal},
+    registration::Registration,
+    registry::Registry,
+    wire::peer::{Peer, Says},
+};
+
+use state::{Action, Desired, Machine, Outcome};
+
+pub use state::RegistrarStatus;
+
+mod state;
+
+/// How long leaving may take, and how long a drain waits to be heard: a process that stops must not hang on its registry.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// The shortest deadline of a heartbeat, however short the interval: below it a busy machine looks like a dead registry.
+const MIN_RENEW_DEADLINE: Duration = Duration::from_millis(50);
+
+/// An instance that is being kept registered.
+///
+/// Drop ends the heartbeats without a word, as a crash would: the lease lapses. To leave in order, [`drain`](Self::drain) and
+/// [`deregister`](Self::deregister).
+#[derive(Debug)]
+pub struct Registrar {
+    instance_id: Arc<str>,
+    desired: watch::Sender<Desired>,
+    status: watch::Receiver<RegistrarStatus>,
+    task: Task,
+}
+
+/// Ends with its owner.
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Registrar {
+    pub(crate) fn start(registry: Registry, mut registration: Registration) -> Self {
+        if registration.instance.id.is_empty() {
+            // The registry would choose a new one at every registration.
+            let fresh = Registration::new(&registration.instance.service, "");
+            registration.instance.id = fresh.instance.id;
+        }
+        registration.instance.namespace = registry.namespace().to_owned();
+        let instance = &registration.instance;
+        let instance_id: Arc<str> = instance.id.as_str().into();
+        let (desired, desired_seen) = watch::channel(Desired {
+            says: Says {
+                status: instance.status,
+                weight: instance.weight,
+                metadata: instance.metadata.clone(),
+            },
+            leave: None,
+        });
+        let (status_told, status) = watch::channel(RegistrarStatus::Registering);
+        let driver = Driver {
+            registry,
+            registration,
+            desired: desired_seen,
+            status: status_told,
+            rng: rand::make_rng(),
+        };
+        Self {
+            instance_id,
+            desired,
+            status,
+            task: Task(tokio::spawn(driver.run())),
+        }
+    }
+
+    /// The id under which the instance is registered, known before the first answer.
+    #[must_use]
+    pub fn instance_id(&self) -> &str {
+        &self.instance_id
+    }
+
+    /// How the registration stands.
+    #[must_use]
+    pub fn status(&self) -> RegistrarStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Follows [`status`](Self::status).
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<RegistrarStatus> {
+        self.status.clone()
+    }
+
+    /// Waits until the registry holds the instance, at most `timeout`. The registrar goes on trying in any case.
+    ///
+    /// # Errors
+    ///
+    /// At once the registry's answer when it refuses what no later try will cure (a malformed name, a missing right);
+    /// [`Error::NotRegistered`] with the last reason after `timeout`.
+    pub async fn registered(&self, timeout: Duration) -> Result<(), Error> {
+        let mut status = self.status.clone();
+        let settled = status.wait_for(|status| match status {
+            RegistrarStatus::Registering => false,
+            RegistrarStatus::Retrying { reason, .. } => !reason.is_retryable(),
+            RegistrarStatus::Registered { .. } | RegistrarStatus::Draining { .. } | RegistrarStatus::Left => true,
+        });
+        match time::timeout(timeout, settled).await {
+            Ok(Ok(settled)) => match &*settled {
+                RegistrarStatus::Retrying { reason, .. } => Err(reason.clone()),
+                RegistrarStatus::Left => Err(Error::Closed),
+                _ => Ok(()),
+            },
+            Ok(Err(_)) => Err(Error::Closed),
+            Err(_) => Err(Error::NotRegistered {
+                after: timeout,
+                last: match self.status() {
+                    RegistrarStatus::Retrying { reason, .. } => reason.to_string(),
+                    _ => "the registry has not answered yet".to_owned(),
+                },
+            }),
+        }
+    }
+
+    /// Says another weight, 0 to 1000, now and at every later registration.
+    pub fn set_weight(&self, weight: u32) {
+        self.change(|says| says.weight = weight);
+    }
+
+    /// Says another status, now and at every later registration.
+    pub fn set_status(&self, status: InstanceStatus) {
+        self.change(|says| says.status = status);
+    }
+
+    /// Replaces the metadata, now and at every later registration.
+    pub fn set_metadata(&self, metadata: BTreeMap<String, String>) {
+        self.change(|says| says.metadata = metadata);
+    }
+
+    /// Says DRAINING, waits until the registry has heard it (at most 2 s), and then for `linger`, so that watchers apply it
+    /// while the instance still takes what they send. Stays DRAINING through re-registrations.
+    pub async fn drain(&self, linger: Duration) {
+        self.set_status(InstanceStatus::Draining);
+        let mut status = self.status.clone();
+        let heard =
+            status.wait_for(|status| matches!(status, RegistrarStatus::Draining { .. } | RegistrarStatus::Left));
+        if time::timeout(FAREWELL, heard).await.is_err() {
+            warn!(
+                instance = %self.instance_id,
+                "the registry has not heard that this instance drains; callers will notice when it stops"
+            );
+        }
+        time::sleep(linger).await;
+    }
+
+    /// Leaves for good: tells the registry once, best effort, and ends the task. Takes at most 2 s.
+    pub async fn deregister(mut self, removal: Removal) {
+        self.desired.send_modify(|desired| desired.leave = Some(removal));
+        if time::timeout(FAREWELL, &mut self.task.0).await.is_err() {
+            warn!(
+                instance = %self.instance_id,
+                "the registry has not heard that this instance leaves; it will expire with its lease"
+            );
+            self.task.0.abort();
+            // An aborted task ends at its next await.
+            let _ = (&mut self.task.0).await;
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Says)) {
+        self.desired.send_if_modified(|desired| {
+            let before = desired.says.clone();
+            change(&mut desired.says);
+            desired.says != before
+        });
+    }
+}
+
+/// What the task owns.
+struct Driver {
+    registry: Registry,
+    registration: Registration,
+    desired: watch::Receiver<Desired>,
+    status: watch::Sender<RegistrarStatus>,
+    rng: StdRng,
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let Registration {
+            heartbeat_interval,
+            misses_allowed,
+            ..
+        } = self.registration;
+        let mut machine = Machine::new(heartbeat_interval, misses_allowed, now());
+        loop {
+            let desired = self.desired.borrow_and_update().clone();
+            let action = machine.next(now(), &desired, &mut self.rng);
+            let may_be_given_up = matches!(action, Action::Renew { .. } | Action::Update { .. });
+            let mut changes = self.desired.clone();
+            let outcome = match action {
+                Action::Done => break,
+                Action::Wait { until } => {
+                    tokio::select! {
+                        () = time::sleep_until(until.into()) => {}
+                        changed = changes.changed() => if changed.is_err() { break },
+                    }
+                    continue;
+                }
+                call => tokio::select! {
+                    outcome = self.perform(call) => outcome,
+                    // An owner that leaves does not wait for a hanging heartbeat. A registration is not given up: whether it
+                    // took effect would be in doubt.
+                    Ok(()) = changes.changed(), if may_be_given_up => continue,
+                },
+            };
+            let Some(outcome) = outcome else { continue };
+            debug!(instance = %self.registration.instance.id, ?outcome, "registry answered");
+            machine.apply(now(), outcome, &mut self.rng);
+            self.publish(machine.status());
+        }
+        self.publish(machine.status());
+    }
+
+    async fn perform(&self, action: Action) -> Option<Outcome> {
+        let endpoints = self.registry.shared_endpoints();
+        let call_timeout = self.registry.call_timeout();
+        let Registration {
+            instance,
+            heartbeat_interval,
+            misses_allowed,
+        } = &self.registration;
+        Some(match action {
+            Action::Register { request_id, says } => {
+                let instance = says.laid_over(instance.clone());
+                let call = |peer: Peer| {
+                    let (request_id, instance) = (request_id.clone(), instance.clone());
+                    async move {
+                        peer.register(request_id, instance, *heartbeat_interval, *misses_allowed)
+                            .await
+                    }
+                };
+                Outcome::Registered(endpoints.call(call_timeout, call).await)
+            }
+            Action::Renew { lease } => {
+                // An answer that comes after the next heartbeat is due is no use.
+                let deadline = call_timeout
+                    .min(heartbeat_interval.mul_f64(0.8))
+                    .max(MIN_RENEW_DEADLINE);
+                let call = |peer: Peer| {
+                    let lease = lease.clone();
+                    async move { peer.renew(lease).await }
+                };
+                Outcome::Renewed(endpoints.call(deadline, call).await)
+            }
+            Action::Update { lease, epoch, says } => {
+                let instance = says.laid_over(instance.clone());
+                let call = |peer: Peer| {
+                    let (lease, instance) = (lease.clone(), instance.clone());
+                    async move { peer.update(lease, instance, epoch).await }
+                };
+                Outcome::Updated(endpoints.call(call_timeout, call).await)
+            }
+            Action::Deregister { lease, removal } => {
+                let call = |peer: Peer| {
+                    let lease = lease.clone();
+                    async move { peer.deregister(lease, removal).await }
+                };
+                Outcome::Deregistered(endpoints.call(FAREWELL, call).await)
+            }
+            Action::Wait { .. } | Action::Done => return None,
+        })
+    }
+
+    /// Tells how the registration stands, and logs it when the kind of standing is another one: once, not at each attempt.
+    fn publish(&self, status: RegistrarStatus) {
+        let before = self.status.send_replace(status.clone());
+        if std::mem::discriminant(&before) == std::mem::discriminant(&status) {
+            return;
+        }
+        let (service, instance) = (&self.registration.instance.service, &self.registration.instance.id);
+        match &status {
+            RegistrarStatus::Registering => {}
+            RegistrarStatus::Registered { epoch, revision, .. } => {
+                info!(service, instance, epoch, revision, "registered")
+            }
+            RegistrarStatus::Draining { revision, .. } => info!(service, instance, revision, "draining"),
+            RegistrarStatus::Retrying { reason, .. } => {
+                warn!(service, instance, error = %reason, "registration in trouble; trying for ever");
+            }
+            RegistrarStatus::Left => info!(service, instance, "left the registry"),
+        }
+    }
+}
+
+fn now() -> Instant {
+    // tokio's clock, which tests may hold.
+    time::Instant::now().into_std()
+}

@@ -1,0 +1,261 @@
+//! The handle of a registry: where every use of it begins. Holds the endpoints and the namespace; keeps no state of services.
+
+use std::{pin::Pin, sync::Arc, task, time::Duration};
+
+use futures_util::{Stream, StreamExt as _, stream};
+use tonic::Code;
+
+use crate::{
+    discovery::Discovery,
+    endpoints::{Endpoints, within},
+    error::Error,
+    model::{DEFAULT_NAMESPACE, Instance, Selector, ServiceSummary, WatchStep},
+    registrar::Registrar,
+    registration::Registration,
+    wire::peer::{Page, Steps},
+};
+
+/// How long a unary call may take, over all endpoints, unless told otherwise.
+pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// More pages than this are taken for a registry that goes in circles: 10 million entries.
+const MAX_PAGES: usize = 10_000;
+
+/// A registry, as its clients know it. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    endpoints: Arc<Endpoints>,
+    namespace: Arc<str>,
+    call_timeout: Duration,
+}
+
+impl Registry {
+    /// A registry behind `endpoints`, each `http://host:port` or `host:port`. Any one of them will do; while one is away,
+    /// the next is called.
+    ///
+    /// Nothing is dialled here, and no runtime is needed yet: connections are made when they are first used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoEndpoint`] for an empty list, [`Error::InvalidEndpoint`] for one that is not of that form.
+    pub fn connect<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Result<Self, Error> {
+        Ok(Self {
+            endpoints: Arc::new(Endpoints::try_new(endpoints)?),
+            namespace: DEFAULT_NAMESPACE.into(),
+            call_timeout: DEFAULT_CALL_TIMEOUT,
+        })
+    }
+
+    /// Everything through this handle happens in `namespace`. Default: `default`.
+    #[must_use]
+    pub fn with_namespace(self, namespace: impl Into<Arc<str>>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            ..self
+        }
+    }
+
+    /// Bounds every unary call, all endpoints together. Default: 5 s.
+    #[must_use]
+    pub fn with_call_timeout(self, call_timeout: Duration) -> Self {
+        Self { call_timeout, ..self }
+    }
+
+    /// Begins with the first endpoint rather than with a random one, which spreads a fleet over the replicas.
+    #[must_use]
+    pub fn prefer_first(self) -> Self {
+        self.endpoints.prefer_first();
+        self
+    }
+
+    /// The namespace of this handle.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The endpoints, in the order given.
+    pub fn endpoints(&self) -> impl Iterator<Item = &str> {
+        self.endpoints.addresses()
+    }
+
+    /// Describes the instances of `service`; nothing is watched before [`Discovery::watch`].
+    #[must_use]
+    pub fn discover(&self, service: impl Into<String>) -> Discovery {
+        Discovery::of_registry(self.clone(), service.into())
+    }
+
+    /// Registers an instance, and keeps it registered until the registrar is told otherwise or dropped.
+    ///
+    /// Call it once the instance is listening. Must be called within a tokio runtime: it starts a task.
+    #[must_use = "dropping the registrar ends the heartbeats"]
+    pub fn register(&self, registration: Registration) -> Registrar {
+        Registrar::start(self.clone(), registration)
+    }
+
+    /// The services of the namespace, by name.
+    ///
+    /// # Errors
+    ///
+    /// No endpoint answers in time, or the registry refuses.
+    pub async fn list_services(&self) -> Result<Vec<ServiceSummary>, Error> {
+        self.pages(|registry, token| async move {
+            registry
+                .endpoints
+                .call(registry.call_timeout, |peer| {
+                    let (namespace, token) = (registry.namespace.to_string(), token.clone());
+                    async move { peer.list_services(namespace, token).await }
+                })
+                .await
+        })
+        .await
+    }
+
+    /// The instances of a service, or with `None` of all services of the namespace, ordered by service and id.
+    ///
+    /// # Errors
+    ///
+    /// No endpoint answers in time, or the registry refuses. A service that nobody has registered is an empty list.
+    pub async fn list_instances(&self, service: Option<&str>) -> Result<Vec<Instance>, Error> {
+        let service = service.unwrap_or_default();
+        self.pages(|registry, token| async move {
+            registry
+                .endpoints
+                .call(registry.call_timeout, |peer| {
+                    let (namespace, token) = (registry.namespace.to_string(), token.clone());
+                    async move { peer.list_instances(namespace, service.to_owned(), token).await }
+                })
+                .await
+        })
+        .await
+    }
+
+    /// One instance; `None` when it is not registered.
+    ///
+    /// # Errors
+    ///
+    /// No endpoint answers in time, or the registry refuses.
+    pub async fn get_instance(&self, service: &str, id: &str) -> Result<Option<Instance>, Error> {
+        let answer = self
+            .endpoints
+            .call(self.call_timeout, |peer| {
+                let namespace = self.namespace.to_string();
+                async move { peer.get_instance(namespace, service.to_owned(), id.to_owned()).await }
+            })
+            .await;
+        match answer {
+            Ok(instance) => Ok(Some(instance)),
+            Err(Error::Answered(answer)) if answer.code == Code::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The raw steps of a watch on one endpoint: what the registry sends, nothing kept, nothing resumed. An empty `service`
+    /// watches the whole namespace; `start_after_revision` 0 begins with a snapshot.
+    ///
+    /// The stream opens when it is first polled (trying each endpoint once) and ends after its first error, or when the
+    /// registry ends the watch. For a set that survives reconnects use [`discover`](Self::discover).
+    pub fn watch(&self, service: impl Into<String>, start_after_revision: i64) -> WatchStream {
+        enum State {
+            Closed(Registry, String, i64),
+            Open(Box<Steps>),
+            Ended,
+        }
+        let begin = State::Closed(self.clone(), service.into(), start_after_revision);
+        let steps = stream::unfold(begin, |state| async move {
+            let mut steps = match state {
+                State::Closed(registry, service, after) => match registry.open_watch(&service, after).await {
+                    Ok(steps) => Box::new(steps),
+                    Err(error) => return Some((Err(error), State::Ended)),
+                },
+                State::Open(steps) => steps,
+                State::Ended => return None,
+            };
+            match steps.next().await {
+                Ok(Some(step)) => Some((Ok(step), State::Open(steps))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), State::Ended)),
+            }
+        });
+        WatchStream(steps.boxed())
+    }
+
+    async fn open_watch(&self, service: &str, after: i64) -> Result<Steps, Error> {
+        self.endpoints
+            .call(self.call_timeout, |peer| {
+                let (namespace, service) = (self.namespace.to_string(), service.to_owned());
+                async move { peer.watch(namespace, service, Selector::default(), after).await }
+            })
+            .await
+    }
+
+    /// Opens a watch on the preferred endpoint alone, for a watcher that does its own retrying. An endpoint that fails, now or
+    /// later, is to be [avoided](Self::avoid).
+    pub(crate) async fn open_watch_once(
+        &self,
+        service: &str,
+        selector: Selector,
+        after: i64,
+    ) -> (usize, Result<Steps, Error>) {
+        let (index, peer) = self.endpoints.preferred(self.call_timeout);
+        let (namespace, service) = (self.namespace.to_string(), service.to_owned());
+        (
+            index,
+            within(&peer, peer.watch(namespace, service, selector, after)).await,
+        )
+    }
+
+    pub(crate) fn avoid(&self, index: usize) {
+        self.endpoints.avoid(index);
+    }
+
+    pub(crate) fn shared_endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    pub(crate) fn call_timeout(&self) -> Duration {
+        self.call_timeout
+    }
+
+    /// Reads a list to its end. Pages may be of different revisions: what moves meanwhile may be missed, nothing is doubled
+    /// by a registry that orders its pages.
+    async fn pages<T, F>(&self, mut page: impl FnMut(Self, String) -> F) -> Result<Vec<T>, Error>
+    where
+        F: Future<Output = Result<Page<T>, Error>>,
+    {
+        let mut all = Vec::new();
+        let mut token = String::new();
+        for _ in 0..MAX_PAGES {
+            let (items, next) = page(self.clone(), token.clone()).await?;
+            all.extend(items);
+            if next.is_empty() {
+                return Ok(all);
+            }
+            if next == token {
+                break;
+            }
+            token = next;
+        }
+        Err(Error::Malformed {
+            endpoint: self.endpoints().collect::<Vec<_>>().join(", "),
+            problem: "its page tokens go in circles".to_owned(),
+        })
+    }
+}
+
+/// The raw steps of a watch: see [`Registry::watch`].
+#[must_use = "a stream does nothing unless polled"]
+pub struct WatchStream(stream::BoxStream<'static, Result<WatchStep, Error>>);
+
+impl Stream for WatchStream {
+    type Item = Result<WatchStep, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> task::Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl std::fmt::Debug for WatchStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WatchStream").finish_non_exhaustive()
+    }
+}

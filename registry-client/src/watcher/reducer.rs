@@ -1,0 +1,285 @@
+//! What the steps of a watch, and its breaks, make of the set that is believed. Pure: time is an argument, nothing is awaited,
+//! drawn or logged.
+//!
+//! # When an absence is believed
+//!
+//! That an instance *left* is told in a delta, with a reason, and believed at once. That it is merely *absent* from a
+//! snapshot is believed at once too, while there is no cause to doubt the snapshot. There is cause when
+//!
+//! 1. the snapshot is empty and the set held is not,
+//! 2. its revision is lower than one already told, or the registry said that ours is from its future: it lost its state, or
+//!    is another registry,
+//! 3. the registry itself says that it is RECOVERING or STALE.
+//!
+//! Then what is absent is kept as *unconfirmed* for a grace that begins with the first doubt, is not extended by later ones,
+//! and does not end while the watch is broken. What the registry tells meanwhile is applied: a put confirms an instance, a
+//! removal ends it, new ones join. The alternative, keeping the whole old set and ignoring the new one, hides the providers
+//! that have already come back; the other alternative, believing, stops all traffic because a registry was restarted on an
+//! empty disk.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::Error,
+    model::{Confidence, Instance, InstanceEvent, Snapshot, SnapshotState, WatchStep},
+};
+
+/// A resumed watch that has been open for so long without a word has nothing to tell: the set is fresh.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What a change asks of its driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing.
+    None,
+    /// The snapshot is another one, but in nothing that a consumer acts upon.
+    Quiet,
+    /// Tell the consumers.
+    Told,
+}
+
+/// The believed set of one watch.
+#[derive(Debug)]
+pub(crate) struct Reducer {
+    /// By service and id.
+    held: BTreeMap<(String, String), Held>,
+    /// The last revision told. Where the next watch begins.
+    revision: i64,
+    confidence: Confidence,
+    link: Link,
+    /// When unconfirmed instances are dropped; set while there are any.
+    doubt_ends: Option<Instant>,
+    /// The registry does not know our revision: its next snapshot is of another history.
+    other_history: bool,
+    grace: Duration,
+}
+
+#[derive(Debug)]
+struct Held {
+    instance: Arc<Instance>,
+    confirmed: bool,
+}
+
+#[derive(Debug)]
+enum Link {
+    /// Never open, never failed.
+    Connecting,
+    /// Open, and heard.
+    Up,
+    /// Broken, or opened again (then `open_since`) but not heard yet.
+    Down {
+        since: Instant,
+        reason: String,
+        open_since: Option<Instant>,
+    },
+}
+
+impl Reducer {
+    pub(crate) fn new(grace: Duration) -> Self {
+        Self {
+            held: BTreeMap::new(),
+            revision: 0,
+            confidence: Confidence::Fresh,
+            link: Link::Connecting,
+            doubt_ends: None,
+            other_history: false,
+            grace,
+        }
+    }
+
+    /// The revision to resume from; 0 asks for a snapshot.
+    pub(crate) fn resume_after(&self) -> i64 {
+        if self.other_history { 0 } else { self.revision }
+    }
+
+    /// The watch has been accepted; its first step is still to come.
+    pub(crate) fn opened(&mut self, now: Instant) {
+        if let Link::Down { open_since, .. } = &mut self.link {
+            *open_since = Some(now);
+        }
+    }
+
+    /// The watch told something.
+    pub(crate) fn step(&mut self, now: Instant, step: WatchStep) -> Change {
+        let was_up = matches!(self.link, Link::Up);
+        self.link = Link::Up;
+        let confidence = step.confidence();
+        let news = match step {
+            WatchStep::Snapshot {
+                revision, instances, ..
+            } => {
+                self.replace(now, revision, instances, confidence);
+                true
+            }
+            // Told already: a replica that lags behind, or a registry that repeats itself.
+            WatchStep::Delta { revision, .. } if revision <= self.revision => false,
+            WatchStep::Delta { revision, events, .. } => {
+                self.revision = revision;
+                let news = !events.is_empty();
+                for event in events {
+                    self.event(event);
+                }
+                news
+            }
+            WatchStep::Bookmark { revision, .. } => {
+                self.revision = self.revision.max(revision);
+                false
+            }
+        };
+        let news = news || self.confidence != confidence || !was_up;
+        self.confidence = confidence;
+        let dropped = self.tick(now) == Change::Told;
+        if news || dropped { Change::Told } else { Change::Quiet }
+    }
+
+    /// The watch broke, or could not be opened.
+    pub(crate) fn broken(&mut self, now: Instant, reason: &str, revision_in_future: bool) -> Change {
+        self.other_history |= revision_in_future;
+        match &mut self.link {
+            // One outage has one beginning, however many attempts it takes; the latest reason is the useful one.
+            Link::Down {
+                reason: told,
+                open_since,
+                ..
+            } => {
+                *open_since = None;
+                if told == reason {
+                    return Change::None;
+                }
+                reason.clone_into(told);
+                Change::Quiet
+            }
+            Link::Connecting | Link::Up => {
+                self.link = Link::Down {
+                    since: now,
+                    reason: reason.to_owned(),
+                    open_since: None,
+                };
+                Change::Told
+            }
+        }
+    }
+
+    /// Time passed. Ask again at [`next_tick`](Self::next_tick).
+    pub(crate) fn tick(&mut self, now: Instant) -> Change {
+        let mut change = Change::None;
+        if self.settles_at().is_some_and(|at| at <= now) {
+            self.link = Link::Up;
+            change = Change::Told;
+        }
+        if self.doubt_over_at().is_some_and(|at| at <= now) {
+            self.held.retain(|_, held| held.confirmed);
+            self.doubt_ends = None;
+            change = Change::Told;
+        }
+        change
+    }
+
+    /// When time alone will change something.
+    pub(crate) fn next_tick(&self) -> Option<Instant> {
+        [self.settles_at(), self.doubt_over_at()].into_iter().flatten().min()
+    }
+
+    /// The set as consumers see it.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            revision: self.revision,
+            instances: self.held.values().map(|held| held.instance.clone()).collect(),
+            state: match &self.link {
+                Link::Connecting => SnapshotState::Connecting,
+                Link::Up => SnapshotState::Fresh,
+                Link::Down { since, reason, .. } => SnapshotState::Stale {
+                    since: *since,
+                    reason: reason.clone(),
+                },
+            },
+            confidence: self.confidence,
+            unconfirmed: self.held.values().filter(|held| !held.confirmed).count(),
+        }
+    }
+
+    fn replace(&mut self, now: Instant, revision: i64, instances: Vec<Instance>, confidence: Confidence) {
+        let doubted = instances.is_empty()
+            || revision < self.revision
+            || self.other_history
+            || matches!(confidence, Confidence::Recovering | Confidence::Stale(_));
+        self.revision = revision;
+        self.other_history = false;
+        let mut before = std::mem::take(&mut self.held);
+        for instance in instances {
+            let key = (instance.service.clone(), instance.id.clone());
+            let old = before.remove(&key).map(|held| held.instance);
+            self.held.insert(key, Held::confirmed(old, instance));
+        }
+        // A doubt that stands is not lifted by a better snapshot: what it lacks may still be on its way back.
+        let kept = before.into_iter().filter(|(_, held)| doubted || !held.confirmed);
+        self.held.extend(kept.map(|(key, held)| {
+            let instance = held.instance;
+            (
+                key,
+                Held {
+                    instance,
+                    confirmed: false,
+                },
+            )
+        }));
+        if self.held.values().any(|held| !held.confirmed) {
+            self.doubt_ends.get_or_insert(now + self.grace);
+        } else {
+            self.doubt_ends = None;
+        }
+    }
+
+    fn event(&mut self, event: InstanceEvent) {
+        match event {
+            InstanceEvent::Put(instance) => {
+                let key = (instance.service.clone(), instance.id.clone());
+                let old = self.held.remove(&key).map(|held| held.instance);
+                self.held.insert(key, Held::confirmed(old, instance));
+            }
+            InstanceEvent::Removed { service, id, .. } => {
+                self.held.remove(&(service, id));
+            }
+        }
+        if self.held.values().all(|held| held.confirmed) {
+            self.doubt_ends = None;
+        }
+    }
+
+    /// When a resumed watch that says nothing counts as heard. A watch without a revision owes a snapshot.
+    fn settles_at(&self) -> Option<Instant> {
+        match &self.link {
+            Link::Down {
+                open_since: Some(at), ..
+            } if self.resume_after() > 0 => Some(*at + SETTLE),
+            _ => None,
+        }
+    }
+
+    /// When the doubt ends: not while the registry is away, which is when the doubt matters most.
+    fn doubt_over_at(&self) -> Option<Instant> {
+        self.doubt_ends.filter(|_| matches!(self.link, Link::Up))
+    }
+}
+
+impl Held {
+    /// The same content keeps its allocation, so that consumers can compare by pointer.
+    fn confirmed(old: Option<Arc<Instance>>, new: Instance) -> Self {
+        Self {
+            instance: old.filter(|old| **old == new).unwrap_or_else(|| Arc::new(new)),
+            confirmed: true,
+        }
+    }
+}
+
+/// What consumers are told of an error that broke a watch.
+pub(crate) fn reason_of(error: Option<&Error>) -> String {
+    error.map_or_else(|| "the registry ended the watch".to_owned(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests;

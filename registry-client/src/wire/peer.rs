@@ -1,0 +1,270 @@
+//! The calls to one registry endpoint, in our own types. Which endpoint is called, and what happens when it fails, is decided
+//! in `endpoints`.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use proto::registry::v1::{self, registry_service_client::RegistryServiceClient};
+use tonic::{Request, Streaming, transport::Channel};
+
+use crate::{
+    error::Error,
+    model::{Instance, InstanceStatus, Removal, Selector, ServiceSummary, WatchStep},
+};
+
+/// The largest answer that is read: a snapshot of some 50,000 instances of 1 KiB. tonic's default of 4 MiB would make a
+/// large namespace unwatchable.
+const MAX_ANSWER: usize = 64 << 20;
+/// The largest page that the registry gives.
+const PAGE_SIZE: i32 = 1_000;
+
+/// One registry endpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) address: Arc<str>,
+    pub(crate) channel: Channel,
+    /// Told to the peer with every unary call; who calls enforces it as well.
+    pub(crate) deadline: Duration,
+}
+
+/// The right to keep instances registered.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+}
+
+/// Without the secret: whoever reads a log must not own the lease.
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What a registration brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub(crate) lease: Lease,
+    pub(crate) instance_id: String,
+    pub(crate) epoch: i64,
+    pub(crate) revision: i64,
+    /// `None` when the registry did not say.
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// What an owner may change without registering again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Says {
+    pub(crate) status: InstanceStatus,
+    pub(crate) weight: u32,
+    pub(crate) metadata: BTreeMap<String, String>,
+}
+
+impl Says {
+    /// The instance, saying this.
+    pub(crate) fn laid_over(self, instance: Instance) -> Instance {
+        Instance {
+            status: self.status,
+            weight: self.weight,
+            metadata: self.metadata,
+            ..instance
+        }
+    }
+}
+
+/// A page of a list and the token of the next one; empty at the end.
+pub(crate) type Page<T> = (Vec<T>, String);
+
+impl Peer {
+    fn client(&self) -> RegistryServiceClient<Channel> {
+        RegistryServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.deadline);
+        request
+    }
+
+    fn failed(&self, status: tonic::Status) -> Error {
+        super::error(&self.address, &status)
+    }
+
+    pub(crate) fn timed_out(&self) -> Error {
+        Error::Deadline {
+            endpoint: self.address.to_string(),
+            after: self.deadline,
+        }
+    }
+
+    fn malformed(&self, problem: impl Into<String>) -> Error {
+        Error::Malformed {
+            endpoint: self.address.to_string(),
+            problem: problem.into(),
+        }
+    }
+
+    pub(crate) async fn register(
+        &self,
+        request_id: String,
+        instance: Instance,
+        heartbeat_interval: Duration,
+        misses_allowed: u32,
+    ) -> Result<Granted, Error> {
+        let asked_id = instance.id.clone();
+        let request = v1::RegisterRequest {
+            request_id,
+            instances: vec![instance.into()],
+            heartbeat_interval: Some(super::wire_duration(heartbeat_interval)),
+            misses_allowed,
+            lease_id: String::new(),
+            lease_secret: String::new(),
+        };
+        let answer = self.client().register(self.request(request)).await;
+        let answer = answer.map_err(|status| self.failed(status))?.into_inner();
+        if answer.lease_id.is_empty() {
+            return Err(self.malformed("a registration without a lease"));
+        }
+        Ok(Granted {
+            lease: Lease {
+                id: answer.lease_id,
+                secret: answer.lease_secret,
+            },
+            instance_id: answer.instance_ids.into_iter().next().unwrap_or(asked_id),
+            epoch: answer.epoch,
+            revision: answer.revision,
+            ttl: answer.ttl.and_then(super::duration).filter(|ttl| !ttl.is_zero()),
+        })
+    }
+
+    /// The time that the lease lives from now, when the registry says it.
+    pub(crate) async fn renew(&self, lease: Lease) -> Result<Option<Duration>, Error> {
+        let request = v1::RenewRequest {
+            lease_id: lease.id,
+            lease_secret: lease.secret,
+        };
+        let answer = self.client().renew(self.request(request)).await;
+        let answer = answer.map_err(|status| self.failed(status))?.into_inner();
+        Ok(answer.ttl.and_then(super::duration).filter(|ttl| !ttl.is_zero()))
+    }
+
+    /// The revision of the change.
+    pub(crate) async fn update(&self, lease: Lease, instance: Instance, epoch: i64) -> Result<i64, Error> {
+        let request = v1::UpdateInstanceRequest {
+            lease_id: lease.id,
+            lease_secret: lease.secret,
+            instance: Some(instance.into()),
+            update_mask: Some(prost_types::FieldMask {
+                paths: ["weight", "status", "metadata"].map(String::from).to_vec(),
+            }),
+            epoch,
+        };
+        let answer = self.client().update_instance(self.request(request)).await;
+        Ok(answer.map_err(|status| self.failed(status))?.into_inner().revision)
+    }
+
+    pub(crate) async fn deregister(&self, lease: Lease, removal: Removal) -> Result<(), Error> {
+        let request = v1::DeregisterRequest {
+            lease_id: lease.id,
+            lease_secret: lease.secret,
+            // All of the lease.
+            instance_ids: Vec::new(),
+            reason: v1::RemovalReason::from(removal).into(),
+            detail: String::new(),
+        };
+        let answer = self.client().deregister(self.request(request)).await;
+        answer.map(|_| ()).map_err(|status| self.failed(status))
+    }
+
+    pub(crate) async fn list_services(
+        &self,
+        namespace: String,
+        page_token: String,
+    ) -> Result<Page<ServiceSummary>, Error> {
+        let request = v1::ListServicesRequest {
+            namespace,
+            page_size: PAGE_SIZE,
+            page_token,
+        };
+        let answer = self.client().list_services(self.request(request)).await;
+        let answer = answer.map_err(|status| self.failed(status))?.into_inner();
+        let services = answer.services.into_iter().map(ServiceSummary::from).collect();
+        Ok((services, answer.next_page_token))
+    }
+
+    pub(crate) async fn list_instances(
+        &self,
+        namespace: String,
+        service: String,
+        page_token: String,
+    ) -> Result<Page<Instance>, Error> {
+        let request = v1::ListInstancesRequest {
+            namespace,
+            service,
+            selector: None,
+            page_size: PAGE_SIZE,
+            page_token,
+        };
+        let answer = self.client().list_instances(self.request(request)).await;
+        let answer = answer.map_err(|status| self.failed(status))?.into_inner();
+        let instances = answer.instances.into_iter().map(Instance::from).collect();
+        Ok((instances, answer.next_page_token))
+    }
+
+    pub(crate) async fn get_instance(&self, namespace: String, service: String, id: String) -> Result<Instance, Error> {
+        let request = v1::GetInstanceRequest { namespace, service, id };
+        let answer = self.client().get_instance(self.request(request)).await;
+        let answer = answer.map_err(|status| self.failed(status))?.into_inner();
+        answer
+            .instance
+            .map(Instance::from)
+            .ok_or_else(|| self.malformed("an answer without its instance"))
+    }
+
+    /// Opens a watch: answered when the registry has accepted it, which may be before its first step.
+    pub(crate) async fn watch(
+        &self,
+        namespace: String,
+        service: String,
+        selector: Selector,
+        start_after_revision: i64,
+    ) -> Result<Steps, Error> {
+        let request = v1::WatchRequest {
+            namespace,
+            service,
+            selector: (selector != Selector::default()).then(|| selector.into()),
+            start_after_revision,
+        };
+        // Without a grpc-timeout: it would cover the whole stream, and a watch has no end of its own.
+        let answer = self.client().watch(Request::new(request)).await;
+        let stream = answer.map_err(|status| self.failed(status))?.into_inner();
+        Ok(Steps {
+            address: self.address.clone(),
+            stream,
+        })
+    }
+}
+
+/// The steps of an open watch.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    address: Arc<str>,
+    stream: Streaming<v1::WatchResponse>,
+}
+
+impl Steps {
+    /// The next step; `None` when the registry has ended the watch. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<WatchStep>, Error> {
+        match self.stream.message().await {
+            Ok(step) => Ok(step.map(WatchStep::from)),
+            Err(status) => Err(super::error(&self.address, &status)),
+        }
+    }
+
+    /// The error of a watch that does not tell what it owes.
+    pub(crate) fn silent(&self, after: Duration) -> Error {
+        Error::Deadline {
+            endpoint: self.address.to_string(),
+            after,
+        }
+    }
+}
