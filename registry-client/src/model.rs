@@ -427,7 +427,7 @@ impl WatchStep {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstanceEvent {
     /// It came or changed: what it is now.
-    Put(Instance),
+    Put(Arc<Instance>),
     /// It left.
     Removed {
         /// Its service.

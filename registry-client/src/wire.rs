@@ -2,7 +2,10 @@
 //! submodule `peer` makes the calls. No answer of a peer panics here: unknown numbers become `Unknown`, times out of range
 //! become `None`, missing parts their defaults.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use prost::Message as _;
 use proto::registry::v1;
@@ -196,7 +199,7 @@ impl From<v1::WatchResponse> for WatchStep {
 
 fn event(wire: v1::InstanceEvent) -> Option<InstanceEvent> {
     match wire.event? {
-        v1::instance_event::Event::Put(instance) => Some(InstanceEvent::Put(instance.into())),
+        v1::instance_event::Event::Put(instance) => Some(InstanceEvent::Put(Arc::new(instance.into()))),
         v1::instance_event::Event::Removed(removal) => Some(InstanceEvent::Removed {
             service: removal.service,
             id: removal.id,

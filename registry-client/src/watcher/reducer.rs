@@ -213,7 +213,7 @@ impl Reducer {
         for instance in instances {
             let key = (instance.service.clone(), instance.id.clone());
             let old = before.remove(&key).map(|held| held.instance);
-            self.held.insert(key, Held::confirmed(old, instance));
+            self.held.insert(key, Held::confirmed(old, Arc::new(instance)));
         }
         // A doubt that stands is not lifted by a better snapshot: what it lacks may still be on its way back.
         let kept = before.into_iter().filter(|(_, held)| doubted || !held.confirmed);
@@ -268,9 +268,9 @@ impl Reducer {
 
 impl Held {
     /// The same content keeps its allocation, so that consumers can compare by pointer.
-    fn confirmed(old: Option<Arc<Instance>>, new: Instance) -> Self {
+    fn confirmed(old: Option<Arc<Instance>>, new: Arc<Instance>) -> Self {
         Self {
-            instance: old.filter(|old| **old == new).unwrap_or_else(|| Arc::new(new)),
+            instance: old.filter(|old| *old == new).unwrap_or(new),
             confirmed: true,
         }
     }
