@@ -1,1 +1,4 @@
-//! placeholder
+//! Events and their seats.
+mod clock;
+mod domain;
+mod store;

@@ -1,0 +1,296 @@
+//! Holds: what is asked for, and what may become of one. Who wins a seat is the store's conditional write.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{
+    fingerprint::Fingerprint,
+    money::Money,
+    refusal::Refusal,
+    seat::{SeatId, SectionName},
+    text::{BuyerId, Invalid},
+    time::Timestamp,
+};
+
+/// The most seats of one hold.
+pub(crate) const MAX_SEATS: usize = 10;
+
+/// The fencing token of a hold: grows with every hold of the store, so that a later holder's is always greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FencingToken(pub(crate) i64);
+
+/// Asks for a hold.
+#[derive(Debug, Clone)]
+pub(crate) struct NewHold {
+    /// The request's id, which becomes the hold's.
+    pub(crate) id: Uuid,
+    pub(crate) event_id: Uuid,
+    pub(crate) buyer: BuyerId,
+    pub(crate) selection: Selection,
+    pub(crate) ttl: HoldTtl,
+}
+
+/// Which seats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Selection {
+    /// These: 1 to 10, each once, sorted.
+    Seats(ChosenSeats),
+    /// The best ones of a section, or of all.
+    BestAvailable {
+        quantity: Quantity,
+        section: Option<SectionName>,
+    },
+}
+
+/// 1 to 10 seats, each once, sorted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ChosenSeats(Vec<SeatId>);
+
+/// How many seats: 1 to 10.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Quantity(u32);
+
+/// How long seats are kept: 1 s to 15 min, 2 min unless told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HoldTtl(Duration);
+
+/// Seats that are kept, or were.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hold {
+    pub(crate) id: Uuid,
+    pub(crate) token: FencingToken,
+    pub(crate) event_id: Uuid,
+    pub(crate) buyer: String,
+    pub(crate) seats: Vec<(SeatId, Money)>,
+    pub(crate) total: Money,
+    pub(crate) expires_at: Timestamp,
+}
+
+/// A sold seat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) id: Uuid,
+    pub(crate) event_id: Uuid,
+    pub(crate) seat: SeatId,
+    pub(crate) order_id: Uuid,
+    pub(crate) price: Money,
+}
+
+/// What has become of a hold, as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HoldPhase {
+    /// The seats are kept until then, unless someone took them after.
+    Held { until: Timestamp },
+    /// The seats are sold to this order. Final.
+    Confirmed { order_id: Uuid },
+    /// The seats were given back. Final.
+    Released,
+}
+
+/// What the rules look at before a hold changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HoldFacts {
+    pub(crate) id: Uuid,
+    pub(crate) token: FencingToken,
+    pub(crate) phase: HoldPhase,
+}
+
+/// What a confirmation comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Confirmation {
+    /// Sell the seats now.
+    Sell,
+    /// They were sold to this very order before: answer the same tickets.
+    Repeat,
+}
+
+/// What a release comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// Give the seats back now.
+    GiveBack,
+    /// It was done before.
+    Repeat,
+}
+
+impl HoldFacts {
+    /// May `order_id` confirm with `token` at `now`?
+    pub(crate) fn confirm(&self, token: FencingToken, order_id: Uuid, now: Timestamp) -> Result<Confirmation, Refusal> {
+        if token != self.token {
+            return Err(Refusal::HoldTokenWrong(self.id));
+        }
+        match self.phase {
+            HoldPhase::Held { until } if now < until => Ok(Confirmation::Sell),
+            HoldPhase::Held { .. } => Err(Refusal::HoldExpired(self.id)),
+            HoldPhase::Confirmed { order_id: buyer } if buyer == order_id => Ok(Confirmation::Repeat),
+            HoldPhase::Confirmed { .. } => Err(Refusal::HoldConfirmed(self.id)),
+            HoldPhase::Released => Err(Refusal::HoldReleased(self.id)),
+        }
+    }
+
+    /// May it be released? `token` is `None` when its owner never heard of it.
+    pub(crate) fn release(&self, token: Option<FencingToken>) -> Result<Release, Refusal> {
+        if token.is_some_and(|token| token != self.token) {
+            return Err(Refusal::HoldTokenWrong(self.id));
+        }
+        match self.phase {
+            HoldPhase::Held { .. } => Ok(Release::GiveBack),
+            HoldPhase::Released => Ok(Release::Repeat),
+            HoldPhase::Confirmed { .. } => Err(Refusal::HoldConfirmed(self.id)),
+        }
+    }
+
+    /// May the answer to its HoldSeats be given again? Not after a release: the seats may be someone else's.
+    pub(crate) fn repeat(&self) -> Result<(), Refusal> {
+        match self.phase {
+            HoldPhase::Released => Err(Refusal::HoldReleased(self.id)),
+            HoldPhase::Held { .. } | HoldPhase::Confirmed { .. } => Ok(()),
+        }
+    }
+}
+
+impl NewHold {
+    /// Tells a repeated HoldSeats from another one under the same request id.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        let print = Fingerprint::of("HoldSeats")
+            .text(&self.event_id.to_string())
+            .text(self.buyer.as_str())
+            .number(i128::try_from(self.ttl.0.as_nanos()).unwrap_or(i128::MAX));
+        match &self.selection {
+            Selection::Seats(seats) => {
+                let print = print.number(0);
+                seats.0.iter().fold(print, |print, seat| print.text(&seat.to_string()))
+            }
+            Selection::BestAvailable { quantity, section } => print
+                .number(1)
+                .number(quantity.0.into())
+                .text(section.as_ref().map_or("", SectionName::as_str)),
+        }
+        .finish()
+    }
+}
+
+impl ChosenSeats {
+    pub(crate) fn try_new(mut seats: Vec<SeatId>) -> Result<Self, Invalid> {
+        if seats.is_empty() || seats.len() > MAX_SEATS {
+            return Err(Invalid("must have 1 to 10 seats"));
+        }
+        seats.sort_unstable();
+        if seats.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Invalid("must name each seat once"));
+        }
+        Ok(Self(seats))
+    }
+
+    pub(crate) fn as_slice(&self) -> &[SeatId] {
+        &self.0
+    }
+}
+
+impl Quantity {
+    pub(crate) fn try_new(quantity: u32) -> Result<Self, Invalid> {
+        if !(1..=10).contains(&quantity) {
+            return Err(Invalid("must be 1 to 10"));
+        }
+        Ok(Self(quantity))
+    }
+
+    pub(crate) fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl HoldTtl {
+    const RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(15 * 60);
+
+    pub(crate) fn try_new(ttl: Duration) -> Result<Self, Invalid> {
+        if !Self::RANGE.contains(&ttl) {
+            return Err(Invalid("must be 1 s to 15 min"));
+        }
+        Ok(Self(ttl))
+    }
+
+    pub(crate) fn get(self) -> Duration {
+        self.0
+    }
+}
+
+impl Default for HoldTtl {
+    fn default() -> Self {
+        Self(Duration::from_secs(120))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: Uuid = Uuid::from_u128(1);
+    const ORDER: Uuid = Uuid::from_u128(2);
+    const TOKEN: FencingToken = FencingToken(7);
+
+    fn facts(phase: HoldPhase) -> HoldFacts {
+        HoldFacts {
+            id: ID,
+            token: TOKEN,
+            phase,
+        }
+    }
+
+    #[test]
+    fn a_hold_is_confirmed_in_time_by_its_own_token_once() {
+        let until = Timestamp::from_nanos(100);
+        let held = facts(HoldPhase::Held { until });
+        let confirmed = facts(HoldPhase::Confirmed { order_id: ORDER });
+        let released = facts(HoldPhase::Released);
+        let other = FencingToken(8);
+        for (hold, token, order, now, expected) in [
+            (held, TOKEN, ORDER, 99, Ok(Confirmation::Sell)),
+            (held, TOKEN, ORDER, 100, Err(Refusal::HoldExpired(ID))),
+            (held, other, ORDER, 99, Err(Refusal::HoldTokenWrong(ID))),
+            (confirmed, TOKEN, ORDER, 999, Ok(Confirmation::Repeat)),
+            (confirmed, TOKEN, ID, 0, Err(Refusal::HoldConfirmed(ID))),
+            (confirmed, other, ORDER, 0, Err(Refusal::HoldTokenWrong(ID))),
+            (released, TOKEN, ORDER, 0, Err(Refusal::HoldReleased(ID))),
+        ] {
+            assert_eq!(
+                hold.confirm(token, order, Timestamp::from_nanos(now)),
+                expected,
+                "{hold:?} {token:?} at {now}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_release_repeats_but_never_takes_a_sold_seat_back() {
+        let held = facts(HoldPhase::Held {
+            until: Timestamp::from_nanos(100),
+        });
+        assert_eq!(held.release(Some(TOKEN)), Ok(Release::GiveBack));
+        assert_eq!(held.release(None), Ok(Release::GiveBack));
+        assert_eq!(held.release(Some(FencingToken(8))), Err(Refusal::HoldTokenWrong(ID)));
+        assert_eq!(facts(HoldPhase::Released).release(None), Ok(Release::Repeat));
+        let sold = facts(HoldPhase::Confirmed { order_id: ORDER });
+        assert_eq!(sold.release(None), Err(Refusal::HoldConfirmed(ID)));
+    }
+
+    #[test]
+    fn a_released_hold_is_not_answered_again() {
+        assert_eq!(facts(HoldPhase::Released).repeat(), Err(Refusal::HoldReleased(ID)));
+        assert_eq!(
+            facts(HoldPhase::Held {
+                until: Timestamp::from_nanos(0)
+            })
+            .repeat(),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn the_order_of_chosen_seats_is_no_other_body() {
+        let seats = |ids: [&str; 2]| ChosenSeats::try_new(ids.map(|id| id.parse().expect("a seat")).to_vec());
+        assert_eq!(seats(["A/1/2", "A/1/1"]), seats(["A/1/1", "A/1/2"]));
+        assert!(seats(["A/1/1", "A/1/1"]).is_err());
+    }
+}

@@ -1,0 +1,13 @@
+//! What a seat, a price and a hold are, and the rules between them.
+//!
+//! Pure: nothing here awaits, reads a clock, draws randomness, logs, or knows of SQL or gRPC. Time and ids are arguments.
+
+pub(crate) mod event;
+pub(crate) mod fingerprint;
+pub(crate) mod hold;
+pub(crate) mod money;
+pub(crate) mod pick;
+pub(crate) mod refusal;
+pub(crate) mod seat;
+pub(crate) mod text;
+pub(crate) mod time;

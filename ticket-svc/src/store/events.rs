@@ -1,0 +1,156 @@
+//! Events: made with their seats, found, listed and counted.
+
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError, Write,
+    rows::{self, EventKey, EventRow, StoredEvent},
+};
+use crate::domain::{
+    event::{Counts, Event, NewEvent},
+    refusal::Refusal,
+    time::Timestamp,
+};
+
+/// Where a page of events begins: after this start time and id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EventCursor {
+    pub(crate) starts_at: Timestamp,
+    pub(crate) id: Uuid,
+}
+
+/// An event and how many of its seats are in which state.
+pub(crate) type Counted = (Event, Counts);
+
+impl Store {
+    /// Makes an event and its seats, once for each `request_id`; `id` is taken when it is new.
+    pub(crate) async fn create_event(&self, request_id: Uuid, id: Uuid, new: &NewEvent) -> Result<Counted, StoreError> {
+        let mut write = self.begin().await?;
+        let known: Option<(i64, Vec<u8>)> = sqlx::query_as("SELECT seq, body_hash FROM events WHERE request_id = ?")
+            .bind(request_id.to_string())
+            .fetch_optional(&mut *write.tx)
+            .await?;
+        let seq = match known {
+            Some((_, hash)) if !new.fingerprint().matches(&hash) => {
+                return Err(Refusal::RequestIdReused(request_id).into());
+            }
+            Some((seq, _)) => seq,
+            None => insert(&mut write, request_id, id, new).await?,
+        };
+        let now = write.now;
+        let stored = rows::event(&mut write.tx, EventKey::Seq(seq)).await?;
+        let stored = stored.ok_or(StoreError::Corrupt("an event that vanished"))?;
+        let counted = count(&mut write.tx, stored, now).await?;
+        write.commit().await?;
+        Ok(counted)
+    }
+
+    /// Makes all of `programme` (request id, event) if there is no event at all, in one transaction: of several processes
+    /// that start at once one sows, and a crash leaves all or nothing. Answers whether it did.
+    pub(crate) async fn sow(&self, programme: &[(Uuid, NewEvent)]) -> Result<bool, StoreError> {
+        let mut write = self.begin().await?;
+        let any: Option<i64> = sqlx::query_scalar("SELECT seq FROM events LIMIT 1")
+            .fetch_optional(&mut *write.tx)
+            .await?;
+        if any.is_some() {
+            return Ok(false);
+        }
+        for (request_id, event) in programme {
+            insert(&mut write, *request_id, *request_id, event).await?;
+        }
+        write.commit().await?;
+        Ok(true)
+    }
+
+    /// One event.
+    pub(crate) async fn event(&self, id: Uuid) -> Result<Counted, StoreError> {
+        let mut reader = self.reader.acquire().await?;
+        let stored = rows::event(&mut reader, EventKey::Id(id)).await?;
+        let stored = stored.ok_or(Refusal::EventUnknown(id))?;
+        count(&mut reader, stored, self.clock.now()).await
+    }
+
+    /// At most `limit` events after `cursor`, by start time and id.
+    pub(crate) async fn events(&self, cursor: Option<EventCursor>, limit: u32) -> Result<Vec<Counted>, StoreError> {
+        let mut reader = self.reader.acquire().await?;
+        let (starts_at, id) = cursor.map_or((i64::MIN, String::new()), |cursor| {
+            (cursor.starts_at.as_nanos(), cursor.id.to_string())
+        });
+        let found: Vec<EventRow> = sqlx::query_as(
+            "SELECT seq, id, title, venue, starts_at, currency FROM events
+             WHERE (starts_at, id) > (?, ?) ORDER BY starts_at, id LIMIT ?",
+        )
+        .bind(starts_at)
+        .bind(id)
+        .bind(limit)
+        .fetch_all(&mut *reader)
+        .await?;
+        let now = self.clock.now();
+        let mut events = Vec::with_capacity(found.len());
+        for row in found {
+            let stored = rows::with_plan(&mut reader, row).await?;
+            events.push(count(&mut reader, stored, now).await?);
+        }
+        Ok(events)
+    }
+}
+
+async fn insert(write: &mut Write, request_id: Uuid, id: Uuid, new: &NewEvent) -> Result<i64, StoreError> {
+    let seq: i64 = sqlx::query_scalar(
+        "INSERT INTO events (id, request_id, body_hash, title, venue, starts_at, currency, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq",
+    )
+    .bind(id.to_string())
+    .bind(request_id.to_string())
+    .bind(new.fingerprint().to_vec())
+    .bind(new.title.as_str())
+    .bind(new.venue.as_str())
+    .bind(new.starts_at.as_nanos())
+    .bind(new.plan.currency().as_str())
+    .bind(write.now.as_nanos())
+    .fetch_one(&mut *write.tx)
+    .await?;
+    for (position, section) in (0_u32..).zip(new.plan.sections()) {
+        sqlx::query(
+            "INSERT INTO sections (event, position, name, row_count, seats_per_row, price) VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(seq)
+        .bind(position)
+        .bind(section.name.as_str())
+        .bind(section.rows)
+        .bind(section.seats_per_row)
+        .bind(section.price.minor())
+        .execute(&mut *write.tx)
+        .await?;
+        // One statement a section: 20,000 seats are no 20,000 round trips to the connection's thread.
+        sqlx::query(
+            "WITH RECURSIVE
+               row_nos (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM row_nos WHERE n < ?3),
+               seat_nos (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM seat_nos WHERE n < ?4)
+             INSERT INTO seats (event, section, row_no, seat_no)
+             SELECT ?1, ?2, row_nos.n, seat_nos.n FROM row_nos CROSS JOIN seat_nos",
+        )
+        .bind(seq)
+        .bind(position)
+        .bind(section.rows)
+        .bind(section.seats_per_row)
+        .execute(&mut *write.tx)
+        .await?;
+    }
+    Ok(seq)
+}
+
+/// One statement, so that the two counts are of one moment.
+async fn count(connection: &mut SqliteConnection, stored: StoredEvent, now: Timestamp) -> Result<Counted, StoreError> {
+    let (held, sold): (u32, u32) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM seats WHERE event = ?1 AND state = 1 AND held_until > ?2),
+                (SELECT count(*) FROM seats WHERE event = ?1 AND state = 2)",
+    )
+    .bind(stored.seq)
+    .bind(now.as_nanos())
+    .fetch_one(connection)
+    .await?;
+    let total = stored.event.plan.total();
+    Ok((stored.event, Counts::new(total, held, sold)))
+}

@@ -1,0 +1,515 @@
+//! The store against a real file: never sold twice, whoever asks how often and when.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{
+    event::{NewEvent, SeatingPlan, Section},
+    hold::{ChosenSeats, FencingToken, HoldTtl, MAX_SEATS, NewHold, Quantity, Selection},
+    money::{Currency, Money},
+    refusal::Refusal,
+    seat::{SeatState, SectionName},
+    text::Text,
+};
+
+/// A clock that stands still until told.
+#[derive(Debug, Default)]
+struct Hand(AtomicI64);
+
+impl Hand {
+    fn advance(&self, by: Duration) {
+        self.0
+            .fetch_add(i64::try_from(by.as_nanos()).expect("a test's time"), Ordering::SeqCst);
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.0.load(Ordering::SeqCst))
+    }
+}
+
+struct Fixture {
+    // Dropped last: the file must outlive the pools.
+    store: Store,
+    clock: Arc<Hand>,
+    event: Uuid,
+    folder: TempDir,
+}
+
+impl Fixture {
+    /// An event with sections given as (name, rows, seats a row), at 10.00 EUR a seat.
+    async fn with(sections: &[(&str, u32, u32)]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let clock = Arc::new(Hand::default());
+        let store = open(&folder, &clock).await;
+        let (event, _) = store
+            .create_event(id(), id(), &event(sections))
+            .await
+            .expect("a new event");
+        Self {
+            store,
+            clock,
+            event: event.id,
+            folder,
+        }
+    }
+
+    /// A second process on the same file.
+    async fn another_process(&self) -> Store {
+        open(&self.folder, &self.clock).await
+    }
+
+    fn best(&self, quantity: u32) -> NewHold {
+        let quantity = Quantity::try_new(quantity).expect("in range");
+        self.hold(Selection::BestAvailable {
+            quantity,
+            section: None,
+        })
+    }
+
+    fn chosen(&self, seats: &[&str]) -> NewHold {
+        let seats = seats.iter().map(|seat| seat.parse().expect("a seat")).collect();
+        self.hold(Selection::Seats(ChosenSeats::try_new(seats).expect("in limits")))
+    }
+
+    fn hold(&self, selection: Selection) -> NewHold {
+        let buyer = Text::try_new("buyer").expect("in limits");
+        NewHold {
+            id: id(),
+            event_id: self.event,
+            buyer,
+            selection,
+            ttl: HoldTtl::default(),
+        }
+    }
+
+    async fn counts(&self) -> (u32, u32, u32) {
+        let (_, counts) = self.store.event(self.event).await.expect("the event");
+        assert_eq!(counts.free + counts.held + counts.sold, counts.total, "{counts:?}");
+        (counts.free, counts.held, counts.sold)
+    }
+}
+
+async fn open(folder: &TempDir, clock: &Arc<Hand>) -> Store {
+    let path = folder.path().join("tickets.db");
+    Store::open(path.to_str().expect("a path in UTF-8"), clock.clone())
+        .await
+        .expect("the store opens")
+}
+
+fn id() -> Uuid {
+    Uuid::new_v4()
+}
+
+fn ids() -> [Uuid; MAX_SEATS] {
+    std::array::from_fn(|_| id())
+}
+
+fn event(sections: &[(&str, u32, u32)]) -> NewEvent {
+    let price = Money::try_new(Currency::EUR, 1_000).expect("in range");
+    let section = |(name, rows, seats): &(&str, u32, u32)| {
+        Section::try_new(SectionName::try_new(name).expect("a name"), *rows, *seats, price).expect("in range")
+    };
+    NewEvent {
+        title: Text::try_new("Title").expect("in limits"),
+        venue: Text::try_new("Venue").expect("in limits"),
+        starts_at: Timestamp::from_nanos(1),
+        plan: SeatingPlan::try_new(sections.iter().map(section).collect()).expect("a plan"),
+    }
+}
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Refusal {
+    match result {
+        Err(StoreError::Refused(refusal)) => refusal,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+fn names(hold: &crate::domain::hold::Hold) -> Vec<String> {
+    hold.seats.iter().map(|(seat, _)| seat.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_hold_becomes_tickets_and_the_counts_follow() {
+    let fixture = Fixture::with(&[("A", 2, 3), ("B", 1, 4)]).await;
+    assert_eq!(fixture.counts().await, (10, 0, 0));
+    let hold = fixture.store.hold(&fixture.best(2)).await.expect("free seats");
+    assert_eq!(names(&hold), ["A/1/1", "A/1/2"]);
+    assert_eq!(hold.total.minor(), 2_000);
+    assert_eq!(fixture.counts().await, (8, 2, 0));
+    let order = id();
+    let tickets = fixture
+        .store
+        .confirm(hold.id, hold.token, order, ids())
+        .await
+        .expect("in time");
+    assert_eq!(tickets.len(), 2);
+    assert_eq!(fixture.counts().await, (8, 0, 2));
+    let again = fixture
+        .store
+        .confirm(hold.id, hold.token, order, ids())
+        .await
+        .expect("a repeat");
+    assert_eq!(again, tickets, "a repeat answers the same tickets");
+}
+
+#[tokio::test]
+async fn holding_is_all_or_none() {
+    let fixture = Fixture::with(&[("A", 1, 4)]).await;
+    fixture.store.hold(&fixture.chosen(&["A/1/2"])).await.expect("free");
+    let both = fixture.chosen(&["A/1/1", "A/1/2", "A/1/3"]);
+    assert_eq!(
+        refusal(fixture.store.hold(&both).await),
+        Refusal::SeatTaken("A/1/2".parse().expect("a seat"))
+    );
+    assert_eq!(fixture.counts().await, (3, 1, 0));
+    let too_many = refusal(fixture.store.hold(&fixture.best(4)).await);
+    assert_eq!(too_many, Refusal::SoldOut { wanted: 4, free: 3 });
+    assert_eq!(fixture.counts().await, (3, 1, 0));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_refused_by_name() {
+    let fixture = Fixture::with(&[("A", 1, 4)]).await;
+    let seat = refusal(fixture.store.hold(&fixture.chosen(&["A/1/5"])).await);
+    assert_eq!(seat, Refusal::SeatUnknown("A/1/5".parse().expect("a seat")));
+    let section = Some(SectionName::try_new("Z").expect("a name"));
+    let quantity = Quantity::try_new(1).expect("in range");
+    let section = refusal(
+        fixture
+            .store
+            .hold(&fixture.hold(Selection::BestAvailable { quantity, section }))
+            .await,
+    );
+    assert_eq!(section, Refusal::SectionUnknown("Z".to_owned()));
+    let elsewhere = NewHold {
+        event_id: id(),
+        ..fixture.best(1)
+    };
+    assert_eq!(
+        refusal(fixture.store.hold(&elsewhere).await),
+        Refusal::EventUnknown(elsewhere.event_id)
+    );
+    let nobody = id();
+    let unknown = fixture.store.confirm(nobody, FencingToken(1), id(), ids()).await;
+    assert_eq!(refusal(unknown), Refusal::HoldUnknown(nobody));
+}
+
+#[tokio::test]
+async fn the_same_request_gets_the_same_answer_and_another_body_is_an_error() {
+    let fixture = Fixture::with(&[("A", 1, 4)]).await;
+    let request = fixture.best(2);
+    let first = fixture.store.hold(&request).await.expect("free");
+    assert_eq!(fixture.store.hold(&request).await.expect("a repeat"), first);
+    assert_eq!(fixture.counts().await, (2, 2, 0), "a repeat takes nothing");
+    let other = NewHold {
+        id: request.id,
+        ..fixture.best(1)
+    };
+    assert_eq!(
+        refusal(fixture.store.hold(&other).await),
+        Refusal::RequestIdReused(request.id)
+    );
+
+    let (request_id, new) = (id(), event(&[("A", 1, 1)]));
+    let (created, _) = fixture.store.create_event(request_id, id(), &new).await.expect("new");
+    let (repeated, _) = fixture
+        .store
+        .create_event(request_id, id(), &new)
+        .await
+        .expect("a repeat");
+    assert_eq!(repeated, created);
+    let reused = fixture
+        .store
+        .create_event(request_id, id(), &event(&[("B", 1, 1)]))
+        .await;
+    assert_eq!(refusal(reused), Refusal::RequestIdReused(request_id));
+}
+
+#[tokio::test]
+async fn an_expired_hold_counts_as_free_and_cannot_be_confirmed() {
+    let fixture = Fixture::with(&[("A", 1, 2)]).await;
+    let late = fixture.store.hold(&fixture.best(2)).await.expect("free");
+    fixture.clock.advance(Duration::from_secs(120));
+    assert_eq!(
+        fixture.counts().await,
+        (2, 0, 0),
+        "nobody swept, yet the seats are free"
+    );
+    let free = fixture
+        .store
+        .seats(fixture.event, Some(SeatState::Free), None, 10)
+        .await
+        .expect("seats");
+    assert_eq!(free.len(), 2);
+    let confirmed = fixture.store.confirm(late.id, late.token, id(), ids()).await;
+    assert_eq!(refusal(confirmed), Refusal::HoldExpired(late.id));
+
+    let next = fixture.store.hold(&fixture.best(1)).await.expect("free again");
+    assert!(next.token > late.token, "a later hold has a greater token");
+    fixture
+        .store
+        .release(late.id, Some(late.token))
+        .await
+        .expect("releasing what expired succeeds");
+    assert_eq!(
+        fixture.counts().await,
+        (1, 1, 0),
+        "the late release leaves the later hold alone"
+    );
+    fixture
+        .store
+        .confirm(next.id, next.token, id(), ids())
+        .await
+        .expect("its own hold is good");
+}
+
+/// A clock that steps back must not let an expired hold sell seats that went to someone else: the token decides, not the time.
+#[tokio::test]
+async fn a_seat_that_went_to_a_later_hold_is_not_sold_to_the_earlier_one() {
+    let fixture = Fixture::with(&[("A", 1, 2)]).await;
+    let early = fixture.store.hold(&fixture.best(2)).await.expect("free");
+    fixture.clock.advance(Duration::from_secs(120));
+    let later = fixture
+        .store
+        .hold(&fixture.chosen(&["A/1/2"]))
+        .await
+        .expect("free again");
+    fixture.clock.0.store(0, Ordering::SeqCst);
+    let confirmed = fixture.store.confirm(early.id, early.token, id(), ids()).await;
+    assert_eq!(refusal(confirmed), Refusal::HoldExpired(early.id));
+    fixture
+        .store
+        .confirm(later.id, later.token, id(), ids())
+        .await
+        .expect("the later one may");
+}
+
+#[tokio::test]
+async fn a_release_is_remembered_before_and_after_the_hold() {
+    let fixture = Fixture::with(&[("A", 1, 2)]).await;
+    let never = fixture.best(1);
+    fixture
+        .store
+        .release(never.id, None)
+        .await
+        .expect("an empty release succeeds");
+    fixture.store.release(never.id, None).await.expect("and repeats");
+    assert_eq!(
+        refusal(fixture.store.hold(&never).await),
+        Refusal::HoldReleased(never.id)
+    );
+    let unheard = fixture.store.confirm(never.id, FencingToken(1), id(), ids()).await;
+    assert_eq!(refusal(unheard), Refusal::HoldReleased(never.id));
+
+    let request = fixture.best(2);
+    let hold = fixture.store.hold(&request).await.expect("free");
+    let wrong = fixture
+        .store
+        .release(hold.id, Some(FencingToken(hold.token.0 + 1)))
+        .await;
+    assert_eq!(refusal(wrong), Refusal::HoldTokenWrong(hold.id));
+    for _ in 0..2 {
+        fixture
+            .store
+            .release(hold.id, Some(hold.token))
+            .await
+            .expect("released");
+        assert_eq!(fixture.counts().await, (2, 0, 0));
+    }
+    assert_eq!(
+        refusal(fixture.store.hold(&request).await),
+        Refusal::HoldReleased(hold.id)
+    );
+
+    let sold = fixture.store.hold(&fixture.best(1)).await.expect("free");
+    fixture
+        .store
+        .confirm(sold.id, sold.token, id(), ids())
+        .await
+        .expect("in time");
+    assert_eq!(
+        refusal(fixture.store.release(sold.id, None).await),
+        Refusal::HoldConfirmed(sold.id)
+    );
+}
+
+/// 120 buyers over two processes want 40 seats at the same instant.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_rush_over_two_processes_sells_every_seat_once() {
+    let fixture = Arc::new(Fixture::with(&[("A", 4, 10)]).await);
+    let stores = [fixture.store.clone(), fixture.another_process().await];
+    let mut buyers = tokio::task::JoinSet::new();
+    for buyer in 0..120_usize {
+        let (shared, store) = (fixture.clone(), stores[buyer % 2].clone());
+        buyers.spawn(async move {
+            // Every third chooses a seat by name, the others take what is best.
+            let request = match buyer % 3 {
+                0 => shared.chosen(&[&format!("A/{}/{}", buyer / 30 + 1, buyer / 3 % 10 + 1)]),
+                _ => shared.best(1),
+            };
+            match store.hold(&request).await {
+                // Every seventh changes their mind.
+                Ok(hold) if buyer % 7 == 0 => {
+                    store.release(hold.id, Some(hold.token)).await.expect("released");
+                    Vec::new()
+                }
+                Ok(hold) => store.confirm(hold.id, hold.token, id(), ids()).await.expect("in time"),
+                Err(StoreError::Refused(Refusal::SoldOut { .. } | Refusal::SeatTaken(_))) => Vec::new(),
+                Err(error) => panic!("buyer {buyer}: {error:?}"),
+            }
+        });
+        if buyer % 30 == 0 {
+            // The sum holds at every read, also in the middle.
+            fixture.counts().await;
+        }
+    }
+    let sold: Vec<_> = buyers
+        .join_all()
+        .await
+        .into_iter()
+        .flatten()
+        .map(|ticket| ticket.seat)
+        .collect();
+    let distinct: std::collections::BTreeSet<_> = sold.iter().cloned().collect();
+    assert_eq!(distinct.len(), sold.len(), "a seat was sold twice");
+    let (free, held, counted) = fixture.counts().await;
+    assert_eq!((free + counted, held, counted as usize), (40, 0, sold.len()));
+}
+
+#[tokio::test]
+async fn pages_of_seats_and_events_neither_skip_nor_repeat() {
+    let fixture = Fixture::with(&[("B", 2, 3), ("A", 1, 4)]).await;
+    fixture.store.hold(&fixture.chosen(&["B/1/2"])).await.expect("free");
+    let mut seen = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = fixture
+            .store
+            .seats(fixture.event, None, cursor, 3)
+            .await
+            .expect("a page");
+        let Some(last) = page.last() else { break };
+        cursor = Some(last.place);
+        seen.extend(page.iter().map(|seat| seat.id.to_string()));
+    }
+    assert_eq!(
+        seen,
+        [
+            "B/1/1", "B/1/2", "B/1/3", "B/2/1", "B/2/2", "B/2/3", "A/1/1", "A/1/2", "A/1/3", "A/1/4"
+        ],
+        "sections as the event lists them"
+    );
+    let held = fixture
+        .store
+        .seats(fixture.event, Some(SeatState::Held), None, 10)
+        .await
+        .expect("seats");
+    assert_eq!(
+        held.iter().map(|seat| seat.id.to_string()).collect::<Vec<_>>(),
+        ["B/1/2"]
+    );
+
+    for _ in 0..4 {
+        fixture
+            .store
+            .create_event(id(), id(), &event(&[("A", 1, 1)]))
+            .await
+            .expect("new");
+    }
+    let mut events = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = fixture.store.events(cursor, 2).await.expect("a page");
+        let Some((last, _)) = page.last() else { break };
+        cursor = Some(EventCursor {
+            starts_at: last.starts_at,
+            id: last.id,
+        });
+        events.extend(page.into_iter().map(|(event, _)| event.id));
+    }
+    assert_eq!(events.len(), 5);
+    assert!(events.is_sorted(), "equal start times go by id");
+}
+
+/// sqlx takes no migration lock on SQLite, and switching a new file to WAL does not wait: three processes that start on a
+/// new file at the same instant failed with "database is locked" or "table already exists".
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn three_processes_open_a_new_file_at_once() {
+    let folder = Arc::new(TempDir::new().expect("a temporary folder"));
+    let clock = Arc::new(Hand::default());
+    let mut processes = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let (folder, clock) = (folder.clone(), clock.clone());
+        processes.spawn(async move {
+            let store = open(&folder, &clock).await;
+            let programme = [(Uuid::from_u128(1), event(&[("A", 1, 1)]))];
+            store.sow(&programme).await.expect("sown or found")
+        });
+    }
+    let sowed = processes.join_all().await;
+    assert_eq!(
+        sowed.iter().filter(|sowed| **sowed).count(),
+        1,
+        "one of them sows: {sowed:?}"
+    );
+}
+
+/// Another process keeps the file: the call gives up before its deadline and says that a retry may help.
+#[tokio::test]
+async fn a_locked_file_is_busy_by_the_deadline_and_free_again_after() {
+    let fixture = Fixture::with(&[("A", 1, 2)]).await;
+    let other = fixture.another_process().await;
+    let lock = other.begin().await.expect("the lock");
+    let deadline = telemetry::deadline::Deadline::after(Duration::from_millis(400));
+    let refused = deadline.scope(fixture.store.hold(&fixture.best(1))).await;
+    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
+    assert!(!deadline.is_expired(), "there is time left to answer");
+    drop(lock);
+    fixture.store.hold(&fixture.best(1)).await.expect("the lock is free");
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_a_shared_file_is_refused() {
+    let clock: Arc<dyn Clock> = Arc::new(Hand::default());
+    for location in ["", ":memory:", "sqlite::memory:", "sqlite:x?mode=memory"] {
+        let error = Store::open(location, clock.clone()).await.expect_err("not a file");
+        assert!(matches!(error, open::OpenError::NoFile), "{location:?}: {error}");
+    }
+    let error = Store::open("/nonexistent/folder/tickets.db", clock)
+        .await
+        .expect_err("no such folder");
+    assert!(matches!(error, open::OpenError::File { .. }), "{error}");
+}
+
+/// The last line of defence is the unique constraint on tickets.
+#[tokio::test]
+async fn a_second_ticket_for_a_seat_cannot_even_be_inserted() {
+    let fixture = Fixture::with(&[("A", 1, 1)]).await;
+    let hold = fixture.store.hold(&fixture.best(1)).await.expect("free");
+    fixture
+        .store
+        .confirm(hold.id, hold.token, id(), ids())
+        .await
+        .expect("in time");
+    let mut write = fixture.store.begin().await.expect("the lock");
+    let second =
+        sqlx::query("INSERT INTO tickets SELECT 'x', event, section, row_no, seat_no, hold, 'y', 0 FROM tickets")
+            .execute(&mut *write.tx)
+            .await;
+    assert!(second.is_err_and(|error| {
+        error
+            .as_database_error()
+            .is_some_and(|error| error.is_unique_violation())
+    }));
+}
