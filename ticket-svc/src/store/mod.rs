@@ -16,7 +16,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::time::Instant;
 
-pub(crate) use self::{error::StoreError, events::EventCursor};
+pub use self::open::OpenError;
+pub(crate) use self::{error::StoreError, events::EventCursor, seats::SeatView};
 use crate::{clock::Clock, domain::time::Timestamp};
 
 /// How long a write waits for the file when the call has no deadline.

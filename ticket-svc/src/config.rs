@@ -1,0 +1,54 @@
+//! How one ticket-svc process is set up. Plain values; nothing is read from the environment here.
+
+use std::{net::SocketAddr, time::Duration};
+
+/// The settings of one ticket-svc process. [`Config::default`] is the demo's first instance, unregistered.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen. Port 0 takes any free one. Default: `127.0.0.1:7101`.
+    pub listen: SocketAddr,
+    /// Where `/healthz` and `/metrics` are served, if at all. Default: `127.0.0.1:9101`.
+    pub admin_listen: Option<SocketAddr>,
+    /// The `host:port` that others reach it by. Default: the address it listens on.
+    pub advertise: Option<String>,
+    /// URLs of the registry's replicas. Empty: not registered, which tests and single processes want. Default: empty.
+    pub registry: Vec<String>,
+    /// The SQLite file, as a path or an `sqlite:` URL. Processes on one machine may share it. Default: `tickets.db`.
+    pub store: String,
+    /// The registry's namespace to appear in. Default: `default`.
+    pub namespace: String,
+    /// The zone it runs in; empty if that means nothing. Default: empty.
+    pub zone: String,
+    /// Its name in the registry, traces and the `tessera-instance` header. Default: one is made.
+    pub instance_id: Option<String>,
+    /// On shutdown, for how long watchers may learn that it drains before connections are closed. Default: 300 ms.
+    pub drain_linger: Duration,
+    /// On shutdown, how long calls in flight may take before they are cut off. Default: 10 s.
+    pub drain_grace: Duration,
+    /// How often it tells the registry that it lives. Default: 5 s.
+    pub heartbeat_interval: Duration,
+    /// How many heartbeats may be missed before the registry drops it. Default: 3.
+    pub heartbeat_misses: u32,
+    /// Sow a small believable programme of events when the store has none. Default: no.
+    pub seed: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7101)),
+            admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9101))),
+            advertise: None,
+            registry: Vec::new(),
+            store: "tickets.db".to_owned(),
+            namespace: "default".to_owned(),
+            zone: String::new(),
+            instance_id: None,
+            drain_linger: Duration::from_millis(300),
+            drain_grace: Duration::from_secs(10),
+            heartbeat_interval: Duration::from_secs(5),
+            heartbeat_misses: 3,
+            seed: false,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The one place where this service's errors become gRPC statuses.
+
+use std::time::Duration;
+
+use service_host::status;
+use tonic::{Code, Status};
+
+use crate::{domain::refusal::Refusal, store::StoreError};
+
+/// When to try a busy store again: writes take a few milliseconds, so the lock was lost to a rush, not to one writer.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(refusal) => refusal.into(),
+            StoreError::Busy => status::retryable(
+                Code::Unavailable,
+                "STORE_BUSY",
+                "the store is busy; try again",
+                RETRY_AFTER,
+            ),
+            StoreError::Corrupt(what) => {
+                tracing::error!(what, "the store holds something it should not");
+                failed()
+            }
+            StoreError::Sqlite(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
+                failed()
+            }
+        }
+    }
+}
+
+/// What callers learn of an inner failure: nothing that helps to attack it. The log has the rest.
+fn failed() -> Status {
+    status::error(
+        Code::Internal,
+        "STORE_FAILED",
+        "the store failed; the service's log says why",
+    )
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let (code, reason) = match refusal {
+            Refusal::RequestIdReused(_) => (Code::AlreadyExists, "REQUEST_ID_REUSED"),
+            Refusal::EventUnknown(_) => (Code::NotFound, "EVENT_UNKNOWN"),
+            Refusal::SectionUnknown(_) => (Code::NotFound, "SECTION_UNKNOWN"),
+            Refusal::SeatUnknown(_) => (Code::NotFound, "SEAT_UNKNOWN"),
+            Refusal::SoldOut { .. } => (Code::FailedPrecondition, "SOLD_OUT"),
+            Refusal::SeatTaken(_) => (Code::FailedPrecondition, "SEAT_TAKEN"),
+            Refusal::HoldUnknown(_) => (Code::NotFound, "HOLD_UNKNOWN"),
+            Refusal::HoldTokenWrong(_) => (Code::PermissionDenied, "HOLD_TOKEN_WRONG"),
+            Refusal::HoldExpired(_) => (Code::FailedPrecondition, "HOLD_EXPIRED"),
+            Refusal::HoldReleased(_) => (Code::FailedPrecondition, "HOLD_RELEASED"),
+            Refusal::HoldConfirmed(_) => (Code::FailedPrecondition, "HOLD_CONFIRMED"),
+        };
+        status::error(code, reason, refusal.to_string())
+    }
+}
