@@ -1,0 +1,153 @@
+//! The body of a response, and all that lasts as long as it does: the call counted on its endpoint, the deadline, the spans.
+//!
+//! A call is over when its stream is: a server stream of an hour is an hour of load, and its deadline covers the hour.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use telemetry::client::{AttemptSpan, CallSpan};
+use tokio::time::{Instant, Sleep};
+use tonic::Status;
+
+use crate::{Error, endpoint::InFlight};
+
+/// The body of every response of a [`Channel`](crate::Channel).
+///
+/// While it lives and has not ended, the call counts as in flight on its instance. When the call's deadline passes it fails
+/// with DEADLINE_EXCEEDED, also between two messages. Dropping it cancels the call at the server.
+#[derive(Default)]
+pub struct ResponseBody {
+    /// `None` once the call is over.
+    open: Option<Open>,
+}
+
+/// What a call holds until it is over.
+pub(crate) struct Open {
+    pub(crate) incoming: Incoming,
+    pub(crate) timer: Option<Pin<Box<Sleep>>>,
+    pub(crate) service: Arc<str>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) spans: Spans,
+}
+
+/// The spans of a call that has been answered: the call's, and that of the attempt that was.
+#[derive(Debug)]
+pub(crate) struct Spans {
+    pub(crate) call: CallSpan,
+    pub(crate) attempt: AttemptSpan,
+}
+
+impl Open {
+    fn is_late(&self) -> bool {
+        self.timer
+            .as_ref()
+            .is_some_and(|timer| timer.deadline() <= Instant::now())
+    }
+
+    fn too_late(&self) -> Error {
+        let endpoint = self.in_flight.endpoint();
+        Error::DeadlineExceeded {
+            service: Arc::clone(&self.service),
+            waiting_for: format!(
+                "the rest of the response of {} ({})",
+                endpoint.address, endpoint.instance_id
+            ),
+        }
+    }
+}
+
+impl Spans {
+    fn finish_with(self, trailers: &HeaderMap) {
+        self.attempt.finish_with(trailers);
+        self.call.finish_with(trailers);
+    }
+
+    fn finish(self, status: &Status) {
+        self.attempt.finish(status.code().into());
+        self.call.finish(status.code().into());
+    }
+}
+
+impl ResponseBody {
+    /// `headers` are the response's: if it has no body they carry the status, and the call is over at once.
+    pub(crate) fn new(open: Open, headers: &HeaderMap) -> Self {
+        if open.incoming.is_end_stream() {
+            open.spans.finish_with(headers);
+            return Self { open: None };
+        }
+        Self { open: Some(open) }
+    }
+
+    fn fail(&mut self, error: impl FnOnce(&Open) -> Error) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(open) = self.open.take() else {
+            return Poll::Ready(None);
+        };
+        let status = Status::from(error(&open));
+        open.spans.finish(&status);
+        Poll::Ready(Some(Err(status)))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let Some(open) = &mut this.open else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(&mut open.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                match frame.trailers_ref() {
+                    Some(trailers) => {
+                        if let Some(open) = this.open.take() {
+                            open.spans.finish_with(trailers);
+                        }
+                    }
+                    // A server that never stops talking never leaves us waiting: its time is up all the same.
+                    None if open.is_late() => return this.fail(Open::too_late),
+                    None => {}
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(source))) => this.fail(|open| Error::broken_off(open.in_flight.endpoint(), source)),
+            Poll::Ready(None) => {
+                if let Some(open) = this.open.take() {
+                    open.spans.finish_with(&HeaderMap::new());
+                }
+                Poll::Ready(None)
+            }
+            Poll::Pending => match open.timer.as_mut().map(|timer| timer.as_mut().poll(cx)) {
+                Some(Poll::Ready(())) => this.fail(Open::too_late),
+                _ => Poll::Pending,
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.open
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), |open| open.incoming.size_hint())
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("open", &self.open.is_some())
+            .finish()
+    }
+}

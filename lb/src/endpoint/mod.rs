@@ -1,0 +1,215 @@
+//! One address that may be called: what everybody may know of it, and who keeps it connected.
+//!
+//! [`Endpoint`] is the shared record: identity, calls in flight, what the views show. The life itself is in `state` (pure)
+//! and `driver` (its effects); the bytes are in `connection`. Which endpoints exist is the pool's business.
+
+mod backoff;
+pub(crate) mod connection;
+pub(crate) mod driver;
+mod peer;
+mod state;
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+};
+
+use http::uri::Authority;
+use tokio::sync::Notify;
+
+pub use backoff::{Backoff, InvalidBackoff};
+
+/// Where an endpoint of a [`Channel`](crate::Channel) is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndpointState {
+    /// Known, and not dialled yet.
+    Idle,
+    /// A connect is under way.
+    Connecting,
+    /// Connected: takes calls.
+    Ready,
+    /// Could not be reached; will be dialled again after a pause.
+    BackingOff,
+    /// No longer in the set: finishes its calls, takes no new ones.
+    Draining,
+}
+
+/// One endpoint as [`Channel::endpoints`](crate::Channel::endpoints) shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointView {
+    /// `host:port`.
+    pub address: String,
+    /// The instance's id; of a fixed target, its address.
+    pub instance_id: String,
+    /// Where it is in its life.
+    pub state: EndpointState,
+    /// Calls under way, counted until the response has ended.
+    pub in_flight: u32,
+    /// Why it was last lost or could not be reached, if that ever happened.
+    pub last_error: Option<String>,
+}
+
+/// The shared record of one endpoint.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) instance_id: Arc<str>,
+    pub(crate) address: Arc<str>,
+    pub(crate) authority: Authority,
+    in_flight: AtomicU32,
+    state: AtomicU8,
+    draining: AtomicBool,
+    /// Told when a draining endpoint's last call ends.
+    idle: Notify,
+    /// Told when the registry has news that make an early dial worth while.
+    nudge: Notify,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(instance_id: Arc<str>, address: Arc<str>, authority: Authority) -> Self {
+        Self {
+            instance_id,
+            address,
+            authority,
+            in_flight: AtomicU32::new(0),
+            state: AtomicU8::new(EndpointState::Idle as u8),
+            draining: AtomicBool::new(false),
+            idle: Notify::new(),
+            nudge: Notify::new(),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        // A pick compares numbers that change under its eyes anyway: no ordering would make them truer.
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts one call until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight {
+            endpoint: Arc::clone(self),
+        }
+    }
+
+    pub(crate) fn view(&self) -> EndpointView {
+        EndpointView {
+            address: self.address.to_string(),
+            instance_id: self.instance_id.to_string(),
+            state: self.state(),
+            in_flight: self.in_flight(),
+            last_error: self.last_error(),
+        }
+    }
+
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+
+    fn state(&self) -> EndpointState {
+        match self.state.load(Ordering::Relaxed) {
+            1 => EndpointState::Connecting,
+            2 => EndpointState::Ready,
+            3 => EndpointState::BackingOff,
+            4 => EndpointState::Draining,
+            _ => EndpointState::Idle,
+        }
+    }
+
+    fn show(&self, state: EndpointState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    fn failed(&self, error: String) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    /// Resolves when no call is under way. Only meaningful once no new ones can begin.
+    async fn drained(&self) {
+        // The flag first, the count second: a guard that is dropped in between sees the flag or we see its decrement.
+        self.draining.store(true, Ordering::SeqCst);
+        while self.in_flight.load(Ordering::SeqCst) > 0 {
+            // `notify_one` leaves a permit, so nothing is missed between the check and the wait.
+            self.idle.notified().await;
+        }
+    }
+}
+
+/// One call under way on an endpoint: lives in the response body, so that it ends when the stream ends or is dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    endpoint: Arc<Endpoint>,
+}
+
+impl InFlight {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let before = self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if before == 1 && self.endpoint.draining.load(Ordering::SeqCst) {
+            self.endpoint.idle.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Arc<Endpoint> {
+        Arc::new(Endpoint::new(
+            "a".into(),
+            "127.0.0.1:1".into(),
+            Authority::from_static("127.0.0.1:1"),
+        ))
+    }
+
+    #[test]
+    fn a_call_counts_until_its_guard_is_dropped() {
+        let endpoint = endpoint();
+        let (first, second) = (endpoint.begin(), endpoint.begin());
+        assert_eq!(endpoint.in_flight(), 2);
+        drop(first);
+        assert_eq!(endpoint.view().in_flight, 1);
+        drop(second);
+        assert_eq!(endpoint.in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn drained_waits_for_the_last_call() {
+        let endpoint = endpoint();
+        let (first, second) = (endpoint.begin(), endpoint.begin());
+        let mut drained = tokio_test_task(endpoint.clone());
+        assert!(!drained.is_finished());
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!drained.is_finished());
+        drop(second);
+        (&mut drained).await.expect("drains");
+    }
+
+    fn tokio_test_task(endpoint: Arc<Endpoint>) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move { endpoint.drained().await })
+    }
+
+    #[test]
+    fn every_state_is_shown_as_itself() {
+        let endpoint = endpoint();
+        use EndpointState::{BackingOff, Connecting, Draining, Idle, Ready};
+        for state in [Idle, Connecting, Ready, BackingOff, Draining] {
+            endpoint.show(state);
+            assert_eq!(endpoint.view().state, state);
+        }
+    }
+}

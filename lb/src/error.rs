@@ -1,0 +1,144 @@
+//! Why a call, or the wait for a ready channel, failed. Which gRPC status that becomes is decided in `status`, alone.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::endpoint::Endpoint;
+
+/// Failures of a channel: those of the callee are the status it answered, and no business of this type.
+///
+/// A generated client shows each as a [`tonic::Status`]; see [`Error::never_processed`] for which may be repeated freely.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nobody can be called: none is known, or none of the known ones takes calls.
+    #[error("no instance of {service} to call after {waited:.1?}: {known} known, none takes calls ({discovery})")]
+    NoInstances {
+        /// The target's name.
+        service: Arc<str>,
+        /// How long was waited.
+        waited: Duration,
+        /// How many instances are known that do not take calls: draining, drained, of weight 0.
+        known: usize,
+        /// How the source of the instances is.
+        discovery: String,
+    },
+    /// There are instances to call, and none is connected.
+    #[error(
+        "no instance of {service} is ready after {waited:.1?}: {} ({discovery})",
+        Listed(endpoints)
+    )]
+    NotReady {
+        /// The target's name.
+        service: Arc<str>,
+        /// How long was waited.
+        waited: Duration,
+        /// All instances that should be callable, each with why it is not.
+        endpoints: Vec<EndpointFailure>,
+        /// How the source of the instances is.
+        discovery: String,
+    },
+    /// The call's deadline has passed.
+    #[error("the deadline passed while waiting for {waiting_for}")]
+    DeadlineExceeded {
+        /// The target's name.
+        service: Arc<str>,
+        /// What was waited for.
+        waiting_for: String,
+    },
+    /// Every instance that was tried gave the request back unsent or refused it, more often than is worth trying.
+    #[error("{service} did not take the call in {attempts} attempts; the last was refused by {address}: {reason}")]
+    NotTaken {
+        /// The target's name.
+        service: Arc<str>,
+        /// How often it was tried.
+        attempts: u32,
+        /// Who was tried last.
+        address: Arc<str>,
+        /// What came back from there.
+        reason: String,
+    },
+    /// The connection or the stream broke after the request was sent: it may or may not have been processed.
+    #[error("the call to {address} ({instance_id}) broke off: {source}")]
+    BrokenOff {
+        /// The instance's address.
+        address: Arc<str>,
+        /// The instance's id.
+        instance_id: Arc<str>,
+        /// What HTTP/2 says of it.
+        source: hyper::Error,
+    },
+}
+
+/// A callable instance that could not be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointFailure {
+    /// `host:port`.
+    pub address: String,
+    /// The last thing that went wrong; nothing when the first connect is still under way.
+    pub error: Option<String>,
+}
+
+impl Error {
+    pub(crate) fn broken_off(endpoint: &Endpoint, source: hyper::Error) -> Self {
+        Self::BrokenOff {
+            address: Arc::clone(&endpoint.address),
+            instance_id: Arc::clone(&endpoint.instance_id),
+            source,
+        }
+    }
+
+    /// Whether the request certainly reached no handler, so that even a call that is not idempotent may be repeated.
+    #[must_use]
+    pub fn never_processed(&self) -> bool {
+        matches!(
+            self,
+            Self::NoInstances { .. } | Self::NotReady { .. } | Self::NotTaken { .. }
+        )
+    }
+}
+
+/// A bounded list: an error message about a thousand instances helps nobody.
+struct Listed<'a>(&'a [EndpointFailure]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 5;
+        write!(f, "{} known", self.0.len())?;
+        for failure in self.0.iter().take(SHOWN) {
+            let error = failure.error.as_deref().unwrap_or("still connecting");
+            write!(f, "; {}: {error}", failure.address)?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_says_why_and_stays_short() {
+        let failures = |count: usize| {
+            (0..count)
+                .map(|n| EndpointFailure {
+                    address: format!("h:{n}"),
+                    error: (n > 0).then(|| "refused".to_owned()),
+                })
+                .collect()
+        };
+        let error = |count| Error::NotReady {
+            service: "tickets".into(),
+            waited: Duration::from_secs(3),
+            endpoints: failures(count),
+            discovery: "fixed".to_owned(),
+        };
+        assert_eq!(
+            error(2).to_string(),
+            "no instance of tickets is ready after 3.0s: 2 known; h:0: still connecting; h:1: refused (fixed)"
+        );
+        assert!(error(100).to_string().ends_with("; h:4: refused; and 95 more (fixed)"));
+    }
+}

@@ -1,0 +1,93 @@
+//! The task behind a channel: keeps the pool in line with its target, and owns the endpoints' drivers.
+//!
+//! No call ever goes through this task.
+
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{Newcomer, Pool};
+use crate::{
+    endpoint::{Backoff, connection::Settings, driver::drive},
+    target::{Source, Updates},
+};
+
+/// What the keeper hands to the drivers.
+#[derive(Clone, Debug)]
+pub(crate) struct KeeperSettings {
+    pub(crate) connection: Settings,
+    pub(crate) backoff: Backoff,
+}
+
+/// Owns the task. Dropping it closes the pool: no new calls, those under way finish.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    stop: DropGuard,
+    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Keeper {
+    /// Must be called within a Tokio runtime.
+    pub(crate) fn spawn(pool: Arc<Pool>, source: Source, settings: KeeperSettings) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(keep(pool, source.updates(), settings, stop.clone()));
+        Self {
+            stop: stop.drop_guard(),
+            task: tokio::sync::Mutex::new(Some(task)),
+        }
+    }
+
+    /// Closes the pool and waits until every call has ended and every task with it.
+    pub(crate) async fn close(&self) {
+        self.stop.token().cancel();
+        let mut task = self.task.lock().await;
+        if let Some(handle) = task.as_mut() {
+            // A panic in there was reported by the panic hook; there is nothing left to close.
+            let _ = handle.await;
+            *task = None;
+        }
+    }
+}
+
+async fn keep(pool: Arc<Pool>, mut updates: Updates, settings: KeeperSettings, stop: CancellationToken) {
+    let mut drivers = JoinSet::new();
+    let start = |drivers: &mut JoinSet<()>, newcomers: Vec<Newcomer>| {
+        for Newcomer { endpoint, removed } in newcomers {
+            let (pool, settings) = (Arc::clone(&pool), settings.clone());
+            drivers.spawn(async move {
+                let rng: StdRng = rand::make_rng();
+                drive(
+                    Arc::clone(&endpoint),
+                    Arc::clone(&pool),
+                    settings.connection,
+                    settings.backoff,
+                    rng,
+                    removed,
+                )
+                .await;
+                pool.gone(&endpoint);
+            });
+        }
+    };
+    start(&mut drivers, pool.apply(updates.current()));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            roster = updates.next() => start(&mut drivers, pool.apply(roster)),
+            // Drivers of removed endpoints end; those of present ones never do.
+            Some(ended) = drivers.join_next() => report(ended),
+        }
+    }
+    pool.clear();
+    while let Some(ended) = drivers.join_next().await {
+        report(ended);
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "the driver of an endpoint failed");
+    }
+}

@@ -1,0 +1,300 @@
+//! Which endpoints exist, and which of them can be picked now.
+//!
+//! Two views of one truth. The *book* (behind a mutex, touched only when something changes) has every endpoint of the target
+//! with its connection, if it has one. The *ready set* is the book's immutable extract that calls pick from without a lock:
+//! connected endpoints with their weights. Every change of the book publishes a new extract before the mutex is released, so a
+//! dead endpoint is out of the ready set when the function that noticed returns, and not when some queue is worked off.
+//!
+//! The pool does not dial (each endpoint's driver does) and does not choose (the policies of `pick` do).
+
+mod diff;
+mod keeper;
+mod ready;
+mod roster;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use rand::Rng;
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use keeper::{Keeper, KeeperSettings};
+pub(crate) use ready::Choice;
+pub(crate) use roster::{Backend, Key, Origin, Roster};
+
+use self::{
+    diff::{Change, diff},
+    ready::{Member, ReadySet},
+};
+use crate::{
+    Error, Policy,
+    endpoint::{Endpoint, EndpointView, connection::Connection, driver::ReadySink},
+    error::EndpointFailure,
+    pick::{p2c, round_robin},
+};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    policy: Policy,
+    ready: ArcSwap<ReadySet>,
+    /// Told whenever the ready set has changed.
+    changed: Notify,
+    turn: AtomicU64,
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    slots: BTreeMap<Key, Slot>,
+    /// Removed endpoints that still have calls to finish.
+    leaving: Vec<Arc<Endpoint>>,
+    /// Instances that the discovery knows, callable or not.
+    known: usize,
+    /// What the discovery says of itself, for error messages.
+    origin: Origin,
+}
+
+#[derive(Debug)]
+struct Slot {
+    backend: Backend,
+    endpoint: Arc<Endpoint>,
+    connection: Option<Connection>,
+    removed: CancellationToken,
+}
+
+/// An endpoint that needs a driver.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) removed: CancellationToken,
+}
+
+/// Why nothing can be picked.
+#[derive(Debug)]
+pub(crate) struct Scarcity {
+    pub(crate) known: usize,
+    pub(crate) callable: Vec<EndpointFailure>,
+    pub(crate) discovery: String,
+}
+
+impl Scarcity {
+    pub(crate) fn into_error(self, service: &Arc<str>, waited: Duration) -> Error {
+        let (service, discovery) = (Arc::clone(service), self.discovery);
+        if self.callable.is_empty() {
+            Error::NoInstances {
+                service,
+                waited,
+                known: self.known,
+                discovery,
+            }
+        } else {
+            Error::NotReady {
+                service,
+                waited,
+                endpoints: self.callable,
+                discovery,
+            }
+        }
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            ready: ArcSwap::from_pointee(ReadySet::default()),
+            changed: Notify::new(),
+            // Callers that start together should not all begin with the same instance.
+            turn: AtomicU64::new(u64::from(rand::rng().next_u32())),
+            book: Mutex::default(),
+        }
+    }
+
+    /// The next endpoint, one call counted on it; `None` when none is ready. `avoid` is taken only if it is the only one.
+    pub(crate) fn pick(&self, avoid: Option<&Endpoint>) -> Option<Choice> {
+        let ready = self.ready.load();
+        let index = match self.policy {
+            Policy::PowerOfTwoChoices => p2c::pick(&**ready, rand::rng().next_u64()),
+            Policy::RoundRobin => round_robin::pick(&**ready, || self.turn.fetch_add(1, Ordering::Relaxed)),
+        }?;
+        Some(ready.take(index, avoid))
+    }
+
+    /// As [`Pool::pick`], waiting until something is ready or `until` has come.
+    pub(crate) async fn pick_by(&self, until: Instant) -> Option<Choice> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Listening before looking: a change in between is not missed.
+            changed.as_mut().enable();
+            if let Some(choice) = self.pick(None) {
+                return Some(choice);
+            }
+            if tokio::time::timeout_at(until, changed).await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// A connection takes no more calls: out of the ready set with it, unless a later one has already taken its place.
+    pub(crate) fn take_out(&self, choice: &Choice) {
+        let mut book = self.book();
+        let slot = book
+            .slots
+            .values_mut()
+            .find(|slot| std::ptr::eq(&*slot.endpoint, choice.in_flight.endpoint()));
+        if let Some(slot) = slot
+            && slot
+                .connection
+                .as_ref()
+                .is_some_and(|connection| connection.id() == choice.connection.id())
+        {
+            slot.connection = None;
+            self.publish(&book);
+        }
+    }
+
+    /// Brings the book in line with `roster`. Endpoints that are in both are left alone, connections and all. The result
+    /// needs drivers.
+    pub(crate) fn apply(&self, roster: Roster) -> Vec<Newcomer> {
+        let mut newcomers = Vec::new();
+        let mut book = self.book();
+        book.known = roster.known;
+        book.origin = roster.origin;
+        for change in diff(
+            book.slots.iter().map(|(key, slot)| (key, &slot.backend)),
+            roster.backends,
+        ) {
+            match change {
+                Change::Add(backend) => {
+                    let endpoint = Arc::new(Endpoint::new(
+                        Arc::clone(&backend.key.instance_id),
+                        Arc::clone(&backend.key.address),
+                        backend.authority.clone(),
+                    ));
+                    let removed = CancellationToken::new();
+                    newcomers.push(Newcomer {
+                        endpoint: Arc::clone(&endpoint),
+                        removed: removed.clone(),
+                    });
+                    book.slots.insert(
+                        backend.key.clone(),
+                        Slot {
+                            backend,
+                            endpoint,
+                            connection: None,
+                            removed,
+                        },
+                    );
+                }
+                Change::Update { backend, reborn } => {
+                    if let Some(slot) = book.slots.get_mut(&backend.key) {
+                        if reborn {
+                            slot.endpoint.nudge();
+                        }
+                        slot.backend = backend;
+                    }
+                }
+                Change::Remove(key) => {
+                    if let Some(slot) = book.slots.remove(&key) {
+                        slot.removed.cancel();
+                        book.leaving.push(slot.endpoint);
+                    }
+                }
+            }
+        }
+        self.publish(&book);
+        newcomers
+    }
+
+    /// The driver of a removed endpoint has ended: nothing is left of it.
+    pub(crate) fn gone(&self, endpoint: &Arc<Endpoint>) {
+        self.book().leaving.retain(|leaving| !Arc::ptr_eq(leaving, endpoint));
+    }
+
+    /// Removes everything, as if the target had become empty.
+    pub(crate) fn clear(&self) {
+        let newcomers = self.apply(Roster {
+            backends: Vec::new(),
+            known: 0,
+            origin: Origin::Closed,
+        });
+        debug_assert!(newcomers.is_empty());
+    }
+
+    pub(crate) fn views(&self) -> Vec<EndpointView> {
+        let book = self.book();
+        book.slots
+            .values()
+            .map(|slot| &slot.endpoint)
+            .chain(&book.leaving)
+            .map(|endpoint| endpoint.view())
+            .collect()
+    }
+
+    pub(crate) fn scarcity(&self) -> Scarcity {
+        let book = self.book();
+        Scarcity {
+            known: book.known,
+            callable: book
+                .slots
+                .values()
+                .map(|slot| EndpointFailure {
+                    address: slot.backend.key.address.to_string(),
+                    error: slot.endpoint.last_error(),
+                })
+                .collect(),
+            discovery: book.origin.to_string(),
+        }
+    }
+
+    fn publish(&self, book: &Book) {
+        let members = book.slots.values().filter_map(|slot| {
+            let connection = slot.connection.clone()?;
+            Some(Member {
+                endpoint: Arc::clone(&slot.endpoint),
+                connection,
+                weight: slot.backend.weight,
+            })
+        });
+        self.ready.store(Arc::new(ReadySet::new(members)));
+        self.changed.notify_waiters();
+    }
+
+    fn connected(&self, endpoint: &Arc<Endpoint>, connection: Option<Connection>) {
+        let mut book = self.book();
+        // Not found when it was removed a moment ago; its driver is about to see that too.
+        if let Some(slot) = book
+            .slots
+            .values_mut()
+            .find(|slot| Arc::ptr_eq(&slot.endpoint, endpoint))
+        {
+            slot.connection = connection;
+            self.publish(&book);
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // No code that runs under this lock can leave the book half changed and panic.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReadySink for Arc<Pool> {
+    fn up(&self, endpoint: &Arc<Endpoint>, connection: Connection) {
+        self.connected(endpoint, Some(connection));
+    }
+
+    fn down(&self, endpoint: &Arc<Endpoint>) {
+        self.connected(endpoint, None);
+    }
+}

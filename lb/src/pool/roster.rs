@@ -1,0 +1,78 @@
+//! What a target says exists: the pool's input. Not who is reachable.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use http::uri::Authority;
+
+/// All callable backends of a target at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Roster {
+    /// Only callable ones: up, not drained, weight above zero.
+    pub(crate) backends: Vec<Backend>,
+    /// How many are known, callable or not.
+    pub(crate) known: usize,
+    pub(crate) origin: Origin,
+}
+
+/// Where a roster comes from and how that source is: what an error message says about it.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Origin {
+    /// Nothing was asked yet.
+    #[default]
+    Unasked,
+    Fixed,
+    /// The registry's first answer is awaited.
+    Connecting,
+    Fresh {
+        revision: i64,
+    },
+    /// The last good set of a registry that cannot be heard.
+    Stale {
+        since: Instant,
+        reason: String,
+        revision: i64,
+    },
+    /// The channel was closed.
+    Closed,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unasked => f.write_str("not looked up yet"),
+            Self::Fixed => f.write_str("a fixed list of addresses"),
+            Self::Connecting => f.write_str("the registry has not answered yet"),
+            Self::Fresh { revision } => write!(f, "the registry answers, at revision {revision}"),
+            Self::Stale {
+                since,
+                reason,
+                revision,
+            } => {
+                write!(f, "the registry is away since {:.1?}: {reason}; ", since.elapsed())?;
+                match revision {
+                    0 => f.write_str("it never answered"),
+                    revision => write!(f, "last known revision {revision}"),
+                }
+            }
+            Self::Closed => f.write_str("the channel is closed"),
+        }
+    }
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Backend {
+    pub(crate) key: Key,
+    pub(crate) authority: Authority,
+    /// Relative share of the calls, at least 1.
+    pub(crate) weight: u32,
+    /// Changes when the instance has registered anew: a restarted process in the same place.
+    pub(crate) epoch: i64,
+}
+
+/// What makes two backends the same: an instance that moves to another address needs another connection.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) instance_id: Arc<str>,
+    pub(crate) address: Arc<str>,
+}

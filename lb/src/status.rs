@@ -1,0 +1,107 @@
+//! The one place where failures of a channel become gRPC statuses.
+
+use std::{collections::HashMap, error::Error as _, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::Error;
+
+/// Whose reasons these are.
+const DOMAIN: &str = "tessera";
+/// When to come again if nobody was there: endpoints are redialled within their back-off, new instances appear within
+/// moments.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl From<Error> for Status {
+    /// The code, with an `ErrorInfo` (domain `tessera`) that tells the reason apart, and a `RetryInfo` if the call was never
+    /// processed.
+    ///
+    /// | error | code | reason |
+    /// | --- | --- | --- |
+    /// | `NoInstances` | UNAVAILABLE | NO_INSTANCES |
+    /// | `NotReady` | UNAVAILABLE | NOT_READY |
+    /// | `NotTaken` | UNAVAILABLE | NOT_TAKEN |
+    /// | `DeadlineExceeded` | DEADLINE_EXCEEDED | DEADLINE_EXCEEDED |
+    /// | `BrokenOff` | by its HTTP/2 reason, UNAVAILABLE for a lost connection | BROKEN_OFF |
+    fn from(error: Error) -> Self {
+        let (code, reason, key, value) = match &error {
+            Error::NoInstances { service, .. } => (Code::Unavailable, "NO_INSTANCES", "service", service),
+            Error::NotReady { service, .. } => (Code::Unavailable, "NOT_READY", "service", service),
+            Error::NotTaken { service, .. } => (Code::Unavailable, "NOT_TAKEN", "service", service),
+            Error::DeadlineExceeded { service, .. } => {
+                (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "service", service)
+            }
+            Error::BrokenOff { address, source, .. } => (code_of(source), "BROKEN_OFF", "address", address),
+        };
+        let mut details =
+            ErrorDetails::with_error_info(reason, DOMAIN, HashMap::from([(key.to_owned(), value.to_string())]));
+        if error.never_processed() {
+            details.set_retry_info(Some(RETRY_AFTER));
+        }
+        Self::with_error_details(code, error.to_string(), details)
+    }
+}
+
+/// gRPC over HTTP/2, section "Errors": reasons of RST_STREAM and what they mean to a caller. Whatever has no reason was the
+/// connection itself.
+fn code_of(error: &hyper::Error) -> Code {
+    let reason = error
+        .source()
+        .and_then(|source| source.downcast_ref::<h2::Error>())
+        .and_then(|error| {
+            // The reason of a connection that ended says why it ended, and nothing about this call.
+            error.is_reset().then(|| error.reason()).flatten()
+        });
+    match reason {
+        None | Some(h2::Reason::REFUSED_STREAM) => Code::Unavailable,
+        Some(h2::Reason::CANCEL) => Code::Cancelled,
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
+        Some(h2::Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
+        Some(_) => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_instances() -> Error {
+        Error::NoInstances {
+            service: "tickets".into(),
+            waited: Duration::ZERO,
+            known: 0,
+            discovery: "fixed".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_empty_set_and_an_unreachable_one_are_told_apart() {
+        let not_ready = Error::NotReady {
+            service: "tickets".into(),
+            waited: Duration::ZERO,
+            endpoints: Vec::new(),
+            discovery: "fixed".to_owned(),
+        };
+        for (error, reason) in [(no_instances(), "NO_INSTANCES"), (not_ready, "NOT_READY")] {
+            let status = Status::from(error);
+            let details = status.get_error_details();
+            assert_eq!(status.code(), Code::Unavailable);
+            let info = details.error_info().expect("an ErrorInfo");
+            assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, "tessera"));
+            assert_eq!(info.metadata.get("service").map(String::as_str), Some("tickets"));
+            assert!(details.retry_info().is_some());
+        }
+    }
+
+    #[test]
+    fn a_passed_deadline_invites_no_retry() {
+        let error = Error::DeadlineExceeded {
+            service: "tickets".into(),
+            waiting_for: "a response".to_owned(),
+        };
+        let status = Status::from(error);
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.get_error_details().retry_info().is_none());
+    }
+}
