@@ -61,7 +61,7 @@ impl Discovery {
     }
 
     /// How long instances that the registry no longer shows, without saying why, are kept. Default: 30 s; zero believes at
-    /// once.
+    /// once; at most a day.
     #[must_use]
     pub fn with_grace(self, grace: Duration) -> Self {
         Self { grace, ..self }

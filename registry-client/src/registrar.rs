@@ -227,7 +227,11 @@ impl Driver {
                 },
             };
             let Some(outcome) = outcome else { continue };
-            debug!(instance = %self.registration.instance.id, ?outcome, "registry answered");
+            let instance = &self.registration.instance.id;
+            debug!(instance, ?outcome, "registry answered");
+            if let Outcome::Deregistered(Err(error)) = &outcome {
+                warn!(instance, %error, "not deregistered; the instance will expire with its lease");
+            }
             machine.apply(now(), outcome, &mut self.rng);
             self.publish(machine.status());
         }

@@ -54,10 +54,13 @@ impl Registry {
         }
     }
 
-    /// Bounds every unary call, all endpoints together. Default: 5 s.
+    /// Bounds every unary call, all endpoints together. 1 ms to 1 h; what is outside becomes the nearest. Default: 5 s.
     #[must_use]
     pub fn with_call_timeout(self, call_timeout: Duration) -> Self {
-        Self { call_timeout, ..self }
+        Self {
+            call_timeout: call_timeout.clamp(Duration::from_millis(1), Duration::from_secs(3_600)),
+            ..self
+        }
     }
 
     /// Begins with the first endpoint rather than with a random one, which spreads a fleet over the replicas.

@@ -20,6 +20,11 @@ use crate::{
 /// A registry that asks for more patience than this is not obeyed: a registrar that sleeps for an hour because of one wrong
 /// number would be the outage.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// Heartbeats are never closer than this, whatever lifetime a registry claims for a lease: half of the contract's shortest
+/// interval.
+const MIN_PERIOD: Duration = Duration::from_millis(50);
+/// Nor further apart: the contract's longest interval.
+const MAX_PERIOD: Duration = Duration::from_secs(3_600);
 
 /// What the owner wants of its registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -398,5 +403,8 @@ impl Held {
 /// The time to the next heartbeat: the interval, but never more than half of what the lease lives, so that one lost heartbeat
 /// does not cost it; less up to a tenth, so that a fleet that started together does not beat together.
 fn period(interval: Duration, ttl: Duration, rng: &mut impl Rng) -> Duration {
-    interval.min(ttl / 2).mul_f64(rng.random_range(0.9..=1.0))
+    interval
+        .min(ttl / 2)
+        .clamp(MIN_PERIOD, MAX_PERIOD)
+        .mul_f64(rng.random_range(0.9..=1.0))
 }

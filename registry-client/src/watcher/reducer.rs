@@ -11,14 +11,16 @@
 //!    is another registry,
 //! 3. the registry itself says that it is RECOVERING or STALE.
 //!
-//! Then what is absent is kept as *unconfirmed* for a grace that begins with the first doubt, is not extended by later ones,
-//! and does not end while the watch is broken. What the registry tells meanwhile is applied: a put confirms an instance, a
+//! Then what is absent is kept as *unconfirmed* for a grace. It begins with the first doubt, is not extended by later ones of
+//! the same watch, and begins anew when a broken watch is heard again: its length is the time that live providers need to find
+//! a registry and register, and they could not while it was away. What the registry tells meanwhile is applied: a put confirms an instance, a
 //! removal ends it, new ones join. The alternative, keeping the whole old set and ignoring the new one, hides the providers
 //! that have already come back; the other alternative, believing, stops all traffic because a registry was restarted on an
 //! empty disk.
 
 use std::{
     collections::BTreeMap,
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,6 +32,8 @@ use crate::{
 
 /// A resumed watch that has been open for so long without a word has nothing to tell: the set is fresh.
 const SETTLE: Duration = Duration::from_secs(1);
+/// No doubt is kept longer than this.
+const MAX_GRACE: Duration = Duration::from_secs(24 * 3_600);
 
 /// What a change asks of its driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +91,7 @@ impl Reducer {
             link: Link::Connecting,
             doubt_ends: None,
             other_history: false,
-            grace,
+            grace: grace.min(MAX_GRACE),
         }
     }
 
@@ -106,7 +110,7 @@ impl Reducer {
     /// The watch told something.
     pub(crate) fn step(&mut self, now: Instant, step: WatchStep) -> Change {
         let was_up = matches!(self.link, Link::Up);
-        self.link = Link::Up;
+        self.heard(now);
         let confidence = step.confidence();
         let news = match step {
             WatchStep::Snapshot {
@@ -130,7 +134,9 @@ impl Reducer {
                 false
             }
         };
-        let news = news || self.confidence != confidence || !was_up;
+        // By kind: the age of a stale answer grows with every step.
+        let other_confidence = mem::discriminant(&self.confidence) != mem::discriminant(&confidence);
+        let news = news || other_confidence || !was_up;
         self.confidence = confidence;
         let dropped = self.tick(now) == Change::Told;
         if news || dropped { Change::Told } else { Change::Quiet }
@@ -168,7 +174,7 @@ impl Reducer {
     pub(crate) fn tick(&mut self, now: Instant) -> Change {
         let mut change = Change::None;
         if self.settles_at().is_some_and(|at| at <= now) {
-            self.link = Link::Up;
+            self.heard(now);
             change = Change::Told;
         }
         if self.doubt_over_at().is_some_and(|at| at <= now) {
@@ -202,6 +208,14 @@ impl Reducer {
         }
     }
 
+    /// Whatever it was → Up.
+    fn heard(&mut self, now: Instant) {
+        let before = mem::replace(&mut self.link, Link::Up);
+        if matches!(before, Link::Down { .. }) && self.doubt_ends.is_some() {
+            self.doubt_ends = Some(now + self.grace);
+        }
+    }
+
     fn replace(&mut self, now: Instant, revision: i64, instances: Vec<Instance>, confidence: Confidence) {
         let doubted = instances.is_empty()
             || revision < self.revision
@@ -209,7 +223,7 @@ impl Reducer {
             || matches!(confidence, Confidence::Recovering | Confidence::Stale(_));
         self.revision = revision;
         self.other_history = false;
-        let mut before = std::mem::take(&mut self.held);
+        let mut before = mem::take(&mut self.held);
         for instance in instances {
             let key = (instance.service.clone(), instance.id.clone());
             let old = before.remove(&key).map(|held| held.instance);
