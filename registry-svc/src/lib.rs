@@ -1,1 +1,7 @@
-//! placeholder
+//! The registry.
+mod catalog;
+mod history;
+mod hub;
+mod limits;
+mod model;
+mod store;

@@ -1,0 +1,94 @@
+//! One committed revision: what changed, in order. The unit of the store, of the history and of a watcher's delta.
+
+use std::sync::Arc;
+
+use crate::model::{
+    Detail, Heartbeat, Instance, InstanceKey, Labels, LeaseId, RemovalReason, Revision, SecretHash, WallTime,
+};
+
+/// All of one revision. Never split, neither on disk nor on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// The revision that it makes; one more than the batch before.
+    pub(crate) revision: Revision,
+    /// When, by the registry's wall clock.
+    pub(crate) at: WallTime,
+    /// What watchers are told.
+    pub(crate) changes: Vec<Change>,
+    /// What only the store needs to know.
+    pub(crate) leases: Vec<LeaseChange>,
+}
+
+/// An instance came, changed or left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It came or changed.
+    Put {
+        /// What it is now.
+        instance: Arc<Instance>,
+        /// What it was selected by before, where that differs: it may have left a watcher's selection by this change.
+        left: Option<Labels>,
+    },
+    /// It left.
+    Removed(Removal),
+}
+
+/// An instance left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Removal {
+    /// Its name.
+    pub(crate) key: InstanceKey,
+    /// What it was selected by.
+    pub(crate) labels: Labels,
+    /// Why.
+    pub(crate) reason: RemovalReason,
+    /// For people.
+    pub(crate) detail: Detail,
+}
+
+/// A lease was granted, changed or ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LeaseChange {
+    /// Granted, or more was registered under it: its owner is alive.
+    Kept(LeaseRecord),
+    /// Another lease took an instance from it.
+    Lost(LeaseRecord),
+    /// It ended.
+    Ended(LeaseId),
+}
+
+/// What outlives a restart of a lease. Deadlines do not: after a restart every lease has its full time again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LeaseRecord {
+    /// Its name.
+    pub(crate) id: LeaseId,
+    /// Of its secret.
+    pub(crate) secret: SecretHash,
+    /// How long it lives.
+    pub(crate) heartbeat: Heartbeat,
+    /// The instances that other leases have taken from it.
+    pub(crate) replaced: Vec<InstanceKey>,
+}
+
+impl Change {
+    /// Whose change it is.
+    pub(crate) fn key(&self) -> &InstanceKey {
+        match self {
+            Self::Put { instance, .. } => &instance.key,
+            Self::Removed(removal) => &removal.key,
+        }
+    }
+}
+
+impl Batch {
+    /// Roughly what it costs to keep.
+    pub(crate) fn bytes(&self) -> usize {
+        let change = |change: &Change| match change {
+            Change::Put { instance, left } => instance.bytes() + left.as_ref().map_or(0, Labels::bytes),
+            Change::Removed(removal) => {
+                64 + removal.key.bytes() + removal.labels.bytes() + removal.detail.as_str().len()
+            }
+        };
+        64 + self.changes.iter().map(change).sum::<usize>()
+    }
+}

@@ -1,0 +1,209 @@
+//! What the catalog is asked and what it answers.
+
+use std::{sync::Arc, time::Duration};
+
+use thiserror::Error;
+
+use super::Batch;
+use crate::model::{
+    Detail, Draft, Epoch, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, LeaseSecret, Metadata, RemovalReason,
+    Revision, SecretHash, Status, Weight,
+};
+
+/// A change that is asked for. Renewals are not among them: they change nothing that is stored.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Registers instances under one lease, all or none.
+    Register(Register),
+    /// Changes what the owner says of its instance.
+    Update(Update),
+    /// Ends instances, or a lease with all of its own.
+    Deregister(Deregister),
+}
+
+/// See [`Command::Register`].
+#[derive(Debug)]
+pub(crate) struct Register {
+    /// Makes a repeat answer the same.
+    pub(crate) request: Option<RequestId>,
+    /// One or more; keys are unique.
+    pub(crate) drafts: Vec<Draft>,
+    /// Under which lease.
+    pub(crate) lease: LeaseChoice,
+}
+
+/// A request's id with the fingerprint of its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestId {
+    /// A UUID.
+    pub(crate) id: u128,
+    /// SHA-256 of the body.
+    pub(crate) body: [u8; 32],
+}
+
+/// Under which lease to register.
+#[derive(Debug)]
+pub(crate) enum LeaseChoice {
+    /// A new one.
+    Grant {
+        /// Its name, drawn by the caller.
+        id: LeaseId,
+        /// Its secret, drawn by the caller.
+        secret: LeaseSecret,
+        /// Its terms.
+        heartbeat: Heartbeat,
+    },
+    /// One that lives.
+    Join {
+        /// Who asks.
+        owner: Owner,
+        /// As the owner showed it; only its answer needs it.
+        secret: String,
+        /// New terms; else the lease keeps its own.
+        heartbeat: Option<Heartbeat>,
+    },
+}
+
+/// Who says to own a lease.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner {
+    /// The lease.
+    pub(crate) lease: LeaseId,
+    /// Of the secret that was shown.
+    pub(crate) secret: SecretHash,
+}
+
+/// See [`Command::Update`]. What is `None` stays.
+#[derive(Debug)]
+pub(crate) struct Update {
+    /// Who asks.
+    pub(crate) owner: Owner,
+    /// Of what.
+    pub(crate) key: InstanceKey,
+    /// The epoch that the owner knows.
+    pub(crate) epoch: Epoch,
+    /// Share of calls.
+    pub(crate) weight: Option<Weight>,
+    /// Whether it takes calls.
+    pub(crate) status: Option<Status>,
+    /// All pairs.
+    pub(crate) metadata: Option<Metadata>,
+}
+
+/// See [`Command::Deregister`].
+#[derive(Debug)]
+pub(crate) struct Deregister {
+    /// Who asks.
+    pub(crate) owner: Owner,
+    /// Which; empty: all, and the lease ends.
+    pub(crate) ids: Vec<InstanceId>,
+    /// Why.
+    pub(crate) reason: RemovalReason,
+    /// For people.
+    pub(crate) detail: Detail,
+}
+
+/// The effects of a command.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// What to answer once all that was applied before is durable.
+    pub(crate) reply: Result<Reply, CatalogError>,
+    /// What to make durable; none when nothing changed.
+    pub(crate) batch: Option<Arc<Batch>>,
+}
+
+/// What a command answers.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    /// To [`Command::Register`].
+    Registered(Registered),
+    /// To [`Command::Update`].
+    Updated {
+        /// The instance after the change.
+        instance: Arc<Instance>,
+    },
+    /// To [`Command::Deregister`].
+    Deregistered {
+        /// The revision after the removal.
+        revision: Revision,
+    },
+}
+
+/// The answer to a registration.
+#[derive(Debug, Clone)]
+pub(crate) struct Registered {
+    /// What keeps the instances.
+    pub(crate) lease: LeaseId,
+    /// For the owner's eyes.
+    pub(crate) secret: Secret,
+    /// In the order of the request.
+    pub(crate) ids: Arc<[InstanceId]>,
+    /// Of the registration; its epoch too.
+    pub(crate) revision: Revision,
+    /// How long the lease lives without a renewal.
+    pub(crate) ttl: Duration,
+}
+
+/// A secret on its way back to its owner. Not printed.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Why the catalog refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum CatalogError {
+    /// It has ended, never was, or the secret is wrong; which of them is not told.
+    #[error("the lease is unknown or the secret is not its own: register again without a lease")]
+    LeaseUnknown,
+    /// The caller is not the owner any more.
+    #[error(
+        "{0} has been registered anew by another lease or at another epoch: its former owner can no longer change it"
+    )]
+    StaleEpoch(InstanceKey),
+    /// Every instance of the lease has been taken by other leases.
+    #[error("all instances of the lease have been registered anew under other leases")]
+    LeaseFenced,
+    /// Not registered.
+    #[error("no such instance: {0}")]
+    InstanceUnknown(String),
+    /// The same request id came with another body.
+    #[error("this request_id was used within the last 10 minutes with another body: draw a new UUID for a new request")]
+    RequestIdReused,
+    /// The lease has as many instances as a lease may have.
+    #[error("a lease keeps at most {limit} instances: register the others under another lease")]
+    LeaseFull {
+        /// The limit.
+        limit: usize,
+    },
+    /// The registry has as many instances or leases as it may have.
+    #[error("the registry holds its limit of {limit} {what}")]
+    RegistryFull {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// Why a renewal is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RenewError {
+    /// As [`CatalogError::LeaseUnknown`].
+    LeaseUnknown,
+    /// As [`CatalogError::LeaseFenced`].
+    LeaseFenced,
+}
+
+impl From<RenewError> for CatalogError {
+    fn from(error: RenewError) -> Self {
+        match error {
+            RenewError::LeaseUnknown => Self::LeaseUnknown,
+            RenewError::LeaseFenced => Self::LeaseFenced,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Registration: many instances, one lease, one revision, all or none.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Batch, Catalog, CatalogError, Change, LeaseChange, LeaseChoice, LeaseRecord, Register, Registered, Removal, Reply,
+    Secret, requests::Recent,
+};
+use crate::{
+    limits,
+    model::{Detail, Draft, Instance, InstanceId, InstanceKey, LeaseId, RemovalReason, WallTime},
+};
+
+impl Catalog {
+    pub(super) fn register(
+        &mut self,
+        register: Register,
+        wall: WallTime,
+    ) -> Result<(Reply, Option<Arc<Batch>>), CatalogError> {
+        let now = self.clock.now();
+        if let Some(request) = &register.request {
+            match self.requests.look_up(request, now) {
+                Recent::New => {}
+                Recent::Same(registered) => return Ok((Reply::Registered(registered.clone()), None)),
+                Recent::Reused => return Err(CatalogError::RequestIdReused),
+            }
+        }
+        self.admit(&register)?;
+
+        // Nothing below fails: from here on the registration happens as a whole.
+        let (lease, secret) = match register.lease {
+            LeaseChoice::Grant { id, secret, heartbeat } => {
+                self.leases.insert(
+                    LeaseRecord {
+                        id,
+                        secret: secret.hash(),
+                        heartbeat,
+                        replaced: Vec::new(),
+                    },
+                    now,
+                );
+                (id, secret.reveal())
+            }
+            LeaseChoice::Join {
+                owner,
+                secret,
+                heartbeat,
+            } => {
+                self.leases.extend(owner.lease, heartbeat, now);
+                (owner.lease, secret)
+            }
+        };
+        let ids: Arc<[InstanceId]> = register.drafts.iter().map(|draft| draft.key.id.clone()).collect();
+        let mut changes = Vec::with_capacity(register.drafts.len());
+        let mut losers: Vec<LeaseId> = Vec::new();
+        for draft in register.drafts {
+            self.put(draft, lease, wall, &mut changes, &mut losers);
+        }
+        losers.sort_unstable();
+        losers.dedup();
+        let kept = self.leases.get(lease).map(|kept| LeaseChange::Kept(kept.record(lease)));
+        let lost = losers
+            .into_iter()
+            .filter_map(|id| self.leases.get(id).map(|lost| LeaseChange::Lost(lost.record(id))));
+        let leases = kept.into_iter().chain(lost).collect();
+        let batch = self.seal(wall, changes, leases);
+
+        let ttl = self
+            .leases
+            .get(lease)
+            .map_or(limits::TTL_MIN, |lease| lease.heartbeat().ttl());
+        let registered = Registered {
+            lease,
+            secret: Secret(secret),
+            ids,
+            revision: batch.revision,
+            ttl,
+        };
+        if let Some(request) = register.request {
+            self.requests.remember(request, registered.clone(), now);
+        }
+        Ok((Reply::Registered(registered), Some(batch)))
+    }
+
+    /// Whether the registration fits; changes nothing.
+    fn admit(&self, register: &Register) -> Result<(), CatalogError> {
+        let limit = limits::INSTANCES_PER_LEASE;
+        match &register.lease {
+            LeaseChoice::Grant { id, .. } => {
+                if self.leases.len() >= self.capacity.leases {
+                    return Err(CatalogError::RegistryFull {
+                        what: "leases",
+                        limit: self.capacity.leases,
+                    });
+                }
+                // 128 random bits do not repeat; a caller that draws badly must not take another's lease.
+                if self.leases.get(*id).is_some() {
+                    return Err(CatalogError::LeaseUnknown);
+                }
+                if register.drafts.len() > limit {
+                    return Err(CatalogError::LeaseFull { limit });
+                }
+            }
+            LeaseChoice::Join { owner, .. } => {
+                let lease = self.leases.owned_by(owner).ok_or(CatalogError::LeaseUnknown)?;
+                // A process that has been succeeded must not take its instances back by the lease it lost them under.
+                if lease.is_fenced() {
+                    return Err(CatalogError::LeaseFenced);
+                }
+                let added = register
+                    .drafts
+                    .iter()
+                    .filter(|draft| !lease.instances.contains(&draft.key) && !lease.replaced.contains(&draft.key));
+                if lease.instances.len() + lease.replaced.len() + added.count() > limit {
+                    return Err(CatalogError::LeaseFull { limit });
+                }
+            }
+        }
+        let added = register
+            .drafts
+            .iter()
+            .filter(|draft| !self.instances.contains_key(&draft.key))
+            .count();
+        if self.instances.len() + added > self.capacity.instances {
+            return Err(CatalogError::RegistryFull {
+                what: "instances",
+                limit: self.capacity.instances,
+            });
+        }
+        debug_assert!(unique(&register.drafts), "the api refuses repeated keys");
+        Ok(())
+    }
+
+    /// Puts one instance under `lease` and notes which lease lost it.
+    fn put(
+        &mut self,
+        draft: Draft,
+        lease: LeaseId,
+        wall: WallTime,
+        changes: &mut Vec<Change>,
+        losers: &mut Vec<LeaseId>,
+    ) {
+        let instance = Arc::new(draft.registered(self.revision.next(), lease, wall));
+        let former = self.instances.insert(instance.key.clone(), Arc::clone(&instance));
+        let mut left = None;
+        match former {
+            None => {}
+            // The owner speaks again: the same process, so watchers see a change, not a new one.
+            Some(former) if former.lease == lease => {
+                left = (former.spec.labels != instance.spec.labels).then(|| former.spec.labels.clone());
+            }
+            // Another process has taken the name: watchers see one leave and one come.
+            Some(former) => {
+                if let Some(loser) = self.leases.get_mut(former.lease) {
+                    loser.instances.remove(&former.key);
+                    loser.replaced.insert(former.key.clone());
+                    losers.push(former.lease);
+                }
+                changes.push(Change::Removed(replaced(&former)));
+            }
+        }
+        if let Some(winner) = self.leases.get_mut(lease) {
+            winner.replaced.remove(&instance.key);
+            winner.instances.insert(instance.key.clone());
+        }
+        changes.push(Change::Put { instance, left });
+    }
+}
+
+fn replaced(former: &Instance) -> Removal {
+    Removal {
+        key: former.key.clone(),
+        labels: former.spec.labels.clone(),
+        reason: RemovalReason::Replaced,
+        detail: Detail::of("registered anew under another lease"),
+    }
+}
+
+fn unique(drafts: &[Draft]) -> bool {
+    let keys: HashMap<&InstanceKey, ()> = drafts.iter().map(|draft| (&draft.key, ())).collect();
+    keys.len() == drafts.len()
+}

@@ -1,0 +1,76 @@
+//! Every limit on what comes in, in one table. The wire's comments state the same numbers to clients.
+//!
+//! It holds numbers and why they are what they are; the checks themselves live with the values they guard, in `model`.
+
+use std::time::Duration;
+
+/// Characters of a namespace, service, group, tag or zone: the length of a DNS label (RFC 1035), so that a service name can
+/// become one.
+pub(crate) const NAME_CHARS: usize = 63;
+/// Characters of an instance id: room for a host name, a port and a UUID.
+pub(crate) const INSTANCE_ID_CHARS: usize = 128;
+/// Characters of a version.
+pub(crate) const VERSION_CHARS: usize = 64;
+/// Characters of an endpoint's host: the longest DNS name (RFC 1035).
+pub(crate) const HOST_CHARS: usize = 253;
+/// Endpoints of one instance.
+pub(crate) const ENDPOINTS: usize = 8;
+/// The heaviest weight; 0 takes no calls.
+pub(crate) const WEIGHT_MAX: u32 = 1_000;
+/// The weight of an instance that says nothing.
+pub(crate) const WEIGHT_DEFAULT: u32 = 100;
+/// gRPC services that an instance lists.
+pub(crate) const GRPC_SERVICES: usize = 64;
+/// Characters of a gRPC service's full name.
+pub(crate) const GRPC_SERVICE_CHARS: usize = 255;
+/// Metadata pairs of an instance.
+pub(crate) const METADATA_PAIRS: usize = 64;
+/// Characters of a metadata key.
+pub(crate) const METADATA_KEY_CHARS: usize = 63;
+/// Bytes of a metadata value.
+pub(crate) const METADATA_VALUE_BYTES: usize = 1_024;
+/// Bytes of all metadata keys and values of an instance. With [`INSTANCES_PER_REGISTER`] it keeps the largest revision, and so
+/// the largest delta, below the 4 MiB that a stock gRPC client accepts.
+pub(crate) const METADATA_BYTES: usize = 16 * 1_024;
+/// Characters of a removal's detail.
+pub(crate) const DETAIL_CHARS: usize = 256;
+/// Instances of one Register.
+pub(crate) const INSTANCES_PER_REGISTER: usize = 64;
+/// Instances of one lease: all of them leave in one revision when it lapses.
+pub(crate) const INSTANCES_PER_LEASE: usize = 1_024;
+/// Removals after which an expiry continues in the next revision; a lease is never split over two.
+pub(crate) const REMOVALS_PER_REVISION: usize = 1_000;
+/// Renewals of one round of KeepAlive.
+pub(crate) const RENEWALS_PER_ROUND: usize = 1_000;
+/// The shortest heartbeat interval.
+pub(crate) const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+/// The longest heartbeat interval.
+pub(crate) const HEARTBEAT_MAX: Duration = Duration::from_secs(3_600);
+/// The heartbeat interval of a registrant that says nothing.
+pub(crate) const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
+/// The most heartbeats that may be missed.
+pub(crate) const MISSES_MAX: u32 = 100;
+/// The misses of a registrant that says nothing.
+pub(crate) const MISSES_DEFAULT: u32 = 3;
+/// The shortest time to live: below it a scheduling hiccup of a busy machine looks like a death.
+pub(crate) const TTL_MIN: Duration = Duration::from_millis(500);
+/// Characters of a lease id or secret on the wire; both are 32 today, a longer one was never granted.
+pub(crate) const LEASE_TEXT_CHARS: usize = 64;
+/// The most entries of a page.
+pub(crate) const PAGE_MAX: usize = 1_000;
+/// The entries of a page when the request does not say.
+pub(crate) const PAGE_DEFAULT: usize = 100;
+/// Bytes after which a page ends early, so that it stays below the 4 MiB that a stock gRPC client accepts.
+pub(crate) const PAGE_BYTES: usize = 2 * 1_024 * 1_024;
+/// Characters of a page token; ours are at most some 700.
+pub(crate) const PAGE_TOKEN_CHARS: usize = 1_024;
+/// Violations that one answer lists: they travel in a response header, of which many clients accept 16 KiB.
+pub(crate) const VIOLATIONS: usize = 16;
+/// How long a request id is remembered.
+pub(crate) const REQUEST_ID_WINDOW: Duration = Duration::from_secs(600);
+/// How many request ids are remembered, at some 300 bytes each; beyond, the oldest is forgotten before its time.
+pub(crate) const REQUEST_IDS: usize = 65_536;
+/// Instances of the whole registry, at some 1 KiB each with a typical record.
+pub(crate) const INSTANCES: usize = 1_000_000;
+/// Leases of the whole registry.
+pub(crate) const LEASES: usize = 1_000_000;

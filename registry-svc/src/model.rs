@@ -1,0 +1,56 @@
+//! The registry's vocabulary: values that are right by construction.
+//!
+//! What has a rule is built by `try_new` and keeps its fields to itself, so that nothing past the `api` checks again. No
+//! generated types, no I/O and no clock here.
+
+mod endpoint;
+mod instance;
+mod lease;
+mod metadata;
+mod name;
+mod time;
+mod value_error;
+mod version;
+
+pub(crate) use endpoint::{Endpoint, Host, Port, Protocol};
+pub(crate) use instance::{Draft, Epoch, Instance, InstanceKey, Labels, Revision, Spec, Status, Weight};
+pub(crate) use lease::{Heartbeat, LeaseId, LeaseSecret, SecretHash};
+pub(crate) use metadata::Metadata;
+pub(crate) use name::{Detail, GrpcService, InstanceId, Label, Namespace, ServiceName, Zone};
+pub(crate) use time::{Moment, Now, WallTime};
+pub(crate) use value_error::ValueError;
+pub(crate) use version::Version;
+
+/// Why an instance left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum RemovalReason {
+    /// Its owner deregistered it.
+    Deregistered,
+    /// Its owner deregistered it after draining.
+    Drained,
+    /// Its lease lapsed.
+    Expired,
+    /// Another lease registered the same id.
+    Replaced,
+}
+
+impl RemovalReason {
+    /// For logs and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Deregistered => "deregistered",
+            Self::Drained => "drained",
+            Self::Expired => "expired",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// How far an answer can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Confidence {
+    /// Up to date.
+    Fresh,
+    /// Just restarted: nothing expires until the owners have had the time to come back.
+    Recovering,
+}

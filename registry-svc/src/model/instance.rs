@@ -1,0 +1,224 @@
+//! An instance: what its owner says of it ([`Spec`]) and what the registry adds (epoch, revision, lease).
+
+use std::fmt;
+
+use super::{
+    Endpoint, GrpcService, InstanceId, Label, LeaseId, Metadata, Namespace, ServiceName, ValueError, Version, WallTime,
+    Zone,
+};
+use crate::limits;
+
+/// The count of committed changes. 0 is the empty registry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Revision(u64);
+
+/// The revision of an instance's registration: a fencing token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Epoch(Revision);
+
+/// Names an instance in all of the registry. Ordered as lists are: by namespace, service, id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct InstanceKey {
+    /// Isolates.
+    pub(crate) namespace: Namespace,
+    /// The application.
+    pub(crate) service: ServiceName,
+    /// Within the service.
+    pub(crate) id: InstanceId,
+}
+
+/// Share of calls against its peers: 0 to 1000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Weight(u16);
+
+/// What an instance says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Status {
+    /// Not yet ready for calls.
+    Starting,
+    /// Takes calls.
+    Up,
+    /// Finishes what it has.
+    Draining,
+    /// Takes no calls.
+    Down,
+}
+
+/// What a selector selects by. Fixed from one registration to the next: an update cannot change it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Labels {
+    /// Semantic version.
+    pub(crate) version: Version,
+    /// Variants that are not interchangeable.
+    pub(crate) group: Label,
+    /// Where it runs.
+    pub(crate) zone: Zone,
+    /// For tag routing.
+    pub(crate) tag: Label,
+}
+
+/// What the owner says of its instance.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Spec {
+    /// 1 to 8.
+    pub(crate) endpoints: Box<[Endpoint]>,
+    /// What it is selected by.
+    pub(crate) labels: Labels,
+    /// Share of calls.
+    pub(crate) weight: Weight,
+    /// Whether it takes calls.
+    pub(crate) status: Status,
+    /// What it serves.
+    pub(crate) grpc_services: Box<[GrpcService]>,
+    /// Free pairs.
+    pub(crate) metadata: Metadata,
+}
+
+/// An instance that asks to be registered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Draft {
+    /// Its name.
+    pub(crate) key: InstanceKey,
+    /// What its owner says.
+    pub(crate) spec: Spec,
+    /// When its process started; else the time of registration.
+    pub(crate) started_at: Option<WallTime>,
+}
+
+/// A registered instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Instance {
+    /// Its name.
+    pub(crate) key: InstanceKey,
+    /// What its owner says.
+    pub(crate) spec: Spec,
+    /// When its process started.
+    pub(crate) started_at: WallTime,
+    /// The revision of its registration.
+    pub(crate) epoch: Epoch,
+    /// The revision of its last change.
+    pub(crate) revision: Revision,
+    /// What keeps it.
+    pub(crate) lease: LeaseId,
+}
+
+impl Revision {
+    /// The empty registry.
+    pub(crate) const ZERO: Self = Self(0);
+
+    /// From its number.
+    pub(crate) fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub(crate) fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The one after this.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Epoch {
+    /// Of a registration at this revision.
+    pub(crate) fn of(revision: Revision) -> Self {
+        Self(revision)
+    }
+
+    /// The revision of the registration.
+    pub(crate) fn revision(self) -> Revision {
+        self.0
+    }
+}
+
+impl fmt::Display for InstanceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.namespace, self.service, self.id)
+    }
+}
+
+impl Weight {
+    /// 0 to 1000.
+    pub(crate) fn try_new(weight: u32) -> Result<Self, ValueError> {
+        u16::try_from(weight)
+            .ok()
+            .filter(|w| u32::from(*w) <= limits::WEIGHT_MAX)
+            .map(Self)
+            .ok_or(ValueError::OutOfRange {
+                min: 0,
+                max: limits::WEIGHT_MAX.into(),
+                found: weight.into(),
+            })
+    }
+
+    /// The number.
+    pub(crate) fn get(self) -> u32 {
+        self.0.into()
+    }
+}
+
+impl Draft {
+    /// The instance that a registration at `revision` makes of it.
+    pub(crate) fn registered(self, revision: Revision, lease: LeaseId, wall: WallTime) -> Instance {
+        Instance {
+            key: self.key,
+            spec: self.spec,
+            started_at: self.started_at.unwrap_or(wall),
+            epoch: Epoch::of(revision),
+            revision,
+            lease,
+        }
+    }
+}
+
+impl Instance {
+    /// Whether it takes calls.
+    pub(crate) fn is_callable(&self) -> bool {
+        self.spec.status == Status::Up && self.spec.weight.get() > 0
+    }
+
+    /// Roughly what it costs in memory and on the wire.
+    pub(crate) fn bytes(&self) -> usize {
+        let Spec {
+            endpoints,
+            labels,
+            grpc_services,
+            metadata,
+            ..
+        } = &self.spec;
+        let endpoints: usize = endpoints.iter().map(|e| e.host.as_str().len() + 16).sum();
+        let services: usize = grpc_services.iter().map(|s| s.as_str().len() + 8).sum();
+        let labels = labels.bytes();
+        // 128: the numbers, the lease and what frames them.
+        128 + self.key.bytes() + endpoints + services + labels + metadata.bytes() + metadata.iter().len() * 8
+    }
+}
+
+impl InstanceKey {
+    /// Its three names together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.namespace.as_str().len() + self.service.as_str().len() + self.id.as_str().len()
+    }
+}
+
+impl Labels {
+    /// Its four texts together.
+    pub(crate) fn bytes(&self) -> usize {
+        let Self {
+            version,
+            group,
+            zone,
+            tag,
+        } = self;
+        version.as_str().len() + group.as_str().len() + zone.as_str().len() + tag.as_str().len()
+    }
+}

@@ -1,0 +1,209 @@
+//! What a lease is made of. Its life (deadlines, expiry) is the catalog's.
+
+use std::{fmt, time::Duration};
+
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::ValueError;
+use crate::limits;
+
+/// Names a lease: 128 random bits, 32 hexadecimal digits on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LeaseId(u128);
+
+/// Proves ownership of a lease: 128 random bits, known to the owner alone. Neither displayed nor stored.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct LeaseSecret(u128);
+
+/// SHA-256 of a secret as it is on the wire. A slow hash would add nothing: the secret has full entropy.
+#[derive(Clone, Copy, Hash)]
+pub(crate) struct SecretHash([u8; 32]);
+
+/// How often the owner renews and how often it may fail to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Heartbeat {
+    interval: Duration,
+    misses: u32,
+}
+
+impl LeaseId {
+    /// From its random bits.
+    pub(crate) fn from_random(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    /// The bits.
+    pub(crate) fn bits(self) -> u128 {
+        self.0
+    }
+
+    /// `None` for what we cannot have granted.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let canonical = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !canonical {
+            return None;
+        }
+        u128::from_str_radix(text, 16).ok().map(Self)
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl LeaseSecret {
+    /// From its random bits.
+    pub(crate) fn from_random(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    /// The text that only its owner may see.
+    pub(crate) fn reveal(&self) -> String {
+        format!("{:032x}", self.0)
+    }
+
+    /// What is kept of it.
+    pub(crate) fn hash(&self) -> SecretHash {
+        SecretHash::of(&self.reveal())
+    }
+}
+
+impl fmt::Debug for LeaseSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LeaseSecret(..)")
+    }
+}
+
+impl SecretHash {
+    /// Of a secret's text, right or wrong.
+    pub(crate) fn of(text: &str) -> Self {
+        Self(Sha256::digest(text.as_bytes()).into())
+    }
+
+    /// As it was stored.
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// To store it.
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// In constant time, so that answering tells nothing about how much of a guess was right.
+impl PartialEq for SecretHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for SecretHash {}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash(..)")
+    }
+}
+
+impl Heartbeat {
+    /// An interval of 100 ms to 1 h, 1 to 100 misses, and a time to live (their product) of at least 500 ms.
+    pub(crate) fn try_new(interval: Duration, misses: u32) -> Result<Self, ValueError> {
+        let (min, max) = (limits::HEARTBEAT_MIN, limits::HEARTBEAT_MAX);
+        if !(min..=max).contains(&interval) {
+            return Err(ValueError::DurationOutOfRange {
+                min,
+                max,
+                found: interval,
+            });
+        }
+        if !(1..=limits::MISSES_MAX).contains(&misses) {
+            return Err(ValueError::OutOfRange {
+                min: 1,
+                max: limits::MISSES_MAX.into(),
+                found: misses.into(),
+            });
+        }
+        let ttl = interval * misses;
+        if ttl < limits::TTL_MIN {
+            return Err(ValueError::TimeToLiveTooShort {
+                min: limits::TTL_MIN,
+                found: ttl,
+            });
+        }
+        Ok(Self { interval, misses })
+    }
+
+    /// How often the owner renews.
+    pub(crate) fn interval(self) -> Duration {
+        self.interval
+    }
+
+    /// How many renewals may fail to come.
+    pub(crate) fn misses(self) -> u32 {
+        self.misses
+    }
+
+    /// How long the lease lives without a renewal.
+    pub(crate) fn ttl(self) -> Duration {
+        self.interval * self.misses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_read_back_and_nothing_else_does() {
+        let id = LeaseId::from_random(0xabc);
+        assert_eq!(LeaseId::parse(&id.to_string()), Some(id));
+        for bad in [
+            "",
+            "abc",
+            "+0000000000000000000000000000abc",
+            "0000000000000000000000000000ABCD",
+            &"0".repeat(33),
+        ] {
+            assert_eq!(LeaseId::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secret = LeaseSecret::from_random(0xfeed_beef);
+        assert!(!format!("{secret:?} {:?}", secret.hash()).contains("feed"));
+        assert_eq!(SecretHash::of(&secret.reveal()), secret.hash());
+        assert_ne!(SecretHash::of("guess"), secret.hash());
+    }
+
+    #[test]
+    fn heartbeats_are_bounded() {
+        let ms = Duration::from_millis;
+        for (interval, misses, fits) in [
+            (ms(100), 5, true),
+            (ms(99), 6, false),
+            (ms(100), 4, false),
+            (ms(500), 1, true),
+            (ms(3_600_000), 100, true),
+            (ms(3_600_001), 1, false),
+            (ms(5_000), 0, false),
+            (ms(5_000), 101, false),
+        ] {
+            assert_eq!(
+                Heartbeat::try_new(interval, misses).is_ok(),
+                fits,
+                "{interval:?} x {misses}"
+            );
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Where the registry's state outlives the process.
+//!
+//! A [`Store`] keeps what was committed and nothing else: it decides nothing about instances or leases. It is called from one
+//! thread of its own (see `driver::writer`), so it may block.
+
+mod embedded;
+mod record;
+
+use std::{path::PathBuf, sync::Arc};
+
+pub(crate) use embedded::Embedded;
+use thiserror::Error;
+
+use crate::{
+    catalog::{Batch, LeaseRecord},
+    model::{Instance, Revision},
+};
+
+/// Durable state.
+pub(crate) trait Store: Send + 'static {
+    /// Everything that was ever committed and has not ended. Called once, before the first commit.
+    fn load(&mut self) -> Result<Loaded, StoreError>;
+
+    /// The batches after `compacted` that are still kept, oldest first, without a gap, up to the last commit.
+    fn history(&mut self) -> Result<Vec<Batch>, StoreError>;
+
+    /// Makes consecutive batches durable, all or none, and forgets the history up to and with `compacted`. When it returns,
+    /// they survive a power cut. After an error nothing may be assumed and the store must not be used again: a second fsync
+    /// can succeed without having written what the first one lost.
+    fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<(), StoreError>;
+}
+
+/// See [`Store::load`].
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// Of the last commit.
+    pub(crate) revision: Revision,
+    /// The last revision that the history no longer has.
+    pub(crate) compacted: Revision,
+    /// Ordered by key.
+    pub(crate) instances: Vec<Arc<Instance>>,
+    /// In any order.
+    pub(crate) leases: Vec<LeaseRecord>,
+}
+
+/// The store cannot do what it is for.
+#[derive(Debug, Error)]
+pub(crate) enum StoreError {
+    /// The directory cannot be made or written.
+    #[error("data directory {} cannot be used: {source}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process has it open.
+    #[error("data directory {} is in use by another registry", path.display())]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Written by a version that knows more.
+    #[error("data directory {} has format {found}; this registry reads format {known}: use the version that wrote it or a newer one", path.display())]
+    NewerFormat {
+        /// Which.
+        path: PathBuf,
+        /// What it says.
+        found: u64,
+        /// What we read.
+        known: u64,
+    },
+    /// The engine failed.
+    #[error("data directory {}: cannot {action}: {source}", path.display())]
+    Engine {
+        /// Which.
+        path: PathBuf,
+        /// At what.
+        action: &'static str,
+        /// Why.
+        source: Box<redb::Error>,
+    },
+    /// A record is not what this registry writes.
+    #[error("data directory {}: the record of {what} is damaged: {why}", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What the record is of.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
