@@ -1,0 +1,100 @@
+//! `/healthz` and `/metrics` over HTTP/1.1, on an address of their own that need not be reachable from outside.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use crate::{
+    health::Health,
+    listener::{Connections, Ended},
+};
+
+/// Scrapers and probes; more would be somebody else.
+pub(crate) const MAX_CONNECTIONS: usize = 64;
+/// How long a request's headers may take, from the connection's start or the previous answer.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request here is a line and a few headers.
+const MAX_HEADERS: usize = 16 << 10;
+
+/// Serves admin connections.
+pub(crate) fn connections(health: Health) -> Connections {
+    Arc::new(move |socket, peer, stop| {
+        let health = health.clone();
+        Box::pin(async move {
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                let response = answer(request.method(), request.uri().path(), &health);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADERS_TIMEOUT)
+                .max_buf_size(MAX_HEADERS)
+                .serve_connection(TokioIo::new(socket), service);
+            let mut connection = std::pin::pin!(connection);
+            let result = tokio::select! {
+                result = connection.as_mut() => result,
+                () = stop.gracefully.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = result {
+                tracing::debug!(%peer, %error, "admin connection ended");
+            }
+            Ended::Closed
+        })
+    })
+}
+
+fn answer(method: &Method, path: &str, health: &Health) -> Response<Full<Bytes>> {
+    const TEXT: &str = "text/plain; charset=utf-8";
+    let known = matches!(path, "/healthz" | "/metrics");
+    let (status, content_type, body) = match path {
+        _ if known && method != Method::GET && method != Method::HEAD => {
+            (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned())
+        }
+        "/healthz" if health.is_serving() => (StatusCode::OK, TEXT, "serving\n".to_owned()),
+        "/healthz" => (StatusCode::SERVICE_UNAVAILABLE, TEXT, "not serving\n".to_owned()),
+        "/metrics" => (
+            StatusCode::OK,
+            telemetry::metrics::CONTENT_TYPE,
+            telemetry::metrics::encode(),
+        ),
+        _ => (StatusCode::NOT_FOUND, TEXT, "try /healthz or /metrics\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_methods_are_answered() {
+        let health = Health::new(["a.A"]);
+        let check = |method: Method, path: &str, expected: u16| {
+            assert_eq!(
+                answer(&method, path, &health).status().as_u16(),
+                expected,
+                "{method} {path}"
+            );
+        };
+        check(Method::GET, "/healthz", 503);
+        health.set("a.A", true);
+        check(Method::GET, "/healthz", 200);
+        check(Method::HEAD, "/healthz", 200);
+        check(Method::POST, "/healthz", 405);
+        check(Method::GET, "/metrics", 200);
+        check(Method::GET, "/", 404);
+        check(Method::GET, "/healthz/", 404);
+    }
+}

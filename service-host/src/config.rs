@@ -1,0 +1,108 @@
+//! What can be set, and the limits that protect a server, each with its default and the reason for it.
+
+use std::{net::SocketAddr, time::Duration};
+
+/// How a server is set up. Everything but name and address has a default.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub(crate) name: String,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) instance_id: Option<String>,
+    pub(crate) default_deadline: Option<Duration>,
+    pub(crate) limits: Limits,
+}
+
+impl Config {
+    /// A server called `name` (`ticket-svc`) that will listen at `listen`; port 0 takes a free one.
+    pub fn new(name: impl Into<String>, listen: SocketAddr) -> Self {
+        Self {
+            name: name.into(),
+            listen,
+            admin: None,
+            instance_id: None,
+            default_deadline: None,
+            limits: Limits::default(),
+        }
+    }
+
+    /// Where `/healthz` and `/metrics` are served over HTTP/1.1; by default nowhere.
+    #[must_use]
+    pub fn admin(mut self, address: Option<SocketAddr>) -> Self {
+        self.admin = address;
+        self
+    }
+
+    /// The id that responses carry, which should be the one in the registry; by default the name and a random number.
+    #[must_use]
+    pub fn instance_id(mut self, id: impl Into<String>) -> Self {
+        self.instance_id = Some(id.into());
+        self
+    }
+
+    /// The deadline of calls that bring none; by default they have none.
+    ///
+    /// The host cannot know which methods stream, and a deadline covers a stream to its end: set one only for servers
+    /// without long-lived streams. Health and reflection are exempt.
+    #[must_use]
+    pub fn default_deadline(mut self, deadline: Option<Duration>) -> Self {
+        self.default_deadline = deadline;
+        self
+    }
+
+    /// Replaces the limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+}
+
+/// Bounds on what a peer can make a server hold or do. tonic 0.14's own defaults leave most of these open.
+///
+/// The size of a message is not among them: tonic takes it per service (`max_decoding_message_size` on the generated
+/// server) and reads at most 4 MiB by default. A message beyond it is answered with RESOURCE_EXHAUSTED naming the limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connections served at once; default 10,000. Lowered on start to three quarters of the process's limit of open
+    /// files. A connection beyond it is closed at once: a balancer then goes elsewhere, where waiting in the kernel's
+    /// backlog would look to it like a server that hangs.
+    pub max_connections: usize,
+    /// Open streams a connection; default 100, and advertised, so that good clients queue by themselves. Without it 2,000
+    /// unread streams on one connection held 1.07 GB; with it 54 MB (measured on tonic 0.14.9).
+    pub max_concurrent_streams: u32,
+    /// How long a new connection may take to send the HTTP/2 preface and the start of its SETTINGS; default 5 s. Keepalive
+    /// starts only after that, so a silent connection stayed open for ever.
+    pub preface_timeout: Duration,
+    /// How often an otherwise quiet connection is pinged; default 10 s.
+    pub keepalive_interval: Duration,
+    /// How long a ping may go unanswered before the connection is closed; default 5 s.
+    pub keepalive_timeout: Duration,
+    /// Total size of a request's headers in bytes, by the HTTP/2 formula (32 extra a header); default 16 KiB.
+    pub max_header_list_size: u32,
+    /// Streams that we reset because the peer broke the protocol, before the connection is closed with
+    /// ENHANCE_YOUR_CALM; default 1024, h2's own. tonic switches this defence against RUSTSEC-2024-0003 off.
+    pub max_local_error_reset_streams: usize,
+    /// Streams that the peer opened and reset before we accepted them, before the connection is closed with
+    /// ENHANCE_YOUR_CALM (rapid reset, CVE-2023-44487); default 20, h2's own.
+    pub max_pending_accept_reset_streams: usize,
+    /// Bytes buffered for sending, a stream; default 64 KiB (hyper: 400 KiB, which tonic does not let one change).
+    pub max_send_buffer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_concurrent_streams: 100,
+            preface_timeout: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(5),
+            max_header_list_size: 16 << 10,
+            max_local_error_reset_streams: 1024,
+            max_pending_accept_reset_streams: 20,
+            max_send_buffer: 64 << 10,
+        }
+    }
+}

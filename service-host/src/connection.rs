@@ -1,0 +1,170 @@
+//! What is spoken on a gRPC connection: HTTP/2 by hyper, with every bound of [`Limits`] set.
+//!
+//! hyper is used directly and not through tonic's server: that one always puts a timer of its own around each call, which
+//! answers CANCELLED in a race with our DEADLINE_EXCEEDED, and gives no way to bound the send buffer.
+
+use std::{
+    convert::Infallible,
+    error::Error as _,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use telemetry::server::PeerAddr;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::TcpConnectInfo;
+use tower::ServiceExt as _;
+use tower_service::Service;
+
+use crate::{
+    config::Limits,
+    listener::{Connections, Ended, PrefaceIo, Stop},
+};
+
+/// The calls being answered, and the tasks that answer them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct InFlight {
+    calls: Arc<AtomicUsize>,
+    handlers: TaskTracker,
+}
+
+impl InFlight {
+    /// How many calls are open now.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call until the guard is dropped.
+    pub(crate) fn enter(&self) -> CallGuard {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        CallGuard(Arc::clone(&self.calls))
+    }
+
+    /// Waits until no handler runs any more, for at most `patience`: with its connection gone a handler is dropped at its
+    /// next await.
+    pub(crate) async fn handlers_ended(&self, patience: Duration) {
+        self.handlers.close();
+        if tokio::time::timeout(patience, self.handlers.wait()).await.is_err() {
+            tracing::warn!(
+                handlers = self.handlers.len(),
+                "handlers run on although their callers are gone"
+            );
+        }
+    }
+}
+
+/// One open call.
+#[derive(Debug)]
+pub(crate) struct CallGuard(Arc<AtomicUsize>);
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Spawns the task of each stream where it is counted.
+#[derive(Debug, Clone)]
+struct Handlers(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Handlers
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+/// Serves gRPC connections with `stack`.
+pub(crate) fn grpc<S, B>(stack: S, in_flight: &InFlight, limits: &Limits) -> Connections
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut builder = http2::Builder::new(Handlers(in_flight.handlers.clone()));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .max_local_error_reset_streams(limits.max_local_error_reset_streams)
+        .max_pending_accept_reset_streams(limits.max_pending_accept_reset_streams)
+        .max_header_list_size(limits.max_header_list_size)
+        .max_send_buf_size(limits.max_send_buffer)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout);
+    let preface_timeout = limits.preface_timeout;
+    Arc::new(move |socket, peer, stop| {
+        let local_addr = socket.local_addr().ok();
+        let service = OnConnection {
+            stack: stack.clone(),
+            local_addr,
+            peer,
+        };
+        let connection = builder.serve_connection(TokioIo::new(PrefaceIo::new(socket, preface_timeout)), service);
+        Box::pin(drive(connection, peer, stop))
+    })
+}
+
+async fn drive<S, B>(
+    connection: http2::Connection<TokioIo<PrefaceIo>, OnConnection<S>, Handlers>,
+    peer: SocketAddr,
+    stop: Stop,
+) -> Ended
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stop.gracefully.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        // Whatever a peer does to its connection is not our error: HTTP/1, TLS and noise end here too.
+        tracing::debug!(%peer, %error, cause = error.source().map(tracing::field::display), "connection ended");
+    }
+    Ended::Closed
+}
+
+/// The stack, told who is calling.
+#[derive(Debug, Clone)]
+struct OnConnection<S> {
+    stack: S,
+    local_addr: Option<SocketAddr>,
+    peer: SocketAddr,
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for OnConnection<S>
+where
+    S: Service<Request<Incoming>, Error = Infallible> + Clone,
+{
+    type Response = S::Response;
+    type Error = Infallible;
+    type Future = tower::util::Oneshot<S, Request<Incoming>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let extensions = request.extensions_mut();
+        // What tonic's `Request::remote_addr` reads.
+        extensions.insert(TcpConnectInfo {
+            local_addr: self.local_addr,
+            remote_addr: Some(self.peer),
+        });
+        extensions.insert(PeerAddr(self.peer));
+        self.stack.clone().oneshot(request)
+    }
+}

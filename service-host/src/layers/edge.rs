@@ -1,0 +1,156 @@
+//! The outermost layer: who answered, how many calls are open, and the end of streams that nobody else would end.
+//!
+//! A health watch or a reflection stream stays open for as long as its caller likes. On drain they are ended here, with
+//! UNAVAILABLE, so that they never hold up a shutdown.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{HeaderValue, Request, Response, header::HeaderName};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::{Code, Status};
+use tower_service::Service;
+
+use super::{INSTANCE_HEADER, trailers};
+use crate::{
+    connection::{CallGuard, InFlight},
+    drain::DrainSignal,
+    status,
+};
+
+/// A service whose responses name the instance and whose calls are counted.
+#[derive(Debug, Clone)]
+pub(super) struct Edge<S> {
+    inner: S,
+    instance: Option<HeaderValue>,
+    drain: DrainSignal,
+    in_flight: InFlight,
+}
+
+impl<S> Edge<S> {
+    pub(super) fn new(inner: S, instance: Option<HeaderValue>, drain: DrainSignal, in_flight: InFlight) -> Self {
+        Self {
+            inner,
+            instance,
+            drain,
+            in_flight,
+        }
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Edge<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>, Error = Infallible>,
+    ResBody: Body<Error = Status>,
+{
+    type Response = Response<EdgeBody<ResBody>>;
+    type Error = Infallible;
+    type Future = EdgeFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let kind = if telemetry::rpc::is_infrastructure(telemetry::rpc::method_of(request.uri().path())) {
+            Kind::Infrastructure(Box::pin(self.drain.token().cancelled_owned()))
+        } else {
+            Kind::Counted {
+                _guard: self.in_flight.enter(),
+            }
+        };
+        EdgeFuture {
+            inner: self.inner.call(request),
+            instance: self.instance.clone(),
+            kind: Some(kind),
+        }
+    }
+}
+
+/// What has to happen to a call besides being answered.
+enum Kind {
+    /// Counted until its body ends or is dropped.
+    Counted { _guard: CallGuard },
+    /// Ended when the server drains.
+    Infrastructure(Pin<Box<WaitForCancellationFutureOwned>>),
+}
+
+pin_project! {
+    /// Future of [`Edge`].
+    pub(super) struct EdgeFuture<F> {
+        #[pin]
+        inner: F,
+        instance: Option<HeaderValue>,
+        kind: Option<Kind>,
+    }
+}
+
+impl<F, B> Future for EdgeFuture<F>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+{
+    type Output = Result<Response<EdgeBody<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        static NAME: HeaderName = HeaderName::from_static(INSTANCE_HEADER);
+        let this = self.project();
+        let Ok(mut response) = ready!(this.inner.poll(cx));
+        if let Some(instance) = this.instance.take() {
+            response.headers_mut().insert(NAME.clone(), instance);
+        }
+        let kind = this.kind.take();
+        Poll::Ready(Ok(response.map(|inner| EdgeBody {
+            inner: Some(inner),
+            kind,
+        })))
+    }
+}
+
+pin_project! {
+    /// Response body of [`Edge`].
+    pub(super) struct EdgeBody<B> {
+        #[pin]
+        inner: Option<B>,
+        kind: Option<Kind>,
+    }
+}
+
+impl<B: Body<Error = Status>> Body for EdgeBody<B> {
+    type Data = B::Data;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, Status>>> {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        // What there is to say goes first: a health watch hears NOT_SERVING before it ends.
+        if let Poll::Ready(frame) = inner.poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        if let Some(Kind::Infrastructure(drained)) = this.kind {
+            ready!(drained.as_mut().poll(cx));
+            this.inner.set(None);
+            let status = status::error(Code::Unavailable, "DRAINING", "this server is shutting down");
+            return Poll::Ready(Some(Ok(trailers::frame(&status))));
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.inner, &self.kind) {
+            (None, _) => SizeHint::with_exact(0),
+            (Some(_), Some(Kind::Infrastructure(_))) => SizeHint::default(),
+            (Some(inner), _) => inner.size_hint(),
+        }
+    }
+}

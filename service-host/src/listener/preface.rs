@@ -1,0 +1,96 @@
+//! A connection that must say something soon.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+
+/// The HTTP/2 connection preface (24 bytes) and the header of the SETTINGS frame that must follow it (RFC 9113, 3.4).
+const OPENING: usize = 24 + 9;
+
+/// A socket whose reads fail when its opening has not arrived in time. After that it is the socket and nothing more.
+///
+/// Keepalive cannot do this: it starts after the handshake, and without one it never starts.
+#[derive(Debug)]
+pub(crate) struct PrefaceIo {
+    inner: TcpStream,
+    /// None once the opening has arrived.
+    opening: Option<Opening>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    missing: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl PrefaceIo {
+    pub(crate) fn new(inner: TcpStream, timeout: Duration) -> Self {
+        let deadline = Box::pin(sleep_until(Instant::now() + timeout));
+        Self {
+            inner,
+            opening: Some(Opening {
+                missing: OPENING,
+                deadline,
+            }),
+        }
+    }
+}
+
+impl AsyncRead for PrefaceIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let Some(opening) = &mut this.opening else {
+            return Pin::new(&mut this.inner).poll_read(cx, buf);
+        };
+        let before = buf.filled().len();
+        match Pin::new(&mut this.inner).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                opening.missing = opening.missing.saturating_sub(buf.filled().len() - before);
+                if opening.missing == 0 {
+                    this.opening = None;
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                ready!(opening.deadline.as_mut().poll(cx));
+                let message = "the connection's opening did not arrive in time";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for PrefaceIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,62 @@
+//! The services every server has beside its own: health, and reflection in both versions that tools ask for.
+
+use tonic::service::{Routes, RoutesBuilder};
+
+use crate::{
+    catalogue::{self, Catalogue},
+    health::Health,
+};
+
+/// Routes with health and reflection added, and what they serve.
+pub(crate) struct Furnished {
+    pub(crate) routes: Routes,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) health: Health,
+}
+
+/// Adds health and reflection.
+///
+/// The descriptor sets are constants of the build: one that cannot be used is a mistake that any test or start shows in
+/// the log, and no reason to refuse calls.
+pub(crate) fn furnish(routes: Routes, descriptor_sets: &[&'static [u8]]) -> Furnished {
+    let routes = Routes::from(routes.into_axum_router().fallback(catalogue::no_such_service));
+    let catalogue = Catalogue::of(&routes, descriptor_sets);
+    let health = Health::new(catalogue.services());
+    let mut builder: RoutesBuilder = routes.into();
+    builder.add_service(health.service());
+    if let Err(error) = add_reflection(&mut builder, &catalogue, descriptor_sets) {
+        tracing::error!(%error, "reflection is not served: the file descriptor sets do not go together");
+    }
+    Furnished {
+        routes: builder.routes().prepare(),
+        catalogue,
+        health,
+    }
+}
+
+fn add_reflection(
+    routes: &mut RoutesBuilder,
+    catalogue: &Catalogue,
+    descriptor_sets: &[&'static [u8]],
+) -> Result<(), tonic_reflection::server::Error> {
+    let configured = |itself: &str| {
+        let mut builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // So that tools can show the details of an error: they are Any values of these types.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("grpc.health.v1.Health")
+            .with_service_name(itself);
+        for set in descriptor_sets {
+            builder = builder.register_encoded_file_descriptor_set(set);
+        }
+        for service in catalogue.services() {
+            builder = builder.with_service_name(service);
+        }
+        builder
+    };
+    // grpcurl asks for v1 first, older tools know only v1alpha.
+    let v1 = configured("grpc.reflection.v1.ServerReflection").build_v1()?;
+    let v1alpha = configured("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?;
+    routes.add_service(v1).add_service(v1alpha);
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Builders for the errors that our APIs answer with, so that all of them look alike to a client.
+//!
+//! Every error carries an `ErrorInfo` with the domain [`DOMAIN`] and a reason in UPPER_SNAKE (AIP-193); what is wrong with
+//! the request is listed as `BadRequest` violations, and `RetryInfo` says when trying again makes sense. The mapping from
+//! a service's domain errors to these stays in that service.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The `ErrorInfo` domain of every error that Tessera makes.
+pub const DOMAIN: &str = "tessera";
+
+/// An error with a reason, for example `error(Code::FailedPrecondition, "SEAT_TAKEN", "seat A-12 is held by somebody else")`.
+pub fn error(code: Code, reason: &'static str, message: impl Into<String>) -> Status {
+    error_with(code, reason, message, [])
+}
+
+/// Like [`error`], with metadata for programs: `[("limit", "4096")]`.
+pub fn error_with(
+    code: Code,
+    reason: &'static str,
+    message: impl Into<String>,
+    metadata: impl IntoIterator<Item = (&'static str, String)>,
+) -> Status {
+    Status::with_error_details(code, message, info(reason, metadata))
+}
+
+/// An error after which the same call may be tried again, but not before `retry_after`.
+pub fn retryable(code: Code, reason: &'static str, message: impl Into<String>, retry_after: Duration) -> Status {
+    let mut details = info(reason, []);
+    details.set_retry_info(Some(retry_after));
+    Status::with_error_details(code, message, details)
+}
+
+/// INVALID_ARGUMENT with one `BadRequest` violation for each `(field, description)`. A field is named as in the proto
+/// (`seats[2].row`); a description says what would be right, limits included.
+pub fn invalid(violations: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>) -> Status {
+    let mut details = info("INVALID_ARGUMENT", []);
+    let mut message = String::new();
+    for (field, description) in violations {
+        let (field, description) = (field.into(), description.into());
+        if !message.is_empty() {
+            message.push_str("; ");
+        }
+        message.push_str(&field);
+        message.push_str(": ");
+        message.push_str(&description);
+        details.add_bad_request_violation(field, description);
+    }
+    if message.is_empty() {
+        message.push_str("the request is not valid");
+    }
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// UNIMPLEMENTED for an RPC that the wire promises and this version does not have yet.
+pub fn unimplemented(what: &str) -> Status {
+    error(Code::Unimplemented, "NOT_YET", format!("{what} is not implemented yet"))
+}
+
+fn info(reason: &'static str, metadata: impl IntoIterator<Item = (&'static str, String)>) -> ErrorDetails {
+    debug_assert!(
+        !reason.is_empty()
+            && reason.len() <= 63
+            && reason
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_'),
+        "{reason} is not an UPPER_SNAKE reason of at most 63 characters (AIP-193)"
+    );
+    let metadata: HashMap<String, String> = metadata
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
+    ErrorDetails::with_error_info(reason, DOMAIN, metadata)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_a_reason_in_our_domain() {
+        for (status, code, reason) in [
+            (
+                error(Code::NotFound, "NO_SUCH_EVENT", "no"),
+                Code::NotFound,
+                "NO_SUCH_EVENT",
+            ),
+            (
+                retryable(Code::Unavailable, "BUSY", "later", Duration::from_millis(250)),
+                Code::Unavailable,
+                "BUSY",
+            ),
+            (
+                invalid([("name", "must not be empty")]),
+                Code::InvalidArgument,
+                "INVALID_ARGUMENT",
+            ),
+            (unimplemented("Drain"), Code::Unimplemented, "NOT_YET"),
+        ] {
+            assert_eq!(status.code(), code);
+            let info = status.get_details_error_info().expect("has ErrorInfo");
+            assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, DOMAIN));
+        }
+    }
+
+    #[test]
+    fn violations_are_in_the_details_and_in_the_message() {
+        let status = invalid([("seats", "at most 8"), ("event_id", "must not be empty")]);
+        assert_eq!(status.message(), "seats: at most 8; event_id: must not be empty");
+        let bad = status.get_details_bad_request().expect("has BadRequest");
+        assert_eq!(bad.field_violations.len(), 2);
+        assert_eq!(bad.field_violations[0].field, "seats");
+    }
+
+    #[test]
+    fn a_retryable_error_says_when() {
+        let status = retryable(Code::Unavailable, "BUSY", "later", Duration::from_millis(250));
+        let retry = status.get_details_retry_info().expect("has RetryInfo");
+        assert_eq!(retry.retry_delay, Some(Duration::from_millis(250)));
+    }
+}
