@@ -1,0 +1,132 @@
+//! The command line as clap reads it. What a flag's text means is decided here; what the combination of flags means is decided
+//! by each command when it turns its `…Args` into a plan. Nothing here opens a file or a socket.
+
+mod cluster;
+mod operator;
+mod roles;
+mod values;
+
+pub(crate) use self::{
+    cluster::{DemoArgs, UpArgs},
+    operator::{
+        CallArgs, Discovery, DrainArgs, HealthcheckArgs, InstanceArgs, InstancesArgs, ServicesArgs, WatchArgs, Weight,
+        WeightArgs,
+    },
+    roles::{HostArgs, MemberArgs, RegistryArgs, TicketArgs, UserArgs},
+    values::{Admin, Listen, MethodName, origin},
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Everything the process was asked to do.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tessera",
+    version,
+    about = "A gRPC service platform in one binary: registry, discovery, balancing, tracing, and two services that live on it",
+    after_help = "Start here:\n  tessera up                    bring up the demo cluster on this machine\n  tessera demo                  buy tickets on it\n  tessera instances ticket-svc  see who serves\n\nEvery flag has an environment variable; the flag wins.",
+    arg_required_else_help = true,
+    propagate_version = true,
+    max_term_width = 110
+)]
+pub(crate) struct Cli {
+    /// How results are printed: tables for people, or one JSON document (one a line for streams) for machines
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", env = "TESSERA_OUTPUT", default_value_t = Format::Table)]
+    pub(crate) output: Format,
+
+    /// How logs are written to stderr: text, JSON, or text on a terminal and JSON elsewhere
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", env = "TESSERA_LOG_FORMAT", default_value_t = LogFormat::Auto)]
+    pub(crate) log_format: LogFormat,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For machines.
+    Json,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One of the things the binary can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bring up the demo cluster: a registry, three ticket services and a user service, as child processes
+    Up(UpArgs),
+    /// Buy tickets on a running cluster and show who served them
+    Demo(DemoArgs),
+
+    /// List the services that are registered
+    Services(ServicesArgs),
+    /// List the instances of one service, or of all
+    Instances(InstancesArgs),
+    /// Print every change of a service's instances as it happens
+    Watch(WatchArgs),
+    /// Call any method with JSON, by discovery, balancer and server reflection
+    Call(CallArgs),
+    /// Ask one address whether it is serving
+    Healthcheck(HealthcheckArgs),
+    /// Take an instance out of service
+    Drain(DrainArgs),
+    /// Put a drained instance back into service
+    Undrain(InstanceArgs),
+    /// Lay a weight over an instance's own
+    Weight(WeightArgs),
+
+    /// Run the registry
+    Registry(RegistryArgs),
+    /// Run a ticket service
+    Ticket(TicketArgs),
+    /// Run a user service
+    User(UserArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    /// A flag without an environment twin cannot be set in a compose file; only positions may go without one.
+    #[test]
+    fn every_flag_has_an_environment_twin() {
+        let mut command = Cli::command();
+        command.build();
+        for command in std::iter::once(&command).chain(command.get_subcommands()) {
+            for flag in command.get_arguments().filter(|argument| !argument.is_positional()) {
+                if ["help", "version"].contains(&flag.get_id().as_str()) {
+                    continue;
+                }
+                let env = flag
+                    .get_env()
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .unwrap_or_default();
+                assert!(
+                    env.starts_with("TESSERA_"),
+                    "{} --{}: {env:?}",
+                    command.get_name(),
+                    flag.get_id()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The flags of the operator's commands.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::values::{self, InstanceName, MethodName, RegistryUrl};
+
+/// Where services are looked up.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Discovery {
+    /// Registries, any one of which will do
+    #[arg(
+        long,
+        value_name = "URL,…",
+        env = "TESSERA_REGISTRY",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7000"
+    )]
+    pub(crate) registry: Vec<RegistryUrl>,
+
+    /// The tenant or environment to look into
+    #[arg(long, value_name = "NAME", env = "TESSERA_NAMESPACE", default_value = "default", value_parser = values::name)]
+    pub(crate) namespace: String,
+}
+
+/// `tessera services`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tessera services\n  tessera services --output json | jq '.services[].service'")]
+pub(crate) struct ServicesArgs {
+    #[command(flatten)]
+    pub(crate) discovery: Discovery,
+}
+
+/// `tessera instances`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tessera instances\n  tessera instances ticket-svc\n  tessera instances ticket-svc --output json | jq -r '.instances[].address'"
+)]
+pub(crate) struct InstancesArgs {
+    /// Only this service [default: all]
+    #[arg(value_name = "SERVICE", value_parser = values::name)]
+    pub(crate) service: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) discovery: Discovery,
+}
+
+/// `tessera watch`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tessera watch ticket-svc\n  tessera watch ticket-svc --output json\n\nEnds with Ctrl-C. When the registry goes away it says so, and resumes where it was."
+)]
+pub(crate) struct WatchArgs {
+    /// The service
+    #[arg(value_name = "SERVICE", value_parser = values::name)]
+    pub(crate) service: String,
+
+    #[command(flatten)]
+    pub(crate) discovery: Discovery,
+}
+
+/// `tessera call`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tessera call ticket-svc tessera.ticket.v1.TicketService/ListEvents '{}'\n  tessera call user-svc tessera.user.v1.UserService/GetUser '{\"userId\": \"…\"}'\n  tessera call ticket-svc tessera.ticket.v1.TicketService/CreateEvent -d @event.json\n  tessera call 127.0.0.1:7000 tessera.registry.v1.RegistryService/ListServices '{}'\n\nExits 0, or 64 + the gRPC code (69 for NOT_FOUND), so that scripts can tell errors apart."
+)]
+pub(crate) struct CallArgs {
+    /// A registered service, or one server as HOST:PORT
+    #[arg(value_name = "SERVICE")]
+    pub(crate) target: String,
+
+    /// The method, PACKAGE.SERVICE/METHOD
+    #[arg(value_name = "METHOD")]
+    pub(crate) method: MethodName,
+
+    /// The request as JSON, @FILE, or - for stdin; for client streams several, or one array [default: {}]
+    #[arg(value_name = "JSON", conflicts_with = "data")]
+    pub(crate) request: Option<String>,
+
+    /// The same as JSON, as other tools have it
+    #[arg(short, long, value_name = "JSON|@FILE|-", env = "TESSERA_CALL_DATA")]
+    pub(crate) data: Option<String>,
+
+    /// The whole call's deadline, streams included
+    #[arg(long, value_name = "DURATION", env = "TESSERA_TIMEOUT", default_value = "10s", value_parser = values::positive_duration)]
+    pub(crate) timeout: Duration,
+
+    /// Say on stderr who answered, how fast, and in which trace
+    #[arg(short, long, env = "TESSERA_VERBOSE", value_parser = values::switch())]
+    pub(crate) verbose: bool,
+
+    #[command(flatten)]
+    pub(crate) discovery: Discovery,
+}
+
+/// `tessera healthcheck`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tessera healthcheck 127.0.0.1:7000\n  tessera healthcheck 127.0.0.1:7101 --service tessera.ticket.v1.TicketService\n\nExits 0 when it is SERVING, else 1 with the reason on one line: fit for HEALTHCHECK in a Dockerfile."
+)]
+pub(crate) struct HealthcheckArgs {
+    /// The server, HOST:PORT
+    #[arg(value_name = "ADDR", value_parser = values::origin)]
+    pub(crate) address: String,
+
+    /// Ask about one gRPC service by its full name [default: the server as a whole]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TESSERA_HEALTHCHECK_SERVICE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) service: String,
+
+    /// How long it may take to connect and answer
+    #[arg(long, value_name = "DURATION", env = "TESSERA_HEALTHCHECK_TIMEOUT", default_value = "2s", value_parser = values::positive_duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// `tessera drain`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tessera drain ticket-svc/ticket-2 --why \"disk is failing\"")]
+pub(crate) struct DrainArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+
+    /// For whoever finds the instance drained
+    #[arg(
+        long,
+        value_name = "TEXT",
+        env = "TESSERA_WHY",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) why: String,
+}
+
+/// `tessera undrain`, and what all decisions about an instance have in common.
+#[derive(Debug, Args)]
+pub(crate) struct InstanceArgs {
+    /// The instance, SERVICE/ID
+    #[arg(value_name = "INSTANCE")]
+    pub(crate) instance: InstanceName,
+
+    /// Who decides
+    #[arg(long, value_name = "NAME", env = "TESSERA_WHO", default_value = "cli")]
+    pub(crate) who: String,
+
+    #[command(flatten)]
+    pub(crate) discovery: Discovery,
+}
+
+/// `tessera weight`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tessera weight ticket-svc/ticket-2 10\n  tessera weight ticket-svc/ticket-2 own     back to what the instance says itself"
+)]
+pub(crate) struct WeightArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+
+    /// 0 to 1000, or `own`
+    #[arg(value_name = "N", value_parser = weight)]
+    pub(crate) weight: Weight,
+}
+
+/// A weight that an operator lays over an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// What the instance says of itself.
+    Own,
+    /// This, 0 to 1000.
+    Fixed(u32),
+}
+
+fn weight(text: &str) -> Result<Weight, String> {
+    match text.parse() {
+        _ if text == "own" => Ok(Weight::Own),
+        Ok(weight @ 0..=1000) => Ok(Weight::Fixed(weight)),
+        _ => Err("give 0 to 1000, or `own` for the instance's own".to_owned()),
+    }
+}

@@ -1,0 +1,143 @@
+//! The flags of the roles: `tessera registry`, `tessera ticket` and `tessera user`. Limits that a role checks itself are not
+//! repeated here.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use super::values::{self, Admin, Listen, RegistryUrl};
+
+/// How a server lives and dies; every role has these.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HostArgs {
+    /// Where `/healthz` and `/metrics` are served: IP:PORT or `off` [default: the port of --listen + 2000]
+    #[arg(long, value_name = "ADDR", env = "TESSERA_ADMIN_LISTEN")]
+    pub(crate) admin_listen: Option<Admin>,
+
+    /// Names this instance in the registry, in traces and in the `tessera-instance` header [default: a random name]
+    #[arg(long, value_name = "ID", env = "TESSERA_INSTANCE_ID")]
+    pub(crate) instance_id: Option<String>,
+
+    /// How long calls in flight may go on after SIGTERM
+    #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_GRACE", default_value = "10s", value_parser = values::duration)]
+    pub(crate) drain_grace: Duration,
+
+    /// Shut down when stdin reaches its end: set by `tessera up`, so that no child outlives it
+    #[arg(long, env = "TESSERA_EXIT_WITH_PARENT", hide = true, value_parser = values::switch())]
+    pub(crate) exit_with_parent: bool,
+}
+
+/// How a service joins the cluster.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MemberArgs {
+    /// Address that callers are told: HOST:PORT [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT", env = "TESSERA_ADVERTISE")]
+    pub(crate) advertise: Option<String>,
+
+    /// Registries, any one of which will do
+    #[arg(
+        long,
+        value_name = "URL,…",
+        env = "TESSERA_REGISTRY",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7000"
+    )]
+    pub(crate) registry: Vec<RegistryUrl>,
+
+    /// Isolates tenants and environments from each other
+    #[arg(long, value_name = "NAME", env = "TESSERA_NAMESPACE", default_value = "default", value_parser = values::name)]
+    pub(crate) namespace: String,
+
+    /// Where this instance runs, for example eu-central-1a
+    #[arg(long, value_name = "ZONE", env = "TESSERA_ZONE", default_value = "")]
+    pub(crate) zone: String,
+
+    /// How long to go on answering after the registry was told, so that every caller can hear of it
+    #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_LINGER", default_value = "300ms", value_parser = values::duration)]
+    pub(crate) drain_linger: Duration,
+
+    /// How often the registry hears from this instance
+    #[arg(long, value_name = "DURATION", env = "TESSERA_HEARTBEAT_INTERVAL", default_value = "5s", value_parser = values::positive_duration)]
+    pub(crate) heartbeat_interval: Duration,
+
+    /// How many heartbeats may be missed before the registry lets the instance go
+    #[arg(long, value_name = "N", env = "TESSERA_HEARTBEAT_MISSES", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) heartbeat_misses: u32,
+}
+
+/// `tessera registry`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tessera registry\n  tessera registry --listen :7000 --data-dir /var/lib/tessera\n  TESSERA_LISTEN=:7000 tessera registry"
+)]
+pub(crate) struct RegistryArgs {
+    /// Where the registry is served: IP:PORT, or :PORT for all interfaces; port 0 takes any free one
+    #[arg(long, value_name = "ADDR", env = "TESSERA_LISTEN", default_value = "127.0.0.1:7000")]
+    pub(crate) listen: Listen,
+
+    /// Folder of the registry's store; made when missing
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TESSERA_DATA_DIR",
+        default_value = "./tessera-data/registry"
+    )]
+    pub(crate) data_dir: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+}
+
+/// `tessera ticket`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tessera ticket --registry http://127.0.0.1:7000\n  tessera ticket --listen 127.0.0.1:7102 --store ./tessera-data/tickets.db"
+)]
+pub(crate) struct TicketArgs {
+    /// Where the service is served: IP:PORT, or :PORT for all interfaces; port 0 takes any free one
+    #[arg(long, value_name = "ADDR", env = "TESSERA_LISTEN", default_value = "127.0.0.1:7101")]
+    pub(crate) listen: Listen,
+
+    /// SQLite file of events and seats, made when missing; instances on one machine may share it [default: tickets.db in --data-dir]
+    #[arg(long, value_name = "FILE", env = "TESSERA_STORE")]
+    pub(crate) store: Option<String>,
+
+    /// Folder of the store
+    #[arg(long, value_name = "DIR", env = "TESSERA_DATA_DIR", default_value = "./tessera-data")]
+    pub(crate) data_dir: PathBuf,
+
+    /// Create a small programme of events where the store has none
+    #[arg(long, env = "TESSERA_SEED", value_parser = values::switch())]
+    pub(crate) seed: bool,
+
+    #[command(flatten)]
+    pub(crate) member: MemberArgs,
+
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+}
+
+/// `tessera user`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tessera user --registry http://127.0.0.1:7000\n  tessera user --listen 127.0.0.1:7200 --store ./tessera-data/users.db"
+)]
+pub(crate) struct UserArgs {
+    /// Where the service is served: IP:PORT, or :PORT for all interfaces; port 0 takes any free one
+    #[arg(long, value_name = "ADDR", env = "TESSERA_LISTEN", default_value = "127.0.0.1:7200")]
+    pub(crate) listen: Listen,
+
+    /// SQLite file of accounts and orders, made when missing [default: users.db in --data-dir]
+    #[arg(long, value_name = "FILE", env = "TESSERA_STORE")]
+    pub(crate) store: Option<String>,
+
+    /// Folder of the store
+    #[arg(long, value_name = "DIR", env = "TESSERA_DATA_DIR", default_value = "./tessera-data")]
+    pub(crate) data_dir: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) member: MemberArgs,
+
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+}

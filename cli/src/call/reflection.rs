@@ -1,0 +1,162 @@
+//! What a server serves, asked of itself: grpc.reflection.v1 over the same channel as the call. Reads descriptors, and judges
+//! nothing but their amount.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message as _;
+use prost_reflect::{DescriptorError, DescriptorPool, ServiceDescriptor};
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, ServerReflectionResponse, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+
+/// More files than any service imports; a server that goes on is not believed.
+const MOST_FILES: usize = 1_000;
+
+/// Why a service cannot be described.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReflectionError {
+    #[error("server reflection is not there")]
+    Absent,
+    #[error("the server does not serve {service}")]
+    UnknownService { service: String, known: Vec<String> },
+    #[error("server reflection failed")]
+    Failed(#[source] Box<Status>),
+    #[error("server reflection makes no sense: {0}")]
+    Malformed(String),
+    #[error("the descriptors of the server do not fit together")]
+    Descriptors(#[source] DescriptorError),
+}
+
+impl From<Status> for ReflectionError {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::Unimplemented => Self::Absent,
+            _ => Self::Failed(Box::new(status)),
+        }
+    }
+}
+
+/// A conversation with a server about what it serves.
+struct Conversation {
+    requests: mpsc::Sender<ServerReflectionRequest>,
+    answers: Streaming<ServerReflectionResponse>,
+}
+
+/// Describes a service by its full name.
+pub(crate) async fn describe(channel: lb::Channel, service: &str) -> Result<ServiceDescriptor, ReflectionError> {
+    // One instance answers the whole conversation: two versions of a schema are never mixed.
+    let first = MessageRequest::FileContainingSymbol(service.to_owned());
+    let (mut conversation, answer) = Conversation::begin(channel, first).await?;
+    let mut files = BTreeMap::new();
+    match answer {
+        MessageResponse::ErrorResponse(error) if error.error_code == i32::from(Code::NotFound) => {
+            return Err(ReflectionError::UnknownService {
+                service: service.to_owned(),
+                known: conversation.services().await?,
+            });
+        }
+        answer => keep(&mut files, answer)?,
+    }
+    // A server may send what a file imports along with it, or wait until it is asked.
+    while let Some(missing) = missing(&files) {
+        if files.len() >= MOST_FILES {
+            return Err(ReflectionError::Malformed(format!("more than {MOST_FILES} files")));
+        }
+        let answer = conversation
+            .ask(MessageRequest::FileByFilename(missing.clone()))
+            .await?;
+        keep(&mut files, answer)?;
+        if !files.contains_key(&missing) {
+            return Err(ReflectionError::Malformed(format!(
+                "asked for {missing}, it sent something else"
+            )));
+        }
+    }
+    let set = FileDescriptorSet {
+        file: files.into_values().collect(),
+    };
+    let pool = DescriptorPool::from_file_descriptor_set(set).map_err(ReflectionError::Descriptors)?;
+    pool.get_service_by_name(service)
+        .ok_or_else(|| ReflectionError::Malformed(format!("its files do not have {service}")))
+}
+
+impl Conversation {
+    /// Opens with a question: some servers say nothing before they are asked.
+    async fn begin(channel: lb::Channel, first: MessageRequest) -> Result<(Self, MessageResponse), ReflectionError> {
+        // One question at a time.
+        let (requests, receiver) = mpsc::channel(1);
+        let unsent = |_| ReflectionError::Malformed("the conversation ended early".to_owned());
+        requests.send(question(first)).await.map_err(unsent)?;
+        let answers = ServerReflectionClient::new(channel)
+            .server_reflection_info(ReceiverStream::new(receiver))
+            .await?
+            .into_inner();
+        let mut conversation = Self { requests, answers };
+        let answer = conversation.hear().await?;
+        Ok((conversation, answer))
+    }
+
+    async fn ask(&mut self, request: MessageRequest) -> Result<MessageResponse, ReflectionError> {
+        // A conversation that has ended says why when it is heard.
+        let _ = self.requests.send(question(request)).await;
+        self.hear().await
+    }
+
+    async fn hear(&mut self) -> Result<MessageResponse, ReflectionError> {
+        let answer = self.answers.message().await?;
+        answer
+            .and_then(|answer| answer.message_response)
+            .ok_or_else(|| ReflectionError::Malformed("the conversation ended early".to_owned()))
+    }
+
+    /// The full names of all that the server serves.
+    async fn services(&mut self) -> Result<Vec<String>, ReflectionError> {
+        match self.ask(MessageRequest::ListServices(String::new())).await? {
+            MessageResponse::ListServicesResponse(list) => {
+                // In order, and each once: some servers list v1 and v1alpha twice over.
+                let names: BTreeSet<String> = list.service.into_iter().map(|service| service.name).collect();
+                Ok(names.into_iter().collect())
+            }
+            other => Err(ReflectionError::Malformed(format!(
+                "asked for services, it answered {other:?}"
+            ))),
+        }
+    }
+}
+
+fn question(request: MessageRequest) -> ServerReflectionRequest {
+    ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(request),
+    }
+}
+
+fn keep(files: &mut BTreeMap<String, FileDescriptorProto>, answer: MessageResponse) -> Result<(), ReflectionError> {
+    match answer {
+        MessageResponse::FileDescriptorResponse(response) => {
+            for bytes in response.file_descriptor_proto {
+                let file = FileDescriptorProto::decode(bytes.as_slice())
+                    .map_err(|error| ReflectionError::Malformed(error.to_string()))?;
+                files.insert(file.name().to_owned(), file);
+            }
+            Ok(())
+        }
+        MessageResponse::ErrorResponse(error) => {
+            let code = Code::from_i32(error.error_code);
+            Err(Status::new(code, error.error_message).into())
+        }
+        other => Err(ReflectionError::Malformed(format!(
+            "asked for a file, it answered {other:?}"
+        ))),
+    }
+}
+
+fn missing(files: &BTreeMap<String, FileDescriptorProto>) -> Option<String> {
+    let imports = files.values().flat_map(|file| &file.dependency);
+    imports.into_iter().find(|import| !files.contains_key(*import)).cloned()
+}

@@ -1,0 +1,61 @@
+//! From a parsed command line to the module that does it, and how the process presents itself in logs and traces meanwhile.
+
+use uuid::Uuid;
+
+use crate::{
+    args::{Cli, Command, LogFormat},
+    call,
+    demo::{self, Demo},
+    failure::Failure,
+    govern, healthcheck, instances,
+    output::Output,
+    roles, services, up, watch,
+};
+
+/// Does what was asked.
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    let output = Output::new(cli.output);
+    match cli.command {
+        Command::Up(args) => up::run(&args, cli.log_format, output).await,
+        Command::Demo(args) => demo::run(&Demo::try_new(&args)?, output).await,
+        Command::Services(args) => services::run(&args, output).await,
+        Command::Instances(args) => instances::run(&args, output).await,
+        Command::Watch(args) => watch::run(&args, output).await,
+        Command::Call(args) => call::run(&args, output).await,
+        Command::Healthcheck(args) => healthcheck::run(&args, output).await,
+        Command::Drain(args) => govern::drain(&args, output).await,
+        Command::Undrain(args) => govern::undrain(&args, output).await,
+        Command::Weight(args) => govern::weight(&args, output).await,
+        Command::Registry(args) => roles::registry::run(args).await,
+        Command::Ticket(args) => roles::ticket::run(args).await,
+        Command::User(args) => roles::user::run(args).await,
+    }
+}
+
+/// How this process presents itself. A role without an instance id is given one, so that the registry, the traces and the logs
+/// call it the same.
+pub(crate) fn telemetry(cli: &mut Cli) -> telemetry::Config {
+    // A command says what went wrong in its own words; the logs of the libraries below it are for those who ask (RUST_LOG).
+    let (service, instance, filter) = match &mut cli.command {
+        Command::Registry(args) => ("registry-svc", Some(&mut args.host.instance_id), "info"),
+        Command::Ticket(args) => ("ticket-svc", Some(&mut args.host.instance_id), "info"),
+        Command::User(args) => ("user-svc", Some(&mut args.host.instance_id), "info"),
+        Command::Up(_) => ("tessera-cli", None, "off,cli=warn"),
+        _ => ("tessera-cli", None, "off"),
+    };
+    let instance_id = instance.map(|id| {
+        let random = || format!("{service}-{}", &Uuid::new_v4().simple().to_string()[..8]);
+        id.get_or_insert_with(random).clone()
+    });
+    telemetry::Config {
+        service_name: service.to_owned(),
+        service_version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance_id,
+        log_format: match cli.log_format {
+            LogFormat::Auto => telemetry::LogFormat::Auto,
+            LogFormat::Text => telemetry::LogFormat::Text,
+            LogFormat::Json => telemetry::LogFormat::Json,
+        },
+        default_filter: filter.to_owned(),
+    }
+}

@@ -1,0 +1,194 @@
+//! The two services as the demo uses them: typed calls through the balancer, each with a deadline. What the answers mean is not
+//! decided here.
+
+use std::time::Duration;
+
+use proto::{
+    common::v1::Money,
+    ticket::v1::{
+        Event, GetEventRequest, ListEventsRequest, ListSeatsRequest, Seat, SeatState,
+        ticket_service_client::TicketServiceClient,
+    },
+    user::v1::{
+        BestAvailable, BuyTicketRequest, CreateUserRequest, GetOrderRequest, Order, TopUpRequest, User,
+        buy_ticket_request::Selection, user_service_client::UserServiceClient,
+    },
+};
+use registry_client::Registry;
+use tonic::{Code, Request, Response, Status};
+use uuid::Uuid;
+
+use crate::channel;
+
+/// A registration hashes a password, and many at once wait for each other; a purchase is five calls of others.
+const CALL: Duration = Duration::from_secs(30);
+/// How often an order that is still being worked on is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// The deadline of a purchase is `CALL`; what goes on after it is compensation, and that is quick.
+const SETTLED: Duration = Duration::from_secs(15);
+/// The most that one page of each list holds.
+const EVENTS_A_PAGE: i32 = 200;
+const SEATS_A_PAGE: i32 = 1_000;
+
+/// The services of a cluster.
+#[derive(Clone)]
+pub(crate) struct Shop {
+    users: UserServiceClient<lb::Channel>,
+    tickets: TicketServiceClient<lb::Channel>,
+    channels: [lb::Channel; 2],
+}
+
+impl Shop {
+    /// Finds the services by discovery; dials when first used.
+    pub(crate) fn find(registry: &Registry) -> Self {
+        let users = channel::to_service(registry, "user-svc");
+        let tickets = channel::to_service(registry, "ticket-svc");
+        Self {
+            users: UserServiceClient::new(users.clone()),
+            tickets: TicketServiceClient::new(tickets.clone()),
+            channels: [users, tickets],
+        }
+    }
+
+    /// Waits until both services can be called.
+    pub(crate) async fn ready(&self) -> Result<(), lb::Error> {
+        for channel in &self.channels {
+            channel.ready(channel::READY).await?;
+        }
+        Ok(())
+    }
+
+    /// All events, by start time.
+    pub(crate) async fn events(&self) -> Result<Vec<Event>, Status> {
+        let mut events = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = ListEventsRequest {
+                page_size: EVENTS_A_PAGE,
+                page_token,
+            };
+            let page = bounded(self.tickets.clone().list_events(with_deadline(request))).await?;
+            events.extend(page.events);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(events);
+            }
+        }
+    }
+
+    /// One event with its counts.
+    pub(crate) async fn event(&self, event_id: &str) -> Result<Event, Status> {
+        let request = GetEventRequest {
+            event_id: event_id.to_owned(),
+        };
+        let answer = bounded(self.tickets.clone().get_event(with_deadline(request))).await?;
+        answer.event.ok_or_else(|| nothing("GetEvent", "event"))
+    }
+
+    /// The seats of an event that are sold.
+    pub(crate) async fn sold_seats(&self, event_id: &str) -> Result<Vec<Seat>, Status> {
+        let mut seats = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = ListSeatsRequest {
+                event_id: event_id.to_owned(),
+                state: SeatState::Sold.into(),
+                page_size: SEATS_A_PAGE,
+                page_token,
+            };
+            let page = bounded(self.tickets.clone().list_seats(with_deadline(request))).await?;
+            seats.extend(page.seats);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(seats);
+            }
+        }
+    }
+
+    /// Creates an account of a made-up person.
+    pub(crate) async fn create_user(&self, name: &str, currency_code: &str) -> Result<User, Status> {
+        let id = Uuid::new_v4();
+        let request = CreateUserRequest {
+            request_id: id.to_string(),
+            // RFC 2606: nobody owns this domain, now or ever.
+            email: format!("demo-{}@example.com", id.simple()),
+            display_name: name.to_owned(),
+            password: Uuid::new_v4().to_string(),
+            currency_code: currency_code.to_owned(),
+        };
+        let answer = bounded(self.users.clone().create_user(with_deadline(request))).await?;
+        answer.user.ok_or_else(|| nothing("CreateUser", "user"))
+    }
+
+    /// Puts money into a wallet; answers what it holds then.
+    pub(crate) async fn top_up(&self, user_id: &str, amount: Money) -> Result<Option<Money>, Status> {
+        let request = TopUpRequest {
+            request_id: Uuid::new_v4().to_string(),
+            user_id: user_id.to_owned(),
+            amount: Some(amount),
+        };
+        Ok(bounded(self.users.clone().top_up(with_deadline(request)))
+            .await?
+            .balance)
+    }
+
+    /// Buys the best free seats.
+    pub(crate) async fn buy(&self, user_id: &str, event_id: &str, seats: u32) -> Result<Order, Status> {
+        let request = BuyTicketRequest {
+            request_id: Uuid::new_v4().to_string(),
+            user_id: user_id.to_owned(),
+            event_id: event_id.to_owned(),
+            selection: Some(Selection::BestAvailable(BestAvailable {
+                quantity: seats,
+                section: String::new(),
+            })),
+        };
+        let answer = bounded(self.users.clone().buy_ticket(with_deadline(request))).await?;
+        answer.order.ok_or_else(|| nothing("BuyTicket", "order"))
+    }
+
+    /// The order once it is final, or as it is after a while.
+    pub(crate) async fn settled(&self, order: Order) -> Result<Order, Status> {
+        let id = order.id.clone();
+        let mut latest = order;
+        let settle = async {
+            while !is_final(&latest) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                let request = GetOrderRequest { order_id: id.clone() };
+                let answer = bounded(self.users.clone().get_order(with_deadline(request))).await?;
+                latest = answer.order.ok_or_else(|| nothing("GetOrder", "order"))?;
+            }
+            Ok::<(), Status>(())
+        };
+        match tokio::time::timeout(SETTLED, settle).await {
+            Ok(Err(status)) => Err(status),
+            Ok(Ok(())) | Err(_) => Ok(latest),
+        }
+    }
+}
+
+fn is_final(order: &Order) -> bool {
+    use proto::user::v1::OrderState;
+    matches!(order.state(), OrderState::Succeeded | OrderState::Failed)
+}
+
+fn with_deadline<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL);
+    request
+}
+
+/// The deadline holds even against a peer that does not keep it.
+async fn bounded<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(CALL, call).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded(format!(
+            "no answer within {} s",
+            CALL.as_secs()
+        ))),
+    }
+}
+
+fn nothing(method: &str, what: &str) -> Status {
+    Status::new(Code::Internal, format!("{method} answered without an {what}"))
+}

@@ -1,0 +1,177 @@
+//! How a command fails: one line that says what failed, why, and what to do next, and the exit code that goes with it. What
+//! exactly went wrong below is kept in the layers' own errors; this is only what a person is told.
+
+use std::{fmt, io, process::ExitCode};
+
+/// Why the process ends with another code than 0.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    what: String,
+    why: Option<String>,
+    advice: Option<String>,
+    details: Vec<String>,
+    exit: Exit,
+}
+
+/// The exit codes, as documented for scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Nobody reads the output any more: nothing is wrong and nothing is said.
+    ReaderGone,
+    /// 1: what was asked for did not succeed.
+    Failed,
+    /// 2: it was asked for in a way that makes no sense.
+    Usage,
+    /// 64 + code: the called method answered with this gRPC code.
+    Grpc(tonic::Code),
+}
+
+impl Exit {
+    /// The number that the shell sees.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::ReaderGone => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            // Codes are 0 to 16 (gRPC's status codes), so the sum fits.
+            Self::Grpc(code) => u8::try_from(64 + i32::from(code)).unwrap_or(u8::MAX),
+        }
+    }
+}
+
+impl Failure {
+    /// `what` failed.
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            why: None,
+            advice: None,
+            details: Vec::new(),
+            exit: Exit::Failed,
+        }
+    }
+
+    /// Something was asked for in a way that makes no sense.
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self::new(what).exit(Exit::Usage)
+    }
+
+    /// The cause, as told by whoever reported it.
+    pub(crate) fn why(mut self, why: impl fmt::Display) -> Self {
+        self.why = Some(one_line(&why.to_string()));
+        self
+    }
+
+    /// The cause with everything below it.
+    pub(crate) fn because(self, error: &(dyn std::error::Error + 'static)) -> Self {
+        self.why(chain(error))
+    }
+
+    /// What to do next.
+    pub(crate) fn advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    /// A further line below the first one.
+    pub(crate) fn detail(mut self, line: impl Into<String>) -> Self {
+        self.details.push(line.into());
+        self
+    }
+
+    /// Another exit code than 1.
+    pub(crate) fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// Prints it, and says how to exit.
+    pub(crate) fn report(&self) -> ExitCode {
+        if self.exit != Exit::ReaderGone {
+            let bold = anstyle::AnsiColor::Red.on_default().bold();
+            crate::output::note(&format!("{bold}tessera:{bold:#} {self}"));
+            for line in &self.details {
+                crate::output::note(&format!("  {line}"));
+            }
+        }
+        ExitCode::from(self.exit.code())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(why) = &self.why {
+            write!(f, " ({why})")?;
+        }
+        if let Some(advice) = &self.advice {
+            write!(f, "; {advice}")?;
+        }
+        Ok(())
+    }
+}
+
+/// For output: the reader of a pipe may leave when it has seen enough (`tessera services | head -1`).
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::new("the output is no longer read").exit(Exit::ReaderGone),
+            _ => Self::new("the output cannot be written").because(&error),
+        }
+    }
+}
+
+/// An error and its sources, outermost first. A source that the error above already quotes is not repeated.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let said = source.to_string();
+        if !said.is_empty() && !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_says_what_why_and_what_to_do() {
+        let failure = Failure::new("port 7000 is in use")
+            .why("another\nprocess")
+            .advice("pass --registry-port");
+        assert_eq!(
+            failure.to_string(),
+            "port 7000 is in use (another process); pass --registry-port"
+        );
+        assert_eq!(Failure::new("nothing works").to_string(), "nothing works");
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_documentation() {
+        assert_eq!(Exit::Failed.code(), 1);
+        assert_eq!(Exit::Usage.code(), 2);
+        assert_eq!(Exit::Grpc(tonic::Code::NotFound).code(), 69);
+        assert_eq!(Exit::Grpc(tonic::Code::Unauthenticated).code(), 80);
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_no_failure() {
+        let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(failure.exit.code(), 0);
+    }
+
+    #[test]
+    fn sources_are_told_once() {
+        let io = io::Error::other("disk is full");
+        assert_eq!(chain(&io), "disk is full");
+    }
+}

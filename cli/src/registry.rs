@@ -1,0 +1,32 @@
+//! How the operator's commands reach a registry, and what a person is told when they do not.
+
+use registry_client::{Error, Registry};
+
+use crate::{args::Discovery, failure::Failure};
+
+/// A handle of the registry that the flags name. Dials nothing.
+pub(crate) fn open(discovery: &Discovery) -> Result<Registry, Failure> {
+    connect(discovery.registry.iter().map(|url| url.as_str()), &discovery.namespace)
+}
+
+/// A handle of the registry behind these addresses.
+pub(crate) fn connect<'a>(endpoints: impl IntoIterator<Item = &'a str>, namespace: &str) -> Result<Registry, Failure> {
+    let registry = Registry::connect(endpoints)
+        .map_err(|error| Failure::usage("the registry's address is wrong").because(&error))?;
+    Ok(registry.with_namespace(namespace))
+}
+
+/// What to tell of an error of `registry`.
+pub(crate) fn failure(registry: &Registry, error: &Error) -> Failure {
+    let place = registry.endpoints().collect::<Vec<_>>().join(", ");
+    match error {
+        Error::Unreachable { problem, .. } => Failure::new(format!("the registry at {place} cannot be reached"))
+            .why(problem)
+            .advice("start a cluster with `tessera up`, or pass --registry"),
+        Error::Deadline { after, .. } => Failure::new(format!("the registry at {place} did not answer"))
+            .why(format!("within {after:?}"))
+            .advice("look at its log, or pass another --registry"),
+        Error::Answered(answer) => Failure::new(format!("the registry at {place} refused")).why(answer),
+        other => Failure::new(format!("the registry at {place} cannot be used")).because(other),
+    }
+}

@@ -1,0 +1,107 @@
+//! The roles: from flags to a running service, and its end. One process runs one role; several together are `up`'s business.
+
+mod advertise;
+mod parent;
+pub(crate) mod registry;
+pub(crate) mod ticket;
+pub(crate) mod user;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use service_host::signal::Shutdown;
+
+use crate::{
+    announcement::Announcement,
+    args::{Admin, HostArgs, Listen},
+    failure::{Failure, chain},
+    output, signals,
+};
+
+/// What ends a process from outside: a signal, or the end of its parent.
+struct End {
+    shutdown: Shutdown,
+    with_parent: bool,
+}
+
+impl End {
+    /// From now on a signal is a request, not an end.
+    fn watch(host: &HostArgs) -> Result<Self, Failure> {
+        Ok(Self {
+            shutdown: signals::install()?,
+            with_parent: host.exit_with_parent,
+        })
+    }
+
+    /// Waits until it is asked to end, or cannot go on: then with the reason.
+    async fn or<E: std::error::Error + 'static>(&self, failed: impl Future<Output = E>) -> Option<Failure> {
+        tokio::select! {
+            () = self.shutdown.wait() => None,
+            () = parent::gone(self.with_parent) => {
+                tracing::info!("the parent is gone; stopping");
+                None
+            }
+            error = failed => Some(Failure::new("the service cannot go on").because(&error)),
+        }
+    }
+}
+
+/// Says on stdout that the service is there: the line that `up` and scripts wait for.
+fn announce(role: &str, listen: SocketAddr, admin: Option<SocketAddr>) -> Result<(), Failure> {
+    let announcement = Announcement {
+        role: role.to_owned(),
+        listen,
+        admin,
+    };
+    output::write_stdout(&announcement.to_string())
+}
+
+/// Why a role did not start, with what to do about the usual causes.
+fn not_started(role: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    let why = chain(error);
+    let failure = Failure::new(format!("the {role} service cannot start")).why(&why);
+    match advice(&why) {
+        Some(advice) => failure.advice(advice),
+        None => failure,
+    }
+}
+
+fn advice(why: &str) -> Option<&'static str> {
+    let said = |text: &str| why.to_lowercase().contains(text);
+    if said("in use") {
+        Some("stop what listens there, or pass another --listen and --admin-listen")
+    } else if said("permission denied") || said("not a directory") || said("unable to open") {
+        Some("pass a --store or --data-dir that you may write")
+    } else {
+        None
+    }
+}
+
+/// Where the administration port is to be.
+fn admin(host: &HostArgs, listen: Listen) -> Result<Option<SocketAddr>, Failure> {
+    let admin = match host.admin_listen {
+        Some(admin) => Ok(admin),
+        None => Admin::beside(listen.0),
+    };
+    admin.map(Admin::address).map_err(Failure::usage)
+}
+
+/// The store: as given, or a file of this name in the data directory, which is made.
+fn store(store: Option<String>, data_dir: &Path, file: &str) -> Result<String, Failure> {
+    match store {
+        Some(store) => Ok(store),
+        None => Ok(folder(data_dir)?.join(file).display().to_string()),
+    }
+}
+
+/// The data directory, made when missing.
+fn folder(folder: &Path) -> Result<PathBuf, Failure> {
+    let made = std::fs::create_dir_all(folder);
+    made.map(|()| folder.to_owned()).map_err(|error| {
+        Failure::new(format!("the data directory {} cannot be written", folder.display()))
+            .because(&error)
+            .advice("pass --data-dir with a folder that you may write")
+    })
+}

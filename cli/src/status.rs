@@ -1,0 +1,107 @@
+//! A gRPC error as a person reads it: the code, the message, and what the rich details (google.rpc) say about the cause and the cure.
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::failure::{Exit, Failure};
+
+/// The failure of a call: one line, a line for each violated field, and exit code 64 + code.
+pub(crate) fn failure(what: &str, status: &Status) -> Failure {
+    let details = status.get_error_details();
+    let mut why = code_name(status.code()).to_owned();
+    if let Some(info) = details
+        .error_info()
+        .filter(|info| !info.reason.is_empty() && info.reason != why)
+    {
+        why.push_str(&format!(", {}", info.reason));
+    }
+    if !status.message().is_empty() {
+        why.push_str(&format!(": {}", status.message()));
+    }
+    let failure = Failure::new(what).why(why).exit(Exit::Grpc(status.code()));
+    let failure = match advice(status, &details) {
+        Some(advice) => failure.advice(advice),
+        None => failure,
+    };
+    violations(&details)
+        .into_iter()
+        .chain(details.error_info().into_iter().flat_map(|info| {
+            let mut pairs: Vec<_> = info.metadata.iter().collect();
+            pairs.sort();
+            pairs
+                .into_iter()
+                .map(|(key, value)| format!("{key}: {value}"))
+                .collect::<Vec<_>>()
+        }))
+        .fold(failure, Failure::detail)
+}
+
+/// `field: what is wrong with it`, for each violation.
+pub(crate) fn violations(details: &tonic_types::ErrorDetails) -> Vec<String> {
+    let of_fields = details.bad_request().into_iter().flat_map(|bad| {
+        let in_words =
+            |violation: &tonic_types::FieldViolation| format!("{}: {}", violation.field, violation.description);
+        bad.field_violations.iter().map(in_words)
+    });
+    let of_state = details.precondition_failure().into_iter().flat_map(|failed| {
+        failed
+            .violations
+            .iter()
+            .map(|violation| format!("{}: {}", violation.subject, violation.description))
+    });
+    of_fields.chain(of_state).collect()
+}
+
+fn advice(status: &Status, details: &tonic_types::ErrorDetails) -> Option<String> {
+    if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
+        return Some(format!("try again in {}", crate::output::duration(delay)));
+    }
+    match status.code() {
+        Code::InvalidArgument if details.bad_request().is_some() => Some("correct the fields below".to_owned()),
+        Code::DeadlineExceeded => Some("pass a longer --timeout, or look at the trace for what is slow".to_owned()),
+        Code::Unavailable => Some("see who is there with `tessera instances`".to_owned()),
+        Code::Unimplemented => Some("it is part of the wire, but this server does not do it yet".to_owned()),
+        _ => None,
+    }
+}
+
+/// A code as the specification writes it: `NOT_FOUND`.
+pub(crate) fn code_name(code: Code) -> &'static str {
+    telemetry::rpc::code_name(code.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn a_violation_is_told_with_its_field() {
+        let mut details = ErrorDetails::new();
+        details
+            .set_error_info("INVALID_ARGUMENT", "tessera", [] as [(String, String); 0])
+            .add_bad_request_violation("page_size", "must be 1 to 200");
+        let status = Status::with_error_details(Code::InvalidArgument, "the request is not valid", details);
+        let failure = failure("the call failed", &status);
+        assert_eq!(
+            failure.to_string(),
+            "the call failed (INVALID_ARGUMENT: the request is not valid); correct the fields below"
+        );
+        assert_eq!(violations(&status.get_error_details()), ["page_size: must be 1 to 200"]);
+    }
+
+    #[test]
+    fn a_reason_and_a_delay_are_told() {
+        let mut details = ErrorDetails::new();
+        details
+            .set_error_info("OVERLOADED", "tessera", [] as [(String, String); 0])
+            .set_retry_info(Some(std::time::Duration::from_secs(2)));
+        let status = Status::with_error_details(Code::Unavailable, "too many calls", details);
+        let failure = failure("the call failed", &status);
+        assert_eq!(
+            failure.to_string(),
+            "the call failed (UNAVAILABLE, OVERLOADED: too many calls); try again in 2.0 s"
+        );
+    }
+}
