@@ -37,22 +37,9 @@ impl LabelSet {
 impl EncodeLabelSet for LabelSet {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), fmt::Error> {
         for (name, value) in self.names.iter().zip(&self.values) {
-            (*name, escape(value).as_ref()).encode(encoder.encode_label())?;
+            (*name, &**value).encode(encoder.encode_label())?;
         }
         Ok(())
-    }
-}
-
-/// The text format's escapes, which the encoder leaves to its caller.
-fn escape(value: &str) -> std::borrow::Cow<'_, str> {
-    if value.contains(['\\', '"', '\n']) {
-        value
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n")
-            .into()
-    } else {
-        value.into()
     }
 }
 

@@ -65,8 +65,10 @@ pub(crate) static ATTEMPT: LazyLock<CallDurations> = LazyLock::new(|| {
 #[derive(Debug)]
 pub(crate) struct CallDurations {
     family: HistogramFamily,
-    by_target: RwLock<HashMap<Box<str>, HashMap<Box<str>, Arc<MethodDurations>>>>,
+    by_target: RwLock<HashMap<Box<str>, ByMethod>>,
 }
+
+type ByMethod = HashMap<Box<str>, Arc<MethodDurations>>;
 
 impl CallDurations {
     fn new(family: impl FnOnce() -> HistogramFamily) -> Self {

@@ -1,0 +1,5 @@
+//! Spans and durations as an exporter sees them. One binary, one in-memory exporter; every test has a trace of its own.
+
+mod calls;
+mod server;
+mod support;
