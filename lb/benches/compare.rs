@@ -1,0 +1,282 @@
+//! `lb` beside tonic's own channels, over real sockets: throughput, client CPU per call, latency. `cargo bench -p lb`.
+//!
+//! The servers run in a child process (this binary again), so that the CPU measured is the client's alone. Arms alternate
+//! within a round and ratios are taken within a round, since a busy machine drifts; medians of the rounds are shown.
+//! Closed loop with a fixed number of calls in flight: this compares costs, it does not predict latencies under a given load.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    process::{Child, Command, ExitCode, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{net::TcpListener, runtime::Runtime};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    client::GrpcService,
+    transport::{Channel, Endpoint, Server},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse,
+    health_client::HealthClient,
+    health_server::{Health, HealthServer},
+};
+
+const IN_FLIGHT: usize = 256;
+const ROUNDS: usize = 7;
+const WARM_UP: Duration = Duration::from_millis(700);
+const MEASURED: Duration = Duration::from_millis(2200);
+/// In the child's command line: serve on so many ports.
+const SERVE: &str = "--serve";
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    let outcome = match args.iter().position(|arg| arg == SERVE) {
+        Some(at) => serve(args.get(at + 1).and_then(|count| count.parse().ok()).unwrap_or(1)),
+        None if args.iter().any(|arg| arg == "--bench") => compare(),
+        // `cargo test --all-targets` runs this too, unoptimised: figures of that would mislead.
+        None => {
+            println!("skipped: run it with `cargo bench -p lb`");
+            Ok(())
+        }
+    };
+    outcome.map_or_else(
+        |error| {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+// ---------------------------------------------------------------------------------------------------------- servers
+
+struct Echo;
+
+#[tonic::async_trait]
+impl Health for Echo {
+    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        Ok(Response::new(HealthCheckResponse { status: 1 }))
+    }
+
+    type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+}
+
+fn serve(count: usize) -> Result<(), Failed> {
+    let runtime = Runtime::new()?;
+    let addresses = runtime.block_on(async {
+        let mut addresses = Vec::new();
+        for _ in 0..count {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            addresses.push(listener.local_addr()?.to_string());
+            let server = Server::builder().tcp_nodelay(true).add_service(HealthServer::new(Echo));
+            tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        }
+        Ok::<_, std::io::Error>(addresses)
+    })?;
+    println!("{}", addresses.join(" "));
+    std::io::stdout().flush()?;
+    // The parent's end of the pipe closes when it ends, however it ends.
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// The servers' process; ends with this value.
+struct Servers {
+    child: Child,
+    addresses: Vec<String>,
+}
+
+impl Servers {
+    fn start(count: usize) -> Result<Self, Failed> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args([SERVE, &count.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut line)?;
+        let addresses = line.split_whitespace().map(str::to_owned).collect();
+        Ok(Self { child, addresses })
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        if let Err(error) = self.child.wait() {
+            eprintln!("the servers' process: {error}");
+        }
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------- measuring
+
+/// One measurement of one arm.
+#[derive(Clone, Copy)]
+struct Sample {
+    calls_per_second: f64,
+    cpu_micros: f64,
+    p50_micros: f64,
+    p99_micros: f64,
+}
+
+/// CPU time that this process has used. In clock ticks of 10 ms, which over seconds is precise enough.
+fn cpu_time() -> Result<Duration, Failed> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The second field is the command in parentheses and may contain spaces; utime and stime are the 14th and 15th.
+    let after_command = stat.rsplit_once(')').ok_or("unreadable /proc/self/stat")?.1;
+    let ticks: u64 = after_command
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse().unwrap_or(0))
+        .sum();
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+async fn load<C>(client: HealthClient<C>, duration: Duration) -> Result<Sample, Failed>
+where
+    C: GrpcService<Body> + Clone + Send + 'static,
+    C::Future: Send,
+    C::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    <C::ResponseBody as http_body::Body>::Error: Into<Failed> + Send,
+{
+    let stop = Arc::new(AtomicBool::new(false));
+    let (started, cpu) = (Instant::now(), cpu_time()?);
+    let callers: Vec<_> = (0..IN_FLIGHT)
+        .map(|_| {
+            let (mut client, stop) = (client.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut latencies = Vec::with_capacity(4096);
+                while !stop.load(Ordering::Relaxed) {
+                    let request = HealthCheckRequest {
+                        service: "tessera.ticket.v1.TicketService/some-sixty-bytes-of-text".to_owned(),
+                    };
+                    let begun = Instant::now();
+                    client.check(request).await?;
+                    latencies.push(begun.elapsed().as_secs_f64() * 1e6);
+                }
+                Ok::<_, Status>(latencies)
+            })
+        })
+        .collect();
+    tokio::time::sleep(duration).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut latencies: Vec<f64> = Vec::new();
+    for caller in callers {
+        latencies.extend(caller.await??);
+    }
+    let (elapsed, cpu) = (started.elapsed(), cpu_time()? - cpu);
+    latencies.sort_by(f64::total_cmp);
+    let calls = latencies.len() as f64;
+    let quantile = |q: f64| latencies.get((calls * q) as usize).copied().unwrap_or(f64::NAN);
+    Ok(Sample {
+        calls_per_second: calls / elapsed.as_secs_f64(),
+        cpu_micros: cpu.as_secs_f64() * 1e6 / calls,
+        p50_micros: quantile(0.5),
+        p99_micros: quantile(0.99),
+    })
+}
+
+async fn measure<C>(client: HealthClient<C>) -> Result<Sample, Failed>
+where
+    C: GrpcService<Body> + Clone + Send + 'static,
+    C::Future: Send,
+    C::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    <C::ResponseBody as http_body::Body>::Error: Into<Failed> + Send,
+{
+    load(client.clone(), WARM_UP).await?;
+    load(client, MEASURED).await
+}
+
+async fn tonic_arm(addresses: &[String]) -> Result<Sample, Failed> {
+    let endpoint = |address: &String| Endpoint::from_shared(format!("http://{address}"));
+    let channel = match addresses {
+        [one] => endpoint(one)?.connect().await?,
+        many => Channel::balance_list(many.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?.into_iter()),
+    };
+    measure(HealthClient::new(channel)).await
+}
+
+async fn lb_arm(addresses: &[String]) -> Result<Sample, Failed> {
+    let channel = lb::Channel::builder(lb::Target::fixed(addresses)?).build();
+    channel.ready(Duration::from_secs(5)).await?;
+    measure(HealthClient::new(channel)).await
+}
+
+// -------------------------------------------------------------------------------------------------------- comparing
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn compare() -> Result<(), Failed> {
+    let runtime = Runtime::new()?;
+    println!("{IN_FLIGHT} calls in flight, {ROUNDS} rounds of {MEASURED:?} each after {WARM_UP:?} of warm-up\n");
+    println!("backends  client                     calls/s   CPU us/call    p50 us    p99 us");
+    let mut verdicts = Vec::new();
+    for (count, name, least_throughput, most_cpu) in [
+        (1, "tonic Channel", 0.97, f64::INFINITY),
+        (10, "tonic Channel::balance_list", 1.2, 0.85),
+    ] {
+        let servers = Servers::start(count)?;
+        let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            // Who goes first alternates: the second of a pair finds warmer caches, or a hotter machine.
+            if round % 2 == 0 {
+                theirs.push(runtime.block_on(tonic_arm(&servers.addresses))?);
+                ours.push(runtime.block_on(lb_arm(&servers.addresses))?);
+            } else {
+                ours.push(runtime.block_on(lb_arm(&servers.addresses))?);
+                theirs.push(runtime.block_on(tonic_arm(&servers.addresses))?);
+            }
+        }
+        for (name, samples) in [(name, &theirs), ("lb::Channel", &ours)] {
+            let of = |field: fn(&Sample) -> f64| median(samples.iter().map(field).collect());
+            println!(
+                "{count:>8}  {name:<27}{:>7.0}{:>14.2}{:>10.0}{:>10.0}",
+                of(|s| s.calls_per_second),
+                of(|s| s.cpu_micros),
+                of(|s| s.p50_micros),
+                of(|s| s.p99_micros)
+            );
+        }
+        let ratios = |field: fn(&Sample) -> f64| -> Vec<f64> {
+            ours.iter()
+                .zip(&theirs)
+                .map(|(ours, theirs)| field(ours) / field(theirs))
+                .collect()
+        };
+        let throughput = ratios(|s| s.calls_per_second);
+        let cpu = ratios(|s| s.cpu_micros);
+        println!("          per round, throughput {throughput:.2?}, CPU {cpu:.2?}\n");
+        verdicts.push((count, median(throughput), least_throughput, median(cpu), most_cpu));
+    }
+    println!("backends  throughput, lb / tonic       client CPU per call, lb / tonic");
+    for (count, throughput, least, cpu, most) in verdicts {
+        let word = |met: bool| if met { "met" } else { "MISSED" };
+        let throughput = format!("{throughput:.2} (goal >= {least}: {})", word(throughput >= least));
+        let cpu = if most.is_finite() {
+            format!("{cpu:.2} (goal <= {most}: {})", word(cpu <= most))
+        } else {
+            format!("{cpu:.2}")
+        };
+        println!("{count:>8}  {throughput:<31}{cpu}");
+    }
+    Ok(())
+}

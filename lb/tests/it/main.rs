@@ -1,0 +1,13 @@
+//! A channel against real servers in process, on ports that the system chooses.
+
+mod broken_off;
+mod deadline;
+mod goaway;
+mod headers;
+mod in_flight;
+mod outage;
+mod set;
+mod spread;
+mod support;
+mod trace;
+mod waiting;
