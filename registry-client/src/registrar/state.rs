@@ -408,3 +408,6 @@ fn period(interval: Duration, ttl: Duration, rng: &mut impl Rng) -> Duration {
         .clamp(MIN_PERIOD, MAX_PERIOD)
         .mul_f64(rng.random_range(0.9..=1.0))
 }
+
+#[cfg(test)]
+mod tests;
