@@ -72,3 +72,53 @@ impl<E: SpanExporter> SpanExporter for Quiet<E> {
         self.inner.set_resource(resource);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry_sdk::error::OTelSdkError;
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+    use super::*;
+
+    /// Fails as often as the list says.
+    #[derive(Debug)]
+    struct Scripted(Mutex<Vec<bool>>);
+
+    impl SpanExporter for Scripted {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            if self.0.lock().expect("not poisoned").remove(0) {
+                Ok(())
+            } else {
+                Err(OTelSdkError::InternalFailure("refused".into()))
+            }
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<tracing::Level>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+            self.0.lock().expect("not poisoned").push(*event.metadata().level());
+        }
+    }
+
+    #[tokio::test]
+    async fn each_streak_of_failures_is_said_once() {
+        let levels = Levels::default();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(levels.clone()));
+        let script = vec![true, false, false, false, true, true, false, false];
+        let exporter = Quiet {
+            inner: Scripted(Mutex::new(script.clone())),
+            endpoint: "x".into(),
+            failing: AtomicBool::new(false),
+        };
+        for expected in script {
+            assert_eq!(exporter.export(vec![]).await.is_ok(), expected);
+        }
+        let said = levels.0.lock().expect("not poisoned").clone();
+        assert_eq!(said, [tracing::Level::WARN, tracing::Level::INFO, tracing::Level::WARN]);
+    }
+}

@@ -1,5 +1,6 @@
 //! Spans and durations as an exporter sees them. One binary, one in-memory exporter; every test has a trace of its own.
 
 mod calls;
+mod process;
 mod server;
 mod support;
