@@ -13,6 +13,11 @@ mod config;
 mod domain;
 mod error;
 mod seed;
+mod service;
 mod store;
 
-pub use self::{config::Config, store::OpenError};
+pub use self::{
+    config::Config,
+    service::{Running, StartError, StopReport, Tickets},
+    store::OpenError,
+};

@@ -1,0 +1,170 @@
+//! The life of one ticket-svc process: open, bind, serve, register; then the same backwards. Decides nothing about seats.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use proto::ticket::v1::ticket_service_server::{SERVICE_NAME, TicketServiceServer};
+use registry_client::{Registrar, Registration, Registry, Removal};
+use service_host::{DrainReport, Host};
+use tonic::service::Routes;
+
+use crate::{
+    api::TicketApi,
+    clock::{Clock as _, SystemClock},
+    config::Config,
+    seed::{self, SeedError},
+    store::{OpenError, Store},
+};
+
+/// What it is called in the registry.
+const SERVICE: &str = "ticket-svc";
+
+/// Starts the ticket service.
+#[derive(Debug)]
+pub struct Tickets;
+
+/// A ticket service that serves. [`Running::stop`] ends it in order; dropped, it ends at once, as a crash would.
+#[derive(Debug)]
+pub struct Running {
+    host: service_host::Running,
+    registrar: Option<Registrar>,
+    store: Store,
+    drain_linger: Duration,
+    drain_grace: Duration,
+}
+
+/// Why it did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The first programme cannot be written.
+    #[error("cannot sow the programme: {0}")]
+    Seed(String),
+    /// An address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] service_host::BindError),
+    /// The registry's address makes no sense.
+    #[error("cannot use the registry")]
+    Registry(#[source] registry_client::Error),
+}
+
+/// How the end went.
+#[derive(Debug, Clone, Copy)]
+pub struct StopReport {
+    /// How the calls in flight ended.
+    pub drain: DrainReport,
+}
+
+impl Tickets {
+    /// Opens the store, binds, serves, and registers last: nobody is sent here before there is someone to answer.
+    ///
+    /// A registry that is away does not stop it; the registrar goes on trying.
+    ///
+    /// # Errors
+    /// [`StartError`], with what to do about it in its message.
+    pub async fn start(config: Config) -> Result<Running, StartError> {
+        let registry = registry(&config)?;
+        let clock = Arc::new(SystemClock);
+        let store = Store::open(&config.store, clock.clone()).await?;
+        if config.seed && seed::sow(&store, clock.now()).await? {
+            tracing::info!("sowed a programme into the empty store");
+        }
+        let mut host = service_host::Config::new(SERVICE, config.listen).admin(config.admin_listen);
+        if let Some(id) = &config.instance_id {
+            host = host.instance_id(id);
+        }
+        let host = Host::bind(host).await?;
+        let routes = Routes::new(TicketServiceServer::new(TicketApi::new(store.clone())));
+        let host = host.serve(routes, &[proto::FILE_DESCRIPTOR_SET]);
+        host.set_serving(SERVICE_NAME);
+        let registrar = registry.map(|registry| registry.register(registration(&config, &host)));
+        tracing::info!(address = %host.local_addr(), instance = host.instance_id(), "serving");
+        Ok(Running {
+            host,
+            registrar,
+            store,
+            drain_linger: config.drain_linger,
+            drain_grace: config.drain_grace,
+        })
+    }
+}
+
+impl Running {
+    /// Where it listens, with the real port.
+    #[must_use]
+    pub fn local_addr(&self) -> std::net::SocketAddr {
+        self.host.local_addr()
+    }
+
+    /// Where its admin endpoint listens, if it has one.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<std::net::SocketAddr> {
+        self.host.admin_addr()
+    }
+
+    /// Its name in the registry, traces and the `tessera-instance` header.
+    #[must_use]
+    pub fn instance_id(&self) -> &str {
+        self.host.instance_id()
+    }
+
+    /// Its registration, if it has one: for those who want to wait for it.
+    #[must_use]
+    pub fn registrar(&self) -> Option<&Registrar> {
+        self.registrar.as_ref()
+    }
+
+    /// Resolves only if it can no longer accept calls, which it never should.
+    pub async fn failed(&mut self) -> service_host::Failure {
+        self.host.failed().await
+    }
+
+    /// Ends it in the order that loses no call: says NOT_SERVING, lets watchers learn that it drains, finishes what is in
+    /// flight, leaves the registry, closes the store.
+    pub async fn stop(self) -> StopReport {
+        self.host.set_not_serving();
+        if let Some(registrar) = &self.registrar {
+            registrar.drain(self.drain_linger).await;
+        }
+        let drain = self.host.drain(self.drain_grace).await;
+        if let Some(registrar) = self.registrar {
+            registrar.deregister(Removal::Drained).await;
+        }
+        self.store.close().await;
+        StopReport { drain }
+    }
+}
+
+fn registry(config: &Config) -> Result<Option<Registry>, StartError> {
+    if config.registry.is_empty() {
+        return Ok(None);
+    }
+    let registry = Registry::connect(&config.registry).map_err(StartError::Registry)?;
+    Ok(Some(registry.with_namespace(config.namespace.as_str())))
+}
+
+fn registration(config: &Config, host: &service_host::Running) -> Registration {
+    let address = config
+        .advertise
+        .clone()
+        .unwrap_or_else(|| host.local_addr().to_string());
+    Registration::new(SERVICE, address)
+        .id(host.instance_id())
+        .version(env!("CARGO_PKG_VERSION"))
+        .zone(config.zone.as_str())
+        .grpc_services([SERVICE_NAME])
+        .heartbeat(config.heartbeat_interval, config.heartbeat_misses)
+}
+
+impl From<SeedError> for StartError {
+    fn from(error: SeedError) -> Self {
+        Self::Seed(error.to_string())
+    }
+}
+
+impl fmt::Display for StopReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.drain, formatter)
+    }
+}

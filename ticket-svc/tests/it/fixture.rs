@@ -1,0 +1,142 @@
+//! Servers on a temporary file, and short ways to say what is asked of them.
+
+use proto::{
+    common::v1::Money,
+    ticket::v1::{
+        BestAvailable, CreateEventRequest, Event, HoldSeatsRequest, SeatChoice, Section, hold_seats_request,
+        ticket_service_client::TicketServiceClient,
+    },
+};
+use tempfile::TempDir;
+use ticket_svc::{Config, Running, Tickets};
+use tonic::{Status, transport::Channel};
+use tonic_types::StatusExt as _;
+use uuid::Uuid;
+
+pub(crate) type Client = TicketServiceClient<Channel>;
+
+/// Servers that share one file.
+pub(crate) struct Fixture {
+    pub(crate) servers: Vec<Running>,
+    pub(crate) folder: TempDir,
+}
+
+impl Fixture {
+    pub(crate) async fn with(servers: usize) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut running = Vec::new();
+        for _ in 0..servers {
+            running.push(Tickets::start(config(&folder)).await.expect("it starts"));
+        }
+        Self {
+            servers: running,
+            folder,
+        }
+    }
+
+    pub(crate) async fn client(&self, server: usize) -> Client {
+        let address = self.servers[server].local_addr();
+        TicketServiceClient::connect(format!("http://{address}"))
+            .await
+            .expect("it listens")
+    }
+
+    pub(crate) async fn stop(self) {
+        for server in self.servers {
+            assert!(server.stop().await.drain.is_clean());
+        }
+    }
+}
+
+pub(crate) fn config(folder: &TempDir) -> Config {
+    Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        admin_listen: None,
+        store: folder.path().join("tickets.db").display().to_string(),
+        ..Config::default()
+    }
+}
+
+pub(crate) fn id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+pub(crate) fn euro(minor_units: i64) -> Option<Money> {
+    Some(Money {
+        currency_code: "EUR".to_owned(),
+        minor_units,
+    })
+}
+
+pub(crate) fn section(name: &str, rows: u32, seats_per_row: u32) -> Section {
+    Section {
+        name: name.to_owned(),
+        rows,
+        seats_per_row,
+        price: euro(2_500),
+    }
+}
+
+pub(crate) fn new_event(sections: Vec<Section>) -> CreateEventRequest {
+    let event = Event {
+        title: "Late Beethoven".to_owned(),
+        venue: "Kammersaal".to_owned(),
+        starts_at: Some(prost_types::Timestamp {
+            seconds: 1_900_000_000,
+            nanos: 5,
+        }),
+        sections,
+        ..Event::default()
+    };
+    CreateEventRequest {
+        request_id: id(),
+        event: Some(event),
+    }
+}
+
+pub(crate) async fn create(client: &mut Client, sections: Vec<Section>) -> Event {
+    let created = client.create_event(new_event(sections)).await.expect("in limits");
+    created.into_inner().event.expect("the event")
+}
+
+pub(crate) fn best(event_id: &str, quantity: u32) -> HoldSeatsRequest {
+    let best = BestAvailable {
+        quantity,
+        section: String::new(),
+    };
+    hold(event_id, hold_seats_request::Selection::BestAvailable(best))
+}
+
+pub(crate) fn chosen(event_id: &str, seats: &[&str]) -> HoldSeatsRequest {
+    let seat_ids = seats.iter().map(|&seat| seat.to_owned()).collect();
+    hold(event_id, hold_seats_request::Selection::Seats(SeatChoice { seat_ids }))
+}
+
+fn hold(event_id: &str, selection: hold_seats_request::Selection) -> HoldSeatsRequest {
+    HoldSeatsRequest {
+        request_id: id(),
+        event_id: event_id.to_owned(),
+        buyer_id: "buyer".to_owned(),
+        selection: Some(selection),
+        ttl: None,
+    }
+}
+
+/// The machine-readable reason of an error.
+pub(crate) fn reason(status: &Status) -> String {
+    let info = status
+        .get_details_error_info()
+        .unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    assert_eq!(info.domain, "tessera");
+    info.reason
+}
+
+/// The fields that an INVALID_ARGUMENT complains of.
+pub(crate) fn fields(status: &Status) -> Vec<String> {
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+    let violations = status.get_details_bad_request().expect("a BadRequest").field_violations;
+    for violation in &violations {
+        assert!(violation.description.contains("must"), "{violation:?} names no limit");
+    }
+    violations.into_iter().map(|violation| violation.field).collect()
+}
