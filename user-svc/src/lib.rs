@@ -1,1 +1,4 @@
-//! placeholder
+//! Accounts.
+mod clock;
+mod domain;
+mod store;

@@ -1,0 +1,13 @@
+//! What an account, a wallet and an order are, and the rules between them.
+//!
+//! Pure: nothing here awaits, reads a clock, draws randomness, logs, or knows of SQL or gRPC. Time and ids are arguments.
+
+pub(crate) mod account;
+pub(crate) mod backoff;
+pub(crate) mod fingerprint;
+pub(crate) mod money;
+pub(crate) mod order;
+pub(crate) mod refusal;
+pub(crate) mod saga;
+pub(crate) mod text;
+pub(crate) mod time;

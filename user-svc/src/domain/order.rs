@@ -1,0 +1,190 @@
+//! Orders: what is bought, how far it is, why it failed. What happens next is `saga`'s.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::{fingerprint::Fingerprint, money::Money, saga::Step, text::Invalid, time::Timestamp};
+
+/// The most seats of one order.
+pub(crate) const MAX_SEATS: usize = 10;
+
+/// A seat's name, as the ticket service understands it: 1 to 64 of A-Z, a-z, 0-9, '-' and '/'.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SeatId(String);
+
+/// Which seats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Selection {
+    /// These: 1 to 10, each once, sorted.
+    Seats(ChosenSeats),
+    /// The best ones of a section, or of all.
+    BestAvailable { quantity: Quantity, section: Option<String> },
+}
+
+/// 1 to 10 seats, each once, sorted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ChosenSeats(Vec<SeatId>);
+
+/// How many seats: 1 to 10.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Quantity(u32);
+
+/// Asks for an order.
+#[derive(Debug, Clone)]
+pub(crate) struct NewOrder {
+    /// The request's id, which becomes the order's.
+    pub(crate) id: Uuid,
+    pub(crate) user_id: Uuid,
+    pub(crate) event_id: Uuid,
+    pub(crate) selection: Selection,
+}
+
+/// A purchase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) id: Uuid,
+    pub(crate) user_id: Uuid,
+    pub(crate) event_id: Uuid,
+    pub(crate) selection: Selection,
+    /// What is to be done next, or how it ended.
+    pub(crate) step: Step,
+    /// Grows with each change. A write that saw an older one is refused, so that two drivers cannot undo each other.
+    pub(crate) version: i64,
+    /// What was granted, once it was.
+    pub(crate) held: Option<Held>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
+    /// The instance of the ticket service that answered last; empty before that.
+    pub(crate) ticket_instance: String,
+    /// Where the purchase belongs in a trace.
+    pub(crate) trace: Trace,
+}
+
+/// The trace of a purchase. Empty when the caller sent none and none was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Trace {
+    /// 32 hexadecimal digits.
+    pub(crate) id: String,
+    /// The W3C `traceparent` under which a resumed purchase goes on.
+    pub(crate) parent: String,
+}
+
+/// Seats that are kept for an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// The ticket service's fencing token.
+    pub(crate) token: i64,
+    pub(crate) seats: Vec<SeatId>,
+    pub(crate) total: Money,
+}
+
+/// How an order looks from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OrderState {
+    Pending,
+    Processing,
+    Succeeded,
+    Failed,
+}
+
+/// Why an order failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    SoldOut,
+    SeatTaken,
+    InsufficientFunds,
+    HoldExpired,
+    NotFound,
+    Unavailable,
+}
+
+/// Why an order fails, and the same for people: what happened, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failing {
+    pub(crate) failure: Failure,
+    pub(crate) detail: String,
+}
+
+impl NewOrder {
+    /// Tells a repeated BuyTicket from another one under the same request id.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        let print = Fingerprint::of("BuyTicket").text(&self.user_id.to_string()).text(&self.event_id.to_string());
+        match &self.selection {
+            Selection::Seats(seats) => {
+                let print = print.number(0);
+                seats.as_slice().iter().fold(print, |print, seat| print.text(seat.as_str()))
+            }
+            Selection::BestAvailable { quantity, section } => {
+                print.number(1).number(quantity.get().into()).text(section.as_deref().unwrap_or_default())
+            }
+        }
+        .finish()
+    }
+}
+
+impl Order {
+    pub(crate) fn state(&self) -> OrderState {
+        match self.step {
+            Step::Begin => OrderState::Pending,
+            Step::Succeeded(_) => OrderState::Succeeded,
+            Step::Failed(_) => OrderState::Failed,
+            Step::Hold | Step::Debit | Step::Confirm | Step::Refund(_) | Step::Release(_) => OrderState::Processing,
+        }
+    }
+
+    /// Will it change no more?
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self.state(), OrderState::Succeeded | OrderState::Failed)
+    }
+}
+
+impl SeatId {
+    pub(crate) fn try_new(id: &str) -> Result<Self, Invalid> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'/';
+        if id.is_empty() || id.len() > 64 || !id.bytes().all(allowed) {
+            return Err(Invalid("must have 1 to 64 of A-Z, a-z, 0-9, '-' and '/', for example A/3/12"));
+        }
+        Ok(Self(id.to_owned()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl ChosenSeats {
+    pub(crate) fn try_new(mut seats: Vec<SeatId>) -> Result<Self, Invalid> {
+        if seats.is_empty() || seats.len() > MAX_SEATS {
+            return Err(Invalid("must have 1 to 10 seats"));
+        }
+        seats.sort_unstable();
+        if seats.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Invalid("must name each seat once"));
+        }
+        Ok(Self(seats))
+    }
+
+    pub(crate) fn as_slice(&self) -> &[SeatId] {
+        &self.0
+    }
+}
+
+impl Quantity {
+    pub(crate) fn try_new(quantity: u32) -> Result<Self, Invalid> {
+        if !(1..=10).contains(&quantity) {
+            return Err(Invalid("must be 1 to 10"));
+        }
+        Ok(Self(quantity))
+    }
+
+    pub(crate) fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Debug for SeatId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}

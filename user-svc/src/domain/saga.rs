@@ -1,0 +1,171 @@
+//! A purchase as a state machine: the step that is recorded, what came of it, the next step. Performs nothing.
+//!
+//! ```text
+//! Begin → Hold → Debit → Confirm → Succeeded
+//!           │       │       └─ refused → Refund ─┐
+//!           │       └─ too little money ──→ Release → Failed
+//!           └─ refused, nothing held ──────────────→ Failed
+//! ```
+//!
+//! Each step is recorded before it is performed, and can be performed again with the same ids to the same effect. Hence a
+//! crash, a lost answer and a retry are one case: perform the recorded step again.
+//!
+//! Three rules decide what an unknown outcome means:
+//! 1. While nothing is paid, give up after some attempts and release: a hold that was got unheard would lapse by itself, but a
+//!    release frees it now and makes the ticket service refuse the request if it still comes in late.
+//! 2. Once it is paid, a confirmation is repeated for as long as it takes: it may have been carried out, so that refunding
+//!    would give the seats away. Only the ticket service's own refusal leads to the refund.
+//! 3. After the refund a release is a courtesy: the hold lapses by itself, so it is given up after some attempts.
+
+use uuid::Uuid;
+
+use super::order::{Failing, Failure, Held};
+
+/// How often a call is attempted before it is given up, where it may be.
+pub(crate) const MAX_ATTEMPTS: u32 = 5;
+
+/// What is to be done next, or how it ended. What is held is the order's, from [`Step::Debit`] on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Recorded; nothing has been asked of anyone.
+    Begin,
+    /// Ask the ticket service for seats.
+    Hold,
+    /// Take the money.
+    Debit,
+    /// Turn the hold into tickets.
+    Confirm,
+    /// Give the money back.
+    Refund(Failing),
+    /// Give the seats back.
+    Release(Failing),
+    /// The seats are sold to the buyer and paid for. Final.
+    Succeeded(Vec<Uuid>),
+    /// Nothing was bought and nothing was paid. Final.
+    Failed(Failing),
+}
+
+/// What came of asking for seats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HoldOutcome {
+    /// They are held.
+    Granted(Held),
+    /// They are not, says the ticket service.
+    Refused(Failing),
+    /// The hold of this id is somebody else's. Nothing of it may be touched.
+    NotOurs(Failing),
+    /// It may or may not have been carried out.
+    Unknown(Failing),
+}
+
+/// What came of a confirmation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ConfirmOutcome {
+    /// The seats are sold.
+    Confirmed(Vec<Uuid>),
+    /// They are not, and under this hold never will be.
+    Refused(Failing),
+    /// It may or may not have been carried out.
+    Unknown,
+}
+
+/// What came of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReleaseOutcome {
+    /// The seats are free, or the hold is not one that could be released.
+    Settled,
+    /// It may or may not have been carried out.
+    Unknown,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Record this step, then perform it.
+    Go(Step),
+    /// Wait, then perform the present step again.
+    Again,
+}
+
+/// How often the present step was performed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attempts {
+    /// In this run, from 1.
+    pub(crate) count: u32,
+    /// Was the step recorded by an earlier run, which may have performed it?
+    pub(crate) resumed: bool,
+}
+
+impl Attempts {
+    pub(crate) const FIRST: Self = Self { count: 1, resumed: false };
+    pub(crate) const RESUMED: Self = Self { count: 1, resumed: true };
+
+    pub(crate) fn another(self) -> Self {
+        Self { count: self.count.saturating_add(1), ..self }
+    }
+
+    fn exhausted(self) -> bool {
+        self.count >= MAX_ATTEMPTS
+    }
+
+    /// May an attempt before this one have been carried out unheard?
+    fn in_doubt(self) -> bool {
+        self.resumed || self.count > 1
+    }
+}
+
+/// From [`Step::Hold`].
+pub(crate) fn after_hold(outcome: HoldOutcome, attempts: Attempts) -> (Next, Option<Held>) {
+    let next = match outcome {
+        // Hold → Debit
+        HoldOutcome::Granted(held) => return (Next::Go(Step::Debit), Some(held)),
+        // Hold → Release: an earlier attempt may still come in late and be granted.
+        HoldOutcome::Refused(failing) if attempts.in_doubt() => Next::Go(Step::Release(failing)),
+        // Hold → Failed
+        HoldOutcome::Refused(failing) | HoldOutcome::NotOurs(failing) => Next::Go(Step::Failed(failing)),
+        // Hold → Release
+        HoldOutcome::Unknown(failing) if attempts.exhausted() => Next::Go(Step::Release(failing)),
+        HoldOutcome::Unknown(_) => Next::Again,
+    };
+    (next, None)
+}
+
+/// From [`Step::Debit`]. Local, hence never unknown: it happened together with the record of this step, or not at all.
+pub(crate) fn after_debit(outcome: Result<(), Failing>) -> Step {
+    match outcome {
+        // Debit → Confirm
+        Ok(()) => Step::Confirm,
+        // Debit → Release
+        Err(failing) => Step::Release(failing),
+    }
+}
+
+/// From [`Step::Confirm`].
+pub(crate) fn after_confirm(outcome: ConfirmOutcome) -> Next {
+    match outcome {
+        // Confirm → Succeeded
+        ConfirmOutcome::Confirmed(tickets) => Next::Go(Step::Succeeded(tickets)),
+        // Confirm → Refund
+        ConfirmOutcome::Refused(failing) => Next::Go(Step::Refund(failing)),
+        // However often: see rule 2.
+        ConfirmOutcome::Unknown => Next::Again,
+    }
+}
+
+/// From [`Step::Release`].
+pub(crate) fn after_release(failing: Failing, outcome: ReleaseOutcome, attempts: Attempts) -> Next {
+    match outcome {
+        ReleaseOutcome::Unknown if !attempts.exhausted() => Next::Again,
+        // Release → Failed
+        ReleaseOutcome::Settled | ReleaseOutcome::Unknown => Next::Go(Step::Failed(failing)),
+    }
+}
+
+impl Failing {
+    pub(crate) fn new(failure: Failure, detail: impl Into<String>) -> Self {
+        Self { failure, detail: detail.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

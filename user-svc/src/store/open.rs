@@ -1,0 +1,137 @@
+//! Opens the file, brings its schema up to date and sets the limits of the pools.
+
+use std::{path::PathBuf, str::FromStr as _, sync::Arc, time::Duration};
+
+use sqlx::{
+    SqlitePool,
+    migrate::{MigrateError, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::time::Instant;
+
+use super::{Store, StoreError};
+use crate::clock::Clock;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// How long SQLite itself waits for the lock, each time it is asked. Short: the waiting that matters is
+/// [`Store::begin`]'s, which knows the deadline.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How long opening waits for other processes that open the same new file.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Readers of one process. SQLite reads are short and run on a thread each; more than the cores only adds switching.
+const READERS: u32 = 4;
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The location is not a path or an SQLite URL.
+    #[error("{location:?} is not a path or an sqlite: URL")]
+    Location {
+        /// As configured.
+        location: String,
+        /// Why not.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The location is empty or memory: money must outlive the process.
+    #[error("the store must be a file, for example users.db")]
+    NoFile,
+    /// The file cannot be opened or written.
+    #[error("cannot open the store {}; is its directory writable?", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The schema is newer than this binary, or half changed.
+    #[error("cannot bring the schema of {} up to date", path.display())]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: MigrateError,
+    },
+}
+
+impl Store {
+    /// Opens `location`: a path, or an SQLite URL such as `sqlite:users.db`. The file is made if there is none.
+    pub(crate) async fn open(location: &str, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let options = options(location)?;
+        let path = options.get_filename().to_path_buf();
+        let writer = pool(1, options.clone());
+        let reader = pool(READERS, options.pragma("query_only", "ON"));
+        let store = Self { writer, reader, clock };
+        let give_up = Instant::now() + OPEN_PATIENCE;
+        loop {
+            match store.migrate(&path).await {
+                Ok(()) => return Ok(store),
+                // Switching a new file to WAL needs it alone and does not wait by itself, and three processes may start at once.
+                Err(OpenError::File { source, .. }) if StoreError::is_busy(&source) => {}
+                Err(error) => return Err(error),
+            }
+            if Instant::now() >= give_up {
+                return Err(OpenError::File {
+                    path,
+                    source: sqlx::Error::PoolTimedOut,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(rand::random_range(5..=50))).await;
+        }
+    }
+
+    async fn migrate(&self, path: &std::path::Path) -> Result<(), OpenError> {
+        let file = |source| OpenError::File {
+            path: path.to_path_buf(),
+            source,
+        };
+        // sqlx takes no lock of its own on SQLite; under the write lock its steps become savepoints, so that processes
+        // which start at once migrate one after another and the later ones find it done.
+        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(file)?;
+        MIGRATIONS
+            .run_direct(None, &mut *tx, false)
+            .await
+            .map_err(|source| OpenError::Schema {
+                path: path.to_path_buf(),
+                source,
+            })?;
+        tx.commit().await.map_err(file)
+    }
+}
+
+fn options(location: &str) -> Result<SqliteConnectOptions, OpenError> {
+    if location.is_empty() || location.contains(":memory:") || location.contains("mode=memory") {
+        return Err(OpenError::NoFile);
+    }
+    let options = if location.starts_with("sqlite:") {
+        SqliteConnectOptions::from_str(location).map_err(|source| OpenError::Location {
+            location: location.to_owned(),
+            source,
+        })?
+    } else {
+        SqliteConnectOptions::new().filename(location)
+    };
+    Ok(options
+        .create_if_missing(true)
+        .foreign_keys(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // Acknowledged means durable: NORMAL would lose the last commits with the machine's power.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT))
+}
+
+fn pool(size: u32, options: SqliteConnectOptions) -> SqlitePool {
+    SqlitePoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(super::DEFAULT_PATIENCE)
+        // A local file: connections do not go stale.
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with(options)
+}

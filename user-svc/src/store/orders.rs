@@ -1,0 +1,190 @@
+//! Orders: recorded, moved on step by step, found.
+
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
+use uuid::Uuid;
+
+use super::{Store, StoreError, Write, rows, users, wallet};
+use crate::domain::{
+    order::{Failing, Failure, Held, NewOrder, Order, Selection, Trace},
+    refusal::Refusal,
+    saga::{self, Step},
+    time::Timestamp,
+};
+
+/// Where a page of orders begins: before this creation time and id, newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OrderCursor {
+    pub(crate) created_at: Timestamp,
+    pub(crate) id: Uuid,
+}
+
+/// An order as BuyTicket finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// It is new.
+    New(Order),
+    /// The same request recorded it before.
+    Before(Order),
+}
+
+impl Store {
+    /// Records an order, once for each id.
+    pub(crate) async fn record_order(&self, new: &NewOrder, trace: &Trace) -> Result<Recorded, StoreError> {
+        let mut write = self.begin().await?;
+        if let Some(order) = same_order(&mut write.tx, new).await? {
+            return Ok(Recorded::Before(order));
+        }
+        users::user(&mut write.tx, new.user_id).await?;
+        let (chosen, quantity, section) = match &new.selection {
+            Selection::Seats(seats) => (Some(rows::seats_joined(seats.as_slice())), None, None),
+            Selection::BestAvailable { quantity, section } => (None, Some(quantity.get()), section.as_deref()),
+        };
+        let row = sqlx::query(
+            "INSERT INTO orders (id, user_id, event_id, body_hash, chosen_seats, quantity, section, step, version,
+                                 ticket_instance, trace_id, trace_parent, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'begin', 1, '', ?8, ?9, ?10, ?10) RETURNING *",
+        )
+        .bind(new.id.to_string())
+        .bind(new.user_id.to_string())
+        .bind(new.event_id.to_string())
+        .bind(new.fingerprint().to_vec())
+        .bind(chosen)
+        .bind(quantity)
+        .bind(section)
+        .bind(&trace.id)
+        .bind(&trace.parent)
+        .bind(write.now.as_nanos())
+        .fetch_one(&mut *write.tx)
+        .await?;
+        let order = rows::order(&row)?;
+        write.commit().await?;
+        Ok(Recorded::New(order))
+    }
+
+    /// The order that the same request recorded before, if it did.
+    pub(crate) async fn recorded_order(&self, new: &NewOrder) -> Result<Option<Order>, StoreError> {
+        same_order(&mut *self.reader.acquire().await?, new).await
+    }
+
+    /// One order.
+    pub(crate) async fn order(&self, id: Uuid) -> Result<Order, StoreError> {
+        let row = find(&mut *self.reader.acquire().await?, id).await?;
+        rows::order(&row.ok_or(Refusal::OrderUnknown(id))?)
+    }
+
+    /// At most `limit` orders of a user before `cursor`, newest first.
+    pub(crate) async fn orders(
+        &self,
+        user_id: Uuid,
+        cursor: Option<OrderCursor>,
+        limit: u32,
+    ) -> Result<Vec<Order>, StoreError> {
+        let mut reader = self.reader.acquire().await?;
+        users::user(&mut reader, user_id).await?;
+        let (created_at, id) =
+            cursor.map_or((i64::MAX, String::new()), |cursor| (cursor.created_at.as_nanos(), cursor.id.to_string()));
+        let found = sqlx::query(
+            "SELECT * FROM orders WHERE user_id = ? AND (created_at, id) < (?, ?)
+             ORDER BY created_at DESC, id DESC LIMIT ?",
+        )
+        .bind(user_id.to_string())
+        .bind(created_at)
+        .bind(id)
+        .bind(limit)
+        .fetch_all(&mut *reader)
+        .await?;
+        found.iter().map(rows::order).collect()
+    }
+
+    /// At most `limit` unfinished orders after `cursor`, oldest first.
+    pub(crate) async fn unfinished_orders(
+        &self,
+        cursor: Option<OrderCursor>,
+        limit: u32,
+    ) -> Result<Vec<Order>, StoreError> {
+        let (created_at, id) =
+            cursor.map_or((i64::MIN, String::new()), |cursor| (cursor.created_at.as_nanos(), cursor.id.to_string()));
+        let found = sqlx::query(
+            "SELECT * FROM orders WHERE step NOT IN ('succeeded', 'failed') AND (created_at, id) > (?, ?)
+             ORDER BY created_at, id LIMIT ?",
+        )
+        .bind(created_at)
+        .bind(id)
+        .bind(limit)
+        .fetch_all(&self.reader)
+        .await?;
+        found.iter().map(rows::order).collect()
+    }
+
+    /// Records the next step, and what was held if that is news. [`StoreError::Overtaken`] when someone else did first.
+    pub(crate) async fn advance(&self, order: &Order, step: Step, held: Option<Held>) -> Result<Order, StoreError> {
+        let mut write = self.begin().await?;
+        let moved = moved(&mut write, order, step, held).await?;
+        write.commit().await?;
+        Ok(moved)
+    }
+
+    /// Takes the money and records what comes next, in one transaction: there is no moment between the two.
+    pub(crate) async fn debit(&self, order: &Order) -> Result<Order, StoreError> {
+        let held = order.held.as_ref().ok_or(StoreError::Corrupt("a debit without a hold"))?;
+        let mut write = self.begin().await?;
+        let outcome = match wallet::debit(&mut write, order, held.total).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::Refused(refusal @ Refusal::Wallet(_))) => {
+                Err(Failing::new(Failure::InsufficientFunds, refusal.to_string()))
+            }
+            Err(error) => return Err(error),
+        };
+        let moved = moved(&mut write, order, saga::after_debit(outcome), None).await?;
+        write.commit().await?;
+        Ok(moved)
+    }
+
+    /// Gives the money back and records the release as next, in one transaction.
+    pub(crate) async fn refund(&self, order: &Order, why: Failing) -> Result<Order, StoreError> {
+        let mut write = self.begin().await?;
+        wallet::refund(&mut write, order).await?;
+        let moved = moved(&mut write, order, Step::Release(why), None).await?;
+        write.commit().await?;
+        Ok(moved)
+    }
+}
+
+async fn find(connection: &mut SqliteConnection, id: Uuid) -> Result<Option<SqliteRow>, StoreError> {
+    let row = sqlx::query("SELECT * FROM orders WHERE id = ?").bind(id.to_string());
+    Ok(row.fetch_optional(connection).await?)
+}
+
+async fn same_order(connection: &mut SqliteConnection, new: &NewOrder) -> Result<Option<Order>, StoreError> {
+    use sqlx::Row as _;
+    let Some(row) = find(connection, new.id).await? else { return Ok(None) };
+    if !new.fingerprint().matches(row.try_get("body_hash")?) {
+        return Err(Refusal::RequestIdReused(new.id).into());
+    }
+    rows::order(&row).map(Some)
+}
+
+async fn moved(write: &mut Write, order: &Order, step: Step, held: Option<Held>) -> Result<Order, StoreError> {
+    let held = held.or_else(|| order.held.clone());
+    let columns = rows::step_columns(&step);
+    let row = sqlx::query(
+        "UPDATE orders SET step = ?, failure = ?, detail = ?, tickets = ?, hold_token = ?, held_seats = ?, total = ?,
+                total_currency = ?, ticket_instance = ?, updated_at = ?, version = version + 1
+         WHERE id = ? AND version = ? RETURNING *",
+    )
+    .bind(columns.name)
+    .bind(columns.failure)
+    .bind(columns.detail)
+    .bind(columns.tickets)
+    .bind(held.as_ref().map(|held| held.token))
+    .bind(held.as_ref().map(|held| rows::seats_joined(&held.seats)))
+    .bind(held.as_ref().map(|held| held.total.minor()))
+    .bind(held.as_ref().map(|held| held.total.currency().as_str().to_owned()))
+    .bind(&order.ticket_instance)
+    .bind(write.now.as_nanos())
+    .bind(order.id.to_string())
+    .bind(order.version)
+    .fetch_optional(&mut *write.tx)
+    .await?;
+    rows::order(&row.ok_or(StoreError::Overtaken)?)
+}

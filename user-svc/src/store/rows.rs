@@ -1,0 +1,147 @@
+//! Columns back into domain values. What does not fit was not written by us and is reported as corrupt, never guessed.
+
+use sqlx::{Row as _, sqlite::SqliteRow};
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::domain::{
+    money::{Currency, Money},
+    order::{ChosenSeats, Failing, Failure, Held, Order, Quantity, SeatId, Selection, Trace},
+    saga::Step,
+    time::Timestamp,
+};
+
+pub(super) fn uuid(text: &str) -> Result<Uuid, StoreError> {
+    Uuid::try_parse(text).map_err(|_| StoreError::Corrupt("an id that is no UUID"))
+}
+
+pub(super) fn instant(nanos: i64) -> Timestamp {
+    Timestamp::from_nanos(nanos)
+}
+
+pub(super) fn money(currency: &str, minor: i64) -> Result<Money, StoreError> {
+    let currency = Currency::try_new(currency).map_err(|_| StoreError::Corrupt("a currency that is none"))?;
+    Money::try_new(currency, minor).map_err(|_| StoreError::Corrupt("a negative amount"))
+}
+
+/// The columns of a step: its name, why it fails, its tickets.
+pub(super) struct StepColumns<'a> {
+    pub(super) name: &'static str,
+    pub(super) failure: Option<&'static str>,
+    pub(super) detail: Option<&'a str>,
+    pub(super) tickets: Option<String>,
+}
+
+pub(super) fn step_columns(step: &Step) -> StepColumns<'_> {
+    match step {
+        Step::Begin => plain("begin"),
+        Step::Hold => plain("hold"),
+        Step::Debit => plain("debit"),
+        Step::Confirm => plain("confirm"),
+        Step::Refund(why) => with_failing("refund", why),
+        Step::Release(why) => with_failing("release", why),
+        Step::Succeeded(tickets) => StepColumns { tickets: Some(joined(tickets)), ..plain("succeeded") },
+        Step::Failed(why) => with_failing("failed", why),
+    }
+}
+
+fn plain(name: &'static str) -> StepColumns<'static> {
+    StepColumns { name, failure: None, detail: None, tickets: None }
+}
+
+fn with_failing<'a>(name: &'static str, why: &'a Failing) -> StepColumns<'a> {
+    StepColumns { failure: Some(failure_name(why.failure)), detail: Some(&why.detail), ..plain(name) }
+}
+
+pub(super) fn order(row: &SqliteRow) -> Result<Order, StoreError> {
+    Ok(Order {
+        id: uuid(row.try_get("id")?)?,
+        user_id: uuid(row.try_get("user_id")?)?,
+        event_id: uuid(row.try_get("event_id")?)?,
+        selection: selection(row)?,
+        step: step(row)?,
+        version: row.try_get("version")?,
+        held: held(row)?,
+        created_at: instant(row.try_get("created_at")?),
+        updated_at: instant(row.try_get("updated_at")?),
+        ticket_instance: row.try_get("ticket_instance")?,
+        trace: Trace { id: row.try_get("trace_id")?, parent: row.try_get("trace_parent")? },
+    })
+}
+
+fn step(row: &SqliteRow) -> Result<Step, StoreError> {
+    Ok(match row.try_get("step")? {
+        "begin" => Step::Begin,
+        "hold" => Step::Hold,
+        "debit" => Step::Debit,
+        "confirm" => Step::Confirm,
+        "refund" => Step::Refund(failing(row)?),
+        "release" => Step::Release(failing(row)?),
+        "succeeded" => Step::Succeeded(split(row.try_get("tickets")?).map(uuid).collect::<Result<_, _>>()?),
+        "failed" => Step::Failed(failing(row)?),
+        _ => return Err(StoreError::Corrupt("a step that is none")),
+    })
+}
+
+fn failing(row: &SqliteRow) -> Result<Failing, StoreError> {
+    let failure = failure_from(row.try_get("failure")?)?;
+    Ok(Failing::new(failure, row.try_get::<String, _>("detail")?))
+}
+
+fn selection(row: &SqliteRow) -> Result<Selection, StoreError> {
+    const CORRUPT: StoreError = StoreError::Corrupt("a selection outside its limits");
+    match row.try_get::<Option<&str>, _>("chosen_seats")? {
+        Some(seats) => ChosenSeats::try_new(seat_ids(seats)?).map(Selection::Seats).map_err(|_| CORRUPT),
+        None => Ok(Selection::BestAvailable {
+            quantity: Quantity::try_new(row.try_get("quantity")?).map_err(|_| CORRUPT)?,
+            section: row.try_get("section")?,
+        }),
+    }
+}
+
+fn held(row: &SqliteRow) -> Result<Option<Held>, StoreError> {
+    let Some(token) = row.try_get::<Option<i64>, _>("hold_token")? else { return Ok(None) };
+    let total = money(row.try_get("total_currency")?, row.try_get("total")?)?;
+    Ok(Some(Held { token, seats: seat_ids(row.try_get("held_seats")?)?, total }))
+}
+
+/// Neither seat names nor UUIDs contain a comma.
+pub(super) fn joined<T: ToString>(parts: &[T]) -> String {
+    parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+pub(super) fn seats_joined(seats: &[SeatId]) -> String {
+    joined(&seats.iter().map(SeatId::as_str).collect::<Vec<_>>())
+}
+
+fn seat_ids(joined: &str) -> Result<Vec<SeatId>, StoreError> {
+    let corrupt = |_| StoreError::Corrupt("a seat name outside its limits");
+    split(joined).map(|seat| SeatId::try_new(seat).map_err(corrupt)).collect()
+}
+
+fn split(joined: &str) -> impl Iterator<Item = &str> {
+    joined.split(',').filter(|part| !part.is_empty())
+}
+
+fn failure_name(failure: Failure) -> &'static str {
+    match failure {
+        Failure::SoldOut => "sold_out",
+        Failure::SeatTaken => "seat_taken",
+        Failure::InsufficientFunds => "insufficient_funds",
+        Failure::HoldExpired => "hold_expired",
+        Failure::NotFound => "not_found",
+        Failure::Unavailable => "unavailable",
+    }
+}
+
+fn failure_from(name: &str) -> Result<Failure, StoreError> {
+    Ok(match name {
+        "sold_out" => Failure::SoldOut,
+        "seat_taken" => Failure::SeatTaken,
+        "insufficient_funds" => Failure::InsufficientFunds,
+        "hold_expired" => Failure::HoldExpired,
+        "not_found" => Failure::NotFound,
+        "unavailable" => Failure::Unavailable,
+        _ => return Err(StoreError::Corrupt("a failure that is none")),
+    })
+}

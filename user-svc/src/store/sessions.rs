@@ -1,0 +1,35 @@
+//! Sessions: the hash of a token, whose it is, until when.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::domain::time::Timestamp;
+
+impl Store {
+    /// Opens a session of `lifetime` and forgets the user's sessions that have ended. Answers when it ends.
+    pub(crate) async fn open_session(
+        &self,
+        user_id: Uuid,
+        token_hash: [u8; 32],
+        lifetime: Duration,
+    ) -> Result<Timestamp, StoreError> {
+        let mut write = self.begin().await?;
+        let expires_at = write.now.after(lifetime);
+        sqlx::query("DELETE FROM sessions WHERE user_id = ? AND expires_at <= ?")
+            .bind(user_id.to_string())
+            .bind(write.now.as_nanos())
+            .execute(&mut *write.tx)
+            .await?;
+        sqlx::query("INSERT INTO sessions (token_hash, user_id, created_at, expires_at) VALUES (?, ?, ?, ?)")
+            .bind(token_hash.to_vec())
+            .bind(user_id.to_string())
+            .bind(write.now.as_nanos())
+            .bind(expires_at.as_nanos())
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await?;
+        Ok(expires_at)
+    }
+}

@@ -1,0 +1,108 @@
+//! Accounts.
+
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use super::{Store, StoreError, rows};
+use crate::domain::{
+    account::{Email, NewUser, User},
+    refusal::Refusal,
+};
+
+/// An account and the hash of its password.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) user: User,
+    /// Argon2id in PHC form.
+    pub(crate) password_hash: String,
+}
+
+/// id, email, display_name, currency, balance, created_at, password_hash
+type Row = (String, String, String, String, i64, i64, String);
+
+impl Store {
+    /// Makes an account with an empty wallet; `id` is its id. The account that the request made before, if it did: whether
+    /// that is the one asked for is for the caller to say, who knows the password.
+    pub(crate) async fn create_user(&self, id: Uuid, new: &NewUser, password_hash: &str) -> Result<Known, StoreError> {
+        let mut write = self.begin().await?;
+        if let Some(known) = by_request(&mut write.tx, new.request_id).await? {
+            return Ok(known);
+        }
+        let taken: Option<String> = sqlx::query_scalar("SELECT id FROM users WHERE email = ?")
+            .bind(new.email.as_str())
+            .fetch_optional(&mut *write.tx)
+            .await?;
+        if taken.is_some() {
+            return Err(Refusal::EmailTaken.into());
+        }
+        sqlx::query(
+            "INSERT INTO users (id, request_id, email, display_name, password_hash, currency, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(id.to_string())
+        .bind(new.request_id.to_string())
+        .bind(new.email.as_str())
+        .bind(new.display_name.as_str())
+        .bind(password_hash)
+        .bind(new.currency.as_str())
+        .bind(write.now.as_nanos())
+        .execute(&mut *write.tx)
+        .await?;
+        let known = by_request(&mut write.tx, new.request_id).await?;
+        let known = known.ok_or(StoreError::Corrupt("a user that vanished"))?;
+        write.commit().await?;
+        Ok(known)
+    }
+
+    /// The account that a request made, if it did.
+    pub(crate) async fn user_of_request(&self, request_id: Uuid) -> Result<Option<Known>, StoreError> {
+        by_request(&mut *self.reader.acquire().await?, request_id).await
+    }
+
+    /// The account with this address, if there is one.
+    pub(crate) async fn user_with_email(&self, email: &Email) -> Result<Option<Known>, StoreError> {
+        let row: Option<Row> = sqlx::query_as(
+            "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE email = ?",
+        )
+        .bind(email.as_str())
+        .fetch_optional(&self.reader)
+        .await?;
+        row.map(known).transpose()
+    }
+
+    /// One account.
+    pub(crate) async fn user(&self, id: Uuid) -> Result<User, StoreError> {
+        user(&mut *self.reader.acquire().await?, id).await
+    }
+}
+
+pub(super) async fn user(connection: &mut SqliteConnection, id: Uuid) -> Result<User, StoreError> {
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE id = ?",
+    )
+    .bind(id.to_string())
+    .fetch_optional(connection)
+    .await?;
+    Ok(known(row.ok_or(Refusal::UserUnknown(id))?)?.user)
+}
+
+async fn by_request(connection: &mut SqliteConnection, request_id: Uuid) -> Result<Option<Known>, StoreError> {
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE request_id = ?",
+    )
+    .bind(request_id.to_string())
+    .fetch_optional(connection)
+    .await?;
+    row.map(known).transpose()
+}
+
+fn known((id, email, display_name, currency, balance, created_at, password_hash): Row) -> Result<Known, StoreError> {
+    let user = User {
+        id: rows::uuid(&id)?,
+        email,
+        display_name,
+        balance: rows::money(&currency, balance)?,
+        created_at: rows::instant(created_at),
+    };
+    Ok(Known { user, password_hash })
+}
