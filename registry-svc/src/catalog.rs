@@ -144,11 +144,6 @@ impl Catalog {
         self.leases.renew(owner, self.clock.now())
     }
 
-    /// The revision after all that was applied.
-    pub(crate) fn revision(&self) -> Revision {
-        self.revision
-    }
-
     /// How many instances there are.
     pub(crate) fn instances(&self) -> usize {
         self.instances.len()

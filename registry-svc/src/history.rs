@@ -37,7 +37,7 @@ impl HistoryWindow {
         }
     }
 
-    /// The revision after [`HistoryWindow::newest`] has been committed and costs so much. Returns what is then compacted.
+    /// The next revision has been committed and costs so much. Returns what is then compacted.
     pub(crate) fn push(&mut self, bytes: usize) -> Revision {
         self.sizes.push_back(bytes);
         self.bytes += bytes;
@@ -51,11 +51,6 @@ impl HistoryWindow {
     /// The last revision that is gone. A watcher that has seen it can resume.
     pub(crate) fn compacted(&self) -> Revision {
         self.compacted
-    }
-
-    /// The last revision that is kept.
-    pub(crate) fn newest(&self) -> Revision {
-        Revision::new(self.compacted.get() + self.sizes.len() as u64)
     }
 }
 
@@ -85,6 +80,5 @@ mod tests {
         ] {
             assert_eq!(window.push(bytes).get(), compacted, "after {bytes}");
         }
-        assert_eq!(window.newest().get(), 9);
     }
 }

@@ -107,11 +107,6 @@ impl Hub {
         self.read().confidence
     }
 
-    /// The durable revision.
-    pub(crate) fn revision(&self) -> Revision {
-        self.read().view.revision
-    }
-
     /// Looks at the durable state. Keep it to look-ups and clones of `Arc`s: writers wait meanwhile.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&View) -> T) -> T {
         look(&self.read().view)

@@ -1,7 +1,42 @@
-//! The registry.
+//! The registry: who exists, where, how well, and since which revision.
+//!
+//! Providers register instances under a lease and keep it alive with heartbeats; consumers list them or watch them change.
+//! The wire, `tessera.registry.v1`, is the contract. This crate is one process of it over an embedded store; it never dials
+//! what clients register, and losing it stops no traffic between them.
+//!
+//! The way of a change: `api` validates it into the `model`'s types → `driver` hands it to the `catalog` (a pure state machine)
+//! → the `store` makes it durable together with whatever else waits → `hub` shows it to readers and watchers → the answer.
+//! Heartbeats end at the catalog: they touch no disk.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = registry_svc::Config { data_dir: "data/registry".into(), ..Default::default() };
+//! let mut running = registry_svc::Registry::start(config).await?;
+//! println!("serving on {}", running.local_addr());
+//! tokio::select! {
+//!     error = running.failed() => return Err(error.into()),
+//!     _ = tokio::signal::ctrl_c() => {}
+//! }
+//! running.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod limits;
+mod model;
+
 mod catalog;
 mod history;
 mod hub;
-mod limits;
-mod model;
 mod store;
+
+mod driver;
+mod metrics;
+
+mod api;
+
+mod config;
+mod running;
+
+pub use config::Config;
+pub use running::{Error, Registry, Running, StartError, StopReport};

@@ -27,9 +27,6 @@ pub(crate) struct Now {
 }
 
 impl Moment {
-    /// When the process started.
-    pub(crate) const START: Self = Self(Duration::ZERO);
-
     /// So long after the start.
     pub(crate) fn after_start(elapsed: Duration) -> Self {
         Self(elapsed)

@@ -1,0 +1,47 @@
+//! The wire's side of the registry: generated types live here and nowhere else in this crate.
+//!
+//! A request is validated into the model's types (every field that is wrong is named at once), handed to the driver or read
+//! from the hub, and the answer is translated back. Nothing here decides anything about instances or leases.
+
+mod error;
+mod fingerprint;
+mod governance;
+mod instance;
+mod keep_alive;
+mod lists;
+mod mutate;
+mod page;
+mod register;
+mod registry;
+mod validate;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use proto::registry::v1::{
+    governance_service_server::GovernanceServiceServer, registry_service_server::RegistryServiceServer,
+};
+use service_host::DrainSignal;
+use tonic::service::Routes;
+
+use crate::{driver::Handle, hub::Hub, metrics::Metrics};
+
+/// What every RPC of the registry needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    /// To change.
+    pub(crate) driver: Handle,
+    /// To read.
+    pub(crate) hub: Arc<Hub>,
+    /// Ends streams.
+    pub(crate) drain: DrainSignal,
+    /// How long a watch may be silent.
+    pub(crate) bookmark_interval: Duration,
+    /// Counts watchers.
+    pub(crate) metrics: Metrics,
+}
+
+/// The registry's services.
+pub(crate) fn routes(api: Api) -> Routes {
+    Routes::new(RegistryServiceServer::new(api)).add_service(GovernanceServiceServer::new(governance::Governance))
+}

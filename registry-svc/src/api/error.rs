@@ -1,0 +1,73 @@
+//! The one mapping from what went wrong to a gRPC status.
+
+use std::time::Duration;
+
+use service_host::status;
+use thiserror::Error;
+use tonic::{Code, Status};
+
+use crate::{catalog::CatalogError, driver::SubmitError, hub::FutureRevision};
+
+/// Why an RPC fails.
+#[derive(Debug, Error)]
+pub(super) enum ApiError {
+    /// Fields break rules.
+    #[error("invalid argument")]
+    Invalid(Vec<(String, String)>),
+    /// The driver or the catalog refused.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// A watch from a revision that has not happened.
+    #[error(transparent)]
+    FutureRevision(#[from] FutureRevision),
+    /// The server goes away and ends its streams.
+    #[error("this registry is going away: resume at another one, or at this address in a moment")]
+    Draining,
+    /// A bug of ours: two parts that must agree do not.
+    #[error("internal error: {0}")]
+    Bug(&'static str),
+}
+
+impl From<CatalogError> for ApiError {
+    fn from(error: CatalogError) -> Self {
+        Self::Submit(error.into())
+    }
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let text = error.to_string();
+        match error {
+            ApiError::Invalid(violations) => status::invalid(violations),
+            ApiError::Submit(SubmitError::Refused(refusal)) => refused(&refusal, text),
+            ApiError::Submit(SubmitError::Busy) => retry(Code::Unavailable, "REGISTRY_BUSY", text),
+            ApiError::Submit(SubmitError::Stopping) => retry(Code::Unavailable, "REGISTRY_STOPPING", text),
+            ApiError::Submit(SubmitError::OutcomeUnknown) => retry(Code::Unavailable, "OUTCOME_UNKNOWN", text),
+            ApiError::FutureRevision(_) => status::error(Code::OutOfRange, "REVISION_IN_FUTURE", text),
+            ApiError::Draining => retry(Code::Unavailable, "DRAINING", text),
+            ApiError::Bug(_) => status::error(Code::Internal, "INTERNAL", text),
+        }
+    }
+}
+
+fn refused(refusal: &CatalogError, text: String) -> Status {
+    match refusal {
+        CatalogError::LeaseUnknown => retry(Code::NotFound, "LEASE_UNKNOWN", text),
+        CatalogError::StaleEpoch(_) | CatalogError::LeaseFenced => {
+            status::error(Code::FailedPrecondition, "STALE_EPOCH", text)
+        }
+        CatalogError::InstanceUnknown(_) => status::error(Code::NotFound, "INSTANCE_UNKNOWN", text),
+        CatalogError::RequestIdReused => status::error(Code::AlreadyExists, "REQUEST_ID_REUSED", text),
+        CatalogError::LeaseFull { .. } => status::error(Code::ResourceExhausted, "LEASE_FULL", text),
+        CatalogError::RegistryFull { .. } => retry(Code::ResourceExhausted, "REGISTRY_FULL", text),
+    }
+}
+
+/// Spread over most of a second: those who are told at the same moment must not come back at the same moment.
+pub(super) fn jittered_delay() -> Duration {
+    Duration::from_millis(rand::random_range(100..1_000))
+}
+
+fn retry(code: Code, reason: &'static str, text: String) -> Status {
+    status::retryable(code, reason, text, jittered_delay())
+}

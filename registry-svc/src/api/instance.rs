@@ -1,0 +1,281 @@
+//! Instances on the wire: `proto::Instance` to and from the model's.
+
+use proto::registry::v1 as wire;
+
+use super::validate::{Violations, path};
+use crate::{
+    limits,
+    model::{
+        Confidence, Draft, Endpoint, GrpcService, Host, Instance, InstanceId, InstanceKey, Label, Labels, Metadata,
+        Namespace, Port, Protocol, RemovalReason, Revision, ServiceName, Spec, Status, ValueError, Version, WallTime,
+        Weight, Zone,
+    },
+};
+
+/// An instance as a request describes it; its id may be left to us.
+#[derive(Debug, Hash)]
+pub(super) struct Wanted {
+    /// Isolates.
+    pub(super) namespace: Namespace,
+    /// The application.
+    pub(super) service: ServiceName,
+    /// `None`: we choose.
+    pub(super) id: Option<InstanceId>,
+    spec: Spec,
+    started_at: Option<WallTime>,
+}
+
+impl Wanted {
+    /// With an id, drawn from `random` where the request has none.
+    pub(super) fn draft(self, random: u64) -> Draft {
+        let id = self.id.unwrap_or_else(|| InstanceId::chosen(&self.service, random));
+        let key = InstanceKey {
+            namespace: self.namespace,
+            service: self.service,
+            id,
+        };
+        Draft {
+            key,
+            spec: self.spec,
+            started_at: self.started_at,
+        }
+    }
+}
+
+/// What a Register says of an instance.
+pub(super) fn wanted(violations: &mut Violations, prefix: &str, instance: wire::Instance) -> Option<Wanted> {
+    let at = |field: &str| path(prefix, field);
+    for (field, is_set) in [
+        ("epoch", instance.epoch != 0),
+        ("revision", instance.revision != 0),
+        ("lease_id", !instance.lease_id.is_empty()),
+        ("override", instance.r#override.is_some()),
+    ] {
+        if is_set {
+            violations.add(at(field), "output only: leave it out");
+        }
+    }
+    let namespace = violations.check(at("namespace"), Namespace::try_new(&instance.namespace));
+    let service = violations.check(at("service"), ServiceName::try_new(&instance.service));
+    let id = match instance.id.as_str() {
+        "" => Some(None),
+        id => violations.check(at("id"), InstanceId::try_new(id)).map(Some),
+    };
+    let endpoints = endpoints(violations, &at("endpoints"), instance.endpoints);
+    let version = violations.check(at("version"), Version::try_new(&instance.version));
+    let group = violations.check(at("group"), Label::try_new(&instance.group));
+    let zone = violations.check(at("zone"), Zone::try_new(&instance.zone));
+    let tag = violations.check(at("tag"), Label::try_new(&instance.tag));
+    let weight = weight(violations, &at("weight"), instance.weight);
+    let status = status(violations, &at("status"), instance.status);
+    let grpc_services = grpc_services(violations, &at("grpc_services"), &instance.grpc_services);
+    let metadata = violations.check(at("metadata"), Metadata::try_new(instance.metadata.into_iter()));
+    let started_at = match instance.started_at {
+        Some(time) => violations.time(at("started_at"), time).map(Some),
+        None => Some(None),
+    };
+    Some(Wanted {
+        namespace: namespace?,
+        service: service?,
+        id: id?,
+        spec: Spec {
+            endpoints: endpoints?,
+            labels: Labels {
+                version: version?,
+                group: group?,
+                zone: zone?,
+                tag: tag?,
+            },
+            weight: weight?,
+            status: status?,
+            grpc_services: grpc_services?,
+            metadata: metadata?,
+        },
+        started_at: started_at?,
+    })
+}
+
+/// The name of one instance, complete.
+pub(super) fn key(
+    violations: &mut Violations,
+    prefix: &str,
+    namespace: &str,
+    service: &str,
+    id: &str,
+) -> Option<InstanceKey> {
+    let namespace = violations.check(path(prefix, "namespace"), Namespace::try_new(namespace));
+    let service = violations.check(path(prefix, "service"), ServiceName::try_new(service));
+    let id = violations.check(path(prefix, "id"), InstanceId::try_new(id));
+    Some(InstanceKey {
+        namespace: namespace?,
+        service: service?,
+        id: id?,
+    })
+}
+
+pub(super) fn weight(violations: &mut Violations, field: &str, weight: Option<u32>) -> Option<Weight> {
+    violations.check(field, Weight::try_new(weight.unwrap_or(limits::WEIGHT_DEFAULT)))
+}
+
+pub(super) fn status(violations: &mut Violations, field: &str, status: i32) -> Option<Status> {
+    let known = wire::InstanceStatus::try_from(status).map(|status| match status {
+        wire::InstanceStatus::Unspecified | wire::InstanceStatus::Up => Status::Up,
+        wire::InstanceStatus::Starting => Status::Starting,
+        wire::InstanceStatus::Draining => Status::Draining,
+        wire::InstanceStatus::Down => Status::Down,
+    });
+    violations.check(
+        field,
+        known.map_err(|_| "must be one of the statuses STARTING, UP, DRAINING, DOWN"),
+    )
+}
+
+fn endpoints(violations: &mut Violations, field: &str, endpoints: Vec<wire::Endpoint>) -> Option<Box<[Endpoint]>> {
+    let found = endpoints.len();
+    if found == 0 {
+        violations.add(field, format!("required: 1 to {} addresses", limits::ENDPOINTS));
+        return None;
+    }
+    if found > limits::ENDPOINTS {
+        violations.add(
+            field,
+            ValueError::TooManyEntries {
+                limit: limits::ENDPOINTS,
+                found,
+            },
+        );
+        return None;
+    }
+    let checked = endpoints.into_iter().enumerate().map(|(index, endpoint)| {
+        let prefix = format!("{field}[{index}]");
+        let protocol = wire::Protocol::try_from(endpoint.protocol).map(|protocol| match protocol {
+            wire::Protocol::Unspecified | wire::Protocol::Grpc => Protocol::Grpc,
+            wire::Protocol::Grpcs => Protocol::Grpcs,
+            wire::Protocol::Http => Protocol::Http,
+        });
+        let protocol = violations.check(
+            path(&prefix, "protocol"),
+            protocol.map_err(|_| "must be one of GRPC, GRPCS, HTTP"),
+        );
+        let host = violations.check(path(&prefix, "host"), Host::try_new(&endpoint.host));
+        let port = violations.check(path(&prefix, "port"), Port::try_new(endpoint.port));
+        Some(Endpoint {
+            protocol: protocol?,
+            host: host?,
+            port: port?,
+        })
+    });
+    // All of them are looked at, not only those up to the first that is wrong.
+    let checked: Vec<Option<Endpoint>> = checked.collect();
+    checked.into_iter().collect()
+}
+
+fn grpc_services(violations: &mut Violations, field: &str, services: &[String]) -> Option<Box<[GrpcService]>> {
+    let found = services.len();
+    if found > limits::GRPC_SERVICES {
+        violations.add(
+            field,
+            ValueError::TooManyEntries {
+                limit: limits::GRPC_SERVICES,
+                found,
+            },
+        );
+        return None;
+    }
+    let checked = services.iter().enumerate();
+    let checked: Vec<Option<GrpcService>> = checked
+        .map(|(index, service)| violations.check(format!("{field}[{index}]"), GrpcService::try_new(service)))
+        .collect();
+    checked.into_iter().collect()
+}
+
+/// As the wire has it.
+pub(super) fn to_wire(instance: &Instance) -> wire::Instance {
+    let Instance {
+        key,
+        spec,
+        started_at,
+        epoch,
+        revision,
+        lease,
+    } = instance;
+    let endpoint = |endpoint: &Endpoint| wire::Endpoint {
+        protocol: match endpoint.protocol {
+            Protocol::Grpc => wire::Protocol::Grpc,
+            Protocol::Grpcs => wire::Protocol::Grpcs,
+            Protocol::Http => wire::Protocol::Http,
+        }
+        .into(),
+        host: endpoint.host.as_str().to_owned(),
+        port: endpoint.port.get(),
+    };
+    wire::Instance {
+        namespace: key.namespace.to_string(),
+        service: key.service.to_string(),
+        id: key.id.to_string(),
+        endpoints: spec.endpoints.iter().map(endpoint).collect(),
+        version: spec.labels.version.as_str().to_owned(),
+        group: spec.labels.group.to_string(),
+        zone: spec.labels.zone.to_string(),
+        tag: spec.labels.tag.to_string(),
+        weight: Some(spec.weight.get()),
+        status: match spec.status {
+            Status::Starting => wire::InstanceStatus::Starting,
+            Status::Up => wire::InstanceStatus::Up,
+            Status::Draining => wire::InstanceStatus::Draining,
+            Status::Down => wire::InstanceStatus::Down,
+        }
+        .into(),
+        grpc_services: spec.grpc_services.iter().map(ToString::to_string).collect(),
+        metadata: spec
+            .metadata
+            .iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+        started_at: Some(timestamp(*started_at)),
+        epoch: number(epoch.revision()),
+        revision: number(*revision),
+        lease_id: lease.to_string(),
+        r#override: None,
+    }
+}
+
+pub(super) fn timestamp(time: WallTime) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.seconds,
+        nanos: i32::try_from(time.nanos).unwrap_or(i32::MAX),
+    }
+}
+
+/// Durations of ours are bounded by hours; the wire's reach 10,000 years.
+pub(super) fn duration(duration: std::time::Duration) -> prost_types::Duration {
+    duration.try_into().unwrap_or(prost_types::Duration {
+        seconds: i64::MAX,
+        nanos: 0,
+    })
+}
+
+/// A revision on the wire. At a million a second, 63 bits last for 292,000 years.
+pub(super) fn number(revision: Revision) -> i64 {
+    i64::try_from(revision.get()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn reason(reason: RemovalReason) -> wire::RemovalReason {
+    match reason {
+        RemovalReason::Deregistered => wire::RemovalReason::Deregistered,
+        RemovalReason::Drained => wire::RemovalReason::Drained,
+        RemovalReason::Expired => wire::RemovalReason::Expired,
+        RemovalReason::Replaced => wire::RemovalReason::Replaced,
+    }
+}
+
+pub(super) fn confidence(confidence: Confidence) -> wire::Confidence {
+    let state = match confidence {
+        Confidence::Fresh => wire::confidence::State::Fresh,
+        Confidence::Recovering => wire::confidence::State::Recovering,
+    };
+    wire::Confidence {
+        state: state.into(),
+        age: None,
+    }
+}

@@ -1,0 +1,189 @@
+//! ListServices, ListInstances, GetInstance: reading the durable state.
+
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
+
+use prost::Message as _;
+use proto::registry::v1 as wire;
+
+use super::{error::ApiError, instance, page::Page, validate::Violations};
+use crate::{
+    catalog::CatalogError,
+    hub::{Hub, Scope, Selection, ServiceView},
+    limits,
+    model::{Instance, InstanceId, Label, Namespace, ServiceName, Version, Zone},
+};
+
+/// Answers ListServices.
+pub(super) fn services(hub: &Hub, request: &wire::ListServicesRequest) -> Result<wire::ListServicesResponse, ApiError> {
+    let mut violations = Violations::default();
+    let namespace = violations.check("namespace", Namespace::try_new(&request.namespace));
+    let page = Page::parse(&mut violations, request.page_size, &request.page_token, &namespace, 1);
+    let after = match page.as_ref().and_then(|page| page.after.as_deref()) {
+        Some([service]) => violations.check("page_token", ServiceName::try_new(service)),
+        _ => None,
+    };
+    let (Some(namespace), Some(page)) = (namespace, page) else {
+        return Err(violations.into_error());
+    };
+    violations.finish()?;
+
+    let scope = Scope {
+        namespace,
+        service: None,
+    };
+    let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    // One more than the page: whether there is a next one.
+    let (revision, mut found) = hub.look(|view| (view.revision(), view.services(&scope, from, page.size + 1)));
+    let has_more = found.len() > page.size;
+    found.truncate(page.size);
+    let next = found
+        .last()
+        .filter(|_| has_more)
+        .map(|(name, _)| page.token(vec![name.to_string()]));
+    Ok(wire::ListServicesResponse {
+        services: found.iter().map(|(name, view)| summary(name, view)).collect(),
+        next_page_token: next.unwrap_or_default(),
+        revision: instance::number(revision),
+        confidence: Some(instance::confidence(hub.confidence())),
+    })
+}
+
+/// Answers ListInstances.
+pub(super) fn instances(
+    hub: &Hub,
+    request: &wire::ListInstancesRequest,
+) -> Result<wire::ListInstancesResponse, ApiError> {
+    let mut violations = Violations::default();
+    let selection = selection(
+        &mut violations,
+        &request.namespace,
+        &request.service,
+        request.selector.as_ref(),
+    );
+    let page = Page::parse(&mut violations, request.page_size, &request.page_token, &selection, 2);
+    let after = match page.as_ref().and_then(|page| page.after.as_deref()) {
+        Some([service, id]) => violations
+            .check("page_token", ServiceName::try_new(service))
+            .zip(violations.check("page_token", InstanceId::try_new(id))),
+        _ => None,
+    };
+    let (Some(selection), Some(page)) = (selection, page) else {
+        return Err(violations.into_error());
+    };
+    violations.finish()?;
+
+    // The service of the last entry is in again: the page may have ended in the middle of it.
+    let from = after
+        .as_ref()
+        .map_or(Bound::Unbounded, |(service, _)| Bound::Included(service));
+    let (revision, services) = hub.look(|view| (view.revision(), view.services(&selection.scope, from, usize::MAX)));
+    let rest = services.iter().flat_map(|(_, view)| view.values()).filter(|instance| {
+        let is_after = after
+            .as_ref()
+            .is_none_or(|(service, id)| (&instance.key.service, &instance.key.id) > (service, id));
+        is_after && selection.holds(instance)
+    });
+    let (instances, last) = fill(rest, page.size);
+    let next = last.map(|last| page.token(vec![last.key.service.to_string(), last.key.id.to_string()]));
+    Ok(wire::ListInstancesResponse {
+        instances,
+        next_page_token: next.unwrap_or_default(),
+        revision: instance::number(revision),
+        confidence: Some(instance::confidence(hub.confidence())),
+    })
+}
+
+/// Answers GetInstance.
+pub(super) fn get(hub: &Hub, request: &wire::GetInstanceRequest) -> Result<wire::GetInstanceResponse, ApiError> {
+    let mut violations = Violations::default();
+    let key = instance::key(&mut violations, "", &request.namespace, &request.service, &request.id);
+    let Some(key) = key else {
+        return Err(violations.into_error());
+    };
+    let (revision, found) = hub.look(|view| (view.revision(), view.get(&key)));
+    let found = found.ok_or_else(|| CatalogError::InstanceUnknown(key.to_string()))?;
+    Ok(wire::GetInstanceResponse {
+        instance: Some(instance::to_wire(&found)),
+        revision: instance::number(revision),
+        confidence: Some(instance::confidence(hub.confidence())),
+    })
+}
+
+/// What a list or a watch selects.
+pub(super) fn selection(
+    violations: &mut Violations,
+    namespace: &str,
+    service: &str,
+    selector: Option<&wire::Selector>,
+) -> Option<Selection> {
+    let nothing = wire::Selector::default();
+    let selector = selector.unwrap_or(&nothing);
+    let namespace = violations.check("namespace", Namespace::try_new(namespace));
+    let service = optional(violations, "service", service, ServiceName::try_new);
+    let version = optional(violations, "selector.version", &selector.version, Version::try_new);
+    let group = optional(violations, "selector.group", &selector.group, Label::try_new);
+    let zone = optional(violations, "selector.zone", &selector.zone, Zone::try_new);
+    let tag = optional(violations, "selector.tag", &selector.tag, Label::try_new);
+    Some(Selection {
+        scope: Scope {
+            namespace: namespace?,
+            service: service?,
+        },
+        version: version?,
+        group: group?,
+        zone: zone?,
+        tag: tag?,
+    })
+}
+
+/// Empty selects everything; `None` is a violation.
+fn optional<T, E: std::fmt::Display>(
+    violations: &mut Violations,
+    field: &str,
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Option<Option<T>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    violations.check(field, parse(text)).map(Some)
+}
+
+/// Fills a page; the last entry is returned too when there is more to come.
+fn fill<'a>(
+    rest: impl Iterator<Item = &'a Arc<Instance>>,
+    size: usize,
+) -> (Vec<wire::Instance>, Option<&'a Arc<Instance>>) {
+    let mut page = Vec::new();
+    let mut bytes = 0;
+    let mut last = None;
+    for instance in rest {
+        // Full by count or by bytes, and here is one more. A single instance always fits.
+        if page.len() == size || bytes > limits::PAGE_BYTES {
+            return (page, last);
+        }
+        let told = instance::to_wire(instance);
+        bytes += told.encoded_len();
+        page.push(told);
+        last = Some(instance);
+    }
+    (page, None)
+}
+
+fn summary(service: &ServiceName, view: &ServiceView) -> wire::ServiceSummary {
+    let callable = view.values().filter(|instance| instance.is_callable()).count();
+    let versions: BTreeSet<&str> = view
+        .values()
+        .map(|instance| instance.spec.labels.version.as_str())
+        .collect();
+    wire::ServiceSummary {
+        service: service.to_string(),
+        instances: u32::try_from(view.len()).unwrap_or(u32::MAX),
+        callable: u32::try_from(callable).unwrap_or(u32::MAX),
+        versions: versions
+            .into_iter()
+            .filter(|version| !version.is_empty())
+            .map(str::to_owned)
+            .collect(),
+    }
+}

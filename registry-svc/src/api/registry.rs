@@ -1,0 +1,113 @@
+//! `tessera.registry.v1.RegistryService`: each RPC in one breath.
+
+use proto::registry::v1::{self as wire, registry_service_server::RegistryService};
+use service_host::status;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Api,
+    error::ApiError,
+    instance,
+    keep_alive::{self, KeepAliveStream},
+    lists, mutate, register,
+    watch::{self, WatchStream},
+};
+use crate::catalog::{Command, Reply};
+
+const WRONG_REPLY: ApiError = ApiError::Bug("the catalog answered another question");
+
+#[tonic::async_trait]
+impl RegistryService for Api {
+    type KeepAliveStream = KeepAliveStream;
+    type WatchStream = WatchStream;
+
+    async fn register(
+        &self,
+        request: Request<wire::RegisterRequest>,
+    ) -> Result<Response<wire::RegisterResponse>, Status> {
+        let command = register::command(request.into_inner())?;
+        match self.submit(Command::Register(command)).await? {
+            Reply::Registered(registered) => Ok(Response::new(register::reply(registered))),
+            _ => Err(WRONG_REPLY.into()),
+        }
+    }
+
+    async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::RenewResponse>, Status> {
+        Ok(Response::new(keep_alive::renew(self, request.get_ref()).await?))
+    }
+
+    async fn keep_alive(
+        &self,
+        request: Request<Streaming<wire::KeepAliveRequest>>,
+    ) -> Result<Response<KeepAliveStream>, Status> {
+        Ok(Response::new(keep_alive::keep_alive(
+            self.clone(),
+            request.into_inner(),
+        )))
+    }
+
+    async fn deregister(
+        &self,
+        request: Request<wire::DeregisterRequest>,
+    ) -> Result<Response<wire::DeregisterResponse>, Status> {
+        let command = mutate::deregister(request.get_ref())?;
+        match self.submit(Command::Deregister(command)).await? {
+            Reply::Deregistered { revision } => Ok(Response::new(wire::DeregisterResponse {
+                revision: instance::number(revision),
+            })),
+            _ => Err(WRONG_REPLY.into()),
+        }
+    }
+
+    async fn update_instance(
+        &self,
+        request: Request<wire::UpdateInstanceRequest>,
+    ) -> Result<Response<wire::UpdateInstanceResponse>, Status> {
+        let command = mutate::update(request.into_inner())?;
+        match self.submit(Command::Update(command)).await? {
+            Reply::Updated { instance } => Ok(Response::new(wire::UpdateInstanceResponse {
+                instance: Some(instance::to_wire(&instance)),
+                revision: instance::number(instance.revision),
+            })),
+            _ => Err(WRONG_REPLY.into()),
+        }
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<wire::ListServicesRequest>,
+    ) -> Result<Response<wire::ListServicesResponse>, Status> {
+        Ok(Response::new(lists::services(&self.hub, request.get_ref())?))
+    }
+
+    async fn list_instances(
+        &self,
+        request: Request<wire::ListInstancesRequest>,
+    ) -> Result<Response<wire::ListInstancesResponse>, Status> {
+        Ok(Response::new(lists::instances(&self.hub, request.get_ref())?))
+    }
+
+    async fn get_instance(
+        &self,
+        request: Request<wire::GetInstanceRequest>,
+    ) -> Result<Response<wire::GetInstanceResponse>, Status> {
+        Ok(Response::new(lists::get(&self.hub, request.get_ref())?))
+    }
+
+    async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<WatchStream>, Status> {
+        Ok(Response::new(watch::begin(self, request.get_ref())?))
+    }
+
+    async fn ack_watch(
+        &self,
+        _request: Request<wire::AckWatchRequest>,
+    ) -> Result<Response<wire::AckWatchResponse>, Status> {
+        Err(status::unimplemented("AckWatch"))
+    }
+}
+
+impl Api {
+    async fn submit(&self, command: Command) -> Result<Reply, ApiError> {
+        Ok(self.driver.submit(command).await?)
+    }
+}

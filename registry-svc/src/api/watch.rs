@@ -1,0 +1,174 @@
+//! The stream of a watch: pulls steps from its [`Watcher`] as fast as the client takes them.
+//!
+//! Nothing is buffered here: the next step is looked up when HTTP/2 has room for it. A client that does not read holds what
+//! is in its send window and nothing more.
+
+use std::{pin::Pin, time::Duration};
+
+use futures_util::{Stream, stream};
+use proto::registry::v1 as wire;
+use service_host::DrainSignal;
+use telemetry::metrics::Gauge;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{Api, error::ApiError, instance, lists, validate::Violations};
+use crate::{
+    catalog::Removal,
+    hub::{Cause, Step, Told, Watcher},
+    model::{Confidence, Revision, WallTime},
+};
+
+/// What a watch answers with.
+pub(super) type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
+
+/// One open watch.
+#[derive(Debug)]
+struct Open {
+    watcher: Watcher,
+    id: String,
+    drain: DrainSignal,
+    idle: Duration,
+    bookmark_at: Instant,
+    _counted: Counted,
+}
+
+/// Counts a watcher while it lives.
+#[derive(Debug)]
+struct Counted(Gauge);
+
+/// Validates a request and begins the stream.
+pub(super) fn begin(api: &Api, request: &wire::WatchRequest) -> Result<WatchStream, ApiError> {
+    let mut violations = Violations::default();
+    let selection = lists::selection(
+        &mut violations,
+        &request.namespace,
+        &request.service,
+        request.selector.as_ref(),
+    );
+    let after = u64::try_from(request.start_after_revision).map_err(|_| "must be 0 or a revision that was told");
+    let after = violations.check("start_after_revision", after);
+    let (Some(selection), Some(after)) = (selection, after) else {
+        return Err(violations.into_error());
+    };
+    let after = (after > 0).then(|| Revision::new(after));
+    let watcher = api.hub.watch(selection, after)?;
+    // Those who began in the same moment shall not all be told "nothing" in the same moment.
+    let idle = api.bookmark_interval.mul_f64(rand::random_range(0.9..1.1));
+    let open = Open {
+        watcher,
+        id: format!("{:032x}", rand::random::<u128>()),
+        drain: api.drain.clone(),
+        idle,
+        bookmark_at: Instant::now() + idle,
+        _counted: Counted::new(&api.metrics.watchers),
+    };
+    let confidence = {
+        let hub = std::sync::Arc::clone(&api.hub);
+        move || hub.confidence()
+    };
+    Ok(Box::pin(stream::unfold(Some(open), move |open| {
+        let confidence = confidence.clone();
+        async move {
+            let mut open = open?;
+            match open.next().await {
+                Ok(step) => Some((Ok(response(step, &open.id, confidence())), Some(open))),
+                Err(end) => Some((Err(end.into()), None)),
+            }
+        }
+    })))
+}
+
+impl Open {
+    /// Waits for something to tell. An error ends the watch.
+    async fn next(&mut self) -> Result<Step, ApiError> {
+        loop {
+            // First, so that a watcher with a long history to catch up on ends too.
+            if self.drain.is_draining() {
+                return Err(ApiError::Draining);
+            }
+            if let Some(step) = self.watcher.try_next() {
+                self.bookmark_at = Instant::now() + self.idle;
+                return Ok(step);
+            }
+            tokio::select! {
+                () = self.watcher.changed() => {}
+                () = self.drain.wait() => {}
+                () = tokio::time::sleep_until(self.bookmark_at) => {
+                    self.bookmark_at = Instant::now() + self.idle;
+                    // Looked again by then: the revision has moved on by what others did.
+                    if let Some(step) = self.watcher.try_next() {
+                        return Ok(step);
+                    }
+                    return Ok(self.watcher.bookmark());
+                }
+            }
+        }
+    }
+}
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.add(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.add(-1.0);
+    }
+}
+
+fn response(step: Step, watch_id: &str, confidence: Confidence) -> wire::WatchResponse {
+    use wire::watch_response::Change;
+    let (revision, change) = match step {
+        Step::Snapshot {
+            revision,
+            cause,
+            instances,
+        } => {
+            let cause = match cause {
+                Cause::Initial => wire::snapshot::Cause::Initial,
+                Cause::Compacted => wire::snapshot::Cause::Compacted,
+                Cause::Coalesced => wire::snapshot::Cause::Coalesced,
+            };
+            let instances = instances.iter().map(|instance| instance::to_wire(instance)).collect();
+            (
+                revision,
+                Change::Snapshot(wire::Snapshot {
+                    instances,
+                    cause: cause.into(),
+                }),
+            )
+        }
+        Step::Delta { revision, at, events } => {
+            let events = events.into_iter().map(|told| event(told, at)).collect();
+            (revision, Change::Delta(wire::Delta { events }))
+        }
+        Step::Bookmark { revision } => (revision, Change::Bookmark(wire::Bookmark {})),
+    };
+    wire::WatchResponse {
+        revision: instance::number(revision),
+        confidence: Some(instance::confidence(confidence)),
+        change: Some(change),
+        watch_id: watch_id.to_owned(),
+    }
+}
+
+fn event(told: Told, at: WallTime) -> wire::InstanceEvent {
+    use wire::instance_event::Event;
+    let event = match told {
+        Told::Put(instance) => Event::Put(instance::to_wire(&instance)),
+        Told::Removed(Removal {
+            key, reason, detail, ..
+        }) => Event::Removed(wire::Removal {
+            service: key.service.to_string(),
+            id: key.id.to_string(),
+            reason: instance::reason(reason).into(),
+            detail: detail.to_string(),
+            removed_at: Some(instance::timestamp(at)),
+        }),
+    };
+    wire::InstanceEvent { event: Some(event) }
+}

@@ -1,0 +1,91 @@
+//! The store's own thread: an fsync blocks, and must not block a runtime thread that others wait on.
+
+use std::{
+    io,
+    sync::{Arc, mpsc as std_mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use super::DriverError;
+use crate::{
+    catalog::Batch,
+    model::Revision,
+    store::{Store, StoreError},
+};
+
+/// One group is on its way at a time: the driver waits for it before it sends the next.
+const IN_FLIGHT: usize = 1;
+
+/// The driver's end of the thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// `None` once joined: the thread ends when this is dropped.
+    jobs: Option<std_mpsc::SyncSender<Job>>,
+    done: mpsc::Receiver<Result<Committed, StoreError>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Job {
+    batches: Vec<Arc<Batch>>,
+    compacted: Revision,
+}
+
+/// A group is durable.
+#[derive(Debug)]
+pub(super) struct Committed {
+    /// How long the disk took.
+    pub(super) took: Duration,
+}
+
+impl Writer {
+    pub(super) fn spawn(mut store: impl Store) -> io::Result<Self> {
+        let (jobs, inbox) = std_mpsc::sync_channel::<Job>(IN_FLIGHT);
+        let (outbox, done) = mpsc::channel(IN_FLIGHT);
+        let work = move || {
+            while let Ok(job) = inbox.recv() {
+                let begun = Instant::now();
+                let result = store.commit(&job.batches, job.compacted);
+                let failed = result.is_err();
+                let told = outbox.blocking_send(result.map(|()| Committed { took: begun.elapsed() }));
+                // After an error the store must not be used again.
+                if failed || told.is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("registry-store".into()).spawn(work)?;
+        Ok(Self {
+            jobs: Some(jobs),
+            done,
+            thread: Some(thread),
+        })
+    }
+
+    /// Sends a group on its way. Never blocks: the one before has been waited for.
+    pub(super) fn commit(&self, batches: Vec<Arc<Batch>>, compacted: Revision) -> Result<(), DriverError> {
+        let jobs = self.jobs.as_ref().ok_or(DriverError::WriterGone)?;
+        jobs.try_send(Job { batches, compacted })
+            .map_err(|_| DriverError::WriterGone)
+    }
+
+    /// Waits for the group that is on its way. Cancel safe.
+    pub(super) async fn committed(&mut self) -> Result<Committed, DriverError> {
+        match self.done.recv().await {
+            Some(result) => Ok(result?),
+            None => Err(DriverError::WriterGone),
+        }
+    }
+
+    /// Ends the thread, which closes the store.
+    pub(super) async fn join(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was told as WriterGone when it happened.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}

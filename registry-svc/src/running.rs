@@ -1,0 +1,248 @@
+//! The life of a registry: open the store, bind, serve, drain, close.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use service_host::{BindError, DrainReport, Host};
+use thiserror::Error;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{info, warn};
+
+use crate::{
+    api::{self, Api},
+    catalog::{Batch, Capacity, Catalog},
+    config::Config,
+    driver::{Clock, Driver, DriverError},
+    history::HistoryLimits,
+    hub::Hub,
+    metrics::Metrics,
+    store::{Embedded, Loaded, Store, StoreError},
+};
+
+/// The registry role.
+#[derive(Debug)]
+pub struct Registry;
+
+/// A registry that serves. Dropped without [`Running::stop`] it cuts its connections at once; what it
+/// acknowledged is on disk.
+#[derive(Debug)]
+pub struct Running {
+    host: service_host::Running,
+    driver: JoinHandle<Result<(), DriverError>>,
+    /// The driver has been awaited; its handle must not be polled again.
+    driver_ended: bool,
+    /// Stops the driver, also when this is merely dropped.
+    stop: DropGuard,
+    drain_grace: std::time::Duration,
+}
+
+/// How a stop went.
+#[derive(Debug)]
+pub struct StopReport {
+    /// Of the server.
+    pub drain: DrainReport,
+    /// Why the last changes could not be made durable, if so; none of them was acknowledged.
+    pub failure: Option<Error>,
+}
+
+impl StopReport {
+    /// Whether every call was finished and every change is durable.
+    pub fn is_clean(&self) -> bool {
+        self.drain.is_clean() && self.failure.is_none()
+    }
+}
+
+/// Why a registry could not start. One line, with what to do.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data directory: unwritable, in use by another registry, damaged, or of a newer version.
+    #[error("{0}")]
+    Store(String),
+    /// An address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A setting is not usable.
+    #[error("{setting} must be {rule}")]
+    Setting {
+        /// Which.
+        setting: &'static str,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// The operating system gave no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Why a registry cannot go on. The process is to exit with 1: only a restart finds out what the disk holds.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A change could not be made durable.
+    #[error("the registry cannot make changes durable: {0}")]
+    Store(String),
+    /// The listener is gone.
+    #[error("the registry's listener has failed: {0}")]
+    Listener(String),
+    /// A bug: the task that owns the state has panicked.
+    #[error("the registry's driver has panicked")]
+    Panicked,
+}
+
+impl Registry {
+    /// Opens the store, binds, and serves.
+    ///
+    /// # Errors
+    /// [`StartError`], with nothing left running.
+    pub async fn start(config: Config) -> Result<Running, StartError> {
+        let history = history_limits(&config)?;
+        if config.bookmark_interval.is_zero() {
+            return Err(StartError::Setting {
+                setting: "bookmark_interval",
+                rule: "above 0",
+            });
+        }
+        let (store, loaded, past) = open(config.data_dir.clone()).await?;
+        let mut settings = service_host::Config::new("registry", config.listen).admin(config.admin_listen);
+        if let Some(id) = config.instance_id {
+            settings = settings.instance_id(id);
+        }
+        let host = Host::bind(settings).await?;
+
+        // From here the leases' time runs: their owners can reach us.
+        let clock = Clock::start();
+        let Loaded {
+            revision,
+            compacted,
+            instances,
+            leases,
+        } = loaded;
+        let leases_count = leases.len();
+        let capacity = Capacity::default();
+        let catalog = Catalog::restore(capacity, revision, leases, &instances, clock.now().moment);
+        let hub = Arc::new(Hub::restore(
+            history,
+            revision,
+            compacted,
+            &instances,
+            past,
+            catalog.confidence(),
+        ));
+        let metrics = Metrics::new();
+        let stop = CancellationToken::new();
+        let (driver, handle) = Driver::new(catalog, Arc::clone(&hub), store, clock, metrics.clone(), stop.clone())
+            .map_err(StartError::Thread)?;
+        let api = Api {
+            driver: handle,
+            hub,
+            drain: host.drain_signal(),
+            bookmark_interval: config.bookmark_interval,
+            metrics,
+        };
+        let host = host.serve(api::routes(api), &[proto::FILE_DESCRIPTOR_SET]);
+        let driver = tokio::spawn(driver.run());
+        host.set_all_serving();
+        info!(
+            address = %host.local_addr(),
+            data_dir = %config.data_dir.display(),
+            instances = instances.len(),
+            leases = leases_count,
+            revision = revision.get(),
+            "registry serves"
+        );
+        Ok(Running {
+            host,
+            driver,
+            driver_ended: false,
+            stop: stop.drop_guard(),
+            drain_grace: config.drain_grace,
+        })
+    }
+}
+
+impl Running {
+    /// The address served, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.host.local_addr()
+    }
+
+    /// The admin address, with the real port.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.host.admin_addr()
+    }
+
+    /// The id that responses carry.
+    pub fn instance_id(&self) -> &str {
+        self.host.instance_id()
+    }
+
+    /// Resolves only if the registry cannot go on. Cancel safe.
+    pub async fn failed(&mut self) -> Error {
+        let error = tokio::select! {
+            ended = &mut self.driver, if !self.driver_ended => {
+                self.driver_ended = true;
+                why(ended).unwrap_or(Error::Panicked)
+            }
+            failure = self.host.failed() => Error::Listener(failure.to_string()),
+        };
+        // Callers go elsewhere at once, not only when the process is gone.
+        self.host.set_not_serving();
+        error
+    }
+
+    /// Stops: health says NOT_SERVING, watches end with UNAVAILABLE so that clients resume elsewhere, open calls finish within
+    /// the grace, and then the store is closed with all that was accepted in it.
+    pub async fn stop(self) -> StopReport {
+        let Self {
+            host,
+            driver,
+            stop,
+            drain_grace,
+        } = self;
+        let drain = host.drain(drain_grace).await;
+        // After the server: calls that finish during the drain still need the driver.
+        stop.disarm().cancel();
+        let failure = if driver_ended { None } else { why(driver.await) };
+        if let Some(error) = &failure {
+            warn!(%error, "the registry did not close cleanly");
+        }
+        StopReport { drain, failure }
+    }
+}
+
+fn why(ended: Result<Result<(), DriverError>, tokio::task::JoinError>) -> Option<Error> {
+    match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(Error::Store(error.to_string())),
+        Err(_) => Some(Error::Panicked),
+    }
+}
+
+fn history_limits(config: &Config) -> Result<HistoryLimits, StartError> {
+    if config.history_len == 0 {
+        return Err(StartError::Setting {
+            setting: "history_len",
+            rule: "at least 1",
+        });
+    }
+    Ok(HistoryLimits {
+        revisions: config.history_len,
+        bytes: config.history_bytes,
+    })
+}
+
+/// Reads everything, off the runtime: a million instances take seconds.
+async fn open(directory: PathBuf) -> Result<(Embedded, Loaded, Vec<Batch>), StartError> {
+    let read = move || -> Result<_, StoreError> {
+        let mut store = Embedded::open(&directory)?;
+        let loaded = store.load()?;
+        let history = store.history()?;
+        Ok((store, loaded, history))
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    match read {
+        Ok(result) => result.map_err(|error| StartError::Store(error.to_string())),
+        Err(panic) => Err(StartError::Store(format!(
+            "the data directory could not be read: {panic}"
+        ))),
+    }
+}
