@@ -195,6 +195,7 @@ impl Running {
         let Self {
             host,
             driver,
+            driver_ended,
             stop,
             drain_grace,
         } = self;
