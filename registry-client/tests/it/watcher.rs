@@ -1,0 +1,281 @@
+//! A set of instances survives what its registry goes through.
+
+use std::{sync::Arc, time::Duration};
+
+use proto::registry::v1;
+use registry_client::{Discovery, Error, Instance, Registry, Snapshot, SnapshotState, Watcher};
+use tokio::{sync::watch, time::Instant};
+use tonic::{Code, Status};
+
+use crate::{
+    fake::{Fake, refusal},
+    poll, soon,
+    wire_cutter::WireCutter,
+};
+
+fn tickets(urls: &[String]) -> Discovery {
+    Registry::connect(urls)
+        .expect("valid endpoints")
+        .prefer_first()
+        .discover("ticket-svc")
+}
+
+fn ids(snapshot: &Snapshot) -> String {
+    snapshot.instances.iter().map(|instance| instance.id.as_str()).collect()
+}
+
+async fn until(watcher: &mut Watcher, what: &str, condition: impl FnMut(&Snapshot) -> bool) -> Arc<Snapshot> {
+    soon(what, watcher.wait_for(condition))
+        .await
+        .expect("the watcher lives")
+}
+
+fn is_stale(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.state, SnapshotState::Stale { .. })
+}
+
+fn is_fresh(snapshot: &Snapshot) -> bool {
+    snapshot.state == SnapshotState::Fresh
+}
+
+/// A watcher that knows `ab` at revision 5.
+async fn watching(fake: &mut Fake, urls: &[String]) -> (Watcher, crate::fake::OpenWatch) {
+    let mut watcher = tickets(urls).watch();
+    let stream = fake.watch().await;
+    stream.snapshot(5, &["a", "b"]).await;
+    until(&mut watcher, "a snapshot", |s| is_fresh(s) && ids(s) == "ab").await;
+    (watcher, stream)
+}
+
+async fn watching_directly(fake: &mut Fake) -> (Watcher, crate::fake::OpenWatch) {
+    let url = fake.url();
+    watching(fake, &[url]).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_follows_the_registry() {
+    let mut fake = Fake::start().await;
+    let mut watcher = tickets(&[fake.url()]).watch();
+    assert_eq!(*watcher.borrow(), Snapshot::connecting());
+
+    let stream = fake.watch().await;
+    assert_eq!(
+        stream.request,
+        v1::WatchRequest {
+            namespace: "default".into(),
+            service: "ticket-svc".into(),
+            selector: None,
+            start_after_revision: 0
+        }
+    );
+    stream.snapshot(5, &["a", "b"]).await;
+    until(&mut watcher, "a snapshot", |s| ids(s) == "ab" && s.revision == 5).await;
+    stream.put(6, "c").await;
+    until(&mut watcher, "a put", |s| ids(s) == "abc").await;
+    stream.removed(7, "a", v1::RemovalReason::Expired).await;
+    let snapshot = until(&mut watcher, "a removal", |s| ids(s) == "bc").await;
+    assert!(is_fresh(&snapshot));
+    assert_eq!(snapshot.callable().count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_selection_is_the_registrys_to_make() {
+    let mut fake = Fake::start().await;
+    let registry = Registry::connect([fake.url()]).expect("valid").with_namespace("blue");
+    let selector = registry_client::Selector {
+        zone: "eu-1a".into(),
+        ..registry_client::Selector::default()
+    };
+    let _watcher = registry.discover("ticket-svc").with_selector(selector).watch();
+    let stream = fake.watch().await;
+    assert_eq!(stream.request.namespace, "blue");
+    assert_eq!(stream.request.selector.map(|s| s.zone).as_deref(), Some("eu-1a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_stream_keeps_the_last_good_set_and_resumes() {
+    let mut fake = Fake::start().await;
+    let wire = WireCutter::before(fake.address).await;
+    let (mut watcher, stream) = watching(&mut fake, &[wire.url()]).await;
+    stream.bookmark(9).await;
+    let bookmarked = watcher.subscribe();
+    poll("the bookmark", || bookmarked.borrow().revision == 9).await;
+
+    wire.cut();
+    let snapshot = until(&mut watcher, "stale", is_stale).await;
+    assert_eq!((ids(&snapshot).as_str(), snapshot.revision), ("ab", 9));
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    assert_eq!(ids(&watcher.borrow()), "ab");
+
+    wire.mend();
+    let stream = fake.watch().await;
+    assert_eq!(stream.request.start_after_revision, 9);
+    stream.put(10, "c").await;
+    until(&mut watcher, "fresh again", |s| is_fresh(s) && ids(s) == "abc").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_watch_without_news_is_fresh_after_a_second() {
+    let mut fake = Fake::start().await;
+    let (mut watcher, stream) = watching_directly(&mut fake).await;
+    stream.end();
+    let stale = until(&mut watcher, "stale", is_stale).await;
+    assert!(
+        matches!(&stale.state, SnapshotState::Stale { reason, .. } if reason.contains("ended the watch")),
+        "{stale:?}"
+    );
+    let _stream = fake.watch().await;
+    let begin = Instant::now();
+    until(&mut watcher, "fresh", is_fresh).await;
+    let took = begin.elapsed();
+    assert!(
+        (Duration::from_millis(900)..Duration::from_secs(2)).contains(&took),
+        "{took:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_other_endpoint_is_asked_to_resume() {
+    let (mut one, mut two) = (Fake::start().await, Fake::start().await);
+    let wire = WireCutter::before(one.address).await;
+    let (mut watcher, _stream) = watching(&mut one, &[wire.url(), two.url()]).await;
+    wire.cut();
+    let stream = two.watch().await;
+    assert_eq!(stream.request.start_after_revision, 5);
+    stream.removed(6, "b", v1::RemovalReason::Drained).await;
+    until(&mut watcher, "the removal", |s| is_fresh(s) && ids(s) == "a").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_away_from_the_beginning_is_passed_over() {
+    let (one, mut two) = (Fake::start().await, Fake::start().await);
+    let wire = WireCutter::before(one.address).await;
+    wire.cut();
+    let mut watcher = tickets(&[wire.url(), two.url()]).watch();
+    let stream = two.watch().await;
+    stream.snapshot(3, &["a"]).await;
+    until(&mut watcher, "a snapshot", |s| is_fresh(s) && ids(s) == "a").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_away_says_why_nothing_is_known() {
+    let fake = Fake::start().await;
+    let wire = WireCutter::before(fake.address).await;
+    wire.cut();
+    let mut watcher = tickets(&[wire.url()]).watch();
+    let snapshot = until(&mut watcher, "a reason", is_stale).await;
+    let SnapshotState::Stale { reason, .. } = &snapshot.state else {
+        panic!("{snapshot:?}")
+    };
+    assert!(reason.contains(&wire.url()), "{reason}");
+    assert!(!snapshot.is_known());
+}
+
+/// A half-open connection: nothing but the HTTP/2 PING can tell it from a registry without news.
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_noticed() {
+    let (mut one, mut two) = (Fake::start().await, Fake::start().await);
+    let wire = WireCutter::before(one.address).await;
+    let (mut watcher, _stream) = watching(&mut one, &[wire.url(), two.url()]).await;
+    wire.freeze();
+    let begin = Instant::now();
+    until(&mut watcher, "stale", is_stale).await;
+    let took = begin.elapsed();
+    assert!(
+        took < Duration::from_secs(14),
+        "10 s to the PING, 3 s for its answer: {took:?}"
+    );
+    assert_eq!(two.watch().await.request.start_after_revision, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_never_tells_its_snapshot_is_given_up() {
+    let (mut one, mut two) = (Fake::start().await, Fake::start().await);
+    let mut watcher = tickets(&[one.url(), two.url()]).watch();
+    let mute = one.watch().await;
+    let begin = Instant::now();
+    let stream = two.watch().await;
+    assert!((5..7).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    mute.abandoned().await;
+    stream.snapshot(1, &["a"]).await;
+    until(&mut watcher, "a snapshot", |s| ids(s) == "a").await;
+}
+
+/// A registry that came back on an empty disk used to be, in other systems, an empty list for every consumer.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_lost_its_state_empties_nothing() {
+    let mut fake = Fake::start().await;
+    let (mut watcher, stream) = watching_directly(&mut fake).await;
+    stream.fail(Status::unavailable("going down")).await;
+
+    let stream = fake.watch().await;
+    assert_eq!(stream.request.start_after_revision, 5);
+    stream.fail(refusal(Code::OutOfRange, "REVISION_IN_FUTURE", None)).await;
+
+    let stream = fake.watch().await;
+    assert_eq!(stream.request.start_after_revision, 0);
+    stream.snapshot(1, &[]).await;
+    let kept = until(&mut watcher, "fresh again", is_fresh).await;
+    assert_eq!((ids(&kept).as_str(), kept.unconfirmed, kept.revision), ("ab", 2, 1));
+
+    stream.put(2, "b").await;
+    until(&mut watcher, "one is back", |s| s.unconfirmed == 1).await;
+    let begin = Instant::now();
+    let left = until(&mut watcher, "the end of the grace", |s| s.unconfirmed == 0).await;
+    assert_eq!(ids(&left), "b");
+    let took = begin.elapsed();
+    assert!((29..31).contains(&took.as_secs()), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_to_break_is_not_told_twice() {
+    let fake = Fake::start().await;
+    let wire = WireCutter::before(fake.address).await;
+    wire.cut();
+    let mut watcher = tickets(&[wire.url()]).watch();
+    until(&mut watcher, "stale", is_stale).await;
+    watcher.borrow_and_update();
+    let changed = tokio::time::timeout(Duration::from_secs(300), watcher.changed()).await;
+    assert!(
+        changed.is_err(),
+        "an hour of attempts is one outage: {:?}",
+        watcher.borrow()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_watch_ends_when_nobody_looks() {
+    let mut fake = Fake::start().await;
+    let (watcher, stream) = watching_directly(&mut fake).await;
+    let receiver = watcher.subscribe();
+    drop(watcher);
+    stream.put(6, "c").await;
+    poll("a receiver keeps the watch", || ids(&receiver.borrow()) == "abc").await;
+    drop(receiver);
+    stream.abandoned().await;
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(fake.no_watch_waits());
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_ends_it_for_all() {
+    let mut fake = Fake::start().await;
+    let (watcher, stream) = watching_directly(&mut fake).await;
+    let mut receiver = watcher.subscribe();
+    watcher.stop().await;
+    stream.abandoned().await;
+    receiver.borrow_and_update();
+    assert!(receiver.changed().await.is_err());
+}
+
+#[tokio::test]
+async fn snapshots_can_be_fed_by_hand() {
+    let (feed, snapshots) = watch::channel(Arc::new(Snapshot::connecting()));
+    let mut watcher = Discovery::fed_by("ticket-svc", snapshots).watch();
+    let instance = Instance::new("ticket-svc", "a", "127.0.0.1:7101");
+    feed.send_replace(Arc::new(Snapshot::fresh(1, [instance])));
+    watcher.changed().await.expect("the feed lives");
+    assert_eq!(ids(&watcher.borrow_and_update()), "a");
+    drop(feed);
+    assert_eq!(watcher.changed().await, Err(Error::Closed));
+}
