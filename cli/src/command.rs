@@ -40,7 +40,7 @@ pub(crate) fn telemetry(cli: &mut Cli) -> telemetry::Config {
         Command::Registry(args) => ("registry-svc", Some(&mut args.host.instance_id), "info"),
         Command::Ticket(args) => ("ticket-svc", Some(&mut args.host.instance_id), "info"),
         Command::User(args) => ("user-svc", Some(&mut args.host.instance_id), "info"),
-        Command::Up(_) => ("tessera-cli", None, "off,cli=warn"),
+        Command::Up(_) => ("tessera-cli", None, "off,tessera=warn"),
         _ => ("tessera-cli", None, "off"),
     };
     let instance_id = instance.map(|id| {

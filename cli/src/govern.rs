@@ -115,6 +115,10 @@ fn failure(command: &str, status: &Status) -> Failure {
             .why("its GovernanceService answers UNIMPLEMENTED")
             .advice("for now stop the instance with SIGTERM, which drains it")
             .exit(Exit::Grpc(Code::Unimplemented)),
+        Code::Unavailable => Failure::new("the registry cannot be reached")
+            .why(status.message())
+            .advice("start a cluster with `tessera up`, or pass --registry")
+            .exit(Exit::Grpc(Code::Unavailable)),
         _ => status::failure(&format!("{command} failed"), status),
     }
 }

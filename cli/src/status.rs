@@ -25,15 +25,18 @@ pub(crate) fn failure(what: &str, status: &Status) -> Failure {
     };
     violations(&details)
         .into_iter()
-        .chain(details.error_info().into_iter().flat_map(|info| {
-            let mut pairs: Vec<_> = info.metadata.iter().collect();
-            pairs.sort();
-            pairs
-                .into_iter()
-                .map(|(key, value)| format!("{key}: {value}"))
-                .collect::<Vec<_>>()
-        }))
+        .chain(metadata(status, &details))
         .fold(failure, Failure::detail)
+}
+
+/// `key: value` of what the server adds to its reason, where the message does not have it already.
+fn metadata(status: &Status, details: &tonic_types::ErrorDetails) -> Vec<String> {
+    let info = details.error_info();
+    let mut pairs: Vec<(&String, &String)> = info.iter().flat_map(|info| &info.metadata).collect();
+    pairs.sort();
+    let unsaid = |(_, value): &(&String, &String)| !status.message().contains(value.as_str());
+    let line = |(key, value): (&String, &String)| format!("{key}: {value}");
+    pairs.into_iter().filter(unsaid).map(line).collect()
 }
 
 /// `field: what is wrong with it`, for each violation.

@@ -31,11 +31,13 @@ use clap::{Parser, Subcommand, ValueEnum};
 )]
 pub(crate) struct Cli {
     /// How results are printed: tables for people, or one JSON document (one a line for streams) for machines
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", env = "TESSERA_OUTPUT", default_value_t = Format::Table)]
+    #[arg(long, env = "TESSERA_OUTPUT", value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
+    #[arg(global = true, help_heading = "Everywhere")]
     pub(crate) output: Format,
 
     /// How logs are written to stderr: text, JSON, or text on a terminal and JSON elsewhere
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", env = "TESSERA_LOG_FORMAT", default_value_t = LogFormat::Auto)]
+    #[arg(long, env = "TESSERA_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    #[arg(global = true, help_heading = "Everywhere")]
     pub(crate) log_format: LogFormat,
 
     #[command(subcommand)]
@@ -45,20 +47,17 @@ pub(crate) struct Cli {
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    // Not doc comments: clap would print them, and the flag says it already.
     Table,
-    /// For machines.
     Json,
 }
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
+    // As above.
     Auto,
-    /// One line for people.
     Text,
-    /// One JSON object a line.
     Json,
 }
 

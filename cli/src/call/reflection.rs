@@ -51,17 +51,20 @@ struct Conversation {
 pub(crate) async fn describe(channel: lb::Channel, service: &str) -> Result<ServiceDescriptor, ReflectionError> {
     // One instance answers the whole conversation: two versions of a schema are never mixed.
     let first = MessageRequest::FileContainingSymbol(service.to_owned());
-    let (mut conversation, answer) = Conversation::begin(channel, first).await?;
     let mut files = BTreeMap::new();
-    match answer {
-        MessageResponse::ErrorResponse(error) if error.error_code == i32::from(Code::NotFound) => {
+    let begun = Conversation::begin(channel.clone(), first).await;
+    let kept = begun.and_then(|(conversation, answer)| keep(&mut files, answer).map(|()| conversation));
+    let mut conversation = match kept {
+        Ok(conversation) => conversation,
+        // Told by an answer or, as tonic does, by the end of the conversation.
+        Err(ReflectionError::Failed(status)) if status.code() == Code::NotFound => {
             return Err(ReflectionError::UnknownService {
                 service: service.to_owned(),
-                known: conversation.services().await?,
+                known: services(channel).await?,
             });
         }
-        answer => keep(&mut files, answer)?,
-    }
+        Err(error) => return Err(error),
+    };
     // A server may send what a file imports along with it, or wait until it is asked.
     while let Some(missing) = missing(&files) {
         if files.len() >= MOST_FILES {
@@ -113,19 +116,20 @@ impl Conversation {
             .and_then(|answer| answer.message_response)
             .ok_or_else(|| ReflectionError::Malformed("the conversation ended early".to_owned()))
     }
+}
 
-    /// The full names of all that the server serves.
-    async fn services(&mut self) -> Result<Vec<String>, ReflectionError> {
-        match self.ask(MessageRequest::ListServices(String::new())).await? {
-            MessageResponse::ListServicesResponse(list) => {
-                // In order, and each once: some servers list v1 and v1alpha twice over.
-                let names: BTreeSet<String> = list.service.into_iter().map(|service| service.name).collect();
-                Ok(names.into_iter().collect())
-            }
-            other => Err(ReflectionError::Malformed(format!(
-                "asked for services, it answered {other:?}"
-            ))),
+/// The full names of all that a server serves.
+async fn services(channel: lb::Channel) -> Result<Vec<String>, ReflectionError> {
+    let (_, answer) = Conversation::begin(channel, MessageRequest::ListServices(String::new())).await?;
+    match answer {
+        MessageResponse::ListServicesResponse(list) => {
+            // In order, and each once: some servers list v1 and v1alpha twice over.
+            let names: BTreeSet<String> = list.service.into_iter().map(|service| service.name).collect();
+            Ok(names.into_iter().collect())
         }
+        other => Err(ReflectionError::Malformed(format!(
+            "asked for services, it answered {other:?}"
+        ))),
     }
 }
 

@@ -1,11 +1,27 @@
-//! `tessera registry`: flags to settings, and the life of the process. Not wired yet.
+//! `tessera registry`: flags to settings, and the life of the process.
 
+use registry_svc::{Config, Registry};
+
+use super::{End, admin, announce, folder, not_started};
 use crate::{args::RegistryArgs, failure::Failure};
 
-/// Runs it until it is asked to end.
+/// Runs the registry until it is asked to end.
 pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
-    Err(Failure::new(format!(
-        "the registry role is not built yet ({})",
-        args.listen
-    )))
+    let end = End::watch(&args.host)?;
+    let config = Config {
+        listen: args.listen.0,
+        admin_listen: admin(&args.host, args.listen)?,
+        data_dir: folder(&args.data_dir)?,
+        instance_id: args.host.instance_id,
+        drain_grace: args.host.drain_grace,
+        ..Config::default()
+    };
+    let mut running = Registry::start(config)
+        .await
+        .map_err(|error| not_started("registry", &error))?;
+    announce("registry", running.local_addr(), running.admin_addr())?;
+    let failure = end.or(running.failed()).await;
+    let report = running.stop().await;
+    tracing::info!(?report, "stopped");
+    failure.map_or(Ok(()), Err)
 }

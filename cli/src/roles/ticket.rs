@@ -1,11 +1,34 @@
-//! `tessera ticket`: flags to settings, and the life of the process. Not wired yet.
+//! `tessera ticket`: flags to settings, and the life of the process.
 
+use ticket_svc::{Config, Tickets};
+
+use super::{End, admin, advertise, announce, not_started, store};
 use crate::{args::TicketArgs, failure::Failure};
 
-/// Runs it until it is asked to end.
+/// Runs a ticket service until it is asked to end.
 pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
-    Err(Failure::new(format!(
-        "the ticket role is not built yet ({})",
-        args.listen
-    )))
+    let end = End::watch(&args.host)?;
+    let config = Config {
+        listen: args.listen.0,
+        admin_listen: admin(&args.host, args.listen)?,
+        advertise: advertise::address(&args.member, args.listen)?,
+        registry: args.member.registry.iter().map(ToString::to_string).collect(),
+        store: store(args.store, &args.data_dir, "tickets.db")?,
+        namespace: args.member.namespace,
+        zone: args.member.zone,
+        instance_id: args.host.instance_id,
+        drain_linger: args.member.drain_linger,
+        drain_grace: args.host.drain_grace,
+        heartbeat_interval: args.member.heartbeat_interval,
+        heartbeat_misses: args.member.heartbeat_misses,
+        seed: args.seed,
+    };
+    let mut running = Tickets::start(config)
+        .await
+        .map_err(|error| not_started("ticket", &error))?;
+    announce("ticket", running.local_addr(), running.admin_addr())?;
+    let failure = end.or(running.failed()).await;
+    let report = running.stop().await;
+    tracing::info!(?report, "stopped");
+    failure.map_or(Ok(()), Err)
 }

@@ -1,0 +1,8 @@
+//! The binary as a shell sees it: exit codes, one line of stderr, and nothing that hangs. Whole clusters are the e2e crate's.
+#![allow(clippy::unwrap_used)]
+
+mod help;
+mod run;
+mod unreachable;
+mod up;
+mod usage;

@@ -1,0 +1,68 @@
+//! Command lines that make no sense: code 2, and what would have made sense.
+
+use crate::run::{end, run, tessera};
+
+#[test]
+fn nothing_to_do_is_answered_with_help() {
+    run(&[]).code(2).says(&["Usage: tessera", "up"]);
+}
+
+#[test]
+fn unknown_commands_and_flags_are_named() {
+    run(&["upp"]).code(2).says(&["'upp'", "'up'"]);
+    run(&["up", "--instancs", "3"])
+        .code(2)
+        .says(&["--instancs", "--instances"]);
+    run(&["demo", "--buyers"]).code(2).says(&["--buyers"]);
+}
+
+#[test]
+fn malformed_values_are_answered_with_what_would_be_right() {
+    let check = |args: &[&str], parts: &[&str]| {
+        run(args).code(2).says(parts);
+    };
+    check(&["ticket", "--listen", "nowhere"], &["nowhere", "127.0.0.1:7000"]);
+    check(&["ticket", "--heartbeat-interval", "0s"], &["more than 0"]);
+    check(&["ticket", "--drain-grace=-5s"], &["300ms, 10s or 2m"]);
+    check(&["ticket", "--heartbeat-misses", "0"], &["1..=100"]);
+    check(&["ticket", "--namespace", "Not_A_Name"], &["a-z"]);
+    check(&["user", "--registry", "ftp://nowhere:1"], &["http://HOST:PORT"]);
+    check(&["user", "--registry", "https://localhost:7000"], &["TLS"]);
+    check(&["registry", "--admin-listen", "on"], &["`off`"]);
+    check(&["registry", "--listen", "127.0.0.1:65000"], &["--admin-listen"]);
+    check(&["up", "--instances", "0"], &["1..=32"]);
+    check(&["up", "--registry-port", "65536"], &["65536"]);
+    check(&["demo", "--seats", "11"], &["1..=10"]);
+    check(&["demo", "--buyers", "-1"], &["-1"]);
+    check(&["call", "ticket-svc", "ListEvents"], &["PACKAGE.SERVICE/METHOD"]);
+    check(
+        &["call", "ticket-svc", "a.B/C", "{}", "-d", "{}"],
+        &["cannot be used with"],
+    );
+    check(&["healthcheck", "localhost"], &["HOST:PORT"]);
+    check(&["weight", "ticket-svc/ticket-1", "1001"], &["0 to 1000"]);
+    check(&["drain", "ticket-1"], &["SERVICE/ID"]);
+    check(&["services", "--output", "yaml"], &["table", "json"]);
+}
+
+#[test]
+fn the_environment_is_held_to_the_same() {
+    let mut command = tessera(&["ticket"]);
+    command.env("TESSERA_LISTEN", "nowhere");
+    end(command).code(2).says(&["nowhere", "127.0.0.1:7000"]);
+}
+
+#[test]
+fn ports_that_collide_are_found_before_anything_starts() {
+    run(&["up", "--registry-port", "7102"])
+        .code(2)
+        .one_line(&["port 7102", "registry", "ticket-2", "--ticket-port"]);
+}
+
+/// `RUST_LOG` is the only variable that is not ours and that a person writes by hand.
+#[test]
+fn a_filter_that_is_none_is_told() {
+    let mut command = tessera(&["services"]);
+    command.env("RUST_LOG", "cli=loud=very");
+    end(command).code(2).one_line(&["cli=loud=very"]);
+}
