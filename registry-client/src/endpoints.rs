@@ -87,10 +87,11 @@ impl Endpoints {
         F: Future<Output = Result<T, Error>>,
     {
         let end = Instant::now() + budget;
+        let mut remaining = budget;
         let mut failed = Error::NoEndpoint;
         let mut index = self.preferred.load(Ordering::Relaxed);
         for left in (1..=self.all.len()).rev() {
-            let share = end.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
+            let share = remaining / u32::try_from(left).unwrap_or(u32::MAX);
             if share.is_zero() {
                 break;
             }
@@ -101,6 +102,7 @@ impl Endpoints {
                     self.avoid(index);
                     index = (index + 1) % self.all.len();
                     failed = error;
+                    remaining = end.saturating_duration_since(Instant::now());
                 }
                 other => return other,
             }

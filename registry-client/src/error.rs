@@ -90,6 +90,8 @@ impl Answer {
     fn violations_in_words(&self) -> String {
         self.violations
             .iter()
+            // A registry may have put them into its message already.
+            .filter(|(field, problem)| !(self.message.contains(field) && self.message.contains(problem)))
             .map(|(field, problem)| format!("; {field}: {problem}"))
             .collect()
     }
@@ -226,6 +228,18 @@ mod tests {
         assert_eq!(
             answered(Code::InvalidArgument, "INVALID_ARGUMENT").to_string(),
             "registry http://r:7000 answered InvalidArgument (INVALID_ARGUMENT): no; port: must be 1 to 65535"
+        );
+    }
+
+    #[test]
+    fn an_answer_says_nothing_twice() {
+        let Error::Answered(mut answer) = answered(Code::InvalidArgument, "") else {
+            panic!()
+        };
+        answer.message = "port: must be 1 to 65535".into();
+        assert_eq!(
+            answer.to_string(),
+            "registry http://r:7000 answered InvalidArgument: port: must be 1 to 65535"
         );
     }
 

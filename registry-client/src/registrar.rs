@@ -290,7 +290,12 @@ impl Driver {
 
     /// Tells how the registration stands, and logs it when the kind of standing is another one: once, not at each attempt.
     fn publish(&self, status: RegistrarStatus) {
-        let before = self.status.send_replace(status.clone());
+        let before = self.status.borrow().clone();
+        if before == status {
+            return;
+        }
+        // Every heartbeat confirms the same; only what differs wakes those who follow it.
+        self.status.send_replace(status.clone());
         if std::mem::discriminant(&before) == std::mem::discriminant(&status) {
             return;
         }

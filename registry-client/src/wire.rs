@@ -1,4 +1,4 @@
-//! The one file that names generated types: proto to model, model to proto, `Status` to [`Error`](crate::Error). Its
+//! The one file that names generated types: proto to model, model to proto, `Status` to [`Error`]. Its
 //! submodule `peer` makes the calls. No answer of a peer panics here: unknown numbers become `Unknown`, times out of range
 //! become `None`, missing parts their defaults.
 

@@ -98,11 +98,16 @@ async fn it_tells_what_it_was_given_and_beats() {
     );
     assert!(instance.started_at.is_some());
 
+    let status = registrar.subscribe();
     let begin = Instant::now();
     fake.until("ten heartbeats", |calls| renewals(calls) >= 10).await;
     let took = begin.elapsed().as_secs_f64();
     assert!((17.0..=20.1).contains(&took), "ten heartbeats of 2 s took {took} s");
     assert_eq!(fake.registrations().len(), 1);
+    assert!(
+        matches!(status.has_changed(), Ok(false)),
+        "ten times the same is no news"
+    );
 }
 
 #[tokio::test(start_paused = true)]
