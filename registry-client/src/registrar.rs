@@ -98,7 +98,7 @@ impl Registrar {
         self.status.borrow().clone()
     }
 
-    /// Follows [`status`](Self::status).
+    /// Follows [`status`](Self::status). What it is now may count as unseen: look before you wait.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<RegistrarStatus> {
         self.status.clone()

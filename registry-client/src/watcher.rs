@@ -94,7 +94,7 @@ impl Watcher {
         found.map(|snapshot| snapshot.clone()).map_err(|_| Error::Closed)
     }
 
-    /// A receiver of its own. It keeps the watch alive.
+    /// A receiver of its own, which keeps the watch alive. What is known now may count as unseen: look before you wait.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshots.clone()

@@ -98,7 +98,8 @@ async fn it_tells_what_it_was_given_and_beats() {
     );
     assert!(instance.started_at.is_some());
 
-    let status = registrar.subscribe();
+    let mut status = registrar.subscribe();
+    status.borrow_and_update();
     let begin = Instant::now();
     fake.until("ten heartbeats", |calls| renewals(calls) >= 10).await;
     let took = begin.elapsed().as_secs_f64();
