@@ -1,0 +1,69 @@
+//! The admin endpoint, spoken to in plain HTTP/1.1.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::support::{client::ask, config, serve, server_and_client};
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut socket = TcpStream::connect(address).await.expect("listening");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+#[tokio::test]
+async fn health_follows_what_is_served() {
+    let running = serve(config()).await;
+    let admin = running.admin_addr().expect("configured");
+    assert!(get(admin, "/healthz").await.starts_with("HTTP/1.1 200"));
+    running.set_not_serving();
+    assert!(get(admin, "/healthz").await.starts_with("HTTP/1.1 503"));
+    running.set_serving("tessera.test.v1.Test");
+    assert!(get(admin, "/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(admin, "/nothing").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn metrics_are_open_metrics_text() {
+    let (running, client) = server_and_client(config()).await;
+    client.say(ask("hello", None)).await.expect("answered");
+    let answer = get(running.admin_addr().expect("configured"), "/metrics").await;
+    assert!(
+        answer.contains("content-type: application/openmetrics-text"),
+        "{answer}"
+    );
+    for series in [
+        "rpc_server_call_duration_seconds_count{rpc_method=\"tessera.test.v1.Test/Say\",rpc_response_status_code=\"OK\"}",
+        "tessera_server_connections{listener=\"grpc\"}",
+        "# EOF",
+    ] {
+        assert!(answer.contains(series), "{series} is missing");
+    }
+}
+
+#[tokio::test]
+async fn without_an_address_there_is_none() {
+    let running = serve(config().admin(None)).await;
+    assert_eq!(running.admin_addr(), None);
+    running.drain(Duration::from_secs(1)).await;
+}
+
+/// A probe must be able to see that the server drains, until it is over.
+#[tokio::test]
+async fn the_admin_endpoint_stops_last() {
+    let (running, client) = server_and_client(config()).await;
+    let admin = running.admin_addr().expect("configured");
+    let mut stream = client.watch(ask("hang", None)).await.expect("started");
+    stream.message().await.expect("ok");
+    let draining = tokio::spawn(running.drain(Duration::from_millis(500)));
+    assert!(get(admin, "/healthz").await.starts_with("HTTP/1.1 "));
+    draining.await.expect("no panic");
+    TcpStream::connect(admin).await.expect_err("stopped");
+}

@@ -1,0 +1,304 @@
+//! What a hostile peer tries, and what it gets. Each of these succeeds against tonic 0.14.9's defaults.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::{
+    PATIENCE,
+    client::{Client, ask},
+    eventually, limited,
+    raw::{
+        ACK, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING, PREFACE, REFUSED_STREAM,
+        RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, call_headers, literal, message,
+    },
+    serve, server_and_client,
+};
+
+const WATCH: &str = "/tessera.test.v1.Test/Watch";
+const SETTINGS_MAX_CONCURRENT_STREAMS: u16 = 3;
+const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// A `Text` message whose only field says `text`.
+fn text(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).expect("short");
+    message(&[&[0x0a, length][..], text.as_bytes()].concat())
+}
+
+/// Stream hoarding: 2,000 unread streams on one connection held 1.07 GB in a server without the bound.
+#[tokio::test]
+async fn streams_are_bounded_by_word_and_by_deed() {
+    let running = serve(limited(|limits| limits.max_concurrent_streams = 20)).await;
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    let settings = raw.next_of(SETTINGS).await.expect("settings");
+    let advertised = settings
+        .settings()
+        .find(|(id, _)| *id == SETTINGS_MAX_CONCURRENT_STREAMS);
+    assert_eq!(advertised, Some((SETTINGS_MAX_CONCURRENT_STREAMS, 20)), "by word");
+
+    // A peer that does not listen opens more.
+    for n in 0..25 {
+        let stream = 1 + 2 * n;
+        raw.send(HEADERS, END_HEADERS, stream, &call_headers(WATCH))
+            .await
+            .expect("written");
+        raw.send(DATA, END_STREAM, stream, &text("hang"))
+            .await
+            .expect("written");
+    }
+    let mut refused = 0;
+    while refused < 5 {
+        let frame = raw.next_of(RST_STREAM).await.expect("a reset");
+        assert_eq!(frame.error_code(), REFUSED_STREAM);
+        assert!(frame.stream > 39, "the first twenty are served");
+        refused += 1;
+    }
+    eventually("the first twenty run", || running.calls_in_flight() == 20).await;
+}
+
+#[tokio::test]
+async fn the_default_advertises_a_bound() {
+    let running = serve(limited(|_| {})).await;
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    let settings = raw.next_of(SETTINGS).await.expect("settings");
+    assert!(
+        settings
+            .settings()
+            .any(|setting| setting == (SETTINGS_MAX_CONCURRENT_STREAMS, 100))
+    );
+}
+
+/// A reader that grants a huge window and reads nothing: what is buffered for it is bounded, so it cannot be a gigabyte.
+#[tokio::test]
+async fn a_stream_that_is_not_read_stops_producing() {
+    let running = serve(limited(|_| {})).await;
+    let mut raw = Raw::open(running.local_addr(), &[(SETTINGS_INITIAL_WINDOW_SIZE, (1 << 31) - 1)]).await;
+    raw.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes())
+        .await
+        .expect("written");
+    raw.send(HEADERS, END_HEADERS, 1, &call_headers(WATCH))
+        .await
+        .expect("written");
+    raw.send(DATA, END_STREAM, 1, &text("flood")).await.expect("written");
+    eventually("the stream runs", || running.calls_in_flight() == 1).await;
+    // Somebody else is served as if nothing were there.
+    let client = Client::connect(running.local_addr()).await;
+    for _ in 0..100 {
+        client.say(ask("hello", None)).await.expect("answered");
+    }
+    drop(raw);
+    eventually("the stream ends with its connection", || running.calls_in_flight() == 0).await;
+}
+
+async fn closed_after(running: &service_host::Running, bytes: &[u8]) -> Duration {
+    let started = Instant::now();
+    let mut raw = Raw::connect(running.local_addr()).await;
+    raw.socket.write_all(bytes).await.expect("written");
+    raw.closed().await;
+    started.elapsed()
+}
+
+/// Slow loris: a silent connection was still open after 10 s, keepalive or not.
+#[tokio::test]
+async fn silent_and_half_open_connections_are_closed_in_time() {
+    let timeout = Duration::from_millis(300);
+    let running = serve(limited(|limits| limits.preface_timeout = timeout)).await;
+    for (what, bytes) in [
+        ("nothing", &b""[..]),
+        ("half a preface", &PREFACE[..12]),
+        ("a preface without settings", PREFACE),
+    ] {
+        let took = closed_after(&running, bytes).await;
+        assert!(took >= timeout && took < timeout * 10, "{what}: closed after {took:?}");
+    }
+    // A connection that has opened may be quiet for as long as it likes.
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    raw.next_of(SETTINGS).await.expect("settings");
+    tokio::time::sleep(timeout * 2).await;
+    raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &call_headers("/x.Y/Z"))
+        .await
+        .expect("written");
+    raw.next_of(HEADERS).await.expect("an answer");
+}
+
+/// One byte at a time, each of them soon enough: the deadline is for the whole opening.
+#[tokio::test]
+async fn a_dripping_preface_is_closed_in_time() {
+    let running = serve(limited(|limits| limits.preface_timeout = Duration::from_millis(200))).await;
+    let mut raw = Raw::connect(running.local_addr()).await;
+    let started = Instant::now();
+    let mut drip = PREFACE.iter().cycle();
+    let mut buffer = [0; 1024];
+    loop {
+        assert!(started.elapsed() < PATIENCE, "still open");
+        tokio::select! {
+            read = raw.socket.read(&mut buffer) => if matches!(read, Ok(0) | Err(_)) { break },
+            () = tokio::time::sleep(Duration::from_millis(50)) => {
+                let byte = *drip.next().expect("endless");
+                if raw.socket.write_all(&[byte]).await.is_err() { break }
+            }
+        }
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn other_protocols_are_closed_at_once() {
+    let running = serve(limited(|_| {})).await;
+    for (what, bytes) in [
+        ("HTTP/1", &b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"[..]),
+        (
+            "TLS",
+            &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"[..],
+        ),
+        ("noise", &[0xa5; 256][..]),
+    ] {
+        let took = closed_after(&running, bytes).await;
+        assert!(took < Duration::from_secs(3), "{what}: closed only after {took:?}");
+    }
+}
+
+/// RUSTSEC-2024-0003: 5,000 malformed requests made a default tonic server reset 5,000 streams and go on.
+#[tokio::test]
+async fn a_peer_that_makes_us_reset_is_sent_away() {
+    let running = serve(limited(|limits| limits.max_local_error_reset_streams = 50)).await;
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    // A pseudo-header after a regular one is malformed (RFC 9113, 8.3).
+    let malformed = [literal("te", "trailers"), call_headers(WATCH)].concat();
+    let mut resets = 0;
+    for n in 0..5_000 {
+        if raw
+            .send(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * n, &malformed)
+            .await
+            .is_err()
+        {
+            break;
+        }
+        if n % 25 == 0 {
+            // Let it answer, so that the resets are counted one by one.
+            raw.send(PING, 0, 0, &[0; 8]).await.ok();
+        }
+    }
+    loop {
+        let frame = raw.next().await.expect("GOAWAY before the end");
+        match frame.kind {
+            RST_STREAM => resets += 1,
+            GOAWAY => {
+                assert_eq!(frame.error_code(), ENHANCE_YOUR_CALM);
+                break;
+            }
+            _ => {}
+        }
+    }
+    assert!(resets <= 51, "{resets} resets");
+    raw.closed().await;
+}
+
+#[test]
+fn the_default_bound_on_resets_is_set() {
+    assert_eq!(service_host::Limits::default().max_local_error_reset_streams, 1024);
+}
+
+/// CVE-2023-44487: open and reset, as fast as the wire allows.
+#[tokio::test]
+async fn rapid_resets_are_sent_away() {
+    let (running, client) = server_and_client(limited(|_| {})).await;
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    raw.next_of(SETTINGS).await.expect("settings");
+    let mut burst = Vec::new();
+    for n in 0..1_000_u32 {
+        burst.extend(crate::support::raw::encode(
+            HEADERS,
+            END_HEADERS,
+            1 + 2 * n,
+            &call_headers(WATCH),
+        ));
+        burst.extend(crate::support::raw::encode(
+            RST_STREAM,
+            0,
+            1 + 2 * n,
+            &8_u32.to_be_bytes(),
+        ));
+    }
+    // The server may close while this is written.
+    raw.socket.write_all(&burst).await.ok();
+    let goaway = raw.next_of(GOAWAY).await.expect("GOAWAY");
+    assert_eq!(goaway.error_code(), ENHANCE_YOUR_CALM);
+    client.say(ask("hello", None)).await.expect("others are served");
+}
+
+#[tokio::test]
+async fn large_headers_are_refused() {
+    let running = serve(limited(|_| {})).await;
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    let headers = [
+        call_headers("/tessera.test.v1.Test/Say"),
+        literal("x-large", &"x".repeat(20_000)),
+    ]
+    .concat();
+    // A frame holds 16 KiB; the rest goes in CONTINUATION (type 9).
+    let (first, rest) = headers.split_at(16_000);
+    raw.send(HEADERS, END_STREAM, 1, first).await.expect("written");
+    raw.send(9, END_HEADERS, 1, rest).await.expect("written");
+    // h2 answers 431 or resets the stream; either way no handler has run.
+    let answer = loop {
+        let frame = raw.next().await.expect("an answer");
+        if frame.stream == 1 {
+            break frame;
+        }
+    };
+    match answer.kind {
+        HEADERS => assert!(!answer.payload.windows(3).any(|window| window == b"200"), "{answer:?}"),
+        kind => assert_eq!(kind, RST_STREAM),
+    }
+    assert_eq!(running.calls_in_flight(), 0);
+}
+
+/// A peer that has gone without a word (a stopped process, a cable) does not answer pings.
+#[tokio::test]
+async fn a_peer_that_answers_no_ping_is_closed() {
+    let running = serve(limited(|limits| {
+        limits.keepalive_interval = Duration::from_millis(100);
+        limits.keepalive_timeout = Duration::from_millis(200);
+    }))
+    .await;
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    let mut pings = 0;
+    while let Some(frame) = raw.next().await {
+        pings += usize::from(frame.kind == PING && frame.flags & ACK == 0);
+    }
+    assert!(pings >= 1, "closed without asking");
+}
+
+/// Above the bound a connection is closed at once, and its place is free again when another one ends.
+#[tokio::test]
+async fn connections_are_bounded() {
+    let running = serve(limited(|limits| limits.max_connections = 3)).await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut raw = Raw::open(running.local_addr(), &[]).await;
+        raw.next_of(SETTINGS).await.expect("served");
+        open.push(raw);
+    }
+    let mut over = Raw::connect(running.local_addr()).await;
+    let started = Instant::now();
+    over.closed().await;
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "closed at once, not after a timeout"
+    );
+
+    open.pop();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "a place is free again");
+        let mut raw = Raw::open(running.local_addr(), &[]).await;
+        if raw.next_of(SETTINGS).await.is_some() {
+            break;
+        }
+    }
+    for mut raw in open {
+        raw.send(PING, 0, 0, &[7; 8]).await.expect("written");
+        raw.next_of(PING).await.expect("the first ones are served all along");
+    }
+}

@@ -1,0 +1,11 @@
+//! Attacks that fail and promises that hold, against real servers on port 0.
+
+mod admin;
+mod attacks;
+mod deadlines;
+mod draining;
+mod errors;
+mod files;
+mod reflecting;
+mod support;
+mod tracing;
