@@ -1,4 +1,5 @@
-//! The one line that a role prints on stdout once it serves, written and read in one place: `up` and scripts wait for it.
+//! The one line that a role prints on stdout once it serves, written and read in one place: `up` and scripts wait for
+//! it.
 
 use std::{fmt, net::SocketAddr};
 

@@ -1,5 +1,5 @@
-//! The balanced channels that the operator's commands call through: by discovery, or to fixed addresses where the thing called is
-//! the registry itself.
+//! The balanced channels that the operator's commands call through: by discovery, or to fixed addresses where the thing
+//! called is the registry itself.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! From a parsed command line to the module that does it, and how the process presents itself in logs and traces meanwhile.
+//! From a parsed command line to the module that does it, and how the process presents itself in logs and traces
+//! meanwhile.
 
 use uuid::Uuid;
 
@@ -32,10 +33,11 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// How this process presents itself. A role without an instance id is given one, so that the registry, the traces and the logs
-/// call it the same.
+/// How this process presents itself. A role without an instance id is given one, so that the registry, the traces and
+/// the logs call it the same.
 pub(crate) fn telemetry(cli: &mut Cli) -> telemetry::Config {
-    // A command says what went wrong in its own words; the logs of the libraries below it are for those who ask (RUST_LOG).
+    // A command says what went wrong in its own words; the logs of the libraries below it are for those who ask
+    // (RUST_LOG).
     let (service, instance, filter) = match &mut cli.command {
         Command::Registry(args) => ("registry-svc", Some(&mut args.host.instance_id), "info"),
         Command::Ticket(args) => ("ticket-svc", Some(&mut args.host.instance_id), "info"),

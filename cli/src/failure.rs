@@ -1,5 +1,5 @@
-//! How a command fails: one line that says what failed, why, and what to do next, and the exit code that goes with it. What
-//! exactly went wrong below is kept in the layers' own errors; this is only what a person is told.
+//! How a command fails: one line that says what failed, why, and what to do next, and the exit code that goes with it.
+//! What exactly went wrong below is kept in the layers' own errors; this is only what a person is told.
 
 use std::{fmt, io, process::ExitCode};
 

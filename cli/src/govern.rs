@@ -1,5 +1,5 @@
-//! `tessera drain`, `undrain` and `weight`: thin calls of the registry's GovernanceService. What a decision does is the registry's
-//! business; one that it cannot take yet is told as such.
+//! `tessera drain`, `undrain` and `weight`: thin calls of the registry's GovernanceService. What a decision does is the
+//! registry's business; one that it cannot take yet is told as such.
 
 use proto::registry::v1::{
     DrainRequest, InstanceRef, SetWeightRequest, UndrainRequest, governance_service_client::GovernanceServiceClient,
@@ -26,7 +26,7 @@ pub(crate) async fn drain(args: &DrainArgs, output: Output) -> Result<(), Failur
     let answer = client(&args.instance)?
         .drain(request)
         .await
-        .map_err(|status| failure("drain", &status))?
+        .map_err(|status| failure("drain instances", &status))?
         .into_inner();
     let late = answer.unacknowledged_watch_ids;
     let name = &args.instance.instance;
@@ -57,7 +57,7 @@ pub(crate) async fn undrain(args: &InstanceArgs, output: Output) -> Result<(), F
     let answer = client(args)?
         .undrain(request)
         .await
-        .map_err(|status| failure("undrain", &status))?
+        .map_err(|status| failure("undrain instances", &status))?
         .into_inner();
     let name = &args.instance;
     let document = json!({ "instance": name.to_string(), "drained": false, "revision": answer.revision });
@@ -81,7 +81,7 @@ pub(crate) async fn weight(args: &WeightArgs, output: Output) -> Result<(), Fail
     let answer = client(&args.instance)?
         .set_weight(request)
         .await
-        .map_err(|status| failure("weight", &status))?
+        .map_err(|status| failure("set weights", &status))?
         .into_inner();
     let name = &args.instance.instance;
     let now = answer
@@ -109,9 +109,9 @@ fn client(args: &InstanceArgs) -> Result<GovernanceServiceClient<lb::Channel>, F
     Ok(GovernanceServiceClient::new(crate::channel::fixed(addresses)?))
 }
 
-fn failure(command: &str, status: &Status) -> Failure {
+fn failure(deed: &str, status: &Status) -> Failure {
     match status.code() {
-        Code::Unimplemented => Failure::new(format!("the registry cannot {command} yet"))
+        Code::Unimplemented => Failure::new(format!("the registry cannot {deed} yet"))
             .why("its GovernanceService answers UNIMPLEMENTED")
             .advice("for now stop the instance with SIGTERM, which drains it")
             .exit(Exit::Grpc(Code::Unimplemented)),
@@ -119,6 +119,6 @@ fn failure(command: &str, status: &Status) -> Failure {
             .why(status.message())
             .advice("start a cluster with `tessera up`, or pass --registry")
             .exit(Exit::Grpc(Code::Unavailable)),
-        _ => status::failure(&format!("{command} failed"), status),
+        _ => status::failure(&format!("the registry did not {deed}"), status),
     }
 }

@@ -1,5 +1,5 @@
-//! `tessera healthcheck`: one question to one address, for container images that have no other tool. Bounded, and without
-//! discovery: whether the registry is well is another question.
+//! `tessera healthcheck`: one question to one address, for container images that have no other tool. Bounded, and
+//! without discovery: whether the registry is well is another question.
 
 use std::time::Duration;
 

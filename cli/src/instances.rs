@@ -20,7 +20,8 @@ pub(crate) async fn run(args: &InstancesArgs, output: Output) -> Result<(), Fail
     let instances = registry.list_instances(args.service.as_deref()).await.map_err(failed)?;
     if let (Some(service), true) = (&args.service, instances.is_empty()) {
         let known = registry.list_services().await.map_err(failed)?;
-        // A service that was there and has no instance now is an answer; one that nobody ever saw is a mistake in typing.
+        // A service that was there and has no instance now is an answer; one that nobody ever saw is a mistake in
+        // typing.
         if !known.iter().any(|known| known.service == *service) {
             return Err(unknown_service(
                 service,

@@ -1,5 +1,5 @@
-//! The binary `tessera`: every role of the platform, and the operator's tool. This file is the life of the process; what each
-//! command does is in the module of its name.
+//! The binary `tessera`: every role of the platform, and the operator's tool. This file is the life of the process;
+//! what each command does is in the module of its name.
 
 mod announcement;
 mod args;

@@ -1,7 +1,8 @@
-//! A gRPC error as a person reads it: the code, the message, and what the rich details (google.rpc) say about the cause and the cure.
+//! A gRPC error as a person reads it: the code, the message, and what the rich details (google.rpc) say about the cause
+//! and the cure.
 
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::failure::{Exit, Failure};
 
@@ -19,18 +20,24 @@ pub(crate) fn failure(what: &str, status: &Status) -> Failure {
         why.push_str(&format!(": {}", status.message()));
     }
     let failure = Failure::new(what).why(why).exit(Exit::Grpc(status.code()));
-    let failure = match advice(status, &details) {
+    // The message may have said all of it.
+    let unsaid = |violation: &Violation| !status.message().contains(&violation.1);
+    let violations: Vec<Violation> = violations(&details).into_iter().filter(unsaid).collect();
+    let failure = match advice(status, &details, &violations) {
         Some(advice) => failure.advice(advice),
         None => failure,
     };
-    violations(&details)
+    let lines = violations
         .into_iter()
-        .chain(metadata(status, &details))
-        .fold(failure, Failure::detail)
+        .map(|(field, problem)| format!("{field}: {problem}"));
+    lines.chain(metadata(status, &details)).fold(failure, Failure::detail)
 }
 
+/// A field (or a subject), and what is wrong with it.
+type Violation = (String, String);
+
 /// `key: value` of what the server adds to its reason, where the message does not have it already.
-fn metadata(status: &Status, details: &tonic_types::ErrorDetails) -> Vec<String> {
+fn metadata(status: &Status, details: &ErrorDetails) -> Vec<String> {
     let info = details.error_info();
     let mut pairs: Vec<(&String, &String)> = info.iter().flat_map(|info| &info.metadata).collect();
     pairs.sort();
@@ -39,28 +46,25 @@ fn metadata(status: &Status, details: &tonic_types::ErrorDetails) -> Vec<String>
     pairs.into_iter().filter(unsaid).map(line).collect()
 }
 
-/// `field: what is wrong with it`, for each violation.
-pub(crate) fn violations(details: &tonic_types::ErrorDetails) -> Vec<String> {
-    let of_fields = details.bad_request().into_iter().flat_map(|bad| {
-        let in_words =
-            |violation: &tonic_types::FieldViolation| format!("{}: {}", violation.field, violation.description);
-        bad.field_violations.iter().map(in_words)
-    });
-    let of_state = details.precondition_failure().into_iter().flat_map(|failed| {
-        failed
-            .violations
-            .iter()
-            .map(|violation| format!("{}: {}", violation.subject, violation.description))
-    });
-    of_fields.chain(of_state).collect()
+fn violations(details: &ErrorDetails) -> Vec<Violation> {
+    let of_fields = details.bad_request().into_iter().flat_map(|bad| &bad.field_violations);
+    let of_state = details
+        .precondition_failure()
+        .into_iter()
+        .flat_map(|failed| &failed.violations);
+    of_fields
+        .map(|violation| (violation.field.clone(), violation.description.clone()))
+        .chain(of_state.map(|violation| (violation.subject.clone(), violation.description.clone())))
+        .collect()
 }
 
-fn advice(status: &Status, details: &tonic_types::ErrorDetails) -> Option<String> {
+fn advice(status: &Status, details: &ErrorDetails, violations: &[Violation]) -> Option<String> {
     if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
         return Some(format!("try again in {}", crate::output::duration(delay)));
     }
     match status.code() {
-        Code::InvalidArgument if details.bad_request().is_some() => Some("correct the fields below".to_owned()),
+        Code::InvalidArgument if violations.is_empty() => Some("correct the request".to_owned()),
+        Code::InvalidArgument => Some("correct the fields below".to_owned()),
         Code::DeadlineExceeded => Some("pass a longer --timeout, or look at the trace for what is slow".to_owned()),
         Code::Unavailable => Some("see who is there with `tessera instances`".to_owned()),
         Code::Unimplemented => Some("it is part of the wire, but this server does not do it yet".to_owned()),
@@ -75,8 +79,6 @@ pub(crate) fn code_name(code: Code) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use tonic_types::ErrorDetails;
-
     use super::*;
 
     #[test]
@@ -91,7 +93,16 @@ mod tests {
             failure.to_string(),
             "the call failed (INVALID_ARGUMENT: the request is not valid); correct the fields below"
         );
-        assert_eq!(violations(&status.get_error_details()), ["page_size: must be 1 to 200"]);
+        let said = Status::with_error_details(
+            Code::InvalidArgument,
+            "page_size: must be 1 to 200",
+            status.get_error_details(),
+        );
+        assert!(
+            super::failure("the call failed", &said)
+                .to_string()
+                .ends_with("; correct the request")
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The root of a trace: where a command becomes one that can be looked up. With an exporter it is a real span; without one a trace
-//! id travels all the same, so that the services' logs and spans belong together.
+//! The root of a trace: where a command becomes one that can be looked up. With an exporter it is a real span; without
+//! one a trace id travels all the same, so that the services' logs and spans belong together.
 
 use opentelemetry::{
     Context,

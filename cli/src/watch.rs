@@ -1,5 +1,5 @@
-//! `tessera watch`: every change of a service's instances as it happens, one line each. The raw watch of the registry, resumed by
-//! hand where it broke, so that nothing is told twice.
+//! `tessera watch`: every change of a service's instances as it happens, one line each. The raw watch of the registry,
+//! resumed by hand where it broke, so that nothing is told twice.
 
 use std::time::Duration;
 

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{operator::Discovery, values};
+use super::{examples, operator::Discovery, values};
 
 /// `tessera up`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tessera up\n  tessera up --once                      bring it up, run the demo, stop: for scripts\n  tessera up --data-dir /tmp/tessera --registry-port 0 --ticket-port 0 --user-port 0\n\nEach service answers /healthz and /metrics on its port + 2000. Logs are in DATA_DIR/logs. Ctrl-C drains and stops it all."
+    after_help = examples::UP
 )]
 pub(crate) struct UpArgs {
     /// Folder of stores and logs; made when missing, kept afterwards
@@ -21,7 +21,8 @@ pub(crate) struct UpArgs {
     pub(crate) once: bool,
 
     /// How many ticket services to run
-    #[arg(long, value_name = "N", env = "TESSERA_INSTANCES", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
+    #[arg(long, value_name = "N", env = "TESSERA_INSTANCES")]
+    #[arg(default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(crate) instances: u16,
 
     /// Port of the registry; 0 takes any free one
@@ -48,7 +49,7 @@ pub(crate) struct UpArgs {
 /// `tessera demo`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tessera demo                                   one buyer\n  tessera demo --event \"Night of the Comets\" --seats 4\n  tessera demo --buyers 200 --concurrency 16     many buyers, with a summary\n\nExits 1 when a call failed, an order failed for another reason than sold out, or a seat was sold twice."
+    after_help = examples::DEMO
 )]
 pub(crate) struct DemoArgs {
     /// What to buy tickets for: an event's id, or a part of its title [default: the next event with seats enough]
@@ -60,11 +61,13 @@ pub(crate) struct DemoArgs {
     pub(crate) seats: Option<u32>,
 
     /// How many people buy; each has an account of its own
-    #[arg(long, value_name = "N", env = "TESSERA_BUYERS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", env = "TESSERA_BUYERS")]
+    #[arg(default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) buyers: u32,
 
     /// How many of them at the same time
-    #[arg(long, value_name = "N", env = "TESSERA_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "N", env = "TESSERA_CONCURRENCY")]
+    #[arg(default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) concurrency: u32,
 
     #[command(flatten)]

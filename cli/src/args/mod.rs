@@ -1,7 +1,8 @@
-//! The command line as clap reads it. What a flag's text means is decided here; what the combination of flags means is decided
-//! by each command when it turns its `…Args` into a plan. Nothing here opens a file or a socket.
+//! The command line as clap reads it. What a flag's text means is decided here; what the combination of flags means is
+//! decided by each command when it turns its `…Args` into a plan. Nothing here opens a file or a socket.
 
 mod cluster;
+mod examples;
 mod operator;
 mod roles;
 mod values;
@@ -23,8 +24,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[command(
     name = "tessera",
     version,
-    about = "A gRPC service platform in one binary: registry, discovery, balancing, tracing, and two services that live on it",
-    after_help = "Start here:\n  tessera up                    bring up the demo cluster on this machine\n  tessera demo                  buy tickets on it\n  tessera instances ticket-svc  see who serves\n\nEvery flag has an environment variable; the flag wins.",
+    about = "A gRPC service platform in one binary: registry, discovery, balancing, tracing, and services",
+    after_help = examples::START,
     arg_required_else_help = true,
     propagate_version = true,
     max_term_width = 110

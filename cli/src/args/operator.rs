@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{self, InstanceName, MethodName, RegistryUrl};
+use super::{
+    examples,
+    values::{self, InstanceName, MethodName, RegistryUrl},
+};
 
 /// Where services are looked up.
 #[derive(Debug, Clone, Args)]
@@ -26,7 +29,7 @@ pub(crate) struct Discovery {
 
 /// `tessera services`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tessera services\n  tessera services --output json | jq '.services[].service'")]
+#[command(after_help = examples::SERVICES)]
 pub(crate) struct ServicesArgs {
     #[command(flatten)]
     pub(crate) discovery: Discovery,
@@ -35,7 +38,7 @@ pub(crate) struct ServicesArgs {
 /// `tessera instances`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tessera instances\n  tessera instances ticket-svc\n  tessera instances ticket-svc --output json | jq -r '.instances[].address'"
+    after_help = examples::INSTANCES
 )]
 pub(crate) struct InstancesArgs {
     /// Only this service [default: all]
@@ -49,7 +52,7 @@ pub(crate) struct InstancesArgs {
 /// `tessera watch`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tessera watch ticket-svc\n  tessera watch ticket-svc --output json\n\nEnds with Ctrl-C. When the registry goes away it says so, and resumes where it was."
+    after_help = examples::WATCH
 )]
 pub(crate) struct WatchArgs {
     /// The service
@@ -63,7 +66,7 @@ pub(crate) struct WatchArgs {
 /// `tessera call`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tessera call ticket-svc tessera.ticket.v1.TicketService/ListEvents '{}'\n  tessera call user-svc tessera.user.v1.UserService/GetUser '{\"userId\": \"…\"}'\n  tessera call ticket-svc tessera.ticket.v1.TicketService/CreateEvent -d @event.json\n  tessera call 127.0.0.1:7000 tessera.registry.v1.RegistryService/ListServices '{}'\n\nExits 0, or 64 + the gRPC code (69 for NOT_FOUND), so that scripts can tell errors apart."
+    after_help = examples::CALL
 )]
 pub(crate) struct CallArgs {
     /// A registered service, or one server as HOST:PORT
@@ -83,7 +86,8 @@ pub(crate) struct CallArgs {
     pub(crate) data: Option<String>,
 
     /// The whole call's deadline, streams included
-    #[arg(long, value_name = "DURATION", env = "TESSERA_TIMEOUT", default_value = "10s", value_parser = values::positive_duration)]
+    #[arg(long, value_name = "DURATION", env = "TESSERA_TIMEOUT")]
+    #[arg(default_value = "10s", value_parser = values::positive_duration)]
     pub(crate) timeout: Duration,
 
     /// Say on stderr who answered, how fast, and in which trace
@@ -97,7 +101,7 @@ pub(crate) struct CallArgs {
 /// `tessera healthcheck`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tessera healthcheck 127.0.0.1:7000\n  tessera healthcheck 127.0.0.1:7101 --service tessera.ticket.v1.TicketService\n\nExits 0 when it is SERVING, else 1 with the reason on one line: fit for HEALTHCHECK in a Dockerfile."
+    after_help = examples::HEALTHCHECK
 )]
 pub(crate) struct HealthcheckArgs {
     /// The server, HOST:PORT
@@ -115,13 +119,14 @@ pub(crate) struct HealthcheckArgs {
     pub(crate) service: String,
 
     /// How long it may take to connect and answer
-    #[arg(long, value_name = "DURATION", env = "TESSERA_HEALTHCHECK_TIMEOUT", default_value = "2s", value_parser = values::positive_duration)]
+    #[arg(long, value_name = "DURATION", env = "TESSERA_HEALTHCHECK_TIMEOUT")]
+    #[arg(default_value = "2s", value_parser = values::positive_duration)]
     pub(crate) timeout: Duration,
 }
 
 /// `tessera drain`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tessera drain ticket-svc/ticket-2 --why \"disk is failing\"")]
+#[command(after_help = examples::DRAIN)]
 pub(crate) struct DrainArgs {
     #[command(flatten)]
     pub(crate) instance: InstanceArgs,
@@ -155,7 +160,7 @@ pub(crate) struct InstanceArgs {
 /// `tessera weight`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tessera weight ticket-svc/ticket-2 10\n  tessera weight ticket-svc/ticket-2 own     back to what the instance says itself"
+    after_help = examples::WEIGHT
 )]
 pub(crate) struct WeightArgs {
     #[command(flatten)]

@@ -1,11 +1,14 @@
-//! The flags of the roles: `tessera registry`, `tessera ticket` and `tessera user`. Limits that a role checks itself are not
-//! repeated here.
+//! The flags of the roles: `tessera registry`, `tessera ticket` and `tessera user`. Limits that a role checks itself
+//! are not repeated here.
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::values::{self, Admin, Listen, RegistryUrl};
+use super::{
+    examples,
+    values::{self, Admin, Listen, RegistryUrl},
+};
 
 /// How a server lives and dies; every role has these.
 #[derive(Debug, Clone, Args)]
@@ -19,7 +22,8 @@ pub(crate) struct HostArgs {
     pub(crate) instance_id: Option<String>,
 
     /// How long calls in flight may go on after SIGTERM
-    #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_GRACE", default_value = "10s", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_GRACE")]
+    #[arg(default_value = "10s", value_parser = values::duration)]
     pub(crate) drain_grace: Duration,
 
     /// Shut down when stdin reaches its end: set by `tessera up`, so that no child outlives it
@@ -53,22 +57,25 @@ pub(crate) struct MemberArgs {
     pub(crate) zone: String,
 
     /// How long to go on answering after the registry was told, so that every caller can hear of it
-    #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_LINGER", default_value = "300ms", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_LINGER")]
+    #[arg(default_value = "300ms", value_parser = values::duration)]
     pub(crate) drain_linger: Duration,
 
     /// How often the registry hears from this instance
-    #[arg(long, value_name = "DURATION", env = "TESSERA_HEARTBEAT_INTERVAL", default_value = "5s", value_parser = values::positive_duration)]
+    #[arg(long, value_name = "DURATION", env = "TESSERA_HEARTBEAT_INTERVAL")]
+    #[arg(default_value = "5s", value_parser = values::positive_duration)]
     pub(crate) heartbeat_interval: Duration,
 
     /// How many heartbeats may be missed before the registry lets the instance go
-    #[arg(long, value_name = "N", env = "TESSERA_HEARTBEAT_MISSES", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", env = "TESSERA_HEARTBEAT_MISSES")]
+    #[arg(default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) heartbeat_misses: u32,
 }
 
 /// `tessera registry`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tessera registry\n  tessera registry --listen :7000 --data-dir /var/lib/tessera\n  TESSERA_LISTEN=:7000 tessera registry"
+    after_help = examples::REGISTRY
 )]
 pub(crate) struct RegistryArgs {
     /// Where the registry is served: IP:PORT, or :PORT for all interfaces; port 0 takes any free one
@@ -91,14 +98,15 @@ pub(crate) struct RegistryArgs {
 /// `tessera ticket`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tessera ticket --registry http://127.0.0.1:7000\n  tessera ticket --listen 127.0.0.1:7102 --store ./tessera-data/tickets.db"
+    after_help = examples::TICKET
 )]
 pub(crate) struct TicketArgs {
     /// Where the service is served: IP:PORT, or :PORT for all interfaces; port 0 takes any free one
     #[arg(long, value_name = "ADDR", env = "TESSERA_LISTEN", default_value = "127.0.0.1:7101")]
     pub(crate) listen: Listen,
 
-    /// SQLite file of events and seats, made when missing; instances on one machine may share it [default: tickets.db in --data-dir]
+    /// SQLite file of events and seats, made when missing; instances on one machine may share it [default: tickets.db
+    /// in --data-dir]
     #[arg(long, value_name = "FILE", env = "TESSERA_STORE")]
     pub(crate) store: Option<String>,
 
@@ -120,7 +128,7 @@ pub(crate) struct TicketArgs {
 /// `tessera user`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tessera user --registry http://127.0.0.1:7000\n  tessera user --listen 127.0.0.1:7200 --store ./tessera-data/users.db"
+    after_help = examples::USER
 )]
 pub(crate) struct UserArgs {
     /// Where the service is served: IP:PORT, or :PORT for all interfaces; port 0 takes any free one

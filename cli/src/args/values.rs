@@ -1,5 +1,5 @@
-//! The values that flags carry, each with a parser whose error says what would have been right. Whether an address can be
-//! bound or reached is not known here.
+//! The values that flags carry, each with a parser whose error says what would have been right. Whether an address can
+//! be bound or reached is not known here.
 
 use std::{
     fmt,
@@ -55,7 +55,7 @@ impl Admin {
             0 => 0,
             port => port.checked_add(ADMIN_PORT_OFFSET).ok_or_else(|| {
                 format!(
-                    "the administration port would be {port} + {ADMIN_PORT_OFFSET}, which is no port; pass --admin-listen, or listen below {}",
+                    "there is no port {port} + {ADMIN_PORT_OFFSET} for administration; pass --admin-listen, or listen below {}",
                     u16::MAX - ADMIN_PORT_OFFSET + 1
                 )
             })?,
@@ -214,7 +214,8 @@ impl fmt::Display for InstanceName {
     }
 }
 
-/// A flag without a value, whose environment twin takes `1`, `true` or `yes` (and `0`, `false`, `no` or nothing for off).
+/// A flag without a value, whose environment twin takes `1`, `true` or `yes` (and `0`, `false`, `no` or nothing for
+/// off).
 pub(crate) fn switch() -> clap::builder::FalseyValueParser {
     clap::builder::FalseyValueParser::new()
 }

@@ -1,5 +1,5 @@
-//! `tessera call`: any method of any server, with JSON, without its proto files. Finds an instance by discovery, its types by
-//! server reflection over the same balanced channel, and prints what it answers.
+//! `tessera call`: any method of any server, with JSON, without its proto files. Finds an instance by discovery, its
+//! types by server reflection over the same balanced channel, and prints what it answers.
 
 mod codec;
 mod reflection;

@@ -1,5 +1,5 @@
-//! What a server serves, asked of itself: grpc.reflection.v1 over the same channel as the call. Reads descriptors, and judges
-//! nothing but their amount.
+//! What a server serves, asked of itself: grpc.reflection.v1 over the same channel as the call. Reads descriptors, and
+//! judges nothing but their amount.
 
 use std::collections::{BTreeMap, BTreeSet};
 

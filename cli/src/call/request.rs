@@ -1,5 +1,5 @@
-//! From the text on the command line to messages of the method's type. Pure: where the text came from is the caller's business. An
-//! error names the field that is wrong, and the fields that there are.
+//! From the text on the command line to messages of the method's type. Pure: where the text came from is the caller's
+//! business. An error names the field that is wrong, and the fields that there are.
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value};
@@ -63,8 +63,8 @@ fn place(path: &str, message: &str) -> String {
     }
 }
 
-/// The messages that the text holds: JSON values one after the other, or for streams one array. No text is an empty message, or
-/// an empty stream.
+/// The messages that the text holds: JSON values one after the other, or for streams one array. No text is an empty
+/// message, or an empty stream.
 pub(crate) fn messages(text: &str, of: &MessageDescriptor, arity: Arity) -> Result<Vec<DynamicMessage>, RequestError> {
     let mut values = serde_json::Deserializer::from_str(text)
         .into_iter::<Value>()

@@ -1,5 +1,5 @@
-//! The demo's second opinion: what the ticket service itself says was sold, beside what the orders say. Pure; the lists are
-//! arguments.
+//! The demo's second opinion: what the ticket service itself says was sold, beside what the orders say. Pure; the lists
+//! are arguments.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use super::purchase::Summary;
 /// Something that must not be.
 pub(crate) type Finding = String;
 
-/// Compares the orders of a run with the event before it, the event after it, and the seats that are sold after it. Others may
-/// buy at the same time: then more is sold than this run bought, never less.
+/// Compares the orders of a run with the event before it, the event after it, and the seats that are sold after it.
+/// Others may buy at the same time: then more is sold than this run bought, never less.
 pub(crate) fn findings(summary: &Summary, before: &Event, after: &Event, sold: &[Seat]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut find = |wrong: bool, finding: String| {

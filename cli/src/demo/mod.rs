@@ -1,7 +1,8 @@
-//! `tessera demo`: buys tickets as a client of the cluster would, by discovery and balancer alone, and checks what it was told.
+//! `tessera demo`: buys tickets as a client of the cluster would, by discovery and balancer alone, and checks what it
+//! was told.
 //!
-//! In reading order: `programme` (what to buy), `shop` (the calls), `purchase` (what came of them), `audit` (whether it adds up),
-//! `report` (telling it).
+//! In reading order: `programme` (what to buy), `shop` (the calls), `purchase` (what came of them), `audit` (whether it
+//! adds up), `report` (telling it).
 
 mod audit;
 mod programme;

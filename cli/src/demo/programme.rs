@@ -24,8 +24,8 @@ impl ChoiceError {
     }
 }
 
-/// The event that is meant by its id, its title or a part of it; or the first one with so many free seats, else the one with the
-/// most.
+/// The event that is meant by its id, its title or a part of it; or the first one with so many free seats, else the one
+/// with the most.
 pub(crate) fn choose<'a>(events: &'a [Event], wanted: Option<&str>, seats: u32) -> Result<&'a Event, ChoiceError> {
     match wanted {
         Some(wanted) => named(events, wanted),

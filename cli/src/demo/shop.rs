@@ -1,5 +1,5 @@
-//! The two services as the demo uses them: typed calls through the balancer, each with a deadline. What the answers mean is not
-//! decided here.
+//! The two services as the demo uses them: typed calls through the balancer, each with a deadline. What the answers
+//! mean is not decided here.
 
 use std::time::Duration;
 

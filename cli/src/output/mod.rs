@@ -1,6 +1,6 @@
-//! What the process prints. Results go to stdout, as a table or text for people or as JSON for machines; everything about the
-//! way there goes to stderr. Colour reaches terminals only, and not where NO_COLOR is set. A reader that leaves ends the
-//! command quietly instead of in a panic, which is why nothing here uses `println!`.
+//! What the process prints. Results go to stdout, as a table or text for people or as JSON for machines; everything
+//! about the way there goes to stderr. Colour reaches terminals only, and not where NO_COLOR is set. A reader that
+//! leaves ends the command quietly instead of in a panic, which is why nothing here uses `println!`.
 
 mod table;
 mod text;

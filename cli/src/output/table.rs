@@ -1,4 +1,5 @@
-//! Tables for people: no borders, so that a line can be cut with the usual tools. Widths are the content's; nothing is wrapped.
+//! Tables for people: no borders, so that a line can be cut with the usual tools. Widths are the content's; nothing is
+//! wrapped.
 
 use anstyle::Style;
 

@@ -1,4 +1,5 @@
-//! The roles: from flags to a running service, and its end. One process runs one role; several together are `up`'s business.
+//! The roles: from flags to a running service, and its end. One process runs one role; several together are `up`'s
+//! business.
 
 mod advertise;
 mod parent;
@@ -62,7 +63,8 @@ fn announce(role: &str, listen: SocketAddr, admin: Option<SocketAddr>) -> Result
 fn not_started(role: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
     let why = chain(error);
     let failure = Failure::new(format!("the {role} service cannot start")).why(&why);
-    match advice(&why) {
+    // Many of these errors say what to do by themselves.
+    match advice(&why).filter(|_| !why.contains(';')) {
         Some(advice) => failure.advice(advice),
         None => failure,
     }

@@ -1,5 +1,5 @@
-//! The end of the parent, read from stdin: `up` holds the other end of the pipe and never writes. The kernel closes it however the
-//! parent ends, `kill -9` included, which no signal handler and no file with a process id can promise.
+//! The end of the parent, read from stdin: `up` holds the other end of the pipe and never writes. The kernel closes it
+//! however the parent ends, `kill -9` included, which no signal handler and no file with a process id can promise.
 
 use std::io::Read as _;
 
@@ -11,8 +11,8 @@ pub(crate) async fn gone(bound: bool) {
         return std::future::pending().await;
     }
     let (sender, receiver) = oneshot::channel();
-    // A thread of its own that nobody joins: tokio's stdin would hold up the end of the runtime until the next byte, and this
-    // read returns only when the parent is gone.
+    // A thread of its own that nobody joins: tokio's stdin would hold up the end of the runtime until the next byte,
+    // and this read returns only when the parent is gone.
     let reader = std::thread::Builder::new().name("parent".to_owned()).spawn(move || {
         let mut stdin = std::io::stdin().lock();
         let mut ignored = [0; 64];

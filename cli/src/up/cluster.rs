@@ -76,8 +76,8 @@ impl Cluster {
 
     /// Starts everything; returns when every child serves, or with the first that died.
     pub(crate) async fn start(&mut self, progress: &Progress) -> Result<(), StartError> {
-        // The registry first, since the others are told where it is; then one ticket service alone, since it may have to
-        // make the store that the others share; then the rest together.
+        // The registry first, since the others are told where it is; then one ticket service alone, since it may have
+        // to make the store that the others share; then the rest together.
         let (registry, rest) = by_role(&self.plan, Role::Registry);
         self.start_together(registry, progress).await?;
         let mut rest = rest.into_iter();

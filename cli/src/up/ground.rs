@@ -1,4 +1,5 @@
-//! The ground that a cluster stands on, checked before anything is started: a data directory that is ours alone, and free ports.
+//! The ground that a cluster stands on, checked before anything is started: a data directory that is ours alone, and
+//! free ports.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -1,5 +1,5 @@
-//! Keeps one child alive: starts it, waits until it serves, reports when it dies, and starts it again. Knows nothing of the other
-//! children; in which order they start and stop is the cluster's to say.
+//! Keeps one child alive: starts it, waits until it serves, reports when it dies, and starts it again. Knows nothing of
+//! the other children; in which order they start and stop is the cluster's to say.
 
 use std::{
     net::SocketAddr,
@@ -177,8 +177,8 @@ impl Keeper {
 
     fn spawn(&self, port: u16) -> std::io::Result<Child> {
         let mut command = Command::new(&self.binary);
-        // What is meant for `up` is not meant for its children: they are told everything by flags. The service's name in
-        // traces is its own.
+        // What is meant for `up` is not meant for its children: they are told everything by flags. The service's name
+        // in traces is its own.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TESSERA_") {
                 command.env_remove(name);

@@ -1,5 +1,5 @@
-//! A child's log file: opened for the child to write to by itself, so that its log goes on even when `up` is stopped or killed.
-//! Bounded by moving the content aside, never by reading along.
+//! A child's log file: opened for the child to write to by itself, so that its log goes on even when `up` is stopped or
+//! killed. Bounded by moving the content aside, never by reading along.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -46,8 +46,8 @@ impl Log {
         fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
     }
 
-    /// Moves the content aside when it has become too much. What is written between the two steps is lost; the alternative,
-    /// a rename, would leave the child writing to the old file.
+    /// Moves the content aside when it has become too much. What is written between the two steps is lost; the
+    /// alternative, a rename, would leave the child writing to the old file.
     pub(crate) fn bound(&self) -> io::Result<()> {
         if self.size() <= LARGEST {
             return Ok(());

@@ -1,5 +1,5 @@
-//! `tessera up`: the demo cluster as child processes of this one. For trying and for scripts; it is no process manager, and where
-//! a cluster is meant to stay, each role is run by what the machine has for that.
+//! `tessera up`: the demo cluster as child processes of this one. For trying and for scripts; it is no process manager,
+//! and where a cluster is meant to stay, each role is run by what the machine has for that.
 //!
 //! In reading order: `plan` (what to run), `ground` (may it), `cluster` (in which order), `keeper` (one child's life),
 //! `restart` (when it is tried again), `log`, `progress`, `next` (what to type then).

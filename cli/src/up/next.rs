@@ -81,7 +81,8 @@ pub(crate) fn hints(surroundings: &Surroundings, members: &[Member]) -> Vec<Hint
         },
         Hint {
             command: format!(
-                "grpcurl -plaintext -d '{{\"service\":\"ticket-svc\"}}' {registry} tessera.registry.v1.RegistryService/Watch"
+                "grpcurl -plaintext -d '{{\"service\":\"ticket-svc\"}}' {registry} \
+                 tessera.registry.v1.RegistryService/Watch"
             ),
             what: "the registry's own stream",
         },
@@ -101,7 +102,8 @@ pub(crate) fn hints(surroundings: &Surroundings, members: &[Member]) -> Vec<Hint
     hints
 }
 
-/// The program as short as the shell understands it: by name when it is on the path, relative when it lies below, else absolute.
+/// The program as short as the shell understands it: by name when it is on the path, relative when it lies below, else
+/// absolute.
 fn program(surroundings: &Surroundings) -> String {
     let Surroundings { binary, here, path, .. } = surroundings;
     let on_path = path

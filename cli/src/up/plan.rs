@@ -1,5 +1,5 @@
-//! What `tessera up` will run: from flags to children with names, ports and stores. Checks what the flags alone can tell; looks at
-//! neither the disk nor the network.
+//! What `tessera up` will run: from flags to children with names, ports and stores. Checks what the flags alone can
+//! tell; looks at neither the disk nor the network.
 
 use std::{
     collections::BTreeMap,
@@ -88,9 +88,7 @@ impl Role {
 /// Why flags make no cluster.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PlanError {
-    #[error(
-        "{name} would listen on port {port} and have its administration port at {port} + 2000, which is no port; pass a lower {flag}"
-    )]
+    #[error("there is no port {port} + 2000 for the administration of {name}; pass a lower {flag}")]
     PortTooHigh {
         name: String,
         port: u32,

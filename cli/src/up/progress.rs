@@ -1,5 +1,5 @@
-//! What `up` tells while it works, on stderr: one line for each thing that happened, and on a terminal a spinner for what is
-//! happening. Results are not told here.
+//! What `up` tells while it works, on stderr: one line for each thing that happened, and on a terminal a spinner for
+//! what is happening. Results are not told here.
 
 use std::time::Duration;
 

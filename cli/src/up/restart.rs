@@ -41,11 +41,11 @@ pub(crate) enum PortRole {
     Discovered,
 }
 
-/// The port to listen on when starting once more. `asked` is 0 where any will do, `learnt` is what the last life that served
-/// listened on, and `refused` says that the last life ended before it served.
+/// The port to listen on when starting once more. `asked` is 0 where any will do, `learnt` is what the last life that
+/// served listened on, and `refused` says that the last life ended before it served.
 ///
-/// A learnt port is kept, so that what `up` printed stays true; one that somebody else took meanwhile must not keep the child
-/// down for ever, unless others depend on it.
+/// A learnt port is kept, so that what `up` printed stays true; one that somebody else took meanwhile must not keep the
+/// child down for ever, unless others depend on it.
 pub(crate) fn port_for(role: PortRole, asked: u16, learnt: Option<u16>, refused: bool) -> u16 {
     match (asked, learnt) {
         (0, Some(port)) if role == PortRole::Fixed || !refused => port,

@@ -1,4 +1,5 @@
-//! The binary as a shell sees it: exit codes, one line of stderr, and nothing that hangs. Whole clusters are the e2e crate's.
+//! The binary as a shell sees it: exit codes, one line of stderr, and nothing that hangs. Whole clusters are the e2e
+//! crate's.
 #![allow(clippy::unwrap_used)]
 
 mod help;

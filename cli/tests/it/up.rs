@@ -60,7 +60,8 @@ fn a_second_up_on_the_same_folder_is_one_line() {
 fn a_port_in_use_is_one_line() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("its address").port();
-    // Above it the administration port might not exist; the kernel gives out ports far below on most machines, not on all.
+    // Above it the administration port might not exist; the kernel gives out ports far below on most machines, not on
+    // all.
     if port > 63_535 {
         return;
     }

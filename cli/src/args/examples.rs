@@ -1,0 +1,72 @@
+//! What `--help` ends with: examples that can be pasted, and what a flag cannot say.
+
+pub(super) const UP: &str = r#"Examples:
+  tessera up
+  tessera up --once                      bring it up, run the demo, stop: for scripts
+  tessera up --data-dir /tmp/tessera --registry-port 0 --ticket-port 0 --user-port 0
+
+Each service answers /healthz and /metrics on its port + 2000. Logs are in DATA_DIR/logs.
+Ctrl-C drains and stops it all."#;
+
+pub(super) const DEMO: &str = r#"Examples:
+  tessera demo                                   one buyer
+  tessera demo --event "Paper Lanterns" --seats 4
+  tessera demo --buyers 200 --concurrency 16     many buyers, with a summary
+
+Exits 1 when a call failed, an order failed for another reason than sold out, or a seat was sold twice."#;
+
+pub(super) const SERVICES: &str = r#"Examples:
+  tessera services
+  tessera services --output json | jq '.services[].service'"#;
+
+pub(super) const INSTANCES: &str = r#"Examples:
+  tessera instances
+  tessera instances ticket-svc
+  tessera instances ticket-svc --output json | jq -r '.instances[].address'"#;
+
+pub(super) const WATCH: &str = r#"Examples:
+  tessera watch ticket-svc
+  tessera watch ticket-svc --output json
+
+Ends with Ctrl-C. When the registry goes away it says so, and resumes where it was."#;
+
+pub(super) const CALL: &str = r#"Examples:
+  tessera call ticket-svc tessera.ticket.v1.TicketService/ListEvents '{}'
+  tessera call user-svc tessera.user.v1.UserService/GetUser '{"userId": "…"}'
+  tessera call ticket-svc tessera.ticket.v1.TicketService/CreateEvent -d @event.json
+  tessera call 127.0.0.1:7000 tessera.registry.v1.RegistryService/ListServices '{}'
+
+Exits 0, or 64 + the gRPC code (69 for NOT_FOUND), so that scripts can tell errors apart."#;
+
+pub(super) const HEALTHCHECK: &str = r#"Examples:
+  tessera healthcheck 127.0.0.1:7000
+  tessera healthcheck 127.0.0.1:7101 --service tessera.ticket.v1.TicketService
+
+Exits 0 when it is SERVING, else 1 with the reason on one line: fit for HEALTHCHECK in a Dockerfile."#;
+
+pub(super) const DRAIN: &str = r#"Example:
+  tessera drain ticket-svc/ticket-2 --why "disk is failing""#;
+
+pub(super) const WEIGHT: &str = r#"Examples:
+  tessera weight ticket-svc/ticket-2 10
+  tessera weight ticket-svc/ticket-2 own     back to what the instance says itself"#;
+
+pub(super) const REGISTRY: &str = r#"Examples:
+  tessera registry
+  tessera registry --listen :7000 --data-dir /var/lib/tessera
+ TESSERA_LISTEN=:7000 tessera registry"#;
+
+pub(super) const TICKET: &str = r#"Examples:
+  tessera ticket --registry http://127.0.0.1:7000
+  tessera ticket --listen 127.0.0.1:7102 --store ./tessera-data/tickets.db"#;
+
+pub(super) const USER: &str = r#"Examples:
+  tessera user --registry http://127.0.0.1:7000
+  tessera user --listen 127.0.0.1:7200 --store ./tessera-data/users.db"#;
+
+pub(super) const START: &str = r#"Start here:
+  tessera up                    bring up the demo cluster on this machine
+  tessera demo                  buy tickets on it
+  tessera instances ticket-svc  see who serves
+
+Every flag has an environment variable; the flag wins."#;
