@@ -1,0 +1,95 @@
+//! Domain values as messages of the wire.
+
+use proto::{common, user::v1};
+
+use crate::{
+    accounts::Session,
+    domain::{
+        account::User,
+        money::Money,
+        order::{Failing, Failure, Order, OrderState},
+        saga::Step,
+        time::Timestamp,
+    },
+};
+
+pub(super) fn user(user: User) -> v1::User {
+    v1::User {
+        id: user.id.to_string(),
+        email: user.email,
+        display_name: user.display_name,
+        balance: Some(money(user.balance)),
+        created_at: Some(timestamp(user.created_at)),
+    }
+}
+
+pub(super) fn session(session: Session) -> v1::SignInResponse {
+    v1::SignInResponse {
+        user: Some(user(session.user)),
+        session_token: session.token.expose(),
+        expires_at: Some(timestamp(session.expires_at)),
+    }
+}
+
+pub(super) fn order(order: Order) -> v1::Order {
+    let state = match order.state() {
+        OrderState::Pending => v1::OrderState::Pending,
+        OrderState::Processing => v1::OrderState::Processing,
+        OrderState::Succeeded => v1::OrderState::Succeeded,
+        OrderState::Failed => v1::OrderState::Failed,
+    };
+    let (failure, detail, tickets) = match order.step {
+        Step::Failed(why) => (failure(why.failure), why.detail, Vec::new()),
+        Step::Succeeded(tickets) => (v1::OrderFailure::Unspecified, String::new(), tickets),
+        step => (v1::OrderFailure::Unspecified, progress(&step), Vec::new()),
+    };
+    let (seats, total) = order.held.map(|held| (held.seats, held.total)).unzip();
+    v1::Order {
+        id: order.id.to_string(),
+        user_id: order.user_id.to_string(),
+        event_id: order.event_id.to_string(),
+        state: state.into(),
+        failure: failure.into(),
+        detail,
+        seat_ids: seats.unwrap_or_default().iter().map(|seat| seat.as_str().to_owned()).collect(),
+        ticket_ids: tickets.iter().map(ToString::to_string).collect(),
+        total: total.map(money),
+        created_at: Some(timestamp(order.created_at)),
+        updated_at: Some(timestamp(order.updated_at)),
+        ticket_instance_id: order.ticket_instance,
+        trace_id: order.trace.id,
+    }
+}
+
+/// For people, while it is under way.
+fn progress(step: &Step) -> String {
+    match step {
+        Step::Begin => "recorded".to_owned(),
+        Step::Hold => "asking for seats".to_owned(),
+        Step::Debit => "seats are held; taking the money".to_owned(),
+        Step::Confirm => "paid; waiting for the tickets".to_owned(),
+        Step::Refund(Failing { detail, .. }) => format!("giving the money back: {detail}"),
+        Step::Release(Failing { detail, .. }) => format!("giving the seats back: {detail}"),
+        Step::Succeeded(_) | Step::Failed(_) => String::new(),
+    }
+}
+
+fn failure(failure: Failure) -> v1::OrderFailure {
+    match failure {
+        Failure::SoldOut => v1::OrderFailure::SoldOut,
+        Failure::SeatTaken => v1::OrderFailure::SeatTaken,
+        Failure::InsufficientFunds => v1::OrderFailure::InsufficientFunds,
+        Failure::HoldExpired => v1::OrderFailure::HoldExpired,
+        Failure::NotFound => v1::OrderFailure::NotFound,
+        Failure::Unavailable => v1::OrderFailure::Unavailable,
+    }
+}
+
+pub(super) fn money(money: Money) -> common::v1::Money {
+    common::v1::Money { currency_code: money.currency().as_str().to_owned(), minor_units: money.minor() }
+}
+
+fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let (seconds, nanos) = time.to_parts();
+    prost_types::Timestamp { seconds, nanos }
+}

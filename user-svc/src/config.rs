@@ -1,0 +1,62 @@
+//! How one user-svc process is set up. Plain values; nothing is read from the environment here.
+
+use std::{net::SocketAddr, time::Duration};
+
+/// The settings of one user-svc process. [`Config::default`] is the demo's instance, without a registry.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen. Port 0 takes any free one. Default: `127.0.0.1:7200`.
+    pub listen: SocketAddr,
+    /// Where `/healthz` and `/metrics` are served, if at all. Default: `127.0.0.1:9200`.
+    pub admin_listen: Option<SocketAddr>,
+    /// The `host:port` that others reach it by. Default: the address it listens on.
+    pub advertise: Option<String>,
+    /// URLs of the registry's replicas. Empty: not registered, and `ticket_addresses` must be given. Default: empty.
+    pub registry: Vec<String>,
+    /// The ticket service's addresses (`host:port`), for those who have no registry. Not empty: used instead of it.
+    /// Default: empty.
+    pub ticket_addresses: Vec<String>,
+    /// The SQLite file, as a path or an `sqlite:` URL. One process drives its purchases. Default: `users.db`.
+    pub store: String,
+    /// The registry's namespace to appear in, and to look for the ticket service in. Default: `default`.
+    pub namespace: String,
+    /// The zone it runs in; empty if that means nothing. Default: empty.
+    pub zone: String,
+    /// Its name in the registry, traces and the `tessera-instance` header. Default: one is made.
+    pub instance_id: Option<String>,
+    /// On shutdown, for how long watchers may learn that it drains before connections are closed. Default: 300 ms.
+    pub drain_linger: Duration,
+    /// On shutdown, how long calls and purchases may take before they are cut off. Default: 10 s.
+    pub drain_grace: Duration,
+    /// How often it tells the registry that it lives. Default: 5 s.
+    pub heartbeat_interval: Duration,
+    /// How many heartbeats may be missed before the registry drops it. Default: 3.
+    pub heartbeat_misses: u32,
+    /// How long a session is valid. Default: 24 h.
+    pub session_lifetime: Duration,
+    /// How many purchases may be under way at once, 1 or more. Default: 256; each takes some KB, and five short
+    /// writes of the store.
+    pub max_purchases: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7200)),
+            admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9200))),
+            advertise: None,
+            registry: Vec::new(),
+            ticket_addresses: Vec::new(),
+            store: "users.db".to_owned(),
+            namespace: "default".to_owned(),
+            zone: String::new(),
+            instance_id: None,
+            drain_linger: Duration::from_millis(300),
+            drain_grace: Duration::from_secs(10),
+            heartbeat_interval: Duration::from_secs(5),
+            heartbeat_misses: 3,
+            session_lifetime: Duration::from_secs(24 * 60 * 60),
+            max_purchases: 256,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Drives purchases: performs the recorded step, asks `domain::saga` what follows, records it. Decides nothing itself.
+//!
+//! Each purchase runs in a task that this owns, not in the call that asked for it: a caller who hangs up does not stop a
+//! purchase half-way. At most so many run at once; more callers are told to come back. On shutdown, purchases that wait for a
+//! retry stop at once, the others get the grace; what is left is taken up at the next start, from its recorded step.
+
+mod resume;
+mod running;
+
+use std::{sync::Arc, time::Duration};
+
+use telemetry::{Context, WithContext as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub(crate) use self::running::Following;
+use self::running::{Driving, Register};
+use crate::{
+    domain::{
+        backoff,
+        order::{NewOrder, Order},
+        saga::{self, Attempts, Next, Step},
+    },
+    store::{Recorded, Store, StoreError},
+    tickets::{Heard, Tickets},
+    trace,
+};
+
+/// The longest wait between attempts while nothing is paid: somebody is waiting for the answer.
+const EAGER: Duration = Duration::from_secs(1);
+/// The longest wait between attempts to confirm what is paid, which go on for as long as it takes.
+const PATIENT: Duration = Duration::from_secs(5);
+
+/// All purchases of a process. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Purchases {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    tickets: Tickets,
+    /// One permit a running purchase.
+    slots: Arc<Semaphore>,
+    register: Register,
+    tasks: TaskTracker,
+    /// No new purchases, no more waiting for retries.
+    closing: CancellationToken,
+    /// The grace is over.
+    cut: CancellationToken,
+}
+
+/// Why a purchase was not taken on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuyError {
+    /// As many as may run are running. A retry may help.
+    #[error("too many purchases are under way")]
+    Full,
+    /// The process is about to end. Another one may help.
+    #[error("this instance is shutting down")]
+    Closing,
+    /// The order could not be recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Purchases {
+    /// At most `limit` at once.
+    pub(crate) fn new(store: Store, tickets: Tickets, limit: usize) -> Self {
+        let inner = Inner {
+            store,
+            tickets,
+            slots: Arc::new(Semaphore::new(limit)),
+            register: Register::default(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Records the order and buys what it says. Answers once it is recorded, with a way to follow it unless it has ended
+    /// before. The same request again joins the running purchase, or takes it up.
+    pub(crate) async fn buy(&self, new: NewOrder) -> Result<(Order, Option<Following>), BuyError> {
+        let before = self.inner.store.recorded_order(&new).await?;
+        if let Some(order) = before.filter(Order::is_final) {
+            return Ok((order, None));
+        }
+        let slot = self.slot()?;
+        let (recorded, heard) = oneshot::channel();
+        let (purchases, context) = (self.clone(), trace::of_purchase(&Context::current()));
+        // Recorded within the task too: were the caller to hang up between the record and the start, nobody would start it.
+        let task = async move { purchases.record_and_drive(new, slot, recorded).await };
+        self.inner.tasks.spawn(self.clone().until_cut(task).with_context(context));
+        // The sender is dropped unsent only when the grace of a shutdown is over.
+        heard.await.unwrap_or(Err(BuyError::Closing))
+    }
+
+    /// A way to follow an order, if this process drives it now.
+    pub(crate) fn follow(&self, order_id: uuid::Uuid) -> Option<Following> {
+        self.inner.register.follow(order_id)
+    }
+
+    /// Lets no new purchase start, waits at most `grace` for the running ones, and answers how many were left unfinished.
+    /// They go on at the next start.
+    pub(crate) async fn finish(&self, grace: Duration) -> usize {
+        self.inner.closing.cancel();
+        self.inner.tasks.close();
+        let in_time = tokio::time::timeout(grace, self.inner.tasks.wait()).await;
+        let left = if in_time.is_ok() { 0 } else { self.inner.tasks.len() };
+        self.inner.cut.cancel();
+        self.inner.tasks.wait().await;
+        left
+    }
+
+    fn slot(&self) -> Result<OwnedSemaphorePermit, BuyError> {
+        if self.inner.closing.is_cancelled() {
+            return Err(BuyError::Closing);
+        }
+        self.inner.slots.clone().try_acquire_owned().map_err(|_| BuyError::Full)
+    }
+
+    /// Dropping a purchase at any await is what a crash would do, and as harmless.
+    async fn until_cut(self, task: impl Future<Output = ()>) {
+        tokio::select! {
+            biased;
+            () = self.inner.cut.cancelled() => {}
+            () = task => {}
+        }
+    }
+
+    async fn record_and_drive(
+        self,
+        new: NewOrder,
+        slot: OwnedSemaphorePermit,
+        recorded: oneshot::Sender<Result<(Order, Option<Following>), BuyError>>,
+    ) {
+        let (order, attempts) = match self.inner.store.record_order(&new, &trace::current()).await {
+            Ok(Recorded::New(order)) => (order, Attempts::FIRST),
+            Ok(Recorded::Before(order)) => (order, Attempts::RESUMED),
+            Err(error) => {
+                // Nobody listens any more: nothing to tell.
+                let _ = recorded.send(Err(error.into()));
+                return;
+            }
+        };
+        if order.is_final() {
+            let _ = recorded.send(Ok((order, None)));
+            return;
+        }
+        let (driving, following) = self.inner.register.enter(order.id);
+        let _ = recorded.send(Ok((order.clone(), Some(following))));
+        if let Some(driving) = driving {
+            self.drive(order, attempts, driving).await;
+        }
+        drop(slot);
+    }
+
+    /// Performs step after step until the order is final, a shutdown interrupts a wait, or the store says that someone else
+    /// drives it.
+    async fn drive(&self, mut order: Order, mut attempts: Attempts, driving: Driving) {
+        while !order.is_final() {
+            match self.perform(&mut order, attempts).await {
+                Ok(Some(moved)) => {
+                    tracing::debug!(order = %moved.id, step = ?moved.step, "recorded");
+                    driving.moved(moved.version);
+                    (order, attempts) = (moved, Attempts::FIRST);
+                    continue;
+                }
+                Ok(None) => {}
+                Err(StoreError::Overtaken) => {
+                    tracing::warn!(order = %order.id, "another process drives this order");
+                    return;
+                }
+                Err(error @ (StoreError::Busy | StoreError::Sqlite(_))) => {
+                    tracing::warn!(order = %order.id, error = &error as &dyn std::error::Error, "trying again");
+                }
+                Err(error @ (StoreError::Corrupt(_) | StoreError::Refused(_))) => {
+                    tracing::error!(order = %order.id, error = &error as &dyn std::error::Error, "stuck");
+                    return;
+                }
+            }
+            let cap = if matches!(order.step, Step::Confirm | Step::Refund(_)) { PATIENT } else { EAGER };
+            let delay = backoff::delay(attempts.count, cap, rand::random());
+            attempts = attempts.another();
+            tokio::select! {
+                () = self.inner.closing.cancelled() => return,
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+    }
+
+    /// Performs the order's step and records the next one. `None`: the same step again.
+    async fn perform(&self, order: &mut Order, attempts: Attempts) -> Result<Option<Order>, StoreError> {
+        let Inner { store, tickets, .. } = &*self.inner;
+        let (next, held) = match order.step.clone() {
+            Step::Begin => (Next::Go(Step::Hold), None),
+            Step::Hold => {
+                let heard = tickets.hold(order).await;
+                saga::after_hold(heard_by(order, heard), attempts)
+            }
+            Step::Debit => return store.debit(order).await.map(Some),
+            Step::Confirm => {
+                let held = order.held.as_ref().ok_or(StoreError::Corrupt("a confirmation without a hold"))?;
+                let heard = tickets.confirm(order, held).await;
+                (saga::after_confirm(heard_by(order, heard)), None)
+            }
+            Step::Refund(why) => return store.refund(order, why).await.map(Some),
+            Step::Release(why) => {
+                let heard = tickets.release(order).await;
+                (saga::after_release(why, heard_by(order, heard), attempts), None)
+            }
+            Step::Succeeded(_) | Step::Failed(_) => return Ok(None),
+        };
+        match next {
+            Next::Go(step) => store.advance(order, step, held).await.map(Some),
+            Next::Again => Ok(None),
+        }
+    }
+}
+
+/// Notes who answered; it is recorded with the next step.
+fn heard_by<T>(order: &mut Order, heard: Heard<T>) -> T {
+    if let Some(instance) = heard.instance {
+        order.ticket_instance = instance;
+    }
+    heard.outcome
+}

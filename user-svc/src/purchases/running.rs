@@ -1,0 +1,100 @@
+//! Which orders this process drives now, and how to hear of their changes. The store has the orders themselves: what is
+//! passed here only says that it is time to look.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// The orders that are driven, each with the version it has reached. Bounded by the slots for purchases.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Register(Arc<Mutex<HashMap<Uuid, watch::Receiver<i64>>>>);
+
+/// Held by the one who drives an order; its end is the end of the driving, however it comes about.
+#[derive(Debug)]
+pub(super) struct Driving {
+    order_id: Uuid,
+    version: watch::Sender<i64>,
+    register: Register,
+}
+
+/// Hears of an order's changes.
+#[derive(Debug, Clone)]
+pub(crate) struct Following(watch::Receiver<i64>);
+
+impl Register {
+    /// Registers as the driver of an order. `None` when it is driven already; following works in both cases.
+    pub(super) fn enter(&self, order_id: Uuid) -> (Option<Driving>, Following) {
+        let mut driven = self.lock();
+        if let Some(version) = driven.get(&order_id) {
+            return (None, Following(version.clone()));
+        }
+        let (sender, receiver) = watch::channel(0);
+        driven.insert(order_id, receiver.clone());
+        let driving = Driving { order_id, version: sender, register: self.clone() };
+        (Some(driving), Following(receiver))
+    }
+
+    pub(super) fn follow(&self, order_id: Uuid) -> Option<Following> {
+        self.lock().get(&order_id).cloned().map(Following)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Receiver<i64>>> {
+        // Nothing can panic while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Driving {
+    pub(super) fn moved(&self, version: i64) {
+        self.version.send_replace(version);
+    }
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.register.lock().remove(&self.order_id);
+    }
+}
+
+impl Following {
+    /// Waits for the next change after the last one seen. `false`: nobody drives it any more.
+    pub(crate) async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+
+    /// Takes all changes until now as seen. Call it before looking at the store, so that none falls in between.
+    pub(crate) fn seen(&mut self) {
+        self.0.mark_unchanged();
+    }
+
+    /// Waits until nobody drives it any more: it is final, or left for later.
+    pub(crate) async fn ended(&mut self) {
+        while self.changed().await {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_drives_many_follow_and_all_hear_the_end() {
+        let register = Register::default();
+        let order = Uuid::from_u128(1);
+        let (driving, mut first) = register.enter(order);
+        let driving = driving.expect("nobody drives it");
+        let (second_driver, mut second) = register.enter(order);
+        assert!(second_driver.is_none());
+        driving.moved(2);
+        assert!(first.changed().await && second.changed().await);
+        drop(driving);
+        assert!(!first.changed().await);
+        second.ended().await;
+        assert!(register.follow(order).is_none());
+        assert!(register.enter(order).0.is_some(), "it can be taken up again");
+    }
+}

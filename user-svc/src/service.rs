@@ -1,0 +1,202 @@
+//! The life of one user-svc process: open, bind, serve, register; then the same backwards. Decides nothing about purchases.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use proto::user::v1::user_service_server::{SERVICE_NAME, UserServiceServer};
+use registry_client::{Registrar, Registration, Registry, Removal};
+use service_host::{DrainReport, Host};
+use tonic::service::Routes;
+
+use crate::{
+    accounts::Accounts,
+    api::UserApi,
+    clock::SystemClock,
+    config::Config,
+    passwords::{PasswordError, Passwords},
+    purchases::Purchases,
+    store::{OpenError, Store},
+    tickets::Tickets,
+};
+
+/// What it is called in the registry.
+const SERVICE: &str = "user-svc";
+
+/// Whom it buys from.
+const TICKET_SERVICE: &str = "ticket-svc";
+
+/// Starts the user service.
+#[derive(Debug)]
+pub struct Users;
+
+/// A user service that serves. [`Running::stop`] ends it in order; dropped, it ends at once, as a crash would.
+#[derive(Debug)]
+pub struct Running {
+    host: service_host::Running,
+    registrar: Option<Registrar>,
+    purchases: Purchases,
+    store: Store,
+    drain_linger: Duration,
+    drain_grace: Duration,
+}
+
+/// Why it did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// An address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] service_host::BindError),
+    /// The registry's address makes no sense.
+    #[error("cannot use the registry")]
+    Registry(#[source] registry_client::Error),
+    /// The ticket service's addresses make no sense.
+    #[error("cannot use the ticket service's addresses")]
+    Tickets(#[source] lb::InvalidTarget),
+    /// Nobody to buy from.
+    #[error("no ticket service: give a registry to find it in, or its addresses")]
+    NoTickets,
+    /// The machine cannot hash passwords.
+    #[error("cannot hash passwords: {0}")]
+    Passwords(String),
+}
+
+/// How the end went.
+#[derive(Debug, Clone, Copy)]
+pub struct StopReport {
+    /// How the calls in flight ended.
+    pub drain: DrainReport,
+    /// Purchases that were left unfinished. They go on at the next start, from their recorded step.
+    pub purchases_left: usize,
+}
+
+impl Users {
+    /// Opens the store, binds, serves, takes up unfinished purchases, and registers last: nobody is sent here before there
+    /// is someone to answer.
+    ///
+    /// A registry or ticket service that is away does not stop it.
+    ///
+    /// # Errors
+    /// [`StartError`], with what to do about it in its message.
+    pub async fn start(config: Config) -> Result<Running, StartError> {
+        let registry = registry(&config)?;
+        let tickets = Tickets::new(channel(&config, registry.as_ref())?);
+        let store = Store::open(&config.store, Arc::new(SystemClock)).await?;
+        let accounts = Accounts::new(store.clone(), Passwords::new().await?, config.session_lifetime);
+        let purchases = Purchases::new(store.clone(), tickets, config.max_purchases.max(1));
+
+        let mut host = service_host::Config::new(SERVICE, config.listen).admin(config.admin_listen);
+        if let Some(id) = &config.instance_id {
+            host = host.instance_id(id);
+        }
+        let host = Host::bind(host).await?;
+        let api = UserApi::new(store.clone(), accounts, purchases.clone(), host.drain_signal());
+        let host = host.serve(Routes::new(UserServiceServer::new(api)), &[proto::FILE_DESCRIPTOR_SET]);
+        purchases.resume();
+        host.set_serving(SERVICE_NAME);
+        let registrar = registry.map(|registry| registry.register(registration(&config, &host)));
+        tracing::info!(address = %host.local_addr(), instance = host.instance_id(), "serving");
+        Ok(Running {
+            host,
+            registrar,
+            purchases,
+            store,
+            drain_linger: config.drain_linger,
+            drain_grace: config.drain_grace,
+        })
+    }
+}
+
+impl Running {
+    /// Where it listens, with the real port.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.host.local_addr()
+    }
+
+    /// Where its admin endpoint listens, if it has one.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.host.admin_addr()
+    }
+
+    /// Its name in the registry, traces and the `tessera-instance` header.
+    #[must_use]
+    pub fn instance_id(&self) -> &str {
+        self.host.instance_id()
+    }
+
+    /// Its registration, if it has one: for those who want to wait for it.
+    #[must_use]
+    pub fn registrar(&self) -> Option<&Registrar> {
+        self.registrar.as_ref()
+    }
+
+    /// Resolves only if it can no longer accept calls, which it never should.
+    pub async fn failed(&mut self) -> service_host::Failure {
+        self.host.failed().await
+    }
+
+    /// Ends it in the order that loses no call and no purchase: says NOT_SERVING, lets watchers learn that it drains,
+    /// finishes calls and purchases, leaves the registry, closes the store.
+    pub async fn stop(self) -> StopReport {
+        self.host.set_not_serving();
+        if let Some(registrar) = &self.registrar {
+            registrar.drain(self.drain_linger).await;
+        }
+        // Together: BuyTicket calls wait for their purchases, and both have the same grace.
+        let (drain, purchases_left) =
+            tokio::join!(self.host.drain(self.drain_grace), self.purchases.finish(self.drain_grace));
+        if let Some(registrar) = self.registrar {
+            registrar.deregister(Removal::Drained).await;
+        }
+        self.store.close().await;
+        StopReport { drain, purchases_left }
+    }
+}
+
+fn registry(config: &Config) -> Result<Option<Registry>, StartError> {
+    if config.registry.is_empty() {
+        return Ok(None);
+    }
+    let registry = Registry::connect(&config.registry).map_err(StartError::Registry)?;
+    Ok(Some(registry.with_namespace(config.namespace.as_str())))
+}
+
+fn channel(config: &Config, registry: Option<&Registry>) -> Result<lb::Channel, StartError> {
+    let target: lb::Target = match registry {
+        _ if !config.ticket_addresses.is_empty() => {
+            lb::Target::fixed(&config.ticket_addresses).map_err(StartError::Tickets)?
+        }
+        Some(registry) => registry.discover(TICKET_SERVICE).into(),
+        None => return Err(StartError::NoTickets),
+    };
+    Ok(lb::Channel::builder(target).build())
+}
+
+fn registration(config: &Config, host: &service_host::Running) -> Registration {
+    let address = config.advertise.clone().unwrap_or_else(|| host.local_addr().to_string());
+    Registration::new(SERVICE, address)
+        .id(host.instance_id())
+        .version(env!("CARGO_PKG_VERSION"))
+        .zone(config.zone.as_str())
+        .grpc_services([SERVICE_NAME])
+        .heartbeat(config.heartbeat_interval, config.heartbeat_misses)
+}
+
+impl From<PasswordError> for StartError {
+    fn from(error: PasswordError) -> Self {
+        Self::Passwords(error.to_string())
+    }
+}
+
+impl fmt::Display for StopReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.drain, formatter)?;
+        if self.purchases_left > 0 {
+            write!(formatter, "; {} purchases go on at the next start", self.purchases_left)?;
+        }
+        Ok(())
+    }
+}

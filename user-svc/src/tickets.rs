@@ -1,0 +1,194 @@
+//! Speaks to the ticket service, and says what its answers mean for a purchase. Retries nothing: that is the purchase's.
+
+use std::time::Duration;
+
+use proto::ticket::v1::{
+    self, ConfirmHoldRequest, HoldSeatsRequest, ReleaseHoldRequest, hold_seats_request,
+    ticket_service_client::TicketServiceClient,
+};
+use service_host::INSTANCE_HEADER;
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
+use tonic_types::StatusExt as _;
+use uuid::Uuid;
+
+use crate::domain::{
+    money::{Currency, Money},
+    order::{Failing, Failure, Held, Order, SeatId, Selection},
+    saga::{ConfirmOutcome, HoldOutcome, ReleaseOutcome},
+};
+
+/// How long one attempt may take. Calls take milliseconds; one that takes seconds has met a stopped peer, and another
+/// attempt, at another instance perhaps, is the better bet.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// The ticket service, wherever it is. Clones share the connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Tickets {
+    client: TicketServiceClient<lb::Channel>,
+}
+
+/// What was heard, and from which instance; `None` when none answered.
+#[derive(Debug)]
+pub(crate) struct Heard<T> {
+    pub(crate) outcome: T,
+    pub(crate) instance: Option<String>,
+}
+
+impl Tickets {
+    pub(crate) fn new(channel: lb::Channel) -> Self {
+        Self { client: TicketServiceClient::new(channel) }
+    }
+
+    /// Holds the order's seats; the hold's id is the order's.
+    pub(crate) async fn hold(&self, order: &Order) -> Heard<HoldOutcome> {
+        let request = HoldSeatsRequest {
+            request_id: order.id.to_string(),
+            event_id: order.event_id.to_string(),
+            buyer_id: order.user_id.to_string(),
+            selection: Some(selection(&order.selection)),
+            ttl: None,
+        };
+        let answer = self.client.clone().hold_seats(attempt(request)).await;
+        let instance = instance(&answer);
+        let outcome = match answer {
+            Ok(answer) => held(answer.into_inner(), order.id).map_or_else(nonsense, HoldOutcome::Granted),
+            Err(status) => hold_refusal(&status),
+        };
+        Heard { outcome, instance }
+    }
+
+    /// Turns the order's hold into tickets.
+    pub(crate) async fn confirm(&self, order: &Order, held: &Held) -> Heard<ConfirmOutcome> {
+        let request = ConfirmHoldRequest {
+            hold_id: order.id.to_string(),
+            hold_token: held.token,
+            order_id: order.id.to_string(),
+        };
+        let answer = self.client.clone().confirm_hold(attempt(request)).await;
+        let instance = instance(&answer);
+        let outcome = match answer {
+            Ok(answer) => match tickets(&answer.into_inner(), held) {
+                Some(tickets) => ConfirmOutcome::Confirmed(tickets),
+                None => {
+                    tracing::error!(order = %order.id, "the confirmation names other tickets than were held");
+                    ConfirmOutcome::Unknown
+                }
+            },
+            Err(status) => confirm_refusal(&status),
+        };
+        Heard { outcome, instance }
+    }
+
+    /// Gives the order's seats back; also when the answer to the hold was never heard.
+    pub(crate) async fn release(&self, order: &Order) -> Heard<ReleaseOutcome> {
+        let token = order.held.as_ref().map_or(0, |held| held.token);
+        let request = ReleaseHoldRequest { hold_id: order.id.to_string(), hold_token: token };
+        let answer = self.client.clone().release_hold(attempt(request)).await;
+        let instance = instance(&answer);
+        let outcome = match answer {
+            Ok(_) => ReleaseOutcome::Settled,
+            // Any reasoned refusal: there is nothing of ours to release, and repeating it will not change that.
+            Err(status) if refusal_reason(&status).is_some() => ReleaseOutcome::Settled,
+            Err(_) => ReleaseOutcome::Unknown,
+        };
+        Heard { outcome, instance }
+    }
+}
+
+fn attempt<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(ATTEMPT);
+    request
+}
+
+fn instance<T>(answer: &Result<Response<T>, Status>) -> Option<String> {
+    let metadata: &MetadataMap = match answer {
+        Ok(response) => response.metadata(),
+        Err(status) => status.metadata(),
+    };
+    metadata.get(INSTANCE_HEADER)?.to_str().ok().map(str::to_owned)
+}
+
+fn selection(selection: &Selection) -> hold_seats_request::Selection {
+    match selection {
+        Selection::Seats(seats) => hold_seats_request::Selection::Seats(v1::SeatChoice {
+            seat_ids: seats.as_slice().iter().map(|seat| seat.as_str().to_owned()).collect(),
+        }),
+        Selection::BestAvailable { quantity, section } => {
+            hold_seats_request::Selection::BestAvailable(v1::BestAvailable {
+                quantity: quantity.get(),
+                section: section.clone().unwrap_or_default(),
+            })
+        }
+    }
+}
+
+/// `None` when the answer breaks the contract.
+fn held(answer: v1::HoldSeatsResponse, order_id: Uuid) -> Option<Held> {
+    let hold = answer.hold.filter(|hold| hold.id == order_id.to_string() && hold.token > 0)?;
+    let seats: Vec<SeatId> =
+        hold.seats.iter().map(|seat| SeatId::try_new(&seat.id)).collect::<Result<_, _>>().ok()?;
+    let total = hold.total?;
+    let total = Money::try_new(Currency::try_new(&total.currency_code).ok()?, total.minor_units).ok()?;
+    (!seats.is_empty()).then_some(Held { token: hold.token, seats, total })
+}
+
+/// `None` when the answer breaks the contract.
+fn tickets(answer: &v1::ConfirmHoldResponse, held: &Held) -> Option<Vec<Uuid>> {
+    let ids = answer.tickets.iter().map(|ticket| Uuid::try_parse(&ticket.id).ok());
+    ids.collect::<Option<Vec<_>>>().filter(|ids| ids.len() == held.seats.len())
+}
+
+fn nonsense() -> HoldOutcome {
+    HoldOutcome::Unknown(Failing::new(
+        Failure::Unavailable,
+        "the ticket service gave an answer that makes no sense; nothing was bought",
+    ))
+}
+
+/// The reason of a refusal that is about this request, as against one about the state of the wire or the server. Told by
+/// the ErrorInfo: codes alone do not tell a refusal of ours from one of some proxy between us.
+fn refusal_reason(status: &Status) -> Option<String> {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition => {
+            let info = status.get_details_error_info()?;
+            (info.domain == "tessera").then_some(info.reason)
+        }
+        _ => None,
+    }
+}
+
+fn hold_refusal(status: &Status) -> HoldOutcome {
+    let detail = status.message();
+    let failure = match refusal_reason(status).as_deref() {
+        Some("SOLD_OUT") => Failure::SoldOut,
+        Some("SEAT_TAKEN") => Failure::SeatTaken,
+        Some("HOLD_RELEASED") => Failure::HoldExpired,
+        Some("EVENT_UNKNOWN" | "SEAT_UNKNOWN" | "SECTION_UNKNOWN" | "INVALID_ARGUMENT") => Failure::NotFound,
+        Some("REQUEST_ID_REUSED") => {
+            return HoldOutcome::NotOurs(Failing::new(
+                Failure::Unavailable,
+                "the ticket service knows this request_id from another purchase; buy again with a new one",
+            ));
+        }
+        _ => {
+            let detail = format!("the ticket service could not be asked ({detail}); nothing was bought, try again");
+            return HoldOutcome::Unknown(Failing::new(Failure::Unavailable, detail));
+        }
+    };
+    HoldOutcome::Refused(Failing::new(failure, detail))
+}
+
+fn confirm_refusal(status: &Status) -> ConfirmOutcome {
+    match refusal_reason(status).as_deref() {
+        Some("HOLD_EXPIRED" | "HOLD_RELEASED" | "HOLD_UNKNOWN" | "HOLD_TOKEN_WRONG" | "HOLD_CONFIRMED") => {
+            let detail = format!("{}; the money is back in the wallet", status.message());
+            ConfirmOutcome::Refused(Failing::new(Failure::HoldExpired, detail))
+        }
+        _ => ConfirmOutcome::Unknown,
+    }
+}
