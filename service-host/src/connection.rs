@@ -18,6 +18,7 @@ use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use telemetry::server::PeerAddr;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt as _;
@@ -25,7 +26,7 @@ use tower_service::Service;
 
 use crate::{
     config::Limits,
-    listener::{Connections, Ended, PrefaceIo, Stop},
+    listener::{Connections, Ended, Opened, PrefaceIo, Stop},
 };
 
 /// The calls being answered, and the tasks that answer them.
@@ -39,6 +40,19 @@ impl InFlight {
     /// How many calls are open now.
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when no call has been open for `calm`.
+    pub(crate) async fn none_for(&self, calm: Duration) {
+        // Only while draining, and then for seconds: looking now and then is simpler than being told.
+        const LOOK: Duration = Duration::from_millis(20);
+        let mut since = Instant::now();
+        while since.elapsed() < calm {
+            if self.calls() > 0 {
+                since = Instant::now();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Counts a call until the guard is dropped.
@@ -110,13 +124,20 @@ where
             local_addr,
             peer,
         };
-        let connection = builder.serve_connection(TokioIo::new(PrefaceIo::new(socket, preface_timeout)), service);
-        Box::pin(drive(connection, peer, stop))
+        let io = PrefaceIo::new(socket, preface_timeout);
+        let opened = io.opened();
+        Box::pin(drive(
+            builder.serve_connection(TokioIo::new(io), service),
+            opened,
+            peer,
+            stop,
+        ))
     })
 }
 
 async fn drive<S, B>(
     connection: http2::Connection<TokioIo<PrefaceIo>, OnConnection<S>, Handlers>,
+    opened: Opened,
     peer: SocketAddr,
     stop: Stop,
 ) -> Ended
@@ -130,6 +151,10 @@ where
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = stop.gracefully.cancelled() => {
+            if !opened.get() {
+                // Nothing has been said on it, so nothing can be lost; waiting for its opening would delay the end.
+                return Ended::Closed;
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }

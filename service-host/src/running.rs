@@ -11,6 +11,10 @@ use crate::{connection::InFlight, drain::DrainSignal, health::Health, listener::
 /// How long cut connections get to unwind; they have nothing to wait for, so this only bounds a bug.
 const UNWIND: Duration = Duration::from_secs(1);
 
+/// How long idle connections may take to close after their GOAWAY. A good peer needs a round trip; one that is stopped or
+/// cut off never answers, and must not use up the grace that is there for calls.
+const IDLE_LINGER: Duration = Duration::from_secs(1);
+
 /// A serving server. Dropped without [`Running::drain`] it stops at once and cuts every connection.
 #[derive(Debug)]
 pub struct Running {
@@ -45,7 +49,8 @@ pub struct Failure {
 pub struct DrainReport {
     /// How long it took.
     pub took: Duration,
-    /// Connections that were closed by force because the grace was over.
+    /// Connections that were closed by force: because the grace was over, or because they were idle and their peer did not
+    /// answer to GOAWAY.
     pub connections_cut: usize,
     /// Calls that were unfinished at that moment.
     pub calls_cut: usize,
@@ -150,7 +155,8 @@ impl Running {
     /// 1. health says NOT_SERVING (what has to happen elsewhere before, such as telling the registry, has happened);
     /// 2. the [`DrainSignal`] fires: services end their own long streams, the host ends health and reflection streams;
     /// 3. the listener closes and every connection gets GOAWAY: no new calls;
-    /// 4. open calls finish, for at most `grace`; what is left is cut and counted;
+    /// 4. open calls finish, for at most `grace`; what is left is cut and counted (idle connections whose peers do not
+    ///    answer are not waited for);
     /// 5. the admin endpoint stops last, so that the drain can be watched.
     pub async fn drain(mut self, grace: Duration) -> DrainReport {
         let started = Instant::now();
@@ -162,9 +168,17 @@ impl Running {
             connections_cut: 0,
             calls_cut: 0,
         };
-        if tokio::time::timeout(grace, self.parts.serving.ended()).await.is_err() {
-            report.calls_cut = self.parts.in_flight.calls();
-            report.connections_cut = self.parts.serving.cut(UNWIND).await;
+        let Parts { serving, in_flight, .. } = &mut self.parts;
+        let closed = tokio::select! {
+            _ = serving.ended() => true,
+            () = in_flight.none_for(IDLE_LINGER) => false,
+            () = tokio::time::sleep(grace) => false,
+        };
+        if !closed {
+            report.calls_cut = in_flight.calls();
+            report.connections_cut = serving.cut(UNWIND).await;
+        }
+        if !report.is_clean() {
             tracing::warn!(
                 connections = report.connections_cut,
                 calls = report.calls_cut,

@@ -10,4 +10,4 @@ mod preface;
 
 pub(crate) use accept::{Accepting, Connections, Ended, Settings, Stop};
 pub(crate) use fds::cap;
-pub(crate) use preface::PrefaceIo;
+pub(crate) use preface::{Opened, PrefaceIo};

@@ -3,6 +3,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -24,6 +28,17 @@ pub(crate) struct PrefaceIo {
     inner: TcpStream,
     /// None once the opening has arrived.
     opening: Option<Opening>,
+    opened: Opened,
+}
+
+/// Whether a connection's opening has arrived; readable while the connection itself is being served.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Opened(Arc<AtomicBool>);
+
+impl Opened {
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
@@ -35,13 +50,19 @@ struct Opening {
 impl PrefaceIo {
     pub(crate) fn new(inner: TcpStream, timeout: Duration) -> Self {
         let deadline = Box::pin(sleep_until(Instant::now() + timeout));
+        let opening = Opening {
+            missing: OPENING,
+            deadline,
+        };
         Self {
             inner,
-            opening: Some(Opening {
-                missing: OPENING,
-                deadline,
-            }),
+            opening: Some(opening),
+            opened: Opened::default(),
         }
+    }
+
+    pub(crate) fn opened(&self) -> Opened {
+        self.opened.clone()
     }
 }
 
@@ -57,6 +78,7 @@ impl AsyncRead for PrefaceIo {
                 opening.missing = opening.missing.saturating_sub(buf.filled().len() - before);
                 if opening.missing == 0 {
                     this.opening = None;
+                    this.opened.0.store(true, Ordering::Relaxed);
                 }
                 Poll::Ready(result)
             }

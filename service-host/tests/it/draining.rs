@@ -104,6 +104,18 @@ async fn a_health_watch_hears_the_end_and_does_not_delay_it() {
     assert!(report.is_clean() && report.took < Duration::from_secs(5), "{report:?}");
 }
 
+/// Neither a silent connection nor a peer that does not answer (SIGSTOP) may use up the grace.
+#[tokio::test]
+async fn peers_that_say_nothing_do_not_delay_the_end() {
+    let running = serve(config()).await;
+    let _silent = Raw::connect(running.local_addr()).await;
+    let mut stopped = Raw::open(running.local_addr(), &[]).await;
+    stopped.next_of(SETTINGS).await.expect("served");
+    let report = running.drain(Duration::from_secs(30)).await;
+    assert!(report.is_clean(), "{report:?}");
+    assert!(report.took < Duration::from_secs(5), "{report:?}");
+}
+
 #[tokio::test]
 async fn a_dropped_server_stops() {
     let (running, client) = server_and_client(config()).await;

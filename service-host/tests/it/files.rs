@@ -51,6 +51,14 @@ fn child() {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
+        let _guard = telemetry::init(telemetry::Config {
+            service_name: "test-svc".into(),
+            service_version: "0".into(),
+            instance_id: None,
+            log_format: telemetry::LogFormat::Text,
+            default_filter: "info".into(),
+        })
+        .expect("installed");
         // The cap on connections is computed when the server starts and would keep us from the limit: lower it after.
         let running = serve(limited(|_| {})).await;
         let client = Client::connect(running.local_addr()).await;
@@ -106,10 +114,14 @@ fn out_of_files_is_waited_out() {
         .stdin(Stdio::null())
         .output()
         .expect("it runs");
-    assert!(
-        output.status.success(),
-        "{}\n{}",
+    let (out, log) = (
         String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{out}\n{log}");
+    assert_eq!(
+        log.matches("out of file descriptors").count(),
+        1,
+        "said, and said once: {log}"
     );
 }

@@ -7,5 +7,6 @@ mod draining;
 mod errors;
 mod files;
 mod reflecting;
+mod stopping;
 mod support;
 mod tracing;
