@@ -4,7 +4,7 @@
 //! nothing is recorded they carry the caller's span context through and measure durations, no more. Not here: choosing,
 //! retrying, sending.
 
-use std::{fmt::Write as _, sync::Arc, sync::LazyLock, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use http::HeaderMap;
 use opentelemetry::{
@@ -56,24 +56,15 @@ impl CallSpan {
 
     /// Starts attempt number `n` (from 1) to the instance `instance_id` (empty if unknown) at `peer` (`host:port`).
     pub fn attempt(&self, n: u32, peer: &str, instance_id: &str) -> AttemptSpan {
-        static STARTED: LazyLock<metrics::CounterFamily> = LazyLock::new(|| {
-            metrics::counter(
-                semconv::PROMETHEUS_ATTEMPT_STARTED,
-                "Attempts of outbound calls that were started",
-                &["grpc_target", "grpc_method"],
-            )
-        });
         let call = &self.open;
-        let durations = metrics::rpc::ATTEMPT.of(call.durations.target(), call.durations.method());
-        STARTED.with(&[durations.target(), durations.method()]).inc();
+        let durations = call.durations.attempt_started();
         if call.cx.span().is_recording() {
             // The conventions want the instance last tried on the call's own span too.
             call.cx.span().set_attributes(span::peer_attributes(peer));
         }
         let cx = span::start(&call.cx, SpanKind::Client, || {
             // gRFC A72 names attempts so; it keeps them apart from the call in any list of spans.
-            let mut name = String::from("Attempt.");
-            let _ = write!(name, "{}", call.durations.method());
+            let name = format!("Attempt.{}", call.durations.method());
             let mut attributes = vec![
                 KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
                 KeyValue::new(semconv::RPC_METHOD, call.durations.method().to_owned()),

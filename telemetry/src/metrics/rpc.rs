@@ -11,11 +11,12 @@ use std::{
 
 use opentelemetry::Context;
 
-use super::{Histogram, HistogramFamily, histogram};
+use super::{Counter, CounterFamily, Histogram, HistogramFamily, counter, histogram};
 use crate::{
     rpc,
     semconv::{
-        DURATION_BUCKETS, OTHER, PROMETHEUS_ATTEMPT_DURATION, PROMETHEUS_CLIENT_DURATION, PROMETHEUS_SERVER_DURATION,
+        DURATION_BUCKETS, OTHER, PROMETHEUS_ATTEMPT_DURATION, PROMETHEUS_ATTEMPT_STARTED, PROMETHEUS_CLIENT_DURATION,
+        PROMETHEUS_SERVER_DURATION,
     },
 };
 
@@ -49,16 +50,22 @@ pub(crate) static CLIENT: LazyLock<CallDurations> = LazyLock::new(|| {
     })
 });
 
-/// Durations of single attempts (gRFC A66).
-pub(crate) static ATTEMPT: LazyLock<CallDurations> = LazyLock::new(|| {
-    CallDurations::new(|| {
-        histogram(
-            PROMETHEUS_ATTEMPT_DURATION,
-            "Duration of single attempts of outbound calls",
-            &["grpc_target", "grpc_method", "grpc_status"],
-            &DURATION_BUCKETS,
-        )
-    })
+/// Durations of single attempts, and how many were started (gRFC A66).
+static ATTEMPT_DURATION: LazyLock<HistogramFamily> = LazyLock::new(|| {
+    histogram(
+        PROMETHEUS_ATTEMPT_DURATION,
+        "Duration of single attempts of outbound calls",
+        &["grpc_target", "grpc_method", "grpc_status"],
+        &DURATION_BUCKETS,
+    )
+});
+static ATTEMPT_STARTED: LazyLock<CounterFamily> = LazyLock::new(|| {
+    let labels = &["grpc_target", "grpc_method"];
+    counter(
+        PROMETHEUS_ATTEMPT_STARTED,
+        "Attempts of outbound calls that were started",
+        labels,
+    )
 });
 
 /// All series of one histogram, by target, method and code. A server has the one target `""`, which is no label.
@@ -97,14 +104,7 @@ impl CallDurations {
                 .entry(target.into())
                 .or_default()
                 .entry(method.into())
-                .or_insert_with(|| {
-                    Arc::new(MethodDurations {
-                        family: self.family.clone(),
-                        target: target.into(),
-                        method: method.into(),
-                        by_code: Default::default(),
-                    })
-                }),
+                .or_insert_with(|| Arc::new(MethodDurations::new(self.family.clone(), target, method))),
         )
     }
 }
@@ -116,9 +116,31 @@ pub(crate) struct MethodDurations {
     target: Box<str>,
     method: Box<str>,
     by_code: [OnceLock<Histogram>; CODES],
+    /// On a client: the same for single attempts, looked up once.
+    attempts: OnceLock<(Arc<MethodDurations>, Counter)>,
 }
 
 impl MethodDurations {
+    fn new(family: HistogramFamily, target: &str, method: &str) -> Self {
+        Self {
+            family,
+            target: target.into(),
+            method: method.into(),
+            by_code: Default::default(),
+            attempts: OnceLock::new(),
+        }
+    }
+
+    /// Counts an attempt of a call of this method and returns where its duration goes.
+    pub(crate) fn attempt_started(&self) -> Arc<Self> {
+        let (durations, started) = self.attempts.get_or_init(|| {
+            let durations = Self::new(ATTEMPT_DURATION.clone(), &self.target, &self.method);
+            (Arc::new(durations), ATTEMPT_STARTED.with(&[&self.target, &self.method]))
+        });
+        started.inc();
+        Arc::clone(durations)
+    }
+
     pub(crate) fn method(&self) -> &str {
         &self.method
     }

@@ -19,22 +19,29 @@ use crate::{
     span::{self, Side},
 };
 
+/// Where a call's duration goes.
+#[derive(Debug)]
+pub(super) enum Durations {
+    /// The served methods are known.
+    Known(Arc<MethodDurations>),
+    /// They are not: the method counts as one unless the service says UNIMPLEMENTED.
+    ByStatus(Box<str>),
+}
+
 /// A call that is being answered. Dropped without an end, it was cancelled.
 #[derive(Debug)]
 pub(super) struct Call {
     cx: Context,
-    method: Box<str>,
-    durations: Option<Arc<MethodDurations>>,
+    durations: Durations,
     sent: MessageCounter,
     started: Instant,
     ended: bool,
 }
 
 impl Call {
-    pub(super) fn new(cx: Context, method: &str, durations: Option<Arc<MethodDurations>>) -> Self {
+    pub(super) fn new(cx: Context, durations: Durations) -> Self {
         Self {
             cx,
-            method: method.into(),
             durations,
             sent: MessageCounter::default(),
             started: Instant::now(),
@@ -54,14 +61,11 @@ impl Call {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let durations = self.durations.take().unwrap_or_else(|| {
-            let method = if code == rpc::UNIMPLEMENTED {
-                semconv::OTHER
-            } else {
-                &*self.method
-            };
-            metrics::rpc::SERVER.of("", method)
-        });
+        let durations = match &self.durations {
+            Durations::Known(durations) => Arc::clone(durations),
+            Durations::ByStatus(_) if code == rpc::UNIMPLEMENTED => metrics::rpc::SERVER.of("", semconv::OTHER),
+            Durations::ByStatus(method) => metrics::rpc::SERVER.of("", method),
+        };
         durations.observe(code, self.started.elapsed(), &self.cx);
         let sent = self.sent.messages();
         span::end_rpc(&self.cx, Side::Server, code, |attributes| {

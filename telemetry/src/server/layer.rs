@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    body::{Call, TraceBody},
+    body::{Call, Durations, TraceBody},
     future::TraceFuture,
 };
 use crate::{metrics, propagation, rpc, semconv, span};
@@ -100,13 +100,12 @@ where
             }
             (method.to_owned().into(), attributes)
         });
-        // With the methods unknown beforehand, wait for the status before a name becomes a time series.
         let durations = if self.methods.is_some() {
-            Some(metrics::rpc::SERVER.of("", method))
+            Durations::Known(metrics::rpc::SERVER.of("", method))
         } else {
-            None
+            Durations::ByStatus(method.into())
         };
-        let call = Call::new(cx.clone(), method, durations);
+        let call = Call::new(cx.clone(), durations);
         let _entered = cx.attach();
         TraceFuture::traced(self.inner.call(request), call)
     }
