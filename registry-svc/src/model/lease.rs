@@ -17,7 +17,7 @@ pub(crate) struct LeaseId(u128);
 pub(crate) struct LeaseSecret(u128);
 
 /// SHA-256 of a secret as it is on the wire. A slow hash would add nothing: the secret has full entropy.
-#[derive(Clone, Copy, Hash)]
+#[derive(Clone, Copy)]
 pub(crate) struct SecretHash([u8; 32]);
 
 /// How often the owner renews and how often it may fail to.

@@ -129,6 +129,10 @@ pub(super) struct ChangeRecord {
 }
 
 #[derive(Clone, PartialEq, Oneof)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives for one encoding; a box would cost an allocation each"
+)]
 enum ChangeKind {
     #[prost(message, tag = "1")]
     Put(PutRecord),
