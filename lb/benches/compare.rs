@@ -2,6 +2,7 @@
 //!
 //! The servers run in a child process (this binary again), so that the CPU measured is the client's alone. Arms alternate
 //! within a round and ratios are taken within a round, since a busy machine drifts; medians of the rounds are shown.
+//! `cargo bench -p lb -- --profile 10` runs nothing but `lb` over 10 backends, for a profiler to look at.
 //! Closed loop with a fixed number of calls in flight: this compares costs, it does not predict latencies under a given load.
 
 use std::{
@@ -34,16 +35,23 @@ const WARM_UP: Duration = Duration::from_millis(700);
 const MEASURED: Duration = Duration::from_millis(2200);
 /// In the child's command line: serve on so many ports.
 const SERVE: &str = "--serve";
+/// Runs one arm for a while: over so many backends.
+const PROFILE: &str = "--profile";
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
-    let outcome = match args.iter().position(|arg| arg == SERVE) {
-        Some(at) => serve(args.get(at + 1).and_then(|count| count.parse().ok()).unwrap_or(1)),
-        None if args.iter().any(|arg| arg == "--bench") => compare(),
+    let count_after = |flag: &str| {
+        let at = args.iter().position(|arg| arg == flag)?;
+        args.get(at + 1)?.parse().ok()
+    };
+    let outcome = match (count_after(SERVE), count_after(PROFILE)) {
+        (Some(count), _) => serve(count),
+        (None, Some(count)) => profile(count),
+        (None, None) if args.iter().any(|arg| arg == "--bench") => compare(),
         // `cargo test --all-targets` runs this too, unoptimised: figures of that would mislead.
-        None => {
+        (None, None) => {
             println!("skipped: run it with `cargo bench -p lb`");
             Ok(())
         }
@@ -223,6 +231,18 @@ async fn lb_arm(addresses: &[String]) -> Result<Sample, Failed> {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn profile(count: usize) -> Result<(), Failed> {
+    let servers = Servers::start(count)?;
+    for _ in 0..4 {
+        let sample = Runtime::new()?.block_on(lb_arm(&servers.addresses))?;
+        println!(
+            "{:.0} calls/s, {:.2} us of CPU per call",
+            sample.calls_per_second, sample.cpu_micros
+        );
+    }
+    Ok(())
 }
 
 fn compare() -> Result<(), Failed> {

@@ -14,7 +14,6 @@ use tower_service::Service;
 
 use crate::{
     Backoff, EndpointView, Error, Policy, ResponseBody, Target, call,
-    endpoint::connection::Settings,
     pool::{Keeper, KeeperSettings, Pool},
 };
 
@@ -158,9 +157,7 @@ impl Builder {
         let (service, source) = self.target.into_parts();
         let pool = Arc::new(Pool::new(self.policy));
         let settings = KeeperSettings {
-            connection: Settings {
-                connect_timeout: self.connect_timeout,
-            },
+            connect_timeout: self.connect_timeout,
             backoff: self.backoff,
         };
         let keeper = Arc::new(Keeper::spawn(Arc::clone(&pool), source, settings));

@@ -57,6 +57,14 @@ pub enum Error {
         /// What came back from there.
         reason: String,
     },
+    /// The request cannot be sent at all: a header that HTTP/2 forbids.
+    #[error("the request to {service} cannot be sent: {source}")]
+    Malformed {
+        /// The target's name.
+        service: Arc<str>,
+        /// What HTTP/2 says of it.
+        source: h2::Error,
+    },
     /// The connection or the stream broke after the request was sent: it may or may not have been processed.
     #[error("the call to {address} ({instance_id}) broke off: {source}")]
     BrokenOff {
@@ -65,7 +73,7 @@ pub enum Error {
         /// The instance's id.
         instance_id: Arc<str>,
         /// What HTTP/2 says of it.
-        source: hyper::Error,
+        source: h2::Error,
     },
 }
 
@@ -79,7 +87,7 @@ pub struct EndpointFailure {
 }
 
 impl Error {
-    pub(crate) fn broken_off(endpoint: &Endpoint, source: hyper::Error) -> Self {
+    pub(crate) fn broken_off(endpoint: &Endpoint, source: h2::Error) -> Self {
         Self::BrokenOff {
             address: Arc::clone(&endpoint.address),
             instance_id: Arc::clone(&endpoint.instance_id),

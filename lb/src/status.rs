@@ -1,6 +1,6 @@
 //! The one place where failures of a channel become gRPC statuses.
 
-use std::{collections::HashMap, error::Error as _, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -23,6 +23,7 @@ impl From<Error> for Status {
     /// | `NotReady` | UNAVAILABLE | NOT_READY |
     /// | `NotTaken` | UNAVAILABLE | NOT_TAKEN |
     /// | `DeadlineExceeded` | DEADLINE_EXCEEDED | DEADLINE_EXCEEDED |
+    /// | `Malformed` | INTERNAL | MALFORMED |
     /// | `BrokenOff` | by its HTTP/2 reason, UNAVAILABLE for a lost connection | BROKEN_OFF |
     fn from(error: Error) -> Self {
         let (code, reason, key, value) = match &error {
@@ -32,11 +33,12 @@ impl From<Error> for Status {
             Error::DeadlineExceeded { service, .. } => {
                 (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "service", service)
             }
+            Error::Malformed { service, .. } => (Code::Internal, "MALFORMED", "service", service),
             Error::BrokenOff { address, source, .. } => (code_of(source), "BROKEN_OFF", "address", address),
         };
         let mut details =
             ErrorDetails::with_error_info(reason, DOMAIN, HashMap::from([(key.to_owned(), value.to_string())]));
-        if error.never_processed() {
+        if error.never_processed() && code == Code::Unavailable {
             details.set_retry_info(Some(RETRY_AFTER));
         }
         Self::with_error_details(code, error.to_string(), details)
@@ -45,14 +47,9 @@ impl From<Error> for Status {
 
 /// gRPC over HTTP/2, section "Errors": reasons of RST_STREAM and what they mean to a caller. Whatever has no reason was the
 /// connection itself.
-fn code_of(error: &hyper::Error) -> Code {
-    let reason = error
-        .source()
-        .and_then(|source| source.downcast_ref::<h2::Error>())
-        .and_then(|error| {
-            // The reason of a connection that ended says why it ended, and nothing about this call.
-            error.is_reset().then(|| error.reason()).flatten()
-        });
+fn code_of(error: &h2::Error) -> Code {
+    // The reason of a connection that ended says why it ended, and nothing about this call.
+    let reason = error.is_reset().then(|| error.reason()).flatten();
     match reason {
         None | Some(h2::Reason::REFUSED_STREAM) => Code::Unavailable,
         Some(h2::Reason::CANCEL) => Code::Cancelled,

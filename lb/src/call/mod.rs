@@ -9,8 +9,11 @@ mod response;
 
 use std::{sync::Arc, task::Poll, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, request::Parts, uri::Scheme};
-use hyper::body::Incoming;
+use http::{
+    HeaderMap, HeaderValue, Request, Response, Uri, header,
+    request::Parts,
+    uri::{PathAndQuery, Scheme},
+};
 use telemetry::{
     client::{AttemptSpan, CallSpan},
     deadline::{Deadline, GRPC_TIMEOUT, format_grpc_timeout},
@@ -18,16 +21,20 @@ use telemetry::{
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 
-pub(crate) use request::RequestBody;
+pub(crate) use request::{RequestBody, Streaming};
 pub use response::ResponseBody;
 
 use self::{
-    failover::Failure,
+    failover::was_refused,
     response::{Open, Spans},
 };
 use crate::{
     Error, Picked,
-    endpoint::Endpoint,
+    endpoint::{
+        Endpoint,
+        connection::{Closed, Connection, NotOpened, Slot},
+        stream::Incoming,
+    },
     pool::{Choice, Pool},
 };
 
@@ -49,11 +56,10 @@ pub(crate) struct Shared {
     pub(crate) call_timeout: Option<Duration>,
 }
 
-/// A request that can be made anew for each attempt.
+/// A request from which each attempt makes its own.
 struct Outgoing {
     head: Parts,
-    /// `None` while an attempt has it.
-    body: Option<RequestBody>,
+    body: RequestBody,
 }
 
 /// Performs one call.
@@ -120,32 +126,36 @@ impl Attempts<'_> {
         let mut timer = None;
         let mut refused_by: Option<Choice> = None;
         loop {
-            let mut choice = self
+            let choice = self
                 .choose(refused_by.as_ref().map(|choice| choice.in_flight.endpoint()))
                 .await?;
             let endpoint = choice.in_flight.endpoint();
-            if choice.connection.is_closed() {
-                self.give_up_on(&choice, || "the connection was closed".to_owned())?;
+            let Ok(slot) = self.room_on(&choice, &mut timer).await? else {
+                self.give_up_on(&choice)?;
                 continue;
-            }
+            };
             let attempt = self
                 .span
                 .attempt(self.unsent + self.refused + 1, &endpoint.address, &endpoint.instance_id);
-            let (request, spare) = outgoing.for_attempt(endpoint, &attempt, self.deadline);
-            let sent = choice.connection.send(request);
-            let answer = match self.deadline {
-                None => sent.await,
-                Some(deadline) => {
-                    let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.instant())));
-                    tokio::select! {
-                        biased;
-                        answer = sent => answer,
-                        () = timer => {
-                            attempt.finish(Code::DeadlineExceeded.into());
-                            return Err(self.too_late(format!("a response of {} ({})", endpoint.address, endpoint.instance_id)));
-                        }
-                    }
+            let head = outgoing.head_for(endpoint, &attempt, self.deadline);
+            let exchange = match Connection::send(slot, head, &mut outgoing.body) {
+                Ok(exchange) => exchange,
+                Err(NotOpened::Closed) => {
+                    attempt.finish(Code::Unavailable.into());
+                    self.give_up_on(&choice)?;
+                    continue;
                 }
+                Err(NotOpened::Malformed(source)) => {
+                    attempt.finish(Code::Internal.into());
+                    return Err(Error::Malformed {
+                        service: Arc::clone(&self.shared.service),
+                        source,
+                    });
+                }
+            };
+            let Some(answer) = self.in_time(exchange, &mut timer).await else {
+                attempt.finish(Code::DeadlineExceeded.into());
+                return Err(self.too_late(format!("a response of {} ({})", endpoint.address, endpoint.instance_id)));
             };
             let error = match answer {
                 Ok(response) => {
@@ -159,24 +169,45 @@ impl Attempts<'_> {
                 Err(error) => error,
             };
             attempt.finish(Code::Unavailable.into());
-            match Failure::of(error) {
-                Failure::Unsent(request, reason) => {
-                    outgoing.take_back(*request);
-                    self.give_up_on(&choice, || reason.to_string())?;
-                }
-                Failure::Refused(reason) => {
-                    let Some(spare) = spare else {
-                        return Err(Error::broken_off(endpoint, reason));
-                    };
-                    *outgoing = spare;
-                    self.refused += 1;
-                    if self.refused > MAX_REFUSED {
-                        return Err(self.not_taken(endpoint, reason.to_string()));
-                    }
-                    refused_by = Some(choice);
-                }
-                Failure::BrokenOff(reason) => return Err(Error::broken_off(endpoint, reason)),
+            if !was_refused(&error) || !outgoing.body.is_there() {
+                return Err(Error::broken_off(endpoint, error));
             }
+            self.refused += 1;
+            if self.refused > MAX_REFUSED {
+                return Err(self.not_taken(endpoint, error.to_string()));
+            }
+            refused_by = Some(choice);
+        }
+    }
+
+    /// Awaits `future`; `None` if the deadline comes first.
+    async fn in_time<F: Future + Unpin>(&self, mut future: F, timer: &mut Timer) -> Option<F::Output> {
+        let Some(deadline) = self.deadline else {
+            return Some(future.await);
+        };
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.instant())));
+        tokio::select! {
+            biased;
+            output = &mut future => Some(output),
+            () = timer => None,
+        }
+    }
+
+    /// Room for a stream on the connection, waiting for it if the peer allows no more now.
+    async fn room_on(&self, choice: &Choice, timer: &mut Timer) -> Result<Result<Slot, Closed>, Error> {
+        match choice.connection.try_room() {
+            Ok(Some(slot)) => Ok(Ok(slot)),
+            Err(Closed) => Ok(Err(Closed)),
+            Ok(None) => self
+                .in_time(std::pin::pin!(choice.connection.room()), timer)
+                .await
+                .ok_or_else(|| {
+                    let endpoint = choice.in_flight.endpoint();
+                    self.too_late(format!(
+                        "room for one more call on {} ({})",
+                        endpoint.address, endpoint.instance_id
+                    ))
+                }),
         }
     }
 
@@ -207,14 +238,17 @@ impl Attempts<'_> {
         }
     }
 
-    /// A connection gave the request back: nobody shall pick it again, and the call may go on elsewhere.
-    fn give_up_on(&mut self, choice: &Choice, reason: impl FnOnce() -> String) -> Result<(), Error> {
+    /// A connection took no more calls: nobody shall pick it again, and the call may go on elsewhere.
+    fn give_up_on(&mut self, choice: &Choice) -> Result<(), Error> {
         self.shared.pool.take_out(choice);
         self.unsent += 1;
         if self.unsent < MAX_UNSENT {
             Ok(())
         } else {
-            Err(self.not_taken(choice.in_flight.endpoint(), reason()))
+            Err(self.not_taken(
+                choice.in_flight.endpoint(),
+                "its connection takes no more calls".to_owned(),
+            ))
         }
     }
 
@@ -284,16 +318,11 @@ impl Outgoing {
         head.headers.insert(header::USER_AGENT, agent);
         // They are the caller's notes to its own layers and mean nothing on the wire.
         head.extensions.clear();
-        Self { head, body: Some(body) }
+        Self { head, body }
     }
 
-    /// The request for one attempt, and what it takes to make it again if the server refuses it.
-    fn for_attempt(
-        &mut self,
-        endpoint: &Endpoint,
-        attempt: &AttemptSpan,
-        deadline: Option<Deadline>,
-    ) -> (Request<RequestBody>, Option<Self>) {
+    /// The head of the request for one attempt.
+    fn head_for(&mut self, endpoint: &Endpoint, attempt: &AttemptSpan, deadline: Option<Deadline>) -> Request<()> {
         attempt.inject(&mut self.head.headers);
         if let Some(deadline) = deadline {
             set_timeout(&mut self.head.headers, deadline);
@@ -306,23 +335,14 @@ impl Outgoing {
             .uri
             .path_and_query()
             .cloned()
-            .or_else(|| Some(http::uri::PathAndQuery::from_static("/")));
-        if let Ok(uri) = Uri::from_parts(uri) {
-            self.head.uri = uri;
-        }
-        let body = self.body.take().unwrap_or(RequestBody::Whole(None));
-        let spare = body.again().map(|body| Self {
-            head: self.head.clone(),
-            body: Some(body),
-        });
-        let (empty, ()) = Request::new(()).into_parts();
-        let head = std::mem::replace(&mut self.head, empty);
-        (Request::from_parts(head, body), spare)
-    }
-
-    fn take_back(&mut self, request: Request<RequestBody>) {
-        let (head, body) = request.into_parts();
-        *self = Self { head, body: Some(body) };
+            .or_else(|| Some(PathAndQuery::from_static("/")));
+        let mut head = Request::new(());
+        *head.method_mut() = self.head.method.clone();
+        // Scheme, authority and path are all there, so they do make a URI.
+        *head.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+        *head.version_mut() = http::Version::HTTP_2;
+        *head.headers_mut() = self.head.headers.clone();
+        head
     }
 }
 

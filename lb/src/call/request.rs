@@ -10,19 +10,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Body as _, Frame};
 use tonic::{Status, body::Body};
 
 /// What is sent.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
-    /// All of it. `None` once sent.
+    /// All of it, if there is anything: can be sent again.
     Whole(Option<Bytes>),
-    /// What was read ahead (`None` once sent), and the rest.
-    Streaming {
-        ahead: [Option<Frame<Bytes>>; 2],
-        rest: Body,
-    },
+    /// A stream. `None` once it was sent.
+    Streaming(Option<Streaming>),
+}
+
+/// A body that is not complete yet.
+#[derive(Debug)]
+pub(crate) struct Streaming {
+    /// What was read ahead; `None` once sent.
+    ahead: [Option<Frame<Bytes>>; 2],
+    rest: Body,
 }
 
 impl RequestBody {
@@ -31,82 +36,66 @@ impl RequestBody {
     /// # Errors
     /// The message could not be encoded: nothing was sent.
     pub(crate) fn read_ahead(mut body: Body, cx: &mut Context<'_>) -> Result<Self, Status> {
-        if body.is_end_stream() {
-            return Ok(Self::Whole(None));
-        }
-        let first = match Pin::new(&mut body).poll_frame(cx) {
-            Poll::Pending => {
-                return Ok(Self::Streaming {
-                    ahead: [None, None],
-                    rest: body,
-                });
+        let mut next = |body: &mut Body| {
+            if body.is_end_stream() {
+                Poll::Ready(None)
+            } else {
+                Pin::new(body).poll_frame(cx)
             }
+        };
+        let first = match next(&mut body) {
             Poll::Ready(None) => return Ok(Self::Whole(None)),
             Poll::Ready(Some(frame)) => frame?,
+            Poll::Pending => return Ok(Self::streaming([None, None], body)),
         };
-        let second = if body.is_end_stream() {
-            None
-        } else {
-            match Pin::new(&mut body).poll_frame(cx) {
-                Poll::Pending => {
-                    return Ok(Self::Streaming {
-                        ahead: [Some(first), None],
-                        rest: body,
-                    });
-                }
-                Poll::Ready(None) => None,
-                Poll::Ready(Some(frame)) => Some(frame?),
-            }
+        let second = match next(&mut body) {
+            Poll::Ready(None) => None,
+            Poll::Ready(Some(frame)) => Some(frame?),
+            Poll::Pending => return Ok(Self::streaming([Some(first), None], body)),
         };
         match (first.into_data(), second) {
             (Ok(data), None) => Ok(Self::Whole(Some(data))),
-            (Ok(data), second) => Ok(Self::Streaming {
-                ahead: [Some(Frame::data(data)), second],
-                rest: body,
-            }),
-            (Err(first), second) => Ok(Self::Streaming {
-                ahead: [Some(first), second],
-                rest: body,
-            }),
+            (Ok(data), second) => Ok(Self::streaming([Some(Frame::data(data)), second], body)),
+            (Err(first), second) => Ok(Self::streaming([Some(first), second], body)),
         }
     }
 
-    /// The same body once more, if it can be had: cheap, the bytes are shared.
-    pub(crate) fn again(&self) -> Option<Self> {
+    /// Whether it is known to have no byte.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+
+    /// Whether it can be sent (again).
+    pub(crate) fn is_there(&self) -> bool {
+        !matches!(self, Self::Streaming(None))
+    }
+
+    pub(crate) fn take_streaming(&mut self) -> Option<Streaming> {
         match self {
-            Self::Whole(data) => Some(Self::Whole(data.clone())),
-            Self::Streaming { .. } => None,
+            Self::Whole(_) => None,
+            Self::Streaming(streaming) => streaming.take(),
         }
+    }
+
+    fn streaming(ahead: [Option<Frame<Bytes>>; 2], rest: Body) -> Self {
+        Self::Streaming(Some(Streaming { ahead, rest }))
     }
 }
 
-impl http_body::Body for RequestBody {
+impl http_body::Body for Streaming {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        match self.get_mut() {
-            Self::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Self::Streaming {
-                ahead: [first, second],
-                rest,
-            } => match first.take().or_else(|| second.take()) {
-                Some(frame) => Poll::Ready(Some(Ok(frame))),
-                None => Pin::new(rest).poll_frame(cx),
-            },
+        let Self {
+            ahead: [first, second],
+            rest,
+        } = self.get_mut();
+        match first.take().or_else(|| second.take()) {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None if rest.is_end_stream() => Poll::Ready(None),
+            None => Pin::new(rest).poll_frame(cx),
         }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(data) => data.is_none(),
-            Self::Streaming { ahead, rest } => ahead.iter().all(Option::is_none) && rest.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        // An exact size would make hyper add a content-length, which gRPC has no use for.
-        SizeHint::default()
     }
 }
 
@@ -144,8 +133,21 @@ mod tests {
             std::future::poll_fn(|cx| Poll::Ready(RequestBody::read_ahead(body.take().expect("polled once"), cx)))
                 .await
                 .expect("no error in it");
-        assert_eq!(read.again().is_some(), whole, "{script:?}");
-        let sent = read.collect().await.expect("no error in it").to_bytes();
+        let sent = match read {
+            RequestBody::Whole(data) => {
+                assert!(whole, "{script:?} is no complete body");
+                data.unwrap_or_default()
+            }
+            RequestBody::Streaming(streaming) => {
+                assert!(!whole, "{script:?} is a complete body");
+                streaming
+                    .expect("not sent yet")
+                    .collect()
+                    .await
+                    .expect("no error in it")
+                    .to_bytes()
+            }
+        };
         let expected: String = script.iter().flatten().copied().collect();
         assert_eq!(sent, expected, "{script:?}");
     }

@@ -12,12 +12,14 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use telemetry::client::{AttemptSpan, CallSpan};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use crate::{Error, endpoint::InFlight};
+use crate::{
+    Error,
+    endpoint::{InFlight, stream::Incoming},
+};
 
 /// The body of every response of a [`Channel`](crate::Channel).
 ///
@@ -105,7 +107,7 @@ impl Body for ResponseBody {
         let Some(open) = &mut this.open else {
             return Poll::Ready(None);
         };
-        match Pin::new(&mut open.incoming).poll_frame(cx) {
+        match open.incoming.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 match frame.trailers_ref() {
                     Some(trailers) => {
@@ -138,9 +140,11 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.open
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), |open| open.incoming.size_hint())
+        if self.open.is_none() {
+            SizeHint::with_exact(0)
+        } else {
+            SizeHint::default()
+        }
     }
 }
 

@@ -3,15 +3,20 @@
 //! It runs independently of traffic. A lazily dialled connection is found dead by the call that wanted to use it; this one
 //! has left the ready set by then.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rand::Rng;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::oneshot,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Backoff, Endpoint, EndpointState,
-    connection::{Connection, Link, Settings, connect},
+    connection::Connection,
+    link::{Connected, connect},
     state::{Idle, State},
 };
 
@@ -25,12 +30,14 @@ pub(crate) trait ReadySink {
 pub(crate) async fn drive(
     endpoint: Arc<Endpoint>,
     sink: impl ReadySink,
-    settings: Settings,
+    connect_timeout: Duration,
     backoff: Backoff,
     mut rng: impl Rng,
     removed: CancellationToken,
 ) {
-    let mut state: State<Link> = State::Idle(Idle);
+    let mut state: State<oneshot::Receiver<String>> = State::Idle(Idle);
+    // The present connection, and earlier ones that still answer calls.
+    let mut links = JoinSet::new();
     loop {
         state = match state {
             // Idle -> Connecting: nobody waits for the first call.
@@ -42,14 +49,17 @@ pub(crate) async fn drive(
                 let connected = tokio::select! {
                     biased;
                     () = removed.cancelled() => break,
-                    connected = connect(&endpoint.address, &settings) => connected,
+                    connected = connect(&endpoint.address, connect_timeout) => connected,
                 };
                 match connected {
-                    Ok((connection, link)) => {
+                    Ok(Connected { connection, link, gone }) => {
+                        // Those that have ended meanwhile.
+                        while links.try_join_next().is_some() {}
+                        links.spawn(link);
                         tracing::debug!(address = %endpoint.address, instance = %endpoint.instance_id, "connected");
                         endpoint.show(EndpointState::Ready);
                         sink.up(&endpoint, connection);
-                        State::Ready(connecting.connected(link, Instant::now()))
+                        State::Ready(connecting.connected(gone, Instant::now()))
                     }
                     Err(error) => {
                         tracing::debug!(address = %endpoint.address, instance = %endpoint.instance_id, %error, "not reachable");
@@ -61,20 +71,19 @@ pub(crate) async fn drive(
 
             // Ready -> Draining | Connecting | BackingOff
             State::Ready(mut ready) => {
-                let ended = tokio::select! {
+                let gone = tokio::select! {
                     biased;
                     () = removed.cancelled() => None,
-                    ended = &mut ready.link => Some(ended),
+                    // The sender goes without a word only if the link panicked.
+                    gone = &mut ready.link => Some(gone.unwrap_or_else(|_| "the connection failed".to_owned())),
                 };
-                match ended {
+                match gone {
                     None => State::Draining(ready.retire()),
-                    Some(ended) => {
+                    Some(why) => {
                         // Out of the ready set before anything else: calls are being picked meanwhile.
                         sink.down(&endpoint);
-                        let why = ended.map_or_else(|error| error.to_string(), |()| "closed by the server".to_owned());
                         tracing::debug!(address = %endpoint.address, instance = %endpoint.instance_id, why, "connection lost");
                         endpoint.failed(why);
-                        // What the old link still answers, it answers without being polled here.
                         ready.lost(Instant::now(), &backoff, &mut rng)
                     }
                 }
@@ -92,18 +101,11 @@ pub(crate) async fn drive(
             }
 
             // Draining -> the end. The pool has already taken it out of the ready set and dropped its handle.
-            State::Draining(draining) => {
-                endpoint.show(EndpointState::Draining);
-                // A request that was handed over a moment ago is still waiting inside the link, so the link has to be polled.
-                tokio::select! {
-                    () = endpoint.drained() => {}
-                    _ = draining.link => {}
-                }
-                break;
-            }
+            State::Draining(_) => break,
         };
     }
-    // Calls may also be under way on a connection that was lost to new calls before the removal (GOAWAY).
+    // Whatever the state was, calls may be under way: on the connection that just was, or on one lost to new calls before.
     endpoint.show(EndpointState::Draining);
     endpoint.drained().await;
+    links.shutdown().await;
 }

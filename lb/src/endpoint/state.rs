@@ -63,7 +63,8 @@ pub(crate) struct BackingOff {
 /// Removed from the set: finishes the calls it has, takes no new ones.
 #[derive(Debug)]
 pub(crate) struct Draining<L> {
-    pub(crate) link: L,
+    /// Held until the last call has ended.
+    _link: L,
 }
 
 impl Idle {
@@ -98,7 +99,7 @@ impl<L> Ready<L> {
     }
 
     pub(crate) fn retire(self) -> Draining<L> {
-        Draining { link: self.link }
+        Draining { _link: self.link }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! No call ever goes through this task.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rand::rngs::StdRng;
 use tokio::task::{JoinHandle, JoinSet};
@@ -10,14 +10,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Newcomer, Pool};
 use crate::{
-    endpoint::{Backoff, connection::Settings, driver::drive},
+    endpoint::{Backoff, driver::drive},
     target::{Source, Updates},
 };
 
 /// What the keeper hands to the drivers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct KeeperSettings {
-    pub(crate) connection: Settings,
+    /// For TCP, HTTP/2 preface and the server's first word together.
+    pub(crate) connect_timeout: Duration,
     pub(crate) backoff: Backoff,
 }
 
@@ -55,13 +56,13 @@ async fn keep(pool: Arc<Pool>, mut updates: Updates, settings: KeeperSettings, s
     let mut drivers = JoinSet::new();
     let start = |drivers: &mut JoinSet<()>, newcomers: Vec<Newcomer>| {
         for Newcomer { endpoint, removed } in newcomers {
-            let (pool, settings) = (Arc::clone(&pool), settings.clone());
+            let (pool, settings) = (Arc::clone(&pool), settings);
             drivers.spawn(async move {
                 let rng: StdRng = rand::make_rng();
                 drive(
                     Arc::clone(&endpoint),
                     Arc::clone(&pool),
-                    settings.connection,
+                    settings.connect_timeout,
                     settings.backoff,
                     rng,
                     removed,
