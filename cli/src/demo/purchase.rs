@@ -54,11 +54,20 @@ impl Outcome {
         }
     }
 
-    /// In one word or a few.
-    pub(crate) fn in_words(&self) -> String {
+    /// In one word or two.
+    pub(crate) fn state(&self) -> &'static str {
         match self {
-            Self::Sold(_) => "SUCCEEDED".to_owned(),
-            Self::SoldOut(_) => "SOLD OUT".to_owned(),
+            Self::Sold(_) => "SUCCEEDED",
+            Self::SoldOut(_) => "SOLD OUT",
+            Self::Refused(_) | Self::Failed(_) => "FAILED",
+        }
+    }
+
+    /// Why it did not succeed; nothing where it did.
+    pub(crate) fn why(&self) -> String {
+        match self {
+            Self::Sold(_) => String::new(),
+            Self::SoldOut(order) => order.detail.clone(),
             Self::Refused(order) => {
                 let failure = order
                     .failure()
@@ -71,7 +80,7 @@ impl Outcome {
                     format!("{failure}: {}", order.detail)
                 }
             }
-            Self::Failed(why) => format!("FAILED: {why}"),
+            Self::Failed(why) => why.clone(),
         }
     }
 
@@ -86,15 +95,8 @@ impl Purchase {
     pub(crate) fn as_json(&self) -> Value {
         let order = self.outcome.order();
         json!({
-            "state": match &self.outcome {
-                Outcome::Sold(_) => "SUCCEEDED",
-                Outcome::SoldOut(_) => "SOLD_OUT",
-                Outcome::Refused(_) | Outcome::Failed(_) => "FAILED",
-            },
-            "detail": match &self.outcome {
-                Outcome::Sold(_) => String::new(),
-                other => other.in_words(),
-            },
+            "state": self.outcome.state().replace(' ', "_"),
+            "detail": self.outcome.why(),
             "order_id": order.map(|order| &order.id),
             "seats": order.map(|order| &order.seat_ids),
             "price": order.and_then(|order| order.total.as_ref()).map(|total| json!({
@@ -240,7 +242,7 @@ mod tests {
             })
             .is_failure()
         );
-        assert_eq!(failed(OrderFailure::HoldExpired).in_words(), "HOLD EXPIRED");
+        assert_eq!(failed(OrderFailure::HoldExpired).why(), "HOLD EXPIRED");
     }
 
     #[test]

@@ -180,16 +180,26 @@ impl Report<'_> {
 
 fn orders<'a>(purchases: impl Iterator<Item = &'a Purchase>) -> String {
     let mut table = Table::new(["order", "seats", "price", "served by", "took", "trace"]);
+    let mut reasons = String::new();
     for purchase in purchases {
         let order = purchase.outcome.order();
         table.row([
-            purchase.outcome.in_words(),
+            purchase.outcome.state().to_owned(),
             order.map(|order| order.seat_ids.join(" ")).unwrap_or_default(),
             output::money(order.and_then(|order| order.total.as_ref())),
             order.map(|order| order.ticket_instance_id.clone()).unwrap_or_default(),
             output::duration(purchase.took),
             purchase.trace_id.clone(),
         ]);
+        let why = purchase.outcome.why();
+        if !why.is_empty() {
+            reasons.push_str(&format!("{}: {why}\n", purchase.trace_id));
+        }
     }
-    table.render()
+    let table = table.render();
+    if reasons.is_empty() {
+        table
+    } else {
+        format!("{table}\n{reasons}")
+    }
 }

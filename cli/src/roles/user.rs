@@ -1,11 +1,34 @@
-//! `tessera user`: flags to settings, and the life of the process. Not wired yet.
+//! `tessera user`: flags to settings, and the life of the process.
 
+use user_svc::{Config, Users};
+
+use super::{End, admin, advertise, announce, not_started, store};
 use crate::{args::UserArgs, failure::Failure};
 
-/// Runs it until it is asked to end.
+/// Runs a user service until it is asked to end.
 pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
-    Err(Failure::new(format!(
-        "the user role is not built yet ({})",
-        args.listen
-    )))
+    let end = End::watch(&args.host)?;
+    let config = Config {
+        listen: args.listen.0,
+        admin_listen: admin(&args.host, args.listen)?,
+        advertise: advertise::address(&args.member, args.listen)?,
+        registry: args.member.registry.iter().map(ToString::to_string).collect(),
+        store: store(args.store, &args.data_dir, "users.db")?,
+        namespace: args.member.namespace,
+        zone: args.member.zone,
+        instance_id: args.host.instance_id,
+        drain_linger: args.member.drain_linger,
+        drain_grace: args.host.drain_grace,
+        heartbeat_interval: args.member.heartbeat_interval,
+        heartbeat_misses: args.member.heartbeat_misses,
+        ..Config::default()
+    };
+    let mut running = Users::start(config)
+        .await
+        .map_err(|error| not_started("user", &error))?;
+    announce("user", running.local_addr(), running.admin_addr())?;
+    let failure = end.or(running.failed()).await;
+    let report = running.stop().await;
+    tracing::info!(?report, "stopped");
+    failure.map_or(Ok(()), Err)
 }

@@ -35,6 +35,9 @@ use crate::{
 /// A child registers right after it serves; this is for a machine that does ten other things.
 const REGISTERED_PATIENCE: Duration = Duration::from_secs(15);
 
+/// What commands are for stands in one column, as far as that fits beside them on most terminals.
+const WIDTH_OF_COMMANDS: usize = 70;
+
 /// Brings the cluster up, keeps it up until a signal (or runs the demo, with `--once`), and takes it down in order.
 pub(crate) async fn run(args: &UpArgs, log_format: LogFormat, output: Output) -> Result<(), Failure> {
     let plan = Plan::try_new(args, log_format)?;
@@ -151,8 +154,15 @@ fn human(members: &[Member], args: &UpArgs) -> String {
     // Without a working directory there is no telling how the program is reached; then there are no hints.
     let hints =
         next::Surroundings::of_this_process(&args.namespace).map(|surroundings| next::hints(&surroundings, members));
-    for next::Hint { command, what } in hints.unwrap_or_default() {
-        text.push_str(&format!("  {bold}{command}{bold:#}   {dim}# {what}{dim:#}\n"));
+    let hints = hints.unwrap_or_default();
+    let width = hints
+        .iter()
+        .map(|hint| hint.command.len())
+        .max()
+        .unwrap_or(0)
+        .min(WIDTH_OF_COMMANDS);
+    for next::Hint { command, what } in hints {
+        text.push_str(&format!("  {bold}{command:<width$}{bold:#}   {dim}# {what}{dim:#}\n"));
     }
     text.push_str("\nCtrl-C drains and stops it all.\n");
     text
