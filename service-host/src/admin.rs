@@ -15,13 +15,12 @@ use crate::{
 
 /// Scrapers and probes; more would be somebody else.
 pub(crate) const MAX_CONNECTIONS: usize = 64;
-/// How long a request's headers may take, from the connection's start or the previous answer.
-const HEADERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request here is a line and a few headers.
 const MAX_HEADERS: usize = 16 << 10;
 
-/// Serves admin connections.
-pub(crate) fn connections(health: Health) -> Connections {
+/// Serves admin connections. A request's headers may take `headers_timeout`, from the connection's start or the previous
+/// answer on it.
+pub(crate) fn connections(health: Health, headers_timeout: Duration) -> Connections {
     Arc::new(move |socket, peer, stop| {
         let health = health.clone();
         Box::pin(async move {
@@ -31,7 +30,7 @@ pub(crate) fn connections(health: Health) -> Connections {
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADERS_TIMEOUT)
+                .header_read_timeout(headers_timeout)
                 .max_buf_size(MAX_HEADERS)
                 .serve_connection(TokioIo::new(socket), service);
             let mut connection = std::pin::pin!(connection);

@@ -73,7 +73,8 @@ pub struct Limits {
     /// unread streams on one connection held 1.07 GB; with it 54 MB (measured on tonic 0.14.9).
     pub max_concurrent_streams: u32,
     /// How long a new connection may take to send the HTTP/2 preface and the start of its SETTINGS; default 5 s. Keepalive
-    /// starts only after that, so a silent connection stayed open for ever.
+    /// starts only after that, so a silent connection stayed open for ever. On the admin endpoint it bounds the headers of
+    /// each request.
     pub preface_timeout: Duration,
     /// How often an otherwise quiet connection is pinged; default 10 s.
     pub keepalive_interval: Duration,

@@ -129,7 +129,7 @@ impl Host {
                     name: "admin",
                     max_connections: admin::MAX_CONNECTIONS,
                 },
-                admin::connections(health.clone()),
+                admin::connections(health.clone(), limits.preface_timeout),
             );
             (accepting, address)
         });

@@ -75,7 +75,7 @@ impl Asked {
             return;
         }
         // Most statuses are OK; parse only the few that tonic makes by itself.
-        if !matches!(telemetry::rpc::code_in(headers), Some(8 | 11..=13)) {
+        if !matches!(telemetry::rpc::code_in(headers), Some(11..=13)) {
             return;
         }
         let Some(status) = Status::from_header_map(headers) else {

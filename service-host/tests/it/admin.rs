@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{client::ask, config, serve, server_and_client};
+use crate::support::{PATIENCE, client::ask, config, limited, serve, server_and_client};
 
 async fn get(address: SocketAddr, path: &str) -> String {
     let mut socket = TcpStream::connect(address).await.expect("listening");
@@ -66,4 +66,19 @@ async fn the_admin_endpoint_stops_last() {
     assert!(get(admin, "/healthz").await.starts_with("HTTP/1.1 "));
     draining.await.expect("no panic");
     TcpStream::connect(admin).await.expect_err("stopped");
+}
+
+/// Slow loris, on the other listener.
+#[tokio::test]
+async fn a_silent_admin_connection_is_closed_in_time() {
+    let running = serve(limited(|limits| limits.preface_timeout = Duration::from_millis(200))).await;
+    for half in ["", "GET /healthz HT"] {
+        let mut socket = TcpStream::connect(running.admin_addr().expect("configured"))
+            .await
+            .expect("listening");
+        socket.write_all(half.as_bytes()).await.expect("written");
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest)).await;
+        assert!(closed.is_ok(), "still open after {half:?}");
+    }
 }

@@ -1,6 +1,9 @@
 //! What a hostile peer tries, and what it gets. Each of these succeeds against tonic 0.14.9's defaults.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -13,6 +16,7 @@ use crate::support::{
         RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, call_headers, literal, message,
     },
     serve, server_and_client,
+    service::FLOODED,
 };
 
 const WATCH: &str = "/tessera.test.v1.Test/Watch";
@@ -68,7 +72,24 @@ async fn the_default_advertises_a_bound() {
     );
 }
 
-/// A reader that grants a huge window and reads nothing: what is buffered for it is bounded, so it cannot be a gigabyte.
+/// The attack that the bound is there for: without it a peer gets as many streams as it asks for.
+#[tokio::test]
+async fn without_the_bound_streams_could_be_hoarded() {
+    let running = serve(limited(|limits| limits.max_concurrent_streams = u32::MAX)).await;
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    for n in 0..500 {
+        raw.send(HEADERS, END_HEADERS, 1 + 2 * n, &call_headers(WATCH))
+            .await
+            .expect("written");
+        raw.send(DATA, END_STREAM, 1 + 2 * n, &text("hang"))
+            .await
+            .expect("written");
+    }
+    eventually("all of them run", || running.calls_in_flight() == 500).await;
+}
+
+/// A reader that grants windows of a gigabyte and reads nothing: a stream stops producing when its send buffer and the
+/// kernel's are full, so a hundred of them are megabytes.
 #[tokio::test]
 async fn a_stream_that_is_not_read_stops_producing() {
     let running = serve(limited(|_| {})).await;
@@ -79,13 +100,24 @@ async fn a_stream_that_is_not_read_stops_producing() {
     raw.send(HEADERS, END_HEADERS, 1, &call_headers(WATCH))
         .await
         .expect("written");
-    raw.send(DATA, END_STREAM, 1, &text("flood")).await.expect("written");
-    eventually("the stream runs", || running.calls_in_flight() == 1).await;
-    // Somebody else is served as if nothing were there.
-    let client = Client::connect(running.local_addr()).await;
-    for _ in 0..100 {
-        client.say(ask("hello", None)).await.expect("answered");
+    raw.send(DATA, END_STREAM, 1, &text("counted flood"))
+        .await
+        .expect("written");
+    let produced = || FLOODED.load(Ordering::Relaxed);
+    eventually("it produces", || produced() > 0).await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let before = produced();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if produced() == before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it still produces: {} bytes", produced());
     }
+    // The kernel's buffers on both ends of a loopback connection may hold some megabytes; the window would hold 1,024.
+    assert!(produced() < 32 << 20, "{} bytes", produced());
+    let client = Client::connect(running.local_addr()).await;
+    client.say(ask("hello", None)).await.expect("others are served");
     drop(raw);
     eventually("the stream ends with its connection", || running.calls_in_flight() == 0).await;
 }
@@ -158,40 +190,38 @@ async fn other_protocols_are_closed_at_once() {
     }
 }
 
-/// RUSTSEC-2024-0003: 5,000 malformed requests made a default tonic server reset 5,000 streams and go on.
-#[tokio::test]
-async fn a_peer_that_makes_us_reset_is_sent_away() {
-    let running = serve(limited(|limits| limits.max_local_error_reset_streams = 50)).await;
+/// Sends malformed requests until GOAWAY or `most`; returns the resets answered and GOAWAY's error code.
+async fn provoke_resets(bound: usize, most: u32) -> (usize, Option<u32>) {
+    let running = serve(limited(|limits| limits.max_local_error_reset_streams = bound)).await;
     let mut raw = Raw::open(running.local_addr(), &[]).await;
+    raw.next_of(SETTINGS).await.expect("settings");
     // A pseudo-header after a regular one is malformed (RFC 9113, 8.3).
     let malformed = [literal("te", "trailers"), call_headers(WATCH)].concat();
     let mut resets = 0;
-    for n in 0..5_000 {
-        if raw
-            .send(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * n, &malformed)
+    for n in 0..most {
+        raw.send(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * n, &malformed)
             .await
-            .is_err()
-        {
-            break;
-        }
-        if n % 25 == 0 {
-            // Let it answer, so that the resets are counted one by one.
-            raw.send(PING, 0, 0, &[0; 8]).await.ok();
-        }
-    }
-    loop {
-        let frame = raw.next().await.expect("GOAWAY before the end");
-        match frame.kind {
-            RST_STREAM => resets += 1,
-            GOAWAY => {
-                assert_eq!(frame.error_code(), ENHANCE_YOUR_CALM);
-                break;
+            .expect("open until GOAWAY is read");
+        loop {
+            let frame = raw.next().await.expect("an answer");
+            match frame.kind {
+                GOAWAY => return (resets, Some(frame.error_code())),
+                RST_STREAM => break resets += 1,
+                _ => {}
             }
-            _ => {}
         }
     }
+    (resets, None)
+}
+
+/// RUSTSEC-2024-0003: 5,000 malformed requests made a default tonic server reset 5,000 streams and go on.
+#[tokio::test]
+async fn a_peer_that_makes_us_reset_is_sent_away() {
+    let (resets, goaway) = provoke_resets(50, 5_000).await;
+    assert_eq!(goaway, Some(ENHANCE_YOUR_CALM), "after {resets} resets");
     assert!(resets <= 51, "{resets} resets");
-    raw.closed().await;
+    let unbounded = provoke_resets(usize::MAX, 500).await;
+    assert_eq!(unbounded, (500, None), "what it would be without the bound");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod attacks;
 mod deadlines;
 mod draining;
 mod errors;
+#[cfg(target_os = "linux")]
 mod files;
 mod reflecting;
 mod stopping;

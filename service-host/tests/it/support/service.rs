@@ -3,7 +3,10 @@
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,6 +24,9 @@ use telemetry::deadline::Deadline;
 use tonic::{Status, body::Body, server::NamedService};
 use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
+
+/// Bytes produced by "counted flood", which one test uses.
+pub(crate) static FLOODED: AtomicUsize = AtomicUsize::new(0);
 
 /// The only message.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -75,6 +81,11 @@ impl Test {
                     panic!("secret words")
                 }))
                 .boxed(),
+            "counted flood" => stream::repeat_with(|| {
+                FLOODED.fetch_add(1024, Ordering::Relaxed);
+                Ok(Text { text: "x".repeat(1024) })
+            })
+            .boxed(),
             "flood" => stream::repeat_with(|| Ok(Text { text: "x".repeat(1024) })).boxed(),
             "until drain" => first
                 .chain(stream::once(async move {
