@@ -11,6 +11,8 @@
 mod clock;
 mod group;
 mod handle;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::sync::Arc;
@@ -194,7 +196,11 @@ impl Driver {
     fn pulse(&mut self, now: Now) {
         self.last_pulse = now.moment;
         // Who has already knocked must not lapse for standing in a queue (ZOOKEEPER-1049).
-        while let Ok(round) = self.inbox.renewals.try_recv() {
+        // Those alone: under a flood the queue would never be seen empty.
+        for _ in 0..self.inbox.renewals.len() {
+            let Ok(round) = self.inbox.renewals.try_recv() else {
+                break;
+            };
             self.renew(vec![round]);
         }
         self.hub.set_confidence(self.catalog.confidence());

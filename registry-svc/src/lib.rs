@@ -38,5 +38,8 @@ mod api;
 mod config;
 mod running;
 
+#[cfg(test)]
+mod fixtures;
+
 pub use config::Config;
 pub use running::{Error, Registry, Running, StartError, StopReport};

@@ -5,6 +5,8 @@
 
 mod embedded;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -1,1 +1,418 @@
-//! x
+//! The catalog against its invariants: single cases first, then random histories.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    fixtures::{WALL, draft, end, grant, heartbeat, join, key, now, owner},
+    model::{Epoch, RemovalReason, Status},
+};
+
+fn catalog() -> Catalog {
+    Catalog::restore(Capacity::default(), Revision::ZERO, Vec::new(), &[], now(0).moment)
+}
+
+/// Looks at the clock every 100 ms up to a time, as the driver does, and expires; what lapsed.
+fn run(catalog: &mut Catalog, from: u64, to: u64) -> Vec<String> {
+    let mut lapsed = Vec::new();
+    for millis in (from..=to).step_by(100) {
+        catalog.look(now(millis));
+        for batch in catalog.expire(WALL) {
+            lapsed.extend(
+                batch
+                    .changes
+                    .iter()
+                    .map(|change| format!("{} at {millis}", change.key().id)),
+            );
+        }
+    }
+    catalog.check_invariants();
+    lapsed
+}
+
+fn register(catalog: &mut Catalog, register: Register) -> Result<Registered, CatalogError> {
+    match catalog.apply(Command::Register(register), WALL).reply? {
+        Reply::Registered(registered) => Ok(registered),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_lease_lapses_when_its_time_has_passed_and_not_before() {
+    let mut catalog = catalog();
+    register(&mut catalog, grant(1, heartbeat(200), vec![draft("a", "1", "")])).expect("registers");
+    assert_eq!(run(&mut catalog, 0, 900), Vec::<String>::new());
+    catalog.renew(&owner(1)).expect("lives");
+    assert_eq!(run(&mut catalog, 1_000, 5_000), ["1 at 1900"]);
+    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::LeaseUnknown));
+}
+
+/// SIGSTOP, a frozen machine: the registry heard no heartbeat, which is its own fault.
+#[test]
+fn a_pause_of_the_registry_expires_nobody() {
+    let mut catalog = catalog();
+    register(&mut catalog, grant(1, heartbeat(200), vec![draft("a", "1", "")])).expect("registers");
+    assert_eq!(run(&mut catalog, 0, 500), Vec::<String>::new());
+    // An hour later the lease has what it had left: half of its second.
+    assert_eq!(catalog.look(now(3_600_600)), Some(Duration::from_millis(3_600_000)));
+    assert!(catalog.expire(WALL).is_empty());
+    assert_eq!(run(&mut catalog, 3_600_700, 3_602_000), ["1 at 3601000"]);
+}
+
+#[test]
+fn a_restart_gives_every_lease_its_full_time_and_expires_nobody_before_all_could_be_back() {
+    let mut before = catalog();
+    let mut leases = Vec::new();
+    let mut instances = Vec::new();
+    for (n, interval) in [(1, 100), (2, 1_000), (3, 3_600_000)] {
+        let drafts = vec![draft("a", &n.to_string(), "")];
+        let batch = before
+            .apply(Command::Register(grant(n, heartbeat(interval), drafts)), WALL)
+            .batch
+            .expect("a batch");
+        for change in &batch.changes {
+            if let Change::Put { instance, .. } = change {
+                instances.push(Arc::clone(instance));
+            }
+        }
+        leases.extend(batch.leases.iter().map(|change| match change {
+            LeaseChange::Kept(record) => record.clone(),
+            other => panic!("{other:?}"),
+        }));
+    }
+    let mut after = Catalog::restore(Capacity::default(), before.revision, leases, &instances, now(0).moment);
+    after.check_invariants();
+    assert_eq!(after.confidence(), Confidence::Recovering);
+    assert_eq!(
+        run(&mut after, 0, 59_900),
+        Vec::<String>::new(),
+        "the longest is bounded by a minute"
+    );
+    assert_eq!(run(&mut after, 60_000, 61_000), ["1 at 60000", "2 at 60000"]);
+    assert_eq!(after.confidence(), Confidence::Fresh);
+    assert_eq!(catalog().confidence(), Confidence::Fresh, "there is nobody to wait for");
+}
+
+#[test]
+fn a_rack_that_dies_is_a_few_revisions_and_a_lease_is_never_split() {
+    let mut catalog = catalog();
+    for n in 0..500 {
+        let drafts = (0..5).map(|i| draft("a", &format!("{n}-{i}"), "")).collect();
+        register(&mut catalog, grant(n, heartbeat(100), drafts)).expect("registers");
+    }
+    run(&mut catalog, 0, 400);
+    catalog.look(now(500));
+    let sizes: Vec<usize> = catalog.expire(WALL).iter().map(|batch| batch.changes.len()).collect();
+    assert_eq!(sizes, [1_000, 1_000, 500]);
+    catalog.check_invariants();
+}
+
+#[test]
+fn shorter_terms_are_kept_at_once() {
+    let mut catalog = catalog();
+    register(&mut catalog, grant(1, heartbeat(10_000), vec![draft("a", "1", "")])).expect("registers");
+    let mut shorter = join(1, vec![draft("a", "2", "")]);
+    let LeaseChoice::Join { heartbeat: terms, .. } = &mut shorter.lease else {
+        panic!("joins")
+    };
+    *terms = Some(heartbeat(100));
+    assert_eq!(
+        register(&mut catalog, shorter).expect("joins").ttl,
+        Duration::from_millis(500)
+    );
+    assert_eq!(run(&mut catalog, 0, 1_000), ["1 at 500", "2 at 500"]);
+}
+
+#[test]
+fn an_emptied_lease_lives_on_until_it_lapses() {
+    let mut catalog = catalog();
+    register(&mut catalog, grant(1, heartbeat(100), vec![draft("a", "1", "")])).expect("registers");
+    catalog
+        .apply(Command::Deregister(end(1, &["1"])), WALL)
+        .reply
+        .expect("ends the instance");
+    catalog.renew(&owner(1)).expect("the lease lives");
+    register(&mut catalog, join(1, vec![draft("a", "2", "")])).expect("and takes another");
+    assert_eq!(run(&mut catalog, 0, 1_000), ["2 at 500"]);
+}
+
+#[test]
+fn capacity_is_kept() {
+    let capacity = Capacity {
+        instances: 2,
+        leases: 2,
+    };
+    let mut catalog = Catalog::restore(capacity, Revision::ZERO, Vec::new(), &[], now(0).moment);
+    register(
+        &mut catalog,
+        grant(1, heartbeat(100), vec![draft("a", "1", ""), draft("a", "2", "")]),
+    )
+    .expect("fits");
+    let full = register(&mut catalog, grant(2, heartbeat(100), vec![draft("a", "3", "")]));
+    assert!(
+        matches!(full, Err(CatalogError::RegistryFull { what: "instances", .. })),
+        "{full:?}"
+    );
+    register(&mut catalog, grant(2, heartbeat(100), vec![draft("a", "1", "")])).expect("a replacement adds nothing");
+    let full = register(&mut catalog, grant(3, heartbeat(100), vec![draft("a", "1", "")]));
+    assert!(
+        matches!(full, Err(CatalogError::RegistryFull { what: "leases", .. })),
+        "{full:?}"
+    );
+    catalog.check_invariants();
+}
+
+#[test]
+fn a_request_is_remembered_for_ten_minutes() {
+    let mut catalog = catalog();
+    let request = |n, body| Register {
+        request: Some(RequestId {
+            id: 1,
+            body: [body; 32],
+        }),
+        ..grant(n, heartbeat(100_000), vec![draft("a", "1", "")])
+    };
+    let first = register(&mut catalog, request(1, 1)).expect("registers");
+    assert_eq!(
+        register(&mut catalog, request(2, 1)).expect("the same").lease,
+        first.lease
+    );
+    assert_eq!(
+        register(&mut catalog, request(3, 2)).expect_err("another body"),
+        CatalogError::RequestIdReused
+    );
+    run(&mut catalog, 0, 599_900);
+    assert_eq!(
+        register(&mut catalog, request(4, 1)).expect("the same").lease,
+        first.lease
+    );
+    run(&mut catalog, 600_000, 600_100);
+    assert_eq!(
+        register(&mut catalog, request(5, 2)).expect("forgotten").lease,
+        owner(5).lease
+    );
+    catalog.check_invariants();
+}
+
+/// One step of a random history.
+#[derive(Debug, Clone)]
+enum Step {
+    Grant {
+        lease: u128,
+        ids: Vec<u8>,
+        interval: u64,
+    },
+    Join {
+        lease: u128,
+        ids: Vec<u8>,
+    },
+    Update {
+        lease: u128,
+        id: u8,
+        weight: u32,
+        epoch_back: u64,
+    },
+    End {
+        lease: u128,
+        id: Option<u8>,
+    },
+    Renew {
+        lease: u128,
+    },
+    Pass {
+        millis: u64,
+    },
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let lease = 0..6_u128;
+    let ids = || proptest::collection::btree_set(0..8_u8, 1..4).prop_map(|ids| ids.into_iter().collect::<Vec<u8>>());
+    let step = prop_oneof![
+        3 => (lease.clone(), ids(), 100..400_u64).prop_map(|(lease, ids, interval)| Step::Grant { lease, ids, interval }),
+        3 => (lease.clone(), ids()).prop_map(|(lease, ids)| Step::Join { lease, ids }),
+        2 => (lease.clone(), 0..8_u8, 0..3_u32, 0..2_u64)
+            .prop_map(|(lease, id, weight, epoch_back)| Step::Update { lease, id, weight, epoch_back }),
+        2 => (lease.clone(), proptest::option::of(0..8_u8)).prop_map(|(lease, id)| Step::End { lease, id }),
+        4 => lease.prop_map(|lease| Step::Renew { lease }),
+        4 => (1..240_u64).prop_map(|millis| Step::Pass { millis }),
+        1 => (240..100_000_u64).prop_map(|millis| Step::Pass { millis }),
+        1 => Just(Step::Restart),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+fn service(id: u8) -> &'static str {
+    ["a", "b"][usize::from(id % 2)]
+}
+
+fn drafts(ids: &[u8]) -> Vec<crate::model::Draft> {
+    ids.iter().map(|id| draft(service(*id), &id.to_string(), "")).collect()
+}
+
+/// The world as its committed batches tell it, and a few facts to hold the catalog against.
+struct World {
+    catalog: Catalog,
+    millis: u64,
+    /// As a store would have it.
+    instances: BTreeMap<InstanceKey, Arc<Instance>>,
+    leases: BTreeMap<crate::model::LeaseId, LeaseRecord>,
+    revision: Revision,
+    /// The highest epoch that each name ever had.
+    epochs: BTreeMap<InstanceKey, Epoch>,
+}
+
+impl World {
+    fn commit(&mut self, batch: &Batch) {
+        assert_eq!(batch.revision, self.revision.next(), "revisions are consecutive");
+        self.revision = batch.revision;
+        for change in &batch.changes {
+            match change {
+                Change::Put { instance, .. } => {
+                    assert_eq!(instance.revision, batch.revision);
+                    let highest = self.epochs.entry(instance.key.clone()).or_insert(instance.epoch);
+                    assert!(instance.epoch >= *highest, "epochs never go back");
+                    *highest = instance.epoch;
+                    self.instances.insert(instance.key.clone(), Arc::clone(instance));
+                }
+                Change::Removed(removal) => {
+                    let gone = self
+                        .instances
+                        .remove(&removal.key)
+                        .expect("only what is there is removed");
+                    assert_eq!(gone.spec.labels, removal.labels);
+                }
+            }
+        }
+        for change in &batch.leases {
+            match change {
+                LeaseChange::Kept(record) | LeaseChange::Lost(record) => {
+                    self.leases.insert(record.id, record.clone());
+                }
+                LeaseChange::Ended(id) => assert!(self.leases.remove(id).is_some(), "only what lives ends"),
+            }
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        let outcome = self.catalog.apply(command, WALL);
+        if outcome.reply.is_err() {
+            assert!(outcome.batch.is_none(), "a refusal changes nothing");
+        }
+        if let Some(batch) = outcome.batch {
+            self.commit(&batch);
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Grant { lease, ids, interval } => {
+                self.apply(Command::Register(grant(lease, heartbeat(interval), drafts(&ids))));
+            }
+            Step::Join { lease, ids } => self.apply(Command::Register(join(lease, drafts(&ids)))),
+            Step::Update {
+                lease,
+                id,
+                weight,
+                epoch_back,
+            } => {
+                let key = key(service(id), &id.to_string());
+                let Some(present) = self.instances.get(&key) else {
+                    return;
+                };
+                let epoch = Epoch::of(Revision::new(present.epoch.revision().get() - epoch_back));
+                let is_right = present.lease == owner(lease).lease && epoch_back == 0;
+                let update = Update {
+                    owner: owner(lease),
+                    key: key.clone(),
+                    epoch,
+                    weight: Some(crate::model::Weight::try_new(weight).expect("a weight")),
+                    status: Some(Status::Draining),
+                    metadata: None,
+                };
+                let before = Arc::clone(present);
+                self.apply(Command::Update(update));
+                let after = &self.instances[&key];
+                assert!(
+                    is_right || before == *after,
+                    "only the owner at its epoch changes anything"
+                );
+            }
+            Step::End { lease, id } => {
+                let id = id.map(|id| id.to_string());
+                let ids: Vec<&str> = id.iter().map(String::as_str).collect();
+                self.apply(Command::Deregister(end(lease, &ids)));
+            }
+            Step::Renew { lease } => {
+                let fenced = self.leases.get(&owner(lease).lease).is_some_and(|record| {
+                    !record.replaced.is_empty() && !self.instances.values().any(|i| i.lease == record.id)
+                });
+                let lives = self.leases.contains_key(&owner(lease).lease);
+                assert_eq!(self.catalog.renew(&owner(lease)).is_ok(), lives && !fenced);
+            }
+            Step::Pass { millis } => {
+                self.millis += millis;
+                self.catalog.look(now(self.millis));
+                let batches = self.catalog.expire(WALL);
+                let recovering = self.catalog.confidence() == Confidence::Recovering;
+                assert!(!recovering || batches.is_empty(), "nobody lapses while recovering");
+                for batch in batches {
+                    for change in &batch.changes {
+                        assert!(matches!(change, Change::Removed(r) if r.reason == RemovalReason::Expired));
+                    }
+                    self.commit(&batch);
+                }
+            }
+            Step::Restart => {
+                let instances: Vec<Arc<Instance>> = self.instances.values().cloned().collect();
+                let leases = self.leases.values().cloned().collect();
+                let at = now(self.millis).moment;
+                self.catalog = Catalog::restore(Capacity::default(), self.revision, leases, &instances, at);
+                assert!(self.catalog.expire(WALL).is_empty(), "a restart expires nobody");
+            }
+        }
+    }
+
+    fn check(&self) {
+        self.catalog.check_invariants();
+        assert_eq!(self.catalog.revision, self.revision);
+        let held: BTreeMap<InstanceKey, Arc<Instance>> = self
+            .catalog
+            .instances
+            .iter()
+            .map(|(key, instance)| (key.clone(), Arc::clone(instance)))
+            .collect();
+        assert_eq!(held, self.instances, "the batches tell all of the catalog's instances");
+        let held: BTreeMap<_, _> = self
+            .catalog
+            .leases
+            .iter()
+            .map(|(id, lease)| (*id, lease.record(*id)))
+            .collect();
+        assert_eq!(held, self.leases, "and of its leases");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens, the invariants hold, the batches tell the whole state, and a restart at any point changes nothing
+    /// but the deadlines.
+    #[test]
+    fn random_histories_keep_the_invariants(steps in steps()) {
+        let mut world = World {
+            catalog: catalog(),
+            millis: 0,
+            instances: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            revision: Revision::ZERO,
+            epochs: BTreeMap::new(),
+        };
+        for step in steps {
+            world.step(step);
+            world.check();
+        }
+    }
+}

@@ -98,3 +98,20 @@ impl Handle {
         answer.await.map_err(|_| SubmitError::Stopping)
     }
 }
+
+#[cfg(test)]
+impl Handle {
+    /// How many mutations wait for the driver.
+    pub(super) fn queued(&self) -> usize {
+        self.mutations.max_capacity() - self.mutations.capacity()
+    }
+
+    /// Sends a command and keeps the way back without waiting on it.
+    pub(super) fn abandoned(&self, command: Command) -> oneshot::Receiver<Result<Reply, CatalogError>> {
+        let (reply, answer) = oneshot::channel();
+        self.mutations
+            .try_send(Mutation { command, reply })
+            .expect("there is room");
+        answer
+    }
+}

@@ -72,10 +72,12 @@ impl Embedded {
                 .and_then(|directory| directory.sync_all())
                 .map_err(unusable)?;
         }
-        let store = Self {
-            directory: directory.to_owned(),
-            database,
-        };
+        Self::over(directory.to_owned(), database)
+    }
+
+    /// Over an open database; `directory` is for messages.
+    pub(super) fn over(directory: PathBuf, database: Database) -> Result<Self, StoreError> {
+        let store = Self { directory, database };
         store.prepare()?;
         Ok(store)
     }

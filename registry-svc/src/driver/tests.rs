@@ -1,0 +1,322 @@
+//! The driver over a store that the test holds the reins of: what waits for the disk, and what never does.
+
+use std::{
+    sync::{Mutex, mpsc as std_mpsc},
+    time::Duration,
+};
+
+use tokio::{task::JoinHandle, time::timeout};
+
+use super::*;
+use crate::{
+    catalog::{Capacity, CatalogError, Command, Deregister, Register, Reply},
+    fixtures::{draft, end, grant, heartbeat, owner},
+    history::HistoryLimits,
+    model::{Confidence, Instance, Revision},
+    store::Loaded,
+};
+
+/// Bounds every wait.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A store whose every commit waits to be let through, with success or without.
+struct Gate {
+    sizes: Arc<Mutex<Vec<usize>>>,
+    verdicts: std_mpsc::Receiver<bool>,
+}
+
+impl Store for Gate {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        Ok(Loaded::default())
+    }
+
+    fn history(&mut self) -> Result<Vec<Batch>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn commit(&mut self, batches: &[Arc<Batch>], _compacted: Revision) -> Result<(), StoreError> {
+        self.sizes.lock().expect("no panic").push(batches.len());
+        match self.verdicts.recv() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::Directory {
+                path: "disk".into(),
+                source: std::io::Error::other("fsync failed"),
+            }),
+            // The test is over.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+struct Bench {
+    handle: Handle,
+    hub: Arc<Hub>,
+    driver: JoinHandle<Result<(), DriverError>>,
+    stop: CancellationToken,
+    /// The sizes of the groups that came to the disk.
+    sizes: Arc<Mutex<Vec<usize>>>,
+    verdicts: std_mpsc::Sender<bool>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let (verdicts, gate) = std_mpsc::channel();
+        let limits = HistoryLimits {
+            revisions: 100,
+            bytes: usize::MAX,
+        };
+        let nothing: &[Arc<Instance>] = &[];
+        let hub = Arc::new(Hub::restore(
+            limits,
+            Revision::ZERO,
+            Revision::ZERO,
+            nothing,
+            Vec::new(),
+            Confidence::Fresh,
+        ));
+        let clock = Clock::start();
+        let catalog = Catalog::restore(
+            Capacity::default(),
+            Revision::ZERO,
+            Vec::new(),
+            nothing,
+            clock.now().moment,
+        );
+        let stop = CancellationToken::new();
+        let store = Gate {
+            sizes: Arc::clone(&sizes),
+            verdicts: gate,
+        };
+        let (driver, handle) =
+            Driver::new(catalog, Arc::clone(&hub), store, clock, Metrics::new(), stop.clone()).expect("a thread");
+        Self {
+            handle,
+            hub,
+            driver: tokio::spawn(driver.run()),
+            stop,
+            sizes,
+            verdicts,
+        }
+    }
+
+    fn submit(&self, command: Command) -> JoinHandle<Result<Reply, SubmitError>> {
+        let handle = self.handle.clone();
+        tokio::spawn(async move { handle.submit(command).await })
+    }
+
+    fn register(&self, n: u128, id: &str) -> JoinHandle<Result<Reply, SubmitError>> {
+        self.submit(Command::Register(registration(n, id)))
+    }
+
+    fn let_through(&self) {
+        self.verdicts.send(true).expect("the store lives");
+    }
+
+    /// Waits until so many groups have come to the disk.
+    async fn groups(&self, count: usize) {
+        let come = async {
+            while self.sizes.lock().expect("no panic").len() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, come).await.expect("the group comes");
+    }
+
+    fn instances(&self) -> usize {
+        let scope = crate::fixtures::scope("").scope;
+        let services = self
+            .hub
+            .look(|view| view.services(&scope, std::ops::Bound::Unbounded, usize::MAX));
+        services.iter().map(|(_, view)| view.len()).sum()
+    }
+}
+
+fn registration(n: u128, id: &str) -> Register {
+    grant(n, heartbeat(100), vec![draft("a", id, "")])
+}
+
+async fn done<T>(task: JoinHandle<T>) -> T {
+    timeout(PATIENCE, task).await.expect("in time").expect("no panic")
+}
+
+#[tokio::test]
+async fn registrations_share_a_commit_and_are_seen_only_after_it() {
+    let bench = Bench::new();
+    let first = bench.register(0, "0");
+    bench.groups(1).await;
+    let others: Vec<_> = (1..=50).map(|n| bench.register(n, &n.to_string())).collect();
+    // A renewal stands in no queue behind them; by its answer they have all been taken up, as the next lines show.
+    let renewed = bench
+        .handle
+        .renew(vec![owner(0), owner(99)])
+        .await
+        .expect("answers")
+        .into_iter();
+    assert_eq!(renewed.map(|result| result.is_ok()).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(bench.instances(), 0, "nothing is durable yet");
+    assert!(!first.is_finished());
+
+    // The first group is let through as soon as all others wait behind it.
+    while bench.handle.queued() > 0 {
+        tokio::task::yield_now().await;
+    }
+    bench.let_through();
+    assert!(matches!(done(first).await, Ok(Reply::Registered(_))));
+    bench.groups(2).await;
+    assert_eq!(bench.instances(), 1);
+    bench.let_through();
+    for other in others {
+        done(other).await.expect("registers");
+    }
+    assert_eq!(bench.instances(), 51);
+    assert_eq!(*bench.sizes.lock().expect("no panic"), [1, 50]);
+}
+
+/// A refusal tells of the state, so it must not run ahead of the disk either.
+#[tokio::test]
+async fn a_refusal_waits_for_what_it_tells_of() {
+    let bench = Bench::new();
+    let first = bench.register(1, "1");
+    bench.groups(1).await;
+    let second = bench.register(2, "1");
+    let ending = Deregister {
+        owner: owner(1),
+        ..end(1, &["1"])
+    };
+    let refused = bench.submit(Command::Deregister(ending));
+    while bench.handle.queued() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!refused.is_finished(), "that another took it is not durable yet");
+    bench.let_through();
+    done(first).await.expect("registers");
+    bench.groups(2).await;
+    assert!(!refused.is_finished());
+    bench.let_through();
+    done(second).await.expect("registers");
+    let refusal = done(refused).await.expect_err("succeeded");
+    assert!(
+        matches!(refusal, SubmitError::Refused(CatalogError::LeaseFenced)),
+        "{refusal}"
+    );
+}
+
+/// A slow disk delays registrations, but it must not end leases: neither those that live nor those it has not granted yet.
+#[tokio::test]
+async fn a_slow_disk_expires_nobody_who_renews() {
+    let bench = Bench::new();
+    let first = bench.register(1, "kept");
+    bench.groups(1).await;
+    bench.let_through();
+    done(first).await.expect("registers");
+    let second = bench.register(2, "slow");
+    bench.groups(2).await;
+    tokio::time::pause();
+    for _ in 0..30 {
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert!(
+            bench.handle.renew(vec![owner(1)]).await.expect("answers")[0].is_ok(),
+            "answered at once"
+        );
+    }
+    tokio::time::resume();
+    bench.let_through();
+    done(second).await.expect("registers");
+    assert!(
+        bench.handle.renew(vec![owner(2)]).await.expect("answers")[0].is_ok(),
+        "its life begins now"
+    );
+    assert_eq!(bench.instances(), 2);
+}
+
+#[tokio::test]
+async fn silence_expires_and_a_pause_does_not() {
+    let bench = Bench::new();
+    let first = bench.register(1, "1");
+    bench.groups(1).await;
+    bench.let_through();
+    done(first).await.expect("registers");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    assert!(
+        bench.handle.renew(vec![owner(1)]).await.expect("answers")[0].is_ok(),
+        "an hour's pause counts for nothing"
+    );
+    for _ in 0..6 {
+        tokio::time::advance(Duration::from_millis(100)).await;
+        // The driver has its turn.
+        bench.handle.renew(Vec::new()).await.expect("answers");
+    }
+    tokio::time::resume();
+    bench.groups(2).await;
+    assert_eq!(bench.instances(), 1, "the removal is not durable yet");
+    bench.let_through();
+    while bench.instances() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A second fsync may succeed without having written what the first one lost, so there is no second one.
+#[tokio::test]
+async fn a_failed_commit_is_the_end_and_acknowledges_nothing() {
+    let bench = Bench::new();
+    let first = bench.register(1, "1");
+    bench.groups(1).await;
+    let waiting = bench.register(2, "2");
+    while bench.handle.queued() > 0 {
+        tokio::task::yield_now().await;
+    }
+    bench.verdicts.send(false).expect("the store lives");
+    let error = done(bench.driver).await.expect_err("fails");
+    assert!(error.to_string().contains("fsync failed"), "{error}");
+    for task in [first, waiting] {
+        let error = done(task).await.expect_err("not acknowledged");
+        assert!(matches!(error, SubmitError::OutcomeUnknown), "{error}");
+    }
+    let late = bench
+        .handle
+        .submit(Command::Register(registration(3, "3")))
+        .await
+        .expect_err("stopped");
+    assert!(matches!(late, SubmitError::Stopping), "{late}");
+    assert_eq!(
+        bench.sizes.lock().expect("no panic").len(),
+        1,
+        "the disk was not asked again"
+    );
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_was_accepted() {
+    let bench = Bench::new();
+    let tasks: Vec<_> = (0..10).map(|n| bench.register(n, &n.to_string())).collect();
+    bench.groups(1).await;
+    bench.stop.cancel();
+    drop(bench.verdicts);
+    done(bench.driver).await.expect("stops");
+    for task in tasks {
+        done(task).await.expect("was accepted");
+    }
+    assert_eq!(bench.hub.look(|view| view.revision()).get(), 10);
+}
+
+#[tokio::test]
+async fn nobody_works_for_callers_who_have_gone() {
+    let bench = Bench::new();
+    let first = bench.register(1, "1");
+    bench.groups(1).await;
+    // Not taken up before the disk is free again: the driver has no turn in between.
+    let gone = bench.handle.abandoned(Command::Register(registration(2, "2")));
+    drop(gone);
+    while bench.handle.queued() > 0 {
+        tokio::task::yield_now().await;
+    }
+    bench.let_through();
+    done(first).await.expect("registers");
+    assert_eq!(bench.hub.look(|view| view.revision()).get(), 1);
+    assert!(
+        bench.handle.renew(vec![owner(2)]).await.expect("answers")[0].is_err(),
+        "it was never registered"
+    );
+}
