@@ -1,5 +1,8 @@
 //! The client against a registry that does what a test tells it to, over real sockets of the loopback interface. What the pure
 //! parts decide is tested beside them; here it is whether the right calls go out and the right things come back.
+//!
+//! The clock is paused: when everything waits, it leaps to the next timer, so an hour of outage costs nothing and a bound on
+//! a wait is exact.
 
 mod calls;
 mod fake;

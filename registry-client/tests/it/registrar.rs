@@ -184,7 +184,7 @@ async fn a_registry_that_is_away_for_an_hour_is_found_again() {
     };
     assert!(matches!(reason, Error::Unreachable { .. }), "{reason}");
 
-    tokio::time::advance(Duration::from_secs(3_600)).await;
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
     fake.forget_leases();
     assert!(matches!(registrar.status(), RegistrarStatus::Retrying { since: s, .. } if s == since));
     wire.mend();
@@ -339,6 +339,19 @@ async fn a_dropped_registrar_is_silent() {
     while soon("the task's end", status.changed()).await.is_ok() {}
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(fake.calls().len(), 1, "no heartbeat, no farewell: {:?}", fake.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registrar_that_is_dropped_in_the_middle_of_a_call_does_not_linger() {
+    let fake = Fake::start().await;
+    fake.script([Fate::Hang]);
+    let registrar = to(&[fake.url()]).register(registration());
+    fake.until("the registration", |calls| calls.len() == 1).await;
+    let mut status = registrar.subscribe();
+    let begin = Instant::now();
+    drop(registrar);
+    while soon("the task's end", status.changed()).await.is_ok() {}
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

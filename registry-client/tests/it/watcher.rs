@@ -104,7 +104,8 @@ async fn a_cut_stream_keeps_the_last_good_set_and_resumes() {
     wire.cut();
     let snapshot = until(&mut watcher, "stale", is_stale).await;
     assert_eq!((ids(&snapshot).as_str(), snapshot.revision), ("ab", 9));
-    tokio::time::advance(Duration::from_secs(3_600)).await;
+    // An hour of attempts, not one leap: the back-off is to grow.
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
     assert_eq!(ids(&watcher.borrow()), "ab");
 
     wire.mend();
@@ -112,6 +113,12 @@ async fn a_cut_stream_keeps_the_last_good_set_and_resumes() {
     assert_eq!(stream.request.start_after_revision, 9);
     stream.put(10, "c").await;
     until(&mut watcher, "fresh again", |s| is_fresh(s) && ids(s) == "abc").await;
+
+    // The back-off of the long outage is forgotten.
+    stream.end();
+    let begin = Instant::now();
+    let _stream = fake.watch().await;
+    assert!(begin.elapsed() < Duration::from_millis(250), "{:?}", begin.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -233,6 +233,17 @@ fn providers_that_come_back_join_those_that_have_not_yet() {
     assert_eq!(world.reducer.resume_after(), 2);
 }
 
+/// Between the refusal and the new watch the new history may have overtaken the old revision.
+#[test]
+fn another_history_is_doubted_whatever_its_revision() {
+    let mut world = World::new();
+    world.snapshot(500, "abc");
+    world.reducer.broken(world.now, "REVISION_IN_FUTURE", true);
+    world.snapshot(900, "b");
+    assert_eq!(world.shows(), "a?bc?");
+    assert_eq!(world.reducer.resume_after(), 900);
+}
+
 #[test]
 fn a_registry_that_doubts_itself_is_doubted() {
     for confidence in [Confidence::Recovering, Confidence::Stale(Duration::from_secs(9))] {
