@@ -47,7 +47,6 @@ impl Ended {
     ///
     /// # Panics
     /// With both outputs, when it is not.
-    #[must_use]
     pub fn success(self) -> Self {
         assert!(
             self.status.success(),
@@ -87,6 +86,8 @@ impl Process {
             .env_remove("RUST_LOG")
             .env("NO_COLOR", "1")
             .envs(env.iter().map(|(key, value)| (*key, value)))
+            // Where a person who cloned the repository would be.
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

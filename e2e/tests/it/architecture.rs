@@ -170,6 +170,9 @@ fn crates_use_only_what_the_table_of_edges_allows() {
 #[test]
 fn architecture_md_prints_the_same_table() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let (_, text) = text
+        .split_once("## Who may use whom")
+        .expect("the section with the table");
     let problems = EDGES
         .iter()
         .filter(|(name, uses)| {
@@ -269,13 +272,14 @@ fn main_is_short_and_folders_are_shallow() {
 
 #[test]
 fn generated_types_are_named_only_at_the_wire() {
-    // In services the api and error files, in clients the one file that speaks to a peer; the operator's tool and the tests
-    // are peers themselves.
+    // In services the api and error files, in clients the one file that speaks to a peer (user-svc's tickets.rs); the operator's
+    // tool and the tests are peers themselves.
     let at_the_wire = |path: &str| {
         [
             "/api",
             "/wire",
             "/error",
+            "/tickets.rs",
             "/tests/",
             "/testing",
             "/benches/",

@@ -1,3 +1,9 @@
 //! Tests of the whole system, in one binary: link time.
 
 mod architecture;
+mod bad_input;
+mod cluster;
+mod grpcurl;
+mod operator;
+mod trace;
+mod up;

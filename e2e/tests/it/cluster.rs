@@ -1,0 +1,202 @@
+//! What the platform promises while instances come, die and return, seen from outside.
+
+use std::collections::BTreeSet;
+
+use e2e::{Cluster, wait};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_is_bought_through_discovery() {
+    let cluster = Cluster::start().await;
+    let demo = cluster
+        .tessera(&["demo", "--seats", "3", "--output", "json"])
+        .await
+        .success()
+        .json();
+    let order = &demo["orders"][0];
+    assert_eq!(order["state"], "SUCCEEDED", "{demo:#}");
+    assert_eq!(order["seats"].as_array().map(Vec::len), Some(3), "{demo:#}");
+    let instance = order["instance"].as_str().unwrap_or_default();
+    assert!(
+        cluster.tickets.contains_key(instance),
+        "served by one of ours: {demo:#}"
+    );
+
+    let people = cluster.tessera(&["demo", "--seats", "2"]).await.success().stdout;
+    assert!(people.contains("SUCCEEDED"), "{people}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_buyers_are_spread_over_all_instances_and_no_seat_is_sold_twice() {
+    let cluster = Cluster::start().await;
+    let demo = cluster
+        .tessera(&["demo", "--buyers", "60", "--concurrency", "8", "--output", "json"])
+        .await
+        .success()
+        .json();
+    assert_eq!(demo["sold"], 60, "{demo:#}");
+    assert_eq!(demo["failed"], 0, "{demo:#}");
+    let spread = demo["instances"].as_object().expect("a spread").clone();
+    assert_eq!(
+        spread.keys().collect::<BTreeSet<_>>(),
+        cluster.tickets.keys().collect(),
+        "{demo:#}"
+    );
+    assert!(
+        spread.values().all(|orders| orders.as_u64() >= Some(5)),
+        "nobody is left out: {demo:#}"
+    );
+}
+
+/// The balancer skips what it cannot reach at once, the registry expires the lease, and a restarted instance gets calls again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_instance_costs_no_call_and_returns() {
+    let mut cluster = Cluster::start().await;
+    let address = cluster.tickets["ticket-1"].clone();
+    let buyers = cluster.command(&["demo", "--buyers", "200", "--concurrency", "8", "--output", "json"]);
+    // Midway: some orders are through, most are not.
+    let sold = async |cluster: &Cluster| {
+        let metrics = cluster
+            .tessera(&["call", "ticket-svc", "tessera.ticket.v1.TicketService/ListEvents", "{}"])
+            .await;
+        let events = metrics.json()["events"].as_array().cloned().unwrap_or_default();
+        events
+            .iter()
+            .filter_map(|event| event["seatsSold"].as_u64())
+            .sum::<u64>()
+    };
+    wait::until("the first orders", || async {
+        match sold(&cluster).await {
+            0..10 => Err("too few orders yet"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    cluster.kill("ticket-1").await;
+    let demo = buyers.end().await.success().json();
+    assert_eq!(demo["failed"], 0, "{:#}", demo["instances"]);
+    assert_eq!(demo["sold"], 200, "{:#}", demo["instances"]);
+
+    wait::until("the registry to expire the lease", || async {
+        match instances(&cluster).await {
+            ids if ids == ["ticket-2", "ticket-3"] => Ok(()),
+            ids => Err(format!("{ids:?}")),
+        }
+    })
+    .await;
+
+    cluster.start_ticket("ticket-1", &address).await;
+    wait::until("traffic on the returned instance", || async {
+        let demo = cluster
+            .tessera(&["demo", "--buyers", "12", "--concurrency", "4", "--output", "json"])
+            .await
+            .success()
+            .json();
+        let spread = demo["instances"].clone();
+        if spread["ticket-1"].as_u64() > Some(0) {
+            Ok(())
+        } else {
+            Err(spread.to_string())
+        }
+    })
+    .await;
+}
+
+/// The registry is not in the path of a call: with it gone, what is known goes on being called, and providers re-register by
+/// themselves when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn losing_the_registry_stops_no_call_and_nobody_has_to_be_restarted() {
+    let mut cluster = Cluster::start().await;
+    cluster.tessera(&["demo"]).await.success();
+    let address = cluster.registry.clone();
+    cluster.kill("registry").await;
+    let user = cluster.user.clone();
+    let buy = async |user: &str| {
+        let call = |method: &'static str, body: String| {
+            let method = format!("tessera.user.v1.UserService/{method}");
+            async move {
+                e2e::run(["call", user, &method, &body, "--output", "json"])
+                    .await
+                    .success()
+                    .json()
+            }
+        };
+        let id = || uuid::Uuid::new_v4();
+        let body = format!(
+            r#"{{"requestId":"{}","email":"{}@example.com","displayName":"Ada","password":"correct horse"}}"#,
+            id(),
+            id()
+        );
+        let buyer = call("CreateUser", body).await["user"]["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
+        let amount = r#"{"currencyCode":"EUR","minorUnits":"5000000"}"#;
+        call(
+            "TopUp",
+            format!(r#"{{"requestId":"{}","userId":"{buyer}","amount":{amount}}}"#, id()),
+        )
+        .await;
+        buyer
+    };
+    let buyer = buy(&user).await;
+    let events = e2e::run([
+        "call",
+        &cluster.tickets["ticket-2"],
+        "tessera.ticket.v1.TicketService/ListEvents",
+        "{}",
+    ])
+    .await;
+    let event = events.success().json()["events"][0]["id"]
+        .as_str()
+        .expect("an event")
+        .to_owned();
+    let body = format!(
+        r#"{{"requestId":"{}","userId":"{buyer}","eventId":"{event}","bestAvailable":{{"quantity":1}}}}"#,
+        uuid::Uuid::new_v4()
+    );
+    let order = e2e::run(["call", &user, "tessera.user.v1.UserService/BuyTicket", &body])
+        .await
+        .success()
+        .json();
+    assert_eq!(order["order"]["state"], "ORDER_STATE_SUCCEEDED", "{order:#}");
+
+    cluster.start_registry(&address).await;
+    wait::until("all providers at the registry", || async {
+        match instances(&cluster).await {
+            ids if ids.len() == 3 => Ok(()),
+            ids => Err(format!("{ids:?}")),
+        }
+    })
+    .await;
+    cluster.tessera(&["demo"]).await.success();
+}
+
+/// Rolling restart: each provider leaves by SIGTERM and returns, under load, and no call fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_under_load_fails_no_call() {
+    let mut cluster = Cluster::start().await;
+    let buyers = cluster.command(&["demo", "--buyers", "300", "--concurrency", "6", "--output", "json"]);
+    for name in ["ticket-1", "ticket-2", "ticket-3"] {
+        let address = cluster.tickets[name].clone();
+        cluster.stop(name).await.success();
+        cluster.start_ticket(name, &address).await;
+        wait::until("it to be registered", || async {
+            match instances(&cluster).await {
+                ids if ids.len() == 3 => Ok(()),
+                ids => Err(format!("{ids:?}")),
+            }
+        })
+        .await;
+    }
+    let demo = buyers.end().await.success().json();
+    assert_eq!(demo["failed"], 0, "{:#}", demo["instances"]);
+}
+
+async fn instances(cluster: &Cluster) -> Vec<String> {
+    let listed = cluster.tessera(&["instances", "ticket-svc", "--output", "json"]).await;
+    let listed = serde_json::from_str::<serde_json::Value>(&listed.stdout).unwrap_or_default();
+    let rows = listed["instances"].as_array().cloned().unwrap_or_default();
+    rows.iter()
+        .filter_map(|row| row["id"].as_str().map(str::to_owned))
+        .collect()
+}
