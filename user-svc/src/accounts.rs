@@ -46,7 +46,11 @@ pub(crate) enum AccountError {
 
 impl Accounts {
     pub(crate) fn new(store: Store, passwords: Passwords, session_lifetime: Duration) -> Self {
-        Self { store, passwords, session_lifetime }
+        Self {
+            store,
+            passwords,
+            session_lifetime,
+        }
     }
 
     /// Makes an account, once for each request.
@@ -59,7 +63,11 @@ impl Accounts {
         // Version 7 grows with time, which keeps the index of ids compact.
         let id = Uuid::now_v7();
         let known = self.store.create_user(id, new, &hash).await?;
-        if known.user.id == id { Ok(known.user) } else { self.repeated(known, new, password).await }
+        if known.user.id == id {
+            Ok(known.user)
+        } else {
+            self.repeated(known, new, password).await
+        }
     }
 
     /// Opens a session. Unknown accounts and wrong passwords get the same answer after the same work.
@@ -72,12 +80,20 @@ impl Accounts {
         };
         let (token, hash) = SessionToken::draw();
         let expires_at = self.store.open_session(user.id, hash, self.session_lifetime).await?;
-        Ok(Session { user, token, expires_at })
+        Ok(Session {
+            user,
+            token,
+            expires_at,
+        })
     }
 
     async fn repeated(&self, known: Known, new: &NewUser, password: Password) -> Result<User, AccountError> {
         let same = new.asks_for(&known.user) && self.passwords.verify(password, Some(known.password_hash)).await?;
-        if same { Ok(known.user) } else { Err(StoreError::from(Refusal::RequestIdReused(new.request_id)).into()) }
+        if same {
+            Ok(known.user)
+        } else {
+            Err(StoreError::from(Refusal::RequestIdReused(new.request_id)).into())
+        }
     }
 }
 

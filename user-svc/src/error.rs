@@ -22,9 +22,12 @@ impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(refusal) => refusal.into(),
-            StoreError::Busy | StoreError::Overtaken => {
-                status::retryable(Code::Unavailable, "STORE_BUSY", "the store is busy; try again", RETRY_AFTER)
-            }
+            StoreError::Busy | StoreError::Overtaken => status::retryable(
+                Code::Unavailable,
+                "STORE_BUSY",
+                "the store is busy; try again",
+                RETRY_AFTER,
+            ),
             StoreError::Corrupt(what) => {
                 tracing::error!(what, "the store holds something it should not");
                 failed()
@@ -88,10 +91,19 @@ impl From<BuyError> for Status {
 
 /// This instance is about to end.
 pub(crate) fn draining() -> Status {
-    status::retryable(Code::Unavailable, "DRAINING", "this instance is shutting down; try again", RETRY_AFTER)
+    status::retryable(
+        Code::Unavailable,
+        "DRAINING",
+        "this instance is shutting down; try again",
+        RETRY_AFTER,
+    )
 }
 
 /// What callers learn of an inner failure: nothing that helps to attack it. The log has the rest.
 fn failed() -> Status {
-    status::error(Code::Internal, "STORE_FAILED", "the store failed; the service's log says why")
+    status::error(
+        Code::Internal,
+        "STORE_FAILED",
+        "the store failed; the service's log says why",
+    )
 }

@@ -3,11 +3,7 @@
 //! A hash takes 19 MiB and tens of milliseconds of a core on purpose. Unbounded, a hundred sign-ins at once would take 1.9 GB
 //! and starve the runtime: so at most one hash a core runs, a bounded queue waits, and the rest is told to come back.
 
-use std::{
-    fmt,
-    sync::Arc,
-    thread,
-};
+use std::{fmt, sync::Arc, thread};
 
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version, password_hash::phc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -77,7 +73,9 @@ impl Passwords {
     pub(crate) async fn verify(&self, password: Password, known: Option<String>) -> Result<bool, PasswordError> {
         let nobody = self.nobody.clone();
         self.run(move |argon2| {
-            let matches = argon2.verify_password(password.expose(), known.as_deref().unwrap_or(&nobody)).is_ok();
+            let matches = argon2
+                .verify_password(password.expose(), known.as_deref().unwrap_or(&nobody))
+                .is_ok();
             matches && known.is_some()
         })
         .await
@@ -89,7 +87,11 @@ impl Passwords {
         &self,
         work: impl FnOnce(Argon2<'static>) -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| PasswordError::Overloaded)?;
+        let place = self
+            .places
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| PasswordError::Overloaded)?;
         let turn = self.workers.clone().acquire_owned().await.map_err(failed)?;
         let argon2 = self.argon2.clone();
         let keep: [OwnedSemaphorePermit; 2] = [place, turn];
@@ -133,16 +135,41 @@ mod tests {
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         let again = passwords.hash(password("correct horse")).await.expect("hashed");
         assert_ne!(hash, again, "a salt each");
-        assert!(passwords.verify(password("correct horse"), Some(hash.clone())).await.expect("verified"));
-        assert!(!passwords.verify(password("battery staple"), Some(hash)).await.expect("verified"));
-        assert!(!passwords.verify(password("correct horse"), None).await.expect("verified"));
-        assert!(!passwords.verify(password("correct horse"), Some("no hash".into())).await.expect("verified"));
+        assert!(
+            passwords
+                .verify(password("correct horse"), Some(hash.clone()))
+                .await
+                .expect("verified")
+        );
+        assert!(
+            !passwords
+                .verify(password("battery staple"), Some(hash))
+                .await
+                .expect("verified")
+        );
+        assert!(
+            !passwords
+                .verify(password("correct horse"), None)
+                .await
+                .expect("verified")
+        );
+        assert!(
+            !passwords
+                .verify(password("correct horse"), Some("no hash".into()))
+                .await
+                .expect("verified")
+        );
     }
 
     #[tokio::test]
     async fn beyond_the_queue_one_is_told_to_come_back() {
         let passwords = Passwords::with_limits(1, 1).await.expect("the pool");
-        let turn = passwords.workers.clone().acquire_owned().await.expect("the only worker");
+        let turn = passwords
+            .workers
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the only worker");
         let mut waiting = Box::pin(passwords.hash(password("the first one")));
         assert!(futures_util::poll!(&mut waiting).is_pending());
         let mut queued = Box::pin(passwords.hash(password("the second one")));

@@ -11,7 +11,10 @@ use std::{sync::Arc, time::Duration};
 
 use telemetry::{Context, WithContext as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 pub(crate) use self::running::Following;
 use self::running::{Driving, Register};
@@ -65,6 +68,14 @@ pub(crate) enum BuyError {
     Store(#[from] StoreError),
 }
 
+/// How performing a step went.
+enum Performed {
+    /// The next step is recorded.
+    Moved(Box<Order>),
+    /// The same step once more, after a while.
+    Again { in_doubt: bool },
+}
+
 impl Purchases {
     /// At most `limit` at once.
     pub(crate) fn new(store: Store, tickets: Tickets, limit: usize) -> Self {
@@ -92,7 +103,9 @@ impl Purchases {
         let (purchases, context) = (self.clone(), trace::of_purchase(&Context::current()));
         // Recorded within the task too: were the caller to hang up between the record and the start, nobody would start it.
         let task = async move { purchases.record_and_drive(new, slot, recorded).await };
-        self.inner.tasks.spawn(self.clone().until_cut(task).with_context(context));
+        self.inner
+            .tasks
+            .spawn(self.clone().until_cut(task).with_context(context));
         // The sender is dropped unsent only when the grace of a shutdown is over.
         heard.await.unwrap_or(Err(BuyError::Closing))
     }
@@ -112,6 +125,11 @@ impl Purchases {
         self.inner.cut.cancel();
         self.inner.tasks.wait().await;
         left
+    }
+
+    /// Ends all purchases at once when the guard is dropped, as a crash would.
+    pub(crate) fn cut_on_drop(&self) -> DropGuard {
+        self.inner.cut.clone().drop_guard()
     }
 
     fn slot(&self) -> Result<OwnedSemaphorePermit, BuyError> {
@@ -161,29 +179,35 @@ impl Purchases {
     /// drives it.
     async fn drive(&self, mut order: Order, mut attempts: Attempts, driving: Driving) {
         while !order.is_final() {
-            match self.perform(&mut order, attempts).await {
-                Ok(Some(moved)) => {
+            let in_doubt = match self.perform(&mut order, attempts).await {
+                Ok(Performed::Moved(moved)) => {
                     tracing::debug!(order = %moved.id, step = ?moved.step, "recorded");
                     driving.moved(moved.version);
-                    (order, attempts) = (moved, Attempts::FIRST);
+                    (order, attempts) = (*moved, Attempts::FIRST);
                     continue;
                 }
-                Ok(None) => {}
+                Ok(Performed::Again { in_doubt }) => in_doubt,
                 Err(StoreError::Overtaken) => {
                     tracing::warn!(order = %order.id, "another process drives this order");
                     return;
                 }
                 Err(error @ (StoreError::Busy | StoreError::Sqlite(_))) => {
                     tracing::warn!(order = %order.id, error = &error as &dyn std::error::Error, "trying again");
+                    // It may have been performed, and only its record have failed.
+                    true
                 }
                 Err(error @ (StoreError::Corrupt(_) | StoreError::Refused(_))) => {
                     tracing::error!(order = %order.id, error = &error as &dyn std::error::Error, "stuck");
                     return;
                 }
-            }
-            let cap = if matches!(order.step, Step::Confirm | Step::Refund(_)) { PATIENT } else { EAGER };
+            };
+            let cap = if matches!(order.step, Step::Confirm | Step::Refund(_)) {
+                PATIENT
+            } else {
+                EAGER
+            };
             let delay = backoff::delay(attempts.count, cap, rand::random());
-            attempts = attempts.another();
+            attempts = attempts.another(in_doubt);
             tokio::select! {
                 () = self.inner.closing.cancelled() => return,
                 () = tokio::time::sleep(delay) => {}
@@ -191,8 +215,8 @@ impl Purchases {
         }
     }
 
-    /// Performs the order's step and records the next one. `None`: the same step again.
-    async fn perform(&self, order: &mut Order, attempts: Attempts) -> Result<Option<Order>, StoreError> {
+    /// Performs the order's step and records the next one.
+    async fn perform(&self, order: &mut Order, attempts: Attempts) -> Result<Performed, StoreError> {
         let Inner { store, tickets, .. } = &*self.inner;
         let (next, held) = match order.step.clone() {
             Step::Begin => (Next::Go(Step::Hold), None),
@@ -200,23 +224,32 @@ impl Purchases {
                 let heard = tickets.hold(order).await;
                 saga::after_hold(heard_by(order, heard), attempts)
             }
-            Step::Debit => return store.debit(order).await.map(Some),
+            Step::Debit => return store.debit(order).await.map(Performed::moved),
             Step::Confirm => {
-                let held = order.held.as_ref().ok_or(StoreError::Corrupt("a confirmation without a hold"))?;
+                let held = order
+                    .held
+                    .as_ref()
+                    .ok_or(StoreError::Corrupt("a confirmation without a hold"))?;
                 let heard = tickets.confirm(order, held).await;
                 (saga::after_confirm(heard_by(order, heard)), None)
             }
-            Step::Refund(why) => return store.refund(order, why).await.map(Some),
+            Step::Refund(why) => return store.refund(order, why).await.map(Performed::moved),
             Step::Release(why) => {
                 let heard = tickets.release(order).await;
                 (saga::after_release(why, heard_by(order, heard), attempts), None)
             }
-            Step::Succeeded(_) | Step::Failed(_) => return Ok(None),
+            Step::Succeeded(_) | Step::Failed(_) => return Ok(Performed::Again { in_doubt: false }),
         };
         match next {
-            Next::Go(step) => store.advance(order, step, held).await.map(Some),
-            Next::Again => Ok(None),
+            Next::Go(step) => store.advance(order, step, held).await.map(Performed::moved),
+            Next::Again { in_doubt } => Ok(Performed::Again { in_doubt }),
         }
+    }
+}
+
+impl Performed {
+    fn moved(order: Order) -> Self {
+        Self::Moved(Box::new(order))
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use proto::user::v1::user_service_server::{SERVICE_NAME, UserServiceServer};
 use registry_client::{Registrar, Registration, Registry, Removal};
 use service_host::{DrainReport, Host};
+use tokio_util::sync::DropGuard;
 use tonic::service::Routes;
 
 use crate::{
@@ -24,6 +25,9 @@ const SERVICE: &str = "user-svc";
 /// Whom it buys from.
 const TICKET_SERVICE: &str = "ticket-svc";
 
+/// How long a call waits for an instance of it. A second covers a reconnect; purchases try again by themselves.
+const TICKETS_READY: Duration = Duration::from_secs(1);
+
 /// Starts the user service.
 #[derive(Debug)]
 pub struct Users;
@@ -34,6 +38,8 @@ pub struct Running {
     host: service_host::Running,
     registrar: Option<Registrar>,
     purchases: Purchases,
+    /// Dropped without [`Running::stop`], purchases end with the server and not some time later.
+    _cut: DropGuard,
     store: Store,
     drain_linger: Duration,
     drain_grace: Duration,
@@ -100,6 +106,7 @@ impl Users {
         Ok(Running {
             host,
             registrar,
+            _cut: purchases.cut_on_drop(),
             purchases,
             store,
             drain_linger: config.drain_linger,
@@ -146,8 +153,10 @@ impl Running {
             registrar.drain(self.drain_linger).await;
         }
         // Together: BuyTicket calls wait for their purchases, and both have the same grace.
-        let (drain, purchases_left) =
-            tokio::join!(self.host.drain(self.drain_grace), self.purchases.finish(self.drain_grace));
+        let (drain, purchases_left) = tokio::join!(
+            self.host.drain(self.drain_grace),
+            self.purchases.finish(self.drain_grace)
+        );
         if let Some(registrar) = self.registrar {
             registrar.deregister(Removal::Drained).await;
         }
@@ -172,11 +181,14 @@ fn channel(config: &Config, registry: Option<&Registry>) -> Result<lb::Channel, 
         Some(registry) => registry.discover(TICKET_SERVICE).into(),
         None => return Err(StartError::NoTickets),
     };
-    Ok(lb::Channel::builder(target).build())
+    Ok(lb::Channel::builder(target).ready_timeout(TICKETS_READY).build())
 }
 
 fn registration(config: &Config, host: &service_host::Running) -> Registration {
-    let address = config.advertise.clone().unwrap_or_else(|| host.local_addr().to_string());
+    let address = config
+        .advertise
+        .clone()
+        .unwrap_or_else(|| host.local_addr().to_string());
     Registration::new(SERVICE, address)
         .id(host.instance_id())
         .version(env!("CARGO_PKG_VERSION"))

@@ -21,6 +21,9 @@ use crate::domain::{
 /// attempt, at another instance perhaps, is the better bet.
 const ATTEMPT: Duration = Duration::from_secs(3);
 
+/// Whose reasons the platform's errors carry.
+const DOMAIN: &str = "tessera";
+
 /// The ticket service, wherever it is. Clones share the connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Tickets {
@@ -36,7 +39,9 @@ pub(crate) struct Heard<T> {
 
 impl Tickets {
     pub(crate) fn new(channel: lb::Channel) -> Self {
-        Self { client: TicketServiceClient::new(channel) }
+        Self {
+            client: TicketServiceClient::new(channel),
+        }
     }
 
     /// Holds the order's seats; the hold's id is the order's.
@@ -82,7 +87,10 @@ impl Tickets {
     /// Gives the order's seats back; also when the answer to the hold was never heard.
     pub(crate) async fn release(&self, order: &Order) -> Heard<ReleaseOutcome> {
         let token = order.held.as_ref().map_or(0, |held| held.token);
-        let request = ReleaseHoldRequest { hold_id: order.id.to_string(), hold_token: token };
+        let request = ReleaseHoldRequest {
+            hold_id: order.id.to_string(),
+            hold_token: token,
+        };
         let answer = self.client.clone().release_hold(attempt(request)).await;
         let instance = instance(&answer);
         let outcome = match answer {
@@ -125,18 +133,29 @@ fn selection(selection: &Selection) -> hold_seats_request::Selection {
 
 /// `None` when the answer breaks the contract.
 fn held(answer: v1::HoldSeatsResponse, order_id: Uuid) -> Option<Held> {
-    let hold = answer.hold.filter(|hold| hold.id == order_id.to_string() && hold.token > 0)?;
-    let seats: Vec<SeatId> =
-        hold.seats.iter().map(|seat| SeatId::try_new(&seat.id)).collect::<Result<_, _>>().ok()?;
+    let hold = answer
+        .hold
+        .filter(|hold| hold.id == order_id.to_string() && hold.token > 0)?;
+    let seats: Vec<SeatId> = hold
+        .seats
+        .iter()
+        .map(|seat| SeatId::try_new(&seat.id))
+        .collect::<Result<_, _>>()
+        .ok()?;
     let total = hold.total?;
     let total = Money::try_new(Currency::try_new(&total.currency_code).ok()?, total.minor_units).ok()?;
-    (!seats.is_empty()).then_some(Held { token: hold.token, seats, total })
+    (!seats.is_empty()).then_some(Held {
+        token: hold.token,
+        seats,
+        total,
+    })
 }
 
 /// `None` when the answer breaks the contract.
 fn tickets(answer: &v1::ConfirmHoldResponse, held: &Held) -> Option<Vec<Uuid>> {
     let ids = answer.tickets.iter().map(|ticket| Uuid::try_parse(&ticket.id).ok());
-    ids.collect::<Option<Vec<_>>>().filter(|ids| ids.len() == held.seats.len())
+    ids.collect::<Option<Vec<_>>>()
+        .filter(|ids| ids.len() == held.seats.len())
 }
 
 fn nonsense() -> HoldOutcome {
@@ -156,7 +175,7 @@ fn refusal_reason(status: &Status) -> Option<String> {
         | Code::PermissionDenied
         | Code::FailedPrecondition => {
             let info = status.get_details_error_info()?;
-            (info.domain == "tessera").then_some(info.reason)
+            (info.domain == DOMAIN).then_some(info.reason)
         }
         _ => None,
     }
@@ -177,10 +196,27 @@ fn hold_refusal(status: &Status) -> HoldOutcome {
         }
         _ => {
             let detail = format!("the ticket service could not be asked ({detail}); nothing was bought, try again");
-            return HoldOutcome::Unknown(Failing::new(Failure::Unavailable, detail));
+            let failing = Failing::new(Failure::Unavailable, detail);
+            return if was_not_done(status) {
+                HoldOutcome::NotDone(failing)
+            } else {
+                HoldOutcome::Unknown(failing)
+            };
         }
     };
     HoldOutcome::Refused(Failing::new(failure, detail))
+}
+
+/// Did the request provably come to nothing? By the balancer's word that it reached no handler, or the ticket service's that
+/// its store could not be written.
+fn was_not_done(status: &Status) -> bool {
+    let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN);
+    info.is_some_and(|info| {
+        matches!(
+            info.reason.as_str(),
+            "NO_INSTANCES" | "NOT_READY" | "NOT_TAKEN" | "STORE_BUSY"
+        )
+    })
 }
 
 fn confirm_refusal(status: &Status) -> ConfirmOutcome {

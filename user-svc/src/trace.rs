@@ -20,7 +20,11 @@ pub(crate) fn of_purchase(context: &Context) -> Context {
     inject(&context, &mut headers);
     let detached = extract(&headers);
     // Nothing comes through when the propagators are switched off.
-    if trace_id(&detached).is_some() { detached } else { context }
+    if trace_id(&detached).is_some() {
+        detached
+    } else {
+        context
+    }
 }
 
 /// The present context as an order keeps it.
@@ -28,8 +32,14 @@ pub(crate) fn current() -> Trace {
     let context = Context::current();
     let mut headers = HeaderMap::new();
     inject(&context, &mut headers);
-    let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    Trace { id: trace_id(&context).unwrap_or_default(), parent: parent.to_owned() }
+    let parent = headers
+        .get(TRACEPARENT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    Trace {
+        id: trace_id(&context).unwrap_or_default(),
+        parent: parent.to_owned(),
+    }
 }
 
 /// The context in which a purchase goes on after a restart.

@@ -51,7 +51,11 @@ pub(super) fn order(order: Order) -> v1::Order {
         state: state.into(),
         failure: failure.into(),
         detail,
-        seat_ids: seats.unwrap_or_default().iter().map(|seat| seat.as_str().to_owned()).collect(),
+        seat_ids: seats
+            .unwrap_or_default()
+            .iter()
+            .map(|seat| seat.as_str().to_owned())
+            .collect(),
         ticket_ids: tickets.iter().map(ToString::to_string).collect(),
         total: total.map(money),
         created_at: Some(timestamp(order.created_at)),
@@ -86,7 +90,10 @@ fn failure(failure: Failure) -> v1::OrderFailure {
 }
 
 pub(super) fn money(money: Money) -> common::v1::Money {
-    common::v1::Money { currency_code: money.currency().as_str().to_owned(), minor_units: money.minor() }
+    common::v1::Money {
+        currency_code: money.currency().as_str().to_owned(),
+        minor_units: money.minor(),
+    }
 }
 
 fn timestamp(time: Timestamp) -> prost_types::Timestamp {

@@ -38,7 +38,12 @@ pub(crate) struct UserApi {
 
 impl UserApi {
     pub(crate) fn new(store: Store, accounts: Accounts, purchases: Purchases, drain: DrainSignal) -> Self {
-        Self { store, accounts, purchases, drain }
+        Self {
+            store,
+            accounts,
+            purchases,
+            drain,
+        }
     }
 
     /// The order in its final state, or as it is when the caller's patience ends.
@@ -46,7 +51,9 @@ impl UserApi {
         let give_up = tokio::time::Instant::now() + patience();
         let new = read::buy_ticket(request)?;
         let (order, following) = self.purchases.buy(new).await?;
-        let Some(mut following) = following else { return Ok(order) };
+        let Some(mut following) = following else {
+            return Ok(order);
+        };
         // Either way the store has the answer.
         let _ = tokio::time::timeout_at(give_up, following.ended()).await;
         Ok(self.store.order(order.id).await?)
@@ -67,7 +74,9 @@ impl UserService for UserApi {
     async fn create_user(&self, request: Request<CreateUserRequest>) -> Result<Response<CreateUserResponse>, Status> {
         let (new, password) = read::create_user(request.into_inner())?;
         let user = self.accounts.create(&new, password).await?;
-        Ok(Response::new(CreateUserResponse { user: Some(convert::user(user)) }))
+        Ok(Response::new(CreateUserResponse {
+            user: Some(convert::user(user)),
+        }))
     }
 
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {
@@ -79,24 +88,32 @@ impl UserService for UserApi {
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
         let user_id = read::get_user(&request.into_inner())?;
         let user = self.store.user(user_id).await?;
-        Ok(Response::new(GetUserResponse { user: Some(convert::user(user)) }))
+        Ok(Response::new(GetUserResponse {
+            user: Some(convert::user(user)),
+        }))
     }
 
     async fn top_up(&self, request: Request<TopUpRequest>) -> Result<Response<TopUpResponse>, Status> {
         let (request_id, user_id, amount) = read::top_up(&request.into_inner())?;
         let balance = self.store.top_up(request_id, user_id, amount).await?;
-        Ok(Response::new(TopUpResponse { balance: Some(convert::money(balance)) }))
+        Ok(Response::new(TopUpResponse {
+            balance: Some(convert::money(balance)),
+        }))
     }
 
     async fn buy_ticket(&self, request: Request<BuyTicketRequest>) -> Result<Response<BuyTicketResponse>, Status> {
         let order = self.bought(request.into_inner()).await?;
-        Ok(Response::new(BuyTicketResponse { order: Some(convert::order(order)) }))
+        Ok(Response::new(BuyTicketResponse {
+            order: Some(convert::order(order)),
+        }))
     }
 
     async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<GetOrderResponse>, Status> {
         let order_id = read::get_order(&request.into_inner())?;
         let order = self.store.order(order_id).await?;
-        Ok(Response::new(GetOrderResponse { order: Some(convert::order(order)) }))
+        Ok(Response::new(GetOrderResponse {
+            order: Some(convert::order(order)),
+        }))
     }
 
     async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
@@ -105,7 +122,10 @@ impl UserService for UserApi {
         let mut orders = self.store.orders(user_id, page.cursor, page.size + 1).await?;
         let next_page_token = page.cut(&mut orders, page::order_token);
         let orders = orders.into_iter().map(convert::order).collect();
-        Ok(Response::new(ListOrdersResponse { orders, next_page_token }))
+        Ok(Response::new(ListOrdersResponse {
+            orders,
+            next_page_token,
+        }))
     }
 
     async fn watch_order(

@@ -62,5 +62,8 @@ pub(super) fn order_token(order: &Order) -> String {
 
 pub(super) fn order_cursor(token: &str) -> Option<OrderCursor> {
     let (created_at, id) = token.split_once('.')?;
-    Some(OrderCursor { created_at: Timestamp::from_nanos(created_at.parse().ok()?), id: Uuid::try_parse(id).ok()? })
+    Some(OrderCursor {
+        created_at: Timestamp::from_nanos(created_at.parse().ok()?),
+        id: Uuid::try_parse(id).ok()?,
+    })
 }

@@ -30,9 +30,15 @@ pub(super) fn create_user(request: v1::CreateUserRequest) -> Result<(NewUser, Pa
         code => violations.check("currency_code", Currency::try_new(code)),
     };
     match (request_id, email, display_name, password, currency) {
-        (Some(request_id), Some(email), Some(display_name), Some(password), Some(currency)) => {
-            Ok((NewUser { request_id, email, display_name, currency }, password))
-        }
+        (Some(request_id), Some(email), Some(display_name), Some(password), Some(currency)) => Ok((
+            NewUser {
+                request_id,
+                email,
+                display_name,
+                currency,
+            },
+            password,
+        )),
         _ => Err(violations.into_status()),
     }
 }
@@ -73,9 +79,12 @@ pub(super) fn buy_ticket(request: v1::BuyTicketRequest) -> Result<NewOrder, Stat
     let event_id = violations.uuid("event_id", &request.event_id);
     let selection = selection(&mut violations, request.selection);
     match (id, user_id, event_id, selection) {
-        (Some(id), Some(user_id), Some(event_id), Some(selection)) => {
-            Ok(NewOrder { id, user_id, event_id, selection })
-        }
+        (Some(id), Some(user_id), Some(event_id), Some(selection)) => Ok(NewOrder {
+            id,
+            user_id,
+            event_id,
+            selection,
+        }),
         _ => Err(violations.into_status()),
     }
 }
@@ -91,7 +100,12 @@ pub(super) fn watch_order(request: &v1::WatchOrderRequest) -> Result<Uuid, Statu
 pub(super) fn list_orders(request: &v1::ListOrdersRequest) -> Result<(Uuid, Page<OrderCursor>), Status> {
     let mut violations = Violations::default();
     let user_id = violations.uuid("user_id", &request.user_id);
-    let page = page::read(&mut violations, (request.page_size, 50, 200), &request.page_token, page::order_cursor);
+    let page = page::read(
+        &mut violations,
+        (request.page_size, 50, 200),
+        &request.page_token,
+        page::order_cursor,
+    );
     match (user_id, page) {
         (Some(user_id), Some(page)) => Ok((user_id, page)),
         _ => Err(violations.into_status()),
@@ -111,7 +125,10 @@ fn selection(violations: &mut Violations, selection: Option<buy_ticket_request::
         Some(buy_ticket_request::Selection::BestAvailable(best)) => {
             let quantity = violations.check("best_available.quantity", Quantity::try_new(best.quantity));
             let section = section(violations, best.section);
-            Some(Selection::BestAvailable { quantity: quantity?, section: section? })
+            Some(Selection::BestAvailable {
+                quantity: quantity?,
+                section: section?,
+            })
         }
     }
 }
@@ -122,7 +139,10 @@ fn section(violations: &mut Violations, section: String) -> Option<Option<String
     match section.as_str() {
         "" => Some(None),
         name if name.len() <= 40 && name.bytes().all(allowed) => Some(Some(section)),
-        _ => violations.check("best_available.section", Err("must have at most 40 of A-Z, a-z, 0-9 and '-'")),
+        _ => violations.check(
+            "best_available.section",
+            Err("must have at most 40 of A-Z, a-z, 0-9 and '-'"),
+        ),
     }
 }
 
@@ -136,5 +156,7 @@ fn chosen(violations: &mut Violations, ids: &[String]) -> Option<Selection> {
         .map(|(index, id)| violations.check(format!("seats.seat_ids[{index}]"), SeatId::try_new(id)))
         .collect();
     let seats = read.into_iter().collect::<Option<Vec<_>>>()?;
-    violations.check("seats.seat_ids", ChosenSeats::try_new(seats)).map(Selection::Seats)
+    violations
+        .check("seats.seat_ids", ChosenSeats::try_new(seats))
+        .map(Selection::Seats)
 }

@@ -40,14 +40,23 @@ pub(super) fn states(
     drain: DrainSignal,
     order_id: Uuid,
 ) -> impl Stream<Item = Result<WatchOrderResponse, Status>> + Send + 'static {
-    let watch = Watch { store, purchases, drain, order_id, sent: None, ended: false };
+    let watch = Watch {
+        store,
+        purchases,
+        drain,
+        order_id,
+        sent: None,
+        ended: false,
+    };
     stream::unfold(watch, |mut watch| async move {
         if watch.ended {
             return None;
         }
         let item = watch.next().await;
         watch.ended = item.as_ref().map_or(true, Order::is_final);
-        let item = item.map(|order| WatchOrderResponse { order: Some(convert::order(order)) });
+        let item = item.map(|order| WatchOrderResponse {
+            order: Some(convert::order(order)),
+        });
         Some((item, watch))
     })
 }

@@ -54,7 +54,9 @@ impl Email {
         let normal = email.to_lowercase();
         let (local, domain) = normal.split_once('@').ok_or(LIMIT)?;
         let one_at = !local.is_empty() && !domain.is_empty() && !domain.contains('@');
-        let clean = !normal.chars().any(|character| character.is_whitespace() || character.is_control());
+        let clean = !normal
+            .chars()
+            .any(|character| character.is_whitespace() || character.is_control());
         if !one_at || !clean || normal.chars().count() > 254 {
             return Err(LIMIT);
         }
@@ -103,7 +105,16 @@ mod tests {
     #[test]
     fn an_address_is_compared_without_regard_to_case() {
         assert_eq!(Email::try_new("Ada@Example.ORG"), Email::try_new("ada@example.org"));
-        for bad in ["", "a", "@b", "a@", "a@b@c", "a b@c", "a@b\n", &format!("{}@b", "a".repeat(253))] {
+        for bad in [
+            "",
+            "a",
+            "@b",
+            "a@",
+            "a@b@c",
+            "a b@c",
+            "a@b\n",
+            &format!("{}@b", "a".repeat(253)),
+        ] {
             assert!(Email::try_new(bad).is_err(), "{bad:?}");
         }
         assert!(Email::try_new("a@b").is_ok());

@@ -52,7 +52,9 @@ impl Currency {
     pub(crate) fn try_new(code: &str) -> Result<Self, Invalid> {
         match *code.as_bytes() {
             [a, b, c] if [a, b, c].iter().all(u8::is_ascii_uppercase) => Ok(Self([a, b, c])),
-            _ => Err(Invalid("must be an ISO 4217 code: three capital letters, for example EUR")),
+            _ => Err(Invalid(
+                "must be an ISO 4217 code: three capital letters, for example EUR",
+            )),
         }
     }
 
@@ -72,10 +74,6 @@ impl Money {
             return Err(Invalid("must not be negative"));
         }
         Ok(Self { currency, minor })
-    }
-
-    pub(crate) const fn zero(currency: Currency) -> Self {
-        Self { currency, minor: 0 }
     }
 
     pub(crate) const fn currency(self) -> Currency {
@@ -100,9 +98,15 @@ impl Money {
     pub(crate) fn debited(self, amount: Self) -> Result<Self, WalletError> {
         self.same_currency(amount)?;
         if amount.minor > self.minor {
-            return Err(WalletError::Insufficient { holds: self.minor, asked: amount.minor });
+            return Err(WalletError::Insufficient {
+                holds: self.minor,
+                asked: amount.minor,
+            });
         }
-        Ok(Self { minor: self.minor - amount.minor, ..self })
+        Ok(Self {
+            minor: self.minor - amount.minor,
+            ..self
+        })
     }
 
     /// What the wallet holds after it got a payment back. Not bounded by [`Money::MAX_IN_WALLET`]: the wallet may have been
@@ -115,7 +119,10 @@ impl Money {
 
     fn same_currency(self, other: Self) -> Result<(), WalletError> {
         if self.currency != other.currency {
-            return Err(WalletError::Currency { wallet: self.currency, asked: other.currency });
+            return Err(WalletError::Currency {
+                wallet: self.currency,
+                asked: other.currency,
+            });
         }
         Ok(())
     }
@@ -161,14 +168,23 @@ mod tests {
         for bad in [i64::MIN, -1, 0, 100_000_001, i64::MAX] {
             assert!(TopUp::try_new(Currency::EUR, bad).is_err(), "{bad}");
         }
-        assert_eq!(euro(Money::MAX_IN_WALLET - 1).topped_up(top_up(1)).expect("to the brim").minor(), Money::MAX_IN_WALLET);
+        assert_eq!(
+            euro(Money::MAX_IN_WALLET - 1)
+                .topped_up(top_up(1))
+                .expect("to the brim")
+                .minor(),
+            Money::MAX_IN_WALLET
+        );
         assert_eq!(euro(Money::MAX_IN_WALLET).topped_up(top_up(1)), Err(WalletError::Full));
     }
 
     #[test]
     fn currencies_do_not_mix() {
         let dollar = Money::try_new(Currency::try_new("USD").expect("a code"), 0).expect("nothing");
-        let mixed = Err(WalletError::Currency { wallet: Currency::EUR, asked: dollar.currency() });
+        let mixed = Err(WalletError::Currency {
+            wallet: Currency::EUR,
+            asked: dollar.currency(),
+        });
         assert_eq!(euro(1).debited(dollar), mixed);
         assert_eq!(euro(1).refunded(dollar), mixed);
     }
@@ -176,7 +192,10 @@ mod tests {
     /// A refund into a wallet that was topped up to the brim meanwhile must not get stuck on the brim.
     #[test]
     fn a_refund_fits_into_a_full_wallet() {
-        assert_eq!(euro(Money::MAX_IN_WALLET).refunded(euro(5)).expect("fits").minor(), Money::MAX_IN_WALLET + 5);
+        assert_eq!(
+            euro(Money::MAX_IN_WALLET).refunded(euro(5)).expect("fits").minor(),
+            Money::MAX_IN_WALLET + 5
+        );
         assert_eq!(euro(i64::MAX).refunded(euro(1)), Err(WalletError::Full));
     }
 

@@ -19,7 +19,10 @@ pub(crate) enum Selection {
     /// These: 1 to 10, each once, sorted.
     Seats(ChosenSeats),
     /// The best ones of a section, or of all.
-    BestAvailable { quantity: Quantity, section: Option<String> },
+    BestAvailable {
+        quantity: Quantity,
+        section: Option<String>,
+    },
 }
 
 /// 1 to 10 seats, each once, sorted.
@@ -109,15 +112,21 @@ pub(crate) struct Failing {
 impl NewOrder {
     /// Tells a repeated BuyTicket from another one under the same request id.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        let print = Fingerprint::of("BuyTicket").text(&self.user_id.to_string()).text(&self.event_id.to_string());
+        let print = Fingerprint::of("BuyTicket")
+            .text(&self.user_id.to_string())
+            .text(&self.event_id.to_string());
         match &self.selection {
             Selection::Seats(seats) => {
                 let print = print.number(0);
-                seats.as_slice().iter().fold(print, |print, seat| print.text(seat.as_str()))
+                seats
+                    .as_slice()
+                    .iter()
+                    .fold(print, |print, seat| print.text(seat.as_str()))
             }
-            Selection::BestAvailable { quantity, section } => {
-                print.number(1).number(quantity.get().into()).text(section.as_deref().unwrap_or_default())
-            }
+            Selection::BestAvailable { quantity, section } => print
+                .number(1)
+                .number(quantity.get().into())
+                .text(section.as_deref().unwrap_or_default()),
         }
         .finish()
     }
@@ -143,7 +152,9 @@ impl SeatId {
     pub(crate) fn try_new(id: &str) -> Result<Self, Invalid> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'/';
         if id.is_empty() || id.len() > 64 || !id.bytes().all(allowed) {
-            return Err(Invalid("must have 1 to 64 of A-Z, a-z, 0-9, '-' and '/', for example A/3/12"));
+            return Err(Invalid(
+                "must have 1 to 64 of A-Z, a-z, 0-9, '-' and '/', for example A/3/12",
+            ));
         }
         Ok(Self(id.to_owned()))
     }

@@ -4,7 +4,7 @@
 //! Begin → Hold → Debit → Confirm → Succeeded
 //!           │       │       └─ refused → Refund ─┐
 //!           │       └─ too little money ──→ Release → Failed
-//!           └─ refused, nothing held ──────────────→ Failed
+//!           └─ refused, nothing held ───────────────→ Failed
 //! ```
 //!
 //! Each step is recorded before it is performed, and can be performed again with the same ids to the same effect. Hence a
@@ -21,8 +21,9 @@ use uuid::Uuid;
 
 use super::order::{Failing, Failure, Held};
 
-/// How often a call is attempted before it is given up, where it may be.
-pub(crate) const MAX_ATTEMPTS: u32 = 5;
+/// How often a call is attempted before it is given up, where it may be. With the back-off of `backoff` and a ticket service
+/// that is down, the buyer knows after some five seconds.
+pub(crate) const MAX_ATTEMPTS: u32 = 4;
 
 /// What is to be done next, or how it ended. What is held is the order's, from [`Step::Debit`] on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub(crate) enum HoldOutcome {
     Refused(Failing),
     /// The hold of this id is somebody else's. Nothing of it may be touched.
     NotOurs(Failing),
+    /// The request provably came to nothing: it was not sent, or its receiver says that nothing was done.
+    NotDone(Failing),
     /// It may or may not have been carried out.
     Unknown(Failing),
 }
@@ -84,33 +87,42 @@ pub(crate) enum Next {
     /// Record this step, then perform it.
     Go(Step),
     /// Wait, then perform the present step again.
-    Again,
+    Again {
+        /// May this attempt have been carried out unheard?
+        in_doubt: bool,
+    },
 }
 
-/// How often the present step was performed.
+/// What is known of the attempts at the present step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attempts {
     /// In this run, from 1.
     pub(crate) count: u32,
-    /// Was the step recorded by an earlier run, which may have performed it?
-    pub(crate) resumed: bool,
+    /// May an attempt before this one have been carried out unheard?
+    pub(crate) in_doubt: bool,
 }
 
 impl Attempts {
-    pub(crate) const FIRST: Self = Self { count: 1, resumed: false };
-    pub(crate) const RESUMED: Self = Self { count: 1, resumed: true };
+    /// At a step that was just recorded.
+    pub(crate) const FIRST: Self = Self {
+        count: 1,
+        in_doubt: false,
+    };
+    /// At a step that an earlier run recorded, and may have performed.
+    pub(crate) const RESUMED: Self = Self {
+        count: 1,
+        in_doubt: true,
+    };
 
-    pub(crate) fn another(self) -> Self {
-        Self { count: self.count.saturating_add(1), ..self }
+    pub(crate) fn another(self, in_doubt: bool) -> Self {
+        Self {
+            count: self.count.saturating_add(1),
+            in_doubt: self.in_doubt || in_doubt,
+        }
     }
 
     fn exhausted(self) -> bool {
         self.count >= MAX_ATTEMPTS
-    }
-
-    /// May an attempt before this one have been carried out unheard?
-    fn in_doubt(self) -> bool {
-        self.resumed || self.count > 1
     }
 }
 
@@ -119,13 +131,18 @@ pub(crate) fn after_hold(outcome: HoldOutcome, attempts: Attempts) -> (Next, Opt
     let next = match outcome {
         // Hold → Debit
         HoldOutcome::Granted(held) => return (Next::Go(Step::Debit), Some(held)),
-        // Hold → Release: an earlier attempt may still come in late and be granted.
-        HoldOutcome::Refused(failing) if attempts.in_doubt() => Next::Go(Step::Release(failing)),
         // Hold → Failed
-        HoldOutcome::Refused(failing) | HoldOutcome::NotOurs(failing) => Next::Go(Step::Failed(failing)),
+        HoldOutcome::NotOurs(failing) => Next::Go(Step::Failed(failing)),
+        HoldOutcome::NotDone(_) if !attempts.exhausted() => Next::Again { in_doubt: false },
+        HoldOutcome::Unknown(_) if !attempts.exhausted() => Next::Again { in_doubt: true },
         // Hold → Release
-        HoldOutcome::Unknown(failing) if attempts.exhausted() => Next::Go(Step::Release(failing)),
-        HoldOutcome::Unknown(_) => Next::Again,
+        HoldOutcome::Unknown(failing) => Next::Go(Step::Release(failing)),
+        // Hold → Release: an earlier attempt may still come in late and be granted.
+        HoldOutcome::Refused(failing) | HoldOutcome::NotDone(failing) if attempts.in_doubt => {
+            Next::Go(Step::Release(failing))
+        }
+        // Hold → Failed
+        HoldOutcome::Refused(failing) | HoldOutcome::NotDone(failing) => Next::Go(Step::Failed(failing)),
     };
     (next, None)
 }
@@ -148,14 +165,14 @@ pub(crate) fn after_confirm(outcome: ConfirmOutcome) -> Next {
         // Confirm → Refund
         ConfirmOutcome::Refused(failing) => Next::Go(Step::Refund(failing)),
         // However often: see rule 2.
-        ConfirmOutcome::Unknown => Next::Again,
+        ConfirmOutcome::Unknown => Next::Again { in_doubt: true },
     }
 }
 
 /// From [`Step::Release`].
 pub(crate) fn after_release(failing: Failing, outcome: ReleaseOutcome, attempts: Attempts) -> Next {
     match outcome {
-        ReleaseOutcome::Unknown if !attempts.exhausted() => Next::Again,
+        ReleaseOutcome::Unknown if !attempts.exhausted() => Next::Again { in_doubt: true },
         // Release → Failed
         ReleaseOutcome::Settled | ReleaseOutcome::Unknown => Next::Go(Step::Failed(failing)),
     }
@@ -163,7 +180,10 @@ pub(crate) fn after_release(failing: Failing, outcome: ReleaseOutcome, attempts:
 
 impl Failing {
     pub(crate) fn new(failure: Failure, detail: impl Into<String>) -> Self {
-        Self { failure, detail: detail.into() }
+        Self {
+            failure,
+            detail: detail.into(),
+        }
     }
 }
 

@@ -31,19 +31,28 @@ impl Purchases {
             let page = match self.inner.store.unfinished_orders(cursor, PAGE).await {
                 Ok(page) => page,
                 Err(error @ (StoreError::Busy | StoreError::Sqlite(_))) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot read unfinished orders; again soon");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot read unfinished orders; again soon"
+                    );
                     tokio::select! {
                         () = self.inner.closing.cancelled() => return,
                         () = tokio::time::sleep(RETRY) => continue,
                     }
                 }
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "cannot read unfinished orders");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot read unfinished orders"
+                    );
                     return;
                 }
             };
             let Some(last) = page.last() else { break };
-            cursor = Some(OrderCursor { created_at: last.created_at, id: last.id });
+            cursor = Some(OrderCursor {
+                created_at: last.created_at,
+                id: last.id,
+            });
             for order in page {
                 let slot = tokio::select! {
                     () = self.inner.closing.cancelled() => return,
@@ -60,13 +69,17 @@ impl Purchases {
 
     /// `false` when it is driven already, by a call that came since the start.
     fn take_up(&self, order: Order, slot: OwnedSemaphorePermit) -> bool {
-        let (Some(driving), _) = self.inner.register.enter(order.id) else { return false };
+        let (Some(driving), _) = self.inner.register.enter(order.id) else {
+            return false;
+        };
         let (purchases, context) = (self.clone(), trace::resumed(&order.trace));
         let task = async move {
             purchases.drive(order, Attempts::RESUMED, driving).await;
             drop(slot);
         };
-        self.inner.tasks.spawn(self.clone().until_cut(task).with_context(context));
+        self.inner
+            .tasks
+            .spawn(self.clone().until_cut(task).with_context(context));
         true
     }
 }

@@ -34,7 +34,11 @@ impl Register {
         }
         let (sender, receiver) = watch::channel(0);
         driven.insert(order_id, receiver.clone());
-        let driving = Driving { order_id, version: sender, register: self.clone() };
+        let driving = Driving {
+            order_id,
+            version: sender,
+            register: self.clone(),
+        };
         (Some(driving), Following(receiver))
     }
 

@@ -47,7 +47,12 @@ impl Store {
         loop {
             let begun = tokio::time::timeout_at(give_up, self.writer.begin_with("BEGIN IMMEDIATE")).await;
             match begun.map(|result| result.map_err(StoreError::from)) {
-                Ok(Ok(tx)) => return Ok(Write { tx, now: self.clock.now() }),
+                Ok(Ok(tx)) => {
+                    return Ok(Write {
+                        tx,
+                        now: self.clock.now(),
+                    });
+                }
                 Ok(Err(StoreError::Busy)) => {}
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(StoreError::Busy),

@@ -81,8 +81,9 @@ impl Store {
     ) -> Result<Vec<Order>, StoreError> {
         let mut reader = self.reader.acquire().await?;
         users::user(&mut reader, user_id).await?;
-        let (created_at, id) =
-            cursor.map_or((i64::MAX, String::new()), |cursor| (cursor.created_at.as_nanos(), cursor.id.to_string()));
+        let (created_at, id) = cursor.map_or((i64::MAX, String::new()), |cursor| {
+            (cursor.created_at.as_nanos(), cursor.id.to_string())
+        });
         let found = sqlx::query(
             "SELECT * FROM orders WHERE user_id = ? AND (created_at, id) < (?, ?)
              ORDER BY created_at DESC, id DESC LIMIT ?",
@@ -102,8 +103,9 @@ impl Store {
         cursor: Option<OrderCursor>,
         limit: u32,
     ) -> Result<Vec<Order>, StoreError> {
-        let (created_at, id) =
-            cursor.map_or((i64::MIN, String::new()), |cursor| (cursor.created_at.as_nanos(), cursor.id.to_string()));
+        let (created_at, id) = cursor.map_or((i64::MIN, String::new()), |cursor| {
+            (cursor.created_at.as_nanos(), cursor.id.to_string())
+        });
         let found = sqlx::query(
             "SELECT * FROM orders WHERE step NOT IN ('succeeded', 'failed') AND (created_at, id) > (?, ?)
              ORDER BY created_at, id LIMIT ?",
@@ -126,7 +128,10 @@ impl Store {
 
     /// Takes the money and records what comes next, in one transaction: there is no moment between the two.
     pub(crate) async fn debit(&self, order: &Order) -> Result<Order, StoreError> {
-        let held = order.held.as_ref().ok_or(StoreError::Corrupt("a debit without a hold"))?;
+        let held = order
+            .held
+            .as_ref()
+            .ok_or(StoreError::Corrupt("a debit without a hold"))?;
         let mut write = self.begin().await?;
         let outcome = match wallet::debit(&mut write, order, held.total).await {
             Ok(()) => Ok(()),
@@ -157,7 +162,9 @@ async fn find(connection: &mut SqliteConnection, id: Uuid) -> Result<Option<Sqli
 
 async fn same_order(connection: &mut SqliteConnection, new: &NewOrder) -> Result<Option<Order>, StoreError> {
     use sqlx::Row as _;
-    let Some(row) = find(connection, new.id).await? else { return Ok(None) };
+    let Some(row) = find(connection, new.id).await? else {
+        return Ok(None);
+    };
     if !new.fingerprint().matches(row.try_get("body_hash")?) {
         return Err(Refusal::RequestIdReused(new.id).into());
     }

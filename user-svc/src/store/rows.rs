@@ -40,17 +40,29 @@ pub(super) fn step_columns(step: &Step) -> StepColumns<'_> {
         Step::Confirm => plain("confirm"),
         Step::Refund(why) => with_failing("refund", why),
         Step::Release(why) => with_failing("release", why),
-        Step::Succeeded(tickets) => StepColumns { tickets: Some(joined(tickets)), ..plain("succeeded") },
+        Step::Succeeded(tickets) => StepColumns {
+            tickets: Some(joined(tickets)),
+            ..plain("succeeded")
+        },
         Step::Failed(why) => with_failing("failed", why),
     }
 }
 
 fn plain(name: &'static str) -> StepColumns<'static> {
-    StepColumns { name, failure: None, detail: None, tickets: None }
+    StepColumns {
+        name,
+        failure: None,
+        detail: None,
+        tickets: None,
+    }
 }
 
 fn with_failing<'a>(name: &'static str, why: &'a Failing) -> StepColumns<'a> {
-    StepColumns { failure: Some(failure_name(why.failure)), detail: Some(&why.detail), ..plain(name) }
+    StepColumns {
+        failure: Some(failure_name(why.failure)),
+        detail: Some(&why.detail),
+        ..plain(name)
+    }
 }
 
 pub(super) fn order(row: &SqliteRow) -> Result<Order, StoreError> {
@@ -65,7 +77,10 @@ pub(super) fn order(row: &SqliteRow) -> Result<Order, StoreError> {
         created_at: instant(row.try_get("created_at")?),
         updated_at: instant(row.try_get("updated_at")?),
         ticket_instance: row.try_get("ticket_instance")?,
-        trace: Trace { id: row.try_get("trace_id")?, parent: row.try_get("trace_parent")? },
+        trace: Trace {
+            id: row.try_get("trace_id")?,
+            parent: row.try_get("trace_parent")?,
+        },
     })
 }
 
@@ -91,7 +106,9 @@ fn failing(row: &SqliteRow) -> Result<Failing, StoreError> {
 fn selection(row: &SqliteRow) -> Result<Selection, StoreError> {
     const CORRUPT: StoreError = StoreError::Corrupt("a selection outside its limits");
     match row.try_get::<Option<&str>, _>("chosen_seats")? {
-        Some(seats) => ChosenSeats::try_new(seat_ids(seats)?).map(Selection::Seats).map_err(|_| CORRUPT),
+        Some(seats) => ChosenSeats::try_new(seat_ids(seats)?)
+            .map(Selection::Seats)
+            .map_err(|_| CORRUPT),
         None => Ok(Selection::BestAvailable {
             quantity: Quantity::try_new(row.try_get("quantity")?).map_err(|_| CORRUPT)?,
             section: row.try_get("section")?,
@@ -100,9 +117,15 @@ fn selection(row: &SqliteRow) -> Result<Selection, StoreError> {
 }
 
 fn held(row: &SqliteRow) -> Result<Option<Held>, StoreError> {
-    let Some(token) = row.try_get::<Option<i64>, _>("hold_token")? else { return Ok(None) };
+    let Some(token) = row.try_get::<Option<i64>, _>("hold_token")? else {
+        return Ok(None);
+    };
     let total = money(row.try_get("total_currency")?, row.try_get("total")?)?;
-    Ok(Some(Held { token, seats: seat_ids(row.try_get("held_seats")?)?, total }))
+    Ok(Some(Held {
+        token,
+        seats: seat_ids(row.try_get("held_seats")?)?,
+        total,
+    }))
 }
 
 /// Neither seat names nor UUIDs contain a comma.
@@ -116,7 +139,9 @@ pub(super) fn seats_joined(seats: &[SeatId]) -> String {
 
 fn seat_ids(joined: &str) -> Result<Vec<SeatId>, StoreError> {
     let corrupt = |_| StoreError::Corrupt("a seat name outside its limits");
-    split(joined).map(|seat| SeatId::try_new(seat).map_err(corrupt)).collect()
+    split(joined)
+        .map(|seat| SeatId::try_new(seat).map_err(corrupt))
+        .collect()
 }
 
 fn split(joined: &str) -> impl Iterator<Item = &str> {

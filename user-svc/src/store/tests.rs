@@ -1,1 +1,408 @@
+//! The store against a real file: money is entered once, balances are the sum of the ledger, orders move once.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{
+    account::{Email, NewUser, User},
+    money::{Currency, Money, TopUp, WalletError},
+    order::{ChosenSeats, Failing, Failure, Held, NewOrder, Order, OrderState, Quantity, SeatId, Selection, Trace},
+    refusal::Refusal,
+    saga::Step,
+    text::Text,
+};
+
+/// A clock that ticks once each time it is read.
+#[derive(Debug, Default)]
+struct Ticking(AtomicI64);
+
+impl Clock for Ticking {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.0.fetch_add(1, Ordering::SeqCst))
+    }
+}
+
+struct Fixture {
+    store: Store,
+    user: User,
+    folder: TempDir,
+}
+
+impl Fixture {
+    /// A user with so many cents.
+    async fn with(cents: i64) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let store = open(&folder).await;
+        let mut user = store
+            .create_user(id(), &new_user("ada@example.org"), "hash")
+            .await
+            .expect("new")
+            .user;
+        if cents > 0 {
+            user.balance = store.top_up(id(), user.id, euro(cents)).await.expect("topped up");
+        }
+        Self { store, user, folder }
+    }
+
+    fn new_order(&self) -> NewOrder {
+        let quantity = Quantity::try_new(2).expect("in range");
+        let selection = Selection::BestAvailable {
+            quantity,
+            section: Some("A".into()),
+        };
+        NewOrder {
+            id: id(),
+            user_id: self.user.id,
+            event_id: id(),
+            selection,
+        }
+    }
+
+    /// An order that holds seats for so many cents and is about to pay.
+    async fn held_order(&self, cents: i64) -> Order {
+        let order = recorded(self.store.record_order(&self.new_order(), &Trace::default()).await);
+        let order = self
+            .store
+            .advance(&order, Step::Hold, None)
+            .await
+            .expect("the first to move it");
+        let total = Money::try_new(Currency::EUR, cents).expect("not negative");
+        let seats = ["A/1/1", "A/1/2"]
+            .map(|seat| SeatId::try_new(seat).expect("a seat"))
+            .to_vec();
+        let held = Held { token: 7, seats, total };
+        self.store
+            .advance(&order, Step::Debit, Some(held))
+            .await
+            .expect("the first to move it")
+    }
+
+    async fn balance(&self) -> i64 {
+        self.store.user(self.user.id).await.expect("the user").balance.minor()
+    }
+
+    /// Every balance is the sum of its ledger, and each entry says what the balance was after it.
+    async fn check_ledger(&self) {
+        let wrong: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM users
+             WHERE balance <> (SELECT coalesce(sum(amount), 0) FROM ledger WHERE user_id = users.id)
+                OR balance <> coalesce((SELECT balance_after FROM ledger WHERE user_id = users.id
+                                        ORDER BY seq DESC LIMIT 1), 0)",
+        )
+        .fetch_one(&self.store.reader)
+        .await
+        .expect("a count");
+        assert_eq!(wrong, 0, "a balance is not the sum of its ledger");
+    }
+}
+
+async fn open(folder: &TempDir) -> Store {
+    let path = folder.path().join("users.db");
+    Store::open(path.to_str().expect("UTF-8"), Arc::new(Ticking::default()))
+        .await
+        .expect("the store opens")
+}
+
+fn id() -> Uuid {
+    Uuid::new_v4()
+}
+
+fn new_user(email: &str) -> NewUser {
+    NewUser {
+        request_id: id(),
+        email: Email::try_new(email).expect("an address"),
+        display_name: Text::try_new("Ada").expect("in limits"),
+        currency: Currency::EUR,
+    }
+}
+
+fn euro(minor: i64) -> TopUp {
+    TopUp::try_new(Currency::EUR, minor).expect("in range")
+}
+
+fn recorded(result: Result<Recorded, StoreError>) -> Order {
+    match result.expect("recorded") {
+        Recorded::New(order) => order,
+        Recorded::Before(order) => panic!("{order:?} is not new"),
+    }
+}
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Refusal {
+    match result {
+        Err(StoreError::Refused(refusal)) => refusal,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_address_has_one_account_and_a_request_makes_one() {
+    let fixture = Fixture::with(0).await;
+    let taken = fixture
+        .store
+        .create_user(id(), &new_user("ADA@example.org"), "hash")
+        .await;
+    assert_eq!(refusal(taken), Refusal::EmailTaken);
+    let bob = new_user("bob@example.org");
+    let first = fixture.store.create_user(id(), &bob, "hash").await.expect("new");
+    let again = fixture
+        .store
+        .create_user(id(), &bob, "another hash")
+        .await
+        .expect("a repeat");
+    assert_eq!((again.user, again.password_hash), (first.user, first.password_hash));
+}
+
+#[tokio::test]
+async fn money_is_added_once_for_each_request() {
+    let fixture = Fixture::with(0).await;
+    let request = id();
+    for _ in 0..3 {
+        let balance = fixture
+            .store
+            .top_up(request, fixture.user.id, euro(500))
+            .await
+            .expect("topped up");
+        assert_eq!(balance.minor(), 500);
+    }
+    fixture
+        .store
+        .top_up(id(), fixture.user.id, euro(70))
+        .await
+        .expect("topped up");
+    let repeated = fixture
+        .store
+        .top_up(request, fixture.user.id, euro(500))
+        .await
+        .expect("a repeat");
+    assert_eq!(repeated.minor(), 500, "what it held right after that top-up");
+    assert_eq!(fixture.balance().await, 570);
+
+    let reused = Refusal::RequestIdReused(request);
+    assert_eq!(
+        refusal(fixture.store.top_up(request, fixture.user.id, euro(501)).await),
+        reused
+    );
+    let bob = fixture
+        .store
+        .create_user(id(), &new_user("bob@example.org"), "hash")
+        .await
+        .expect("new")
+        .user;
+    assert_eq!(refusal(fixture.store.top_up(request, bob.id, euro(500)).await), reused);
+    let nobody = id();
+    assert_eq!(
+        refusal(fixture.store.top_up(id(), nobody, euro(1)).await),
+        Refusal::UserUnknown(nobody)
+    );
+    let dollars = TopUp::try_new(Currency::try_new("USD").expect("a code"), 1).expect("in range");
+    let mixed = refusal(fixture.store.top_up(id(), fixture.user.id, dollars).await);
+    assert!(
+        matches!(mixed, Refusal::Wallet(WalletError::Currency { .. })),
+        "{mixed}"
+    );
+    fixture.check_ledger().await;
+}
+
+#[tokio::test]
+async fn a_debit_and_its_step_are_one() {
+    let fixture = Fixture::with(1_000).await;
+    let order = fixture.held_order(600).await;
+    let paid = fixture.store.debit(&order).await.expect("enough money");
+    assert_eq!((paid.step, fixture.balance().await), (Step::Confirm, 400));
+    // The same again, by someone who saw the order before: nothing is taken, nothing is moved.
+    assert!(matches!(fixture.store.debit(&order).await, Err(StoreError::Overtaken)));
+    assert_eq!(fixture.balance().await, 400);
+
+    let poor = fixture.held_order(401).await;
+    let refused = fixture.store.debit(&poor).await.expect("an outcome");
+    assert!(
+        matches!(&refused.step, Step::Release(why) if why.failure == Failure::InsufficientFunds),
+        "{refused:?}"
+    );
+    assert_eq!(fixture.balance().await, 400);
+    fixture.check_ledger().await;
+}
+
+#[tokio::test]
+async fn a_refund_gives_back_what_was_paid_once_and_nothing_unpaid() {
+    let fixture = Fixture::with(1_000).await;
+    let why = Failing::new(Failure::HoldExpired, "too late");
+    let paid = fixture
+        .store
+        .debit(&fixture.held_order(600).await)
+        .await
+        .expect("enough money");
+    let refunding = fixture
+        .store
+        .advance(&paid, Step::Refund(why.clone()), None)
+        .await
+        .expect("moved");
+    let refunded = fixture.store.refund(&refunding, why.clone()).await.expect("refunded");
+    assert_eq!(
+        (fixture.balance().await, &refunded.step),
+        (1_000, &Step::Release(why.clone()))
+    );
+    assert!(matches!(
+        fixture.store.refund(&refunding, why.clone()).await,
+        Err(StoreError::Overtaken)
+    ));
+    // Even if it were driven to the refund a second time, the ledger takes one.
+    let again = fixture
+        .store
+        .advance(&refunded, Step::Refund(why.clone()), None)
+        .await
+        .expect("moved");
+    fixture
+        .store
+        .refund(&again, why.clone())
+        .await
+        .expect("nothing left to refund");
+    assert_eq!(fixture.balance().await, 1_000);
+
+    let unpaid = fixture.held_order(600).await;
+    fixture.store.refund(&unpaid, why).await.expect("nothing was paid");
+    assert_eq!(fixture.balance().await, 1_000);
+    fixture.check_ledger().await;
+}
+
+/// 30 orders of one user pay at once from a wallet that is enough for 10, over two processes on one file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_wallet_is_never_overdrawn_by_a_rush() {
+    let fixture = Fixture::with(1_000).await;
+    let other = open(&fixture.folder).await;
+    let mut paying = JoinSet::new();
+    for buyer in 0..30 {
+        let order = fixture.held_order(100).await;
+        let store = if buyer % 2 == 0 {
+            fixture.store.clone()
+        } else {
+            other.clone()
+        };
+        paying.spawn(async move { store.debit(&order).await.expect("an outcome") });
+    }
+    let paid = paying
+        .join_all()
+        .await
+        .into_iter()
+        .filter(|order| order.step == Step::Confirm)
+        .count();
+    assert_eq!((paid, fixture.balance().await), (10, 0));
+    fixture.check_ledger().await;
+}
+
+#[tokio::test]
+async fn an_order_is_recorded_once_and_reads_back_as_written() {
+    let fixture = Fixture::with(0).await;
+    let new = fixture.new_order();
+    let trace = Trace {
+        id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
+        parent: "00-x".into(),
+    };
+    let order = recorded(fixture.store.record_order(&new, &trace).await);
+    assert_eq!(
+        (order.state(), &order.selection, &order.trace),
+        (OrderState::Pending, &new.selection, &trace)
+    );
+    let before = fixture
+        .store
+        .record_order(&new, &Trace::default())
+        .await
+        .expect("a repeat");
+    assert_eq!(before, Recorded::Before(order.clone()));
+    let reused = NewOrder {
+        event_id: id(),
+        ..new.clone()
+    };
+    assert_eq!(
+        refusal(fixture.store.record_order(&reused, &trace).await),
+        Refusal::RequestIdReused(new.id)
+    );
+    let nobody = NewOrder {
+        id: id(),
+        user_id: id(),
+        ..new
+    };
+    let unknown = refusal(fixture.store.record_order(&nobody, &trace).await);
+    assert_eq!(unknown, Refusal::UserUnknown(nobody.user_id));
+
+    let seats = ChosenSeats::try_new(vec![SeatId::try_new("B/2/3").expect("a seat")]).expect("in limits");
+    let chosen = NewOrder {
+        id: id(),
+        selection: Selection::Seats(seats),
+        ..fixture.new_order()
+    };
+    let order = recorded(fixture.store.record_order(&chosen, &trace).await);
+    assert_eq!(order.selection, chosen.selection);
+    let why = Failing::new(Failure::SoldOut, "none left");
+    for step in [
+        Step::Hold,
+        Step::Debit,
+        Step::Confirm,
+        Step::Refund(why.clone()),
+        Step::Release(why.clone()),
+        Step::Failed(why.clone()),
+        Step::Succeeded(vec![id(), id()]),
+    ] {
+        let order = fixture.store.order(order.id).await.expect("the order");
+        let moved = fixture
+            .store
+            .advance(&order, step.clone(), None)
+            .await
+            .expect("the first to move it");
+        assert_eq!((&moved.step, moved.version), (&step, order.version + 1));
+        assert_eq!(fixture.store.order(order.id).await.expect("the order"), moved);
+        assert!(matches!(
+            fixture.store.advance(&order, step, None).await,
+            Err(StoreError::Overtaken)
+        ));
+    }
+}
+
+#[tokio::test]
+async fn orders_page_newest_first_and_unfinished_ones_oldest_first() {
+    let fixture = Fixture::with(0).await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(
+            recorded(
+                fixture
+                    .store
+                    .record_order(&fixture.new_order(), &Trace::default())
+                    .await,
+            )
+            .id,
+        );
+    }
+    let done = fixture.store.order(ids[2]).await.expect("the order");
+    fixture
+        .store
+        .advance(&done, Step::Succeeded(vec![]), None)
+        .await
+        .expect("moved");
+
+    let (mut newest, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = fixture.store.orders(fixture.user.id, cursor, 2).await.expect("a page");
+        let Some(last) = page.last() else { break };
+        cursor = Some(OrderCursor {
+            created_at: last.created_at,
+            id: last.id,
+        });
+        newest.extend(page.into_iter().map(|order| order.id));
+    }
+    assert_eq!(newest, ids.iter().rev().copied().collect::<Vec<_>>());
+
+    let first = fixture.store.unfinished_orders(None, 2).await.expect("a page");
+    let last = first.last().expect("two");
+    let cursor = OrderCursor {
+        created_at: last.created_at,
+        id: last.id,
+    };
+    let rest = fixture.store.unfinished_orders(Some(cursor), 9).await.expect("a page");
+    let unfinished: Vec<Uuid> = first.iter().chain(&rest).map(|order| order.id).collect();
+    assert_eq!(unfinished, [ids[0], ids[1], ids[3], ids[4]]);
+}

@@ -68,7 +68,9 @@ pub(super) async fn debit(write: &mut Write, order: &Order, price: Money) -> Res
 
 /// Gives back what the order's debit took, if there was one, once.
 pub(super) async fn refund(write: &mut Write, order: &Order) -> Result<(), StoreError> {
-    let Some(debit) = find(&mut write.tx, Kind::Debit, order.id).await? else { return Ok(()) };
+    let Some(debit) = find(&mut write.tx, Kind::Debit, order.id).await? else {
+        return Ok(());
+    };
     if find(&mut write.tx, Kind::Refund, order.id).await?.is_some() {
         return Ok(());
     }
@@ -86,8 +88,14 @@ async fn find(connection: &mut SqliteConnection, kind: Kind, reference: Uuid) ->
             .bind(reference.to_string())
             .fetch_optional(connection)
             .await?;
-    row.map(|(user_id, amount, balance_after)| Ok(Entry { user_id: rows::uuid(&user_id)?, amount, balance_after }))
-        .transpose()
+    row.map(|(user_id, amount, balance_after)| {
+        Ok(Entry {
+            user_id: rows::uuid(&user_id)?,
+            amount,
+            balance_after,
+        })
+    })
+    .transpose()
 }
 
 async fn enter(
@@ -98,17 +106,15 @@ async fn enter(
     before: Money,
     after: Money,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO ledger (user_id, kind, reference, amount, balance_after, at) VALUES (?, ?, ?, ?, ?, ?)",
-    )
-    .bind(user_id.to_string())
-    .bind(kind.as_str())
-    .bind(reference.to_string())
-    .bind(after.minor() - before.minor())
-    .bind(after.minor())
-    .bind(write.now.as_nanos())
-    .execute(&mut *write.tx)
-    .await?;
+    sqlx::query("INSERT INTO ledger (user_id, kind, reference, amount, balance_after, at) VALUES (?, ?, ?, ?, ?, ?)")
+        .bind(user_id.to_string())
+        .bind(kind.as_str())
+        .bind(reference.to_string())
+        .bind(after.minor() - before.minor())
+        .bind(after.minor())
+        .bind(write.now.as_nanos())
+        .execute(&mut *write.tx)
+        .await?;
     // Conditional although the lock is held: were it ever not, the entry would fail and not a balance be overwritten.
     let updated = sqlx::query("UPDATE users SET balance = ? WHERE id = ? AND balance = ?")
         .bind(after.minor())

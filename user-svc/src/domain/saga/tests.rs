@@ -15,6 +15,8 @@ enum Fault {
     AnswerLost,
     /// Not carried out; no answer.
     RequestLost,
+    /// Provably not carried out.
+    NotSent,
     /// No answer; carried out at the very end.
     Late,
     /// The process dies before performing the step.
@@ -51,7 +53,11 @@ fn failing(failure: Failure) -> Failing {
 }
 
 fn held() -> Held {
-    Held { token: 1, seats: Vec::new(), total: Money::zero(Currency::EUR) }
+    Held {
+        token: 1,
+        seats: Vec::new(),
+        total: Money::try_new(Currency::EUR, 0).expect("nothing"),
+    }
 }
 
 impl World {
@@ -103,7 +109,10 @@ impl World {
         if matches!(fault, Fault::Expiry) && self.hold == HoldAt::Held {
             self.hold = HoldAt::Expired;
         }
-        let unknown = matches!(fault, Fault::AnswerLost | Fault::RequestLost | Fault::Late);
+        let unknown = matches!(
+            fault,
+            Fault::AnswerLost | Fault::RequestLost | Fault::NotSent | Fault::Late
+        );
         if matches!(fault, Fault::AnswerLost) {
             self.unheard(step);
         }
@@ -112,6 +121,9 @@ impl World {
         }
         let next = match step {
             Step::Begin => Next::Go(Step::Hold),
+            Step::Hold if matches!(fault, Fault::NotSent) => {
+                after_hold(HoldOutcome::NotDone(failing(Failure::Unavailable)), attempts).0
+            }
             Step::Hold if unknown => after_hold(HoldOutcome::Unknown(failing(Failure::Unavailable)), attempts).0,
             Step::Hold => after_hold(self.hold(), attempts).0,
             // Local: the crash comes before the commit, or after the next step is recorded.
@@ -141,7 +153,15 @@ impl World {
 
 /// Runs a purchase to its end.
 fn run(faults: Vec<Fault>, soldout: bool, poor: bool) -> (Step, World) {
-    let mut world = World { hold: HoldAt::Nowhere, soldout, poor, debits: 0, refunds: 0, late: Vec::new(), settled: false };
+    let mut world = World {
+        hold: HoldAt::Nowhere,
+        soldout,
+        poor,
+        debits: 0,
+        refunds: 0,
+        late: Vec::new(),
+        settled: false,
+    };
     let bound = faults.len() + 20;
     let mut faults = faults.into_iter();
     let (mut step, mut attempts) = (Step::Begin, Attempts::FIRST);
@@ -154,7 +174,7 @@ fn run(faults: Vec<Fault>, soldout: bool, poor: bool) -> (Step, World) {
         }
         match world.perform(&step, attempts, faults.next().unwrap_or(Fault::None)) {
             Some(Next::Go(next)) => (step, attempts) = (next, Attempts::FIRST),
-            Some(Next::Again) => attempts = attempts.another(),
+            Some(Next::Again { in_doubt }) => attempts = attempts.another(in_doubt),
             None => attempts = Attempts::RESUMED,
         }
     }
@@ -166,6 +186,7 @@ fn any_fault() -> impl Strategy<Value = Fault> {
         3 => Just(Fault::None),
         2 => Just(Fault::AnswerLost),
         2 => Just(Fault::RequestLost),
+        2 => Just(Fault::NotSent),
         1 => Just(Fault::Late),
         1 => Just(Fault::CrashBefore),
         1 => Just(Fault::CrashAfter),
@@ -200,17 +221,42 @@ proptest! {
 fn without_faults_the_way_is_straight() {
     assert!(matches!(run(vec![], false, false).0, Step::Succeeded(_)));
     let (end, world) = run(vec![], true, false);
-    assert_eq!((end, world.hold), (Step::Failed(failing(Failure::SoldOut)), HoldAt::Nowhere));
+    assert_eq!(
+        (end, world.hold),
+        (Step::Failed(failing(Failure::SoldOut)), HoldAt::Nowhere)
+    );
     let (end, world) = run(vec![], false, true);
-    assert_eq!((end, world.hold), (Step::Failed(failing(Failure::InsufficientFunds)), HoldAt::Released));
+    assert_eq!(
+        (end, world.hold),
+        (Step::Failed(failing(Failure::InsufficientFunds)), HoldAt::Released)
+    );
 }
 
 #[test]
 fn a_confirmation_is_never_given_up_and_a_hold_is() {
-    assert_eq!(after_confirm(ConfirmOutcome::Unknown), Next::Again);
-    let last = Attempts { count: MAX_ATTEMPTS, resumed: false };
+    assert_eq!(after_confirm(ConfirmOutcome::Unknown), Next::Again { in_doubt: true });
+    let last = Attempts {
+        count: MAX_ATTEMPTS,
+        in_doubt: false,
+    };
     let unavailable = failing(Failure::Unavailable);
     let (next, _) = after_hold(HoldOutcome::Unknown(unavailable.clone()), last);
+    assert_eq!(next, Next::Go(Step::Release(unavailable)));
+}
+
+#[test]
+fn what_provably_came_to_nothing_needs_no_release() {
+    let unavailable = failing(Failure::Unavailable);
+    let last = Attempts {
+        count: MAX_ATTEMPTS,
+        in_doubt: false,
+    };
+    let (next, _) = after_hold(HoldOutcome::NotDone(unavailable.clone()), last);
+    assert_eq!(next, Next::Go(Step::Failed(unavailable.clone())));
+    let (next, _) = after_hold(
+        HoldOutcome::NotDone(unavailable.clone()),
+        Attempts { in_doubt: true, ..last },
+    );
     assert_eq!(next, Next::Go(Step::Release(unavailable)));
 }
 

@@ -1,0 +1,220 @@
+//! A user service over a fake ticket service, and short ways to say what is asked of it.
+
+use std::time::Duration;
+
+use proto::{
+    common::v1::Money,
+    user::v1::{
+        BestAvailable, BuyTicketRequest, CreateUserRequest, GetOrderRequest, GetUserRequest, Order, OrderState,
+        SeatChoice, TopUpRequest, User, WatchOrderRequest, buy_ticket_request, user_service_client::UserServiceClient,
+    },
+};
+use tempfile::TempDir;
+use tonic::{Status, transport::Channel};
+use tonic_types::StatusExt as _;
+use user_svc::{Config, Running, Users};
+use uuid::Uuid;
+
+use crate::fake::FakeTickets;
+
+pub(crate) type Client = UserServiceClient<Channel>;
+
+/// Longer than anything here should take on a slow machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
+pub(crate) struct Fixture {
+    pub(crate) tickets: FakeTickets,
+    pub(crate) server: Running,
+    pub(crate) folder: TempDir,
+    pub(crate) client: Client,
+}
+
+impl Fixture {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let tickets = FakeTickets::start().await;
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut config = config(&folder, &tickets);
+        change(&mut config);
+        let server = Users::start(config).await.expect("it starts");
+        let client = connect(&server).await;
+        Self {
+            tickets,
+            server,
+            folder,
+            client,
+        }
+    }
+
+    /// A user with so many cents.
+    pub(crate) async fn user_with(&self, cents: i64) -> User {
+        let mut client = self.client.clone();
+        let user = client
+            .create_user(new_user())
+            .await
+            .expect("new")
+            .into_inner()
+            .user
+            .expect("the user");
+        if cents > 0 {
+            let top_up = TopUpRequest {
+                request_id: id(),
+                user_id: user.id.clone(),
+                amount: euro(cents),
+            };
+            client.top_up(top_up).await.expect("topped up");
+        }
+        user
+    }
+
+    pub(crate) async fn balance(&self, user: &User) -> i64 {
+        let request = GetUserRequest {
+            user_id: user.id.clone(),
+        };
+        let user = self
+            .client
+            .clone()
+            .get_user(request)
+            .await
+            .expect("the user")
+            .into_inner()
+            .user;
+        user.expect("the user").balance.expect("a wallet").minor_units
+    }
+
+    pub(crate) async fn buy(&self, request: BuyTicketRequest) -> Order {
+        let answer = self
+            .client
+            .clone()
+            .buy_ticket(request)
+            .await
+            .expect("an order, good or bad");
+        answer.into_inner().order.expect("the order")
+    }
+
+    pub(crate) async fn order(&self, id: &str) -> Order {
+        let request = GetOrderRequest {
+            order_id: id.to_owned(),
+        };
+        self.client
+            .clone()
+            .get_order(request)
+            .await
+            .expect("the order")
+            .into_inner()
+            .order
+            .expect("the order")
+    }
+
+    /// Follows the order to its end; all states that were seen.
+    pub(crate) async fn watch_to_the_end(&self, id: &str) -> Vec<Order> {
+        watch_to_the_end(self.client.clone(), id).await
+    }
+
+    pub(crate) async fn stop(self) {
+        let report = self.server.stop().await;
+        assert!(report.drain.is_clean() && report.purchases_left == 0, "{report}");
+    }
+}
+
+pub(crate) async fn watch_to_the_end(mut client: Client, id: &str) -> Vec<Order> {
+    let watch = async {
+        let request = WatchOrderRequest {
+            order_id: id.to_owned(),
+        };
+        let mut stream = client.watch_order(request).await.expect("the order").into_inner();
+        let mut seen = Vec::new();
+        while let Some(state) = stream.message().await.expect("a state") {
+            seen.push(state.order.expect("the order"));
+        }
+        seen
+    };
+    tokio::time::timeout(PATIENCE, watch).await.expect("the order ends")
+}
+
+pub(crate) async fn connect(server: &Running) -> Client {
+    UserServiceClient::connect(format!("http://{}", server.local_addr()))
+        .await
+        .expect("it listens")
+}
+
+pub(crate) fn config(folder: &TempDir, tickets: &FakeTickets) -> Config {
+    Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        admin_listen: None,
+        store: folder.path().join("users.db").display().to_string(),
+        ticket_addresses: vec![tickets.address.to_string()],
+        ..Config::default()
+    }
+}
+
+pub(crate) fn id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+pub(crate) fn euro(minor_units: i64) -> Option<Money> {
+    Some(Money {
+        currency_code: "EUR".to_owned(),
+        minor_units,
+    })
+}
+
+pub(crate) fn new_user() -> CreateUserRequest {
+    CreateUserRequest {
+        request_id: id(),
+        email: format!("{}@example.org", id()),
+        display_name: "Ada".to_owned(),
+        password: PASSWORD.to_owned(),
+        currency_code: String::new(),
+    }
+}
+
+pub(crate) fn two_seats(user: &User) -> BuyTicketRequest {
+    let best = BestAvailable {
+        quantity: 2,
+        section: String::new(),
+    };
+    buy(&user.id, buy_ticket_request::Selection::BestAvailable(best))
+}
+
+pub(crate) fn chosen(user_id: &str, seats: &[&str]) -> BuyTicketRequest {
+    let seat_ids = seats.iter().map(|&seat| seat.to_owned()).collect();
+    buy(user_id, buy_ticket_request::Selection::Seats(SeatChoice { seat_ids }))
+}
+
+fn buy(user_id: &str, selection: buy_ticket_request::Selection) -> BuyTicketRequest {
+    BuyTicketRequest {
+        request_id: id(),
+        user_id: user_id.to_owned(),
+        event_id: id(),
+        selection: Some(selection),
+    }
+}
+
+pub(crate) fn is_final(order: &Order) -> bool {
+    matches!(order.state(), OrderState::Succeeded | OrderState::Failed)
+}
+
+/// The machine-readable reason of an error.
+pub(crate) fn reason(status: &Status) -> String {
+    let info = status
+        .get_details_error_info()
+        .unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    assert_eq!(info.domain, "tessera");
+    info.reason
+}
+
+/// The fields that an INVALID_ARGUMENT complains of.
+pub(crate) fn fields(status: &Status) -> Vec<String> {
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+    let violations = status.get_details_bad_request().expect("a BadRequest").field_violations;
+    for violation in &violations {
+        assert!(violation.description.contains("must"), "{violation:?} names no limit");
+    }
+    violations.into_iter().map(|violation| violation.field).collect()
+}
