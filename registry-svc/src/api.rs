@@ -13,6 +13,8 @@ mod mutate;
 mod page;
 mod register;
 mod registry;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod watch;
 
@@ -25,6 +27,9 @@ use service_host::DrainSignal;
 use tonic::service::Routes;
 
 use crate::{driver::Handle, hub::Hub, metrics::Metrics};
+
+/// For reflection.
+pub(crate) const DESCRIPTORS: &[u8] = proto::FILE_DESCRIPTOR_SET;
 
 /// What every RPC of the registry needs.
 #[derive(Debug, Clone)]

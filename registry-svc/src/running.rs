@@ -102,6 +102,17 @@ impl Registry {
             });
         }
         let (store, loaded, past) = open(config.data_dir.clone()).await?;
+        Self::serve(config, history, store, loaded, past).await
+    }
+
+    /// Serves what a store has loaded.
+    pub(crate) async fn serve(
+        config: Config,
+        history: HistoryLimits,
+        store: impl Store,
+        loaded: Loaded,
+        past: Vec<Batch>,
+    ) -> Result<Running, StartError> {
         let mut settings = service_host::Config::new("registry", config.listen).admin(config.admin_listen);
         if let Some(id) = config.instance_id {
             settings = settings.instance_id(id);
@@ -138,7 +149,7 @@ impl Registry {
             bookmark_interval: config.bookmark_interval,
             metrics,
         };
-        let host = host.serve(api::routes(api), &[proto::FILE_DESCRIPTOR_SET]);
+        let host = host.serve(api::routes(api), &[api::DESCRIPTORS]);
         let driver = tokio::spawn(driver.run());
         host.set_all_serving();
         info!(
@@ -218,7 +229,7 @@ fn why(ended: Result<Result<(), DriverError>, tokio::task::JoinError>) -> Option
     }
 }
 
-fn history_limits(config: &Config) -> Result<HistoryLimits, StartError> {
+pub(crate) fn history_limits(config: &Config) -> Result<HistoryLimits, StartError> {
     if config.history_len == 0 {
         return Err(StartError::Setting {
             setting: "history_len",

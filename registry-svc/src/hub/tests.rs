@@ -59,7 +59,7 @@ const WATCHERS: usize = 4;
 
 /// One of each kind: all, a service, a zone of everything, a zone of a service.
 fn selection(watcher: usize) -> Selection {
-    let mut selection = scope(if watcher % 2 == 0 { "" } else { "a" });
+    let mut selection = scope(["", "a"][watcher % 2]);
     if watcher >= 2 {
         selection.zone = Some(Zone::try_new("z0").expect("a zone"));
     }

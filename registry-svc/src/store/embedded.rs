@@ -4,6 +4,7 @@
 //! which is how a second registry on the same directory is noticed.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -184,7 +185,16 @@ impl Store for Embedded {
                 record::decode_lease(id, value.value()).map_err(|why| self.damaged(format!("lease {id}"), why))?;
             loaded.leases.push(lease);
         }
-        Ok(loaded)
+        // An instance without its lease would never expire.
+        let leases: HashSet<LeaseId> = loaded.leases.iter().map(|lease| lease.id).collect();
+        match loaded
+            .instances
+            .iter()
+            .find(|instance| !leases.contains(&instance.lease))
+        {
+            Some(orphan) => Err(self.damaged(format!("instance {}", orphan.key), "its lease is missing")),
+            None => Ok(loaded),
+        }
     }
 
     fn history(&mut self) -> Result<Vec<Batch>, StoreError> {

@@ -4,10 +4,10 @@ use proto::registry::v1 as wire;
 
 use crate::support::{Client, Fixture, fields, ids, instance, register, registration};
 
-type Spoil = fn(&mut wire::RegisterRequest);
+/// The field that the answer must name, and what spoils a request that is otherwise good.
+type Rows<T> = [(&'static str, fn(&mut T))];
 
-/// Changes to a registration that is otherwise good.
-const REGISTER: &[(&str, Spoil)] = &[
+const REGISTER: &Rows<wire::RegisterRequest> = &[
     ("instances", |r| r.instances.clear()),
     ("instances", |r| r.instances = vec![instance("a-svc", ""); 65]),
     ("instances[1].id", |r| {
@@ -168,7 +168,7 @@ async fn bad_calls_of_an_owner_name_their_field() {
         lease_secret: lease_secret.clone(),
         ..Default::default()
     };
-    let rows: &[(&str, fn(&mut wire::DeregisterRequest))] = &[
+    let rows: &Rows<wire::DeregisterRequest> = &[
         ("lease_id", |r| r.lease_id.clear()),
         ("lease_secret", |r| r.lease_secret.clear()),
         ("instance_ids[1]", |r| r.instance_ids = vec!["a".into(), "a/b".into()]),
@@ -193,7 +193,7 @@ async fn bad_calls_of_an_owner_name_their_field() {
         }),
         epoch: lease.epoch,
     };
-    let rows: &[(&str, fn(&mut wire::UpdateInstanceRequest))] = &[
+    let rows: &Rows<wire::UpdateInstanceRequest> = &[
         ("instance", |r| r.instance = None),
         ("instance.id", |r| r.instance.as_mut().expect("set").id.clear()),
         ("update_mask", |r| r.update_mask = None),
@@ -230,7 +230,7 @@ async fn bad_calls_of_an_owner_name_their_field() {
 async fn bad_questions_name_their_field() {
     let fixture = Fixture::start().await;
     let mut client = fixture.client().await;
-    let rows: &[(&str, fn(&mut wire::ListInstancesRequest))] = &[
+    let rows: &Rows<wire::ListInstancesRequest> = &[
         ("namespace", |r| r.namespace = "A".into()),
         ("service", |r| r.service = "a/b".into()),
         ("page_size", |r| r.page_size = -1),

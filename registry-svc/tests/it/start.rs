@@ -82,3 +82,28 @@ async fn settings_have_rules() {
         assert!(error.to_string().starts_with(setting), "{error}");
     }
 }
+
+#[tokio::test]
+async fn what_is_measured_is_on_the_admin_port() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut fixture = Fixture::with(|config| config.admin_listen = "127.0.0.1:0".parse().ok()).await;
+    crate::support::register(&mut fixture.client().await, "a-svc", "1").await;
+    let address = fixture.running().admin_addr().expect("an admin port");
+    let mut connection = tokio::net::TcpStream::connect(address).await.expect("listens");
+    let request = "GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    connection.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.expect("read");
+    for name in [
+        "instances",
+        "leases",
+        "watchers",
+        "commit_seconds_bucket",
+        "expired_total",
+    ] {
+        assert!(
+            answer.contains(&format!("\ntessera_registry_{name}")),
+            "{name} is missing from {answer}"
+        );
+    }
+}
