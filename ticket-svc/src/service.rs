@@ -2,13 +2,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use proto::ticket::v1::ticket_service_server::{SERVICE_NAME, TicketServiceServer};
 use registry_client::{Registrar, Registration, Registry, Removal};
 use service_host::{DrainReport, Host};
-use tonic::service::Routes;
 
 use crate::{
-    api::TicketApi,
+    api::{SERVICE_NAME, TicketApi},
     clock::{Clock as _, SystemClock},
     config::Config,
     seed::{self, SeedError},
@@ -75,7 +73,7 @@ impl Tickets {
             host = host.instance_id(id);
         }
         let host = Host::bind(host).await?;
-        let routes = Routes::new(TicketServiceServer::new(TicketApi::new(store.clone())));
+        let routes = TicketApi::new(store.clone()).into_routes();
         let host = host.serve(routes, &[proto::FILE_DESCRIPTOR_SET]);
         host.set_serving(SERVICE_NAME);
         let registrar = registry.map(|registry| registry.register(registration(&config, &host)));

@@ -115,16 +115,16 @@ impl Purchases {
         self.inner.register.follow(order_id)
     }
 
-    /// Lets no new purchase start, waits at most `grace` for the running ones, and answers how many were left unfinished.
+    /// Lets no new purchase start, waits at most `grace` for the running ones, and answers how many orders are unfinished.
     /// They go on at the next start.
-    pub(crate) async fn finish(&self, grace: Duration) -> usize {
+    pub(crate) async fn finish(&self, grace: Duration) -> Result<u64, StoreError> {
         self.inner.closing.cancel();
         self.inner.tasks.close();
-        let in_time = tokio::time::timeout(grace, self.inner.tasks.wait()).await;
-        let left = if in_time.is_ok() { 0 } else { self.inner.tasks.len() };
+        // Either they have all ended, or what has not is cut now.
+        let _ = tokio::time::timeout(grace, self.inner.tasks.wait()).await;
         self.inner.cut.cancel();
         self.inner.tasks.wait().await;
-        left
+        self.inner.store.count_unfinished_orders().await
     }
 
     /// Ends all purchases at once when the guard is dropped, as a crash would.

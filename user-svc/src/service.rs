@@ -2,15 +2,13 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use proto::user::v1::user_service_server::{SERVICE_NAME, UserServiceServer};
 use registry_client::{Registrar, Registration, Registry, Removal};
 use service_host::{DrainReport, Host};
 use tokio_util::sync::DropGuard;
-use tonic::service::Routes;
 
 use crate::{
     accounts::Accounts,
-    api::UserApi,
+    api::{SERVICE_NAME, UserApi},
     clock::SystemClock,
     config::Config,
     passwords::{PasswordError, Passwords},
@@ -73,8 +71,8 @@ pub enum StartError {
 pub struct StopReport {
     /// How the calls in flight ended.
     pub drain: DrainReport,
-    /// Purchases that were left unfinished. They go on at the next start, from their recorded step.
-    pub purchases_left: usize,
+    /// Purchases that are unfinished. They go on at the next start, from their recorded step.
+    pub purchases_left: u64,
 }
 
 impl Users {
@@ -98,7 +96,7 @@ impl Users {
         }
         let host = Host::bind(host).await?;
         let api = UserApi::new(store.clone(), accounts, purchases.clone(), host.drain_signal());
-        let host = host.serve(Routes::new(UserServiceServer::new(api)), &[proto::FILE_DESCRIPTOR_SET]);
+        let host = host.serve(api.into_routes(), &[proto::FILE_DESCRIPTOR_SET]);
         purchases.resume();
         host.set_serving(SERVICE_NAME);
         let registrar = registry.map(|registry| registry.register(registration(&config, &host)));
@@ -161,6 +159,13 @@ impl Running {
             registrar.deregister(Removal::Drained).await;
         }
         self.store.close().await;
+        let purchases_left = purchases_left.unwrap_or_else(|error| {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot tell how many purchases are unfinished"
+            );
+            0
+        });
         StopReport { drain, purchases_left }
     }
 }

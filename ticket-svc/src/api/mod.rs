@@ -8,12 +8,16 @@ mod violations;
 use proto::ticket::v1::{
     ConfirmHoldRequest, ConfirmHoldResponse, CreateEventRequest, CreateEventResponse, GetEventRequest,
     GetEventResponse, HoldSeatsRequest, HoldSeatsResponse, ListEventsRequest, ListEventsResponse, ListSeatsRequest,
-    ListSeatsResponse, ReleaseHoldRequest, ReleaseHoldResponse, ticket_service_server::TicketService,
+    ListSeatsResponse, ReleaseHoldRequest, ReleaseHoldResponse,
+    ticket_service_server::{TicketService, TicketServiceServer},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, service::Routes};
 use uuid::Uuid;
 
 use crate::store::Store;
+
+/// The gRPC service's full name.
+pub(crate) use proto::ticket::v1::ticket_service_server::SERVICE_NAME;
 
 /// Answers the calls of one process.
 #[derive(Debug, Clone)]
@@ -24,6 +28,11 @@ pub(crate) struct TicketApi {
 impl TicketApi {
     pub(crate) fn new(store: Store) -> Self {
         Self { store }
+    }
+
+    /// As the host serves it.
+    pub(crate) fn into_routes(self) -> Routes {
+        Routes::new(TicketServiceServer::new(self))
     }
 }
 

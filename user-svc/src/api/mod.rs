@@ -12,11 +12,12 @@ use futures_util::Stream;
 use proto::user::v1::{
     BuyTicketRequest, BuyTicketResponse, CreateUserRequest, CreateUserResponse, GetOrderRequest, GetOrderResponse,
     GetUserRequest, GetUserResponse, ListOrdersRequest, ListOrdersResponse, SignInRequest, SignInResponse,
-    TopUpRequest, TopUpResponse, WatchOrderRequest, WatchOrderResponse, user_service_server::UserService,
+    TopUpRequest, TopUpResponse, WatchOrderRequest, WatchOrderResponse,
+    user_service_server::{UserService, UserServiceServer},
 };
 use service_host::DrainSignal;
 use telemetry::deadline::Deadline;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, service::Routes};
 
 use crate::{accounts::Accounts, domain::order::Order, purchases::Purchases, store::Store};
 
@@ -26,6 +27,9 @@ const BUY_PATIENCE: Duration = Duration::from_secs(30);
 /// What BuyTicket keeps of its deadline for the answer PROCESSING to arrive in time. A tenth, so that short deadlines leave
 /// time to buy; 250 ms is a long way round the earth.
 const MAX_ANSWER_MARGIN: Duration = Duration::from_millis(250);
+
+/// The gRPC service's full name.
+pub(crate) use proto::user::v1::user_service_server::SERVICE_NAME;
 
 /// Answers the calls of one process.
 #[derive(Debug, Clone)]
@@ -44,6 +48,11 @@ impl UserApi {
             purchases,
             drain,
         }
+    }
+
+    /// As the host serves it.
+    pub(crate) fn into_routes(self) -> Routes {
+        Routes::new(UserServiceServer::new(self))
     }
 
     /// The order in its final state, or as it is when the caller's patience ends.

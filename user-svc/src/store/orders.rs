@@ -118,6 +118,12 @@ impl Store {
         found.iter().map(rows::order).collect()
     }
 
+    /// How many orders are unfinished.
+    pub(crate) async fn count_unfinished_orders(&self) -> Result<u64, StoreError> {
+        let count = sqlx::query_scalar("SELECT count(*) FROM orders WHERE step NOT IN ('succeeded', 'failed')");
+        Ok(count.fetch_one(&self.reader).await?)
+    }
+
     /// Records the next step, and what was held if that is news. [`StoreError::Overtaken`] when someone else did first.
     pub(crate) async fn advance(&self, order: &Order, step: Step, held: Option<Held>) -> Result<Order, StoreError> {
         let mut write = self.begin().await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::user::v1::{OrderState, WatchOrderRequest};
 use tempfile::TempDir;
-use tonic::{Code, Request};
+use tonic::Code;
 use user_svc::{Config, StartError, Users};
 
 use crate::{
@@ -18,19 +18,15 @@ async fn interrupted_at(method: Method, acts: impl IntoIterator<Item = Act>) {
     let fixture = Fixture::start_with(|config| config.drain_grace = Duration::from_millis(50)).await;
     fixture.tickets.next(method, acts);
     let user = fixture.user_with(10_000).await;
-    let mut call = Request::new(two_seats(&user));
-    call.set_timeout(Duration::from_millis(300));
-    let order = fixture
-        .client
-        .clone()
-        .buy_ticket(call)
-        .await
-        .expect("an answer")
-        .into_inner()
-        .order
-        .expect("the order");
+    let request = two_seats(&user);
+    let order_id = request.request_id.clone();
+    let mut client = fixture.client.clone();
+    let buyer = tokio::spawn(async move { client.buy_ticket(request).await });
+    wait_until(|| fixture.tickets.called(method) == 1).await;
+    // The buyer has gone: what is left to the shutdown is the purchase alone.
+    buyer.abort();
+    let order = fixture.order(&order_id).await;
     assert_eq!(order.state(), OrderState::Processing, "{order:?}");
-    wait_until(|| fixture.tickets.called(method) >= 1).await;
 
     let Fixture {
         tickets,

@@ -262,7 +262,7 @@ async fn the_answer_beats_the_deadline_and_the_purchase_goes_on() {
     fixture.tickets.next(Method::Hold, [Act::AwaitGate]);
     let user = fixture.user_with(PURSE).await;
     let mut call = Request::new(two_seats(&user));
-    call.set_timeout(Duration::from_millis(500));
+    call.set_timeout(Duration::from_secs(2));
     let answer = fixture
         .client
         .clone()
