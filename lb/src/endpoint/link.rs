@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use h2::{Ping, PingPong, client};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::oneshot,
     time::{Instant, Sleep, sleep},
@@ -48,24 +49,26 @@ pub(crate) enum ConnectError {
 }
 
 /// A connection that has just been made.
-pub(crate) struct Connected {
+pub(crate) struct Connected<T = TcpStream> {
     /// For calls.
     pub(crate) connection: Connection,
     /// To be spawned.
-    pub(crate) link: Link,
+    pub(crate) link: Link<T>,
     /// Resolves, with the reason, when the connection takes no more calls.
     pub(crate) gone: oneshot::Receiver<String>,
 }
 
 /// The live connection. Resolves when its socket is closed.
-pub(crate) struct Link {
-    io: client::Connection<TcpStream, Bytes>,
+pub(crate) struct Link<T = TcpStream> {
+    io: client::Connection<T, Bytes>,
     /// Never sends; is asked whether it could.
     probe: client::SendRequest<Bytes>,
     connection: Connection,
     keep_alive: Option<KeepAlive>,
     limit: usize,
     gone: Option<oneshot::Sender<String>>,
+    /// Whether others have been let go first since the last look at the socket.
+    gathered: bool,
 }
 
 struct KeepAlive {
@@ -82,11 +85,15 @@ pub(crate) async fn connect(address: &str, timeout: Duration) -> Result<Connecte
 }
 
 async fn establish(address: &str) -> Result<Connected, ConnectError> {
-    static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-
     let stream = TcpStream::connect(address).await.map_err(ConnectError::Tcp)?;
     // Calls are small and wait for nothing: Nagle's algorithm would only add its delay.
     stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
+    speak(stream).await
+}
+
+async fn speak<T: AsyncRead + AsyncWrite + Unpin>(stream: T) -> Result<Connected<T>, ConnectError> {
+    static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
     let (sender, mut io) = client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -122,11 +129,12 @@ async fn establish(address: &str) -> Result<Connected, ConnectError> {
         keep_alive,
         limit,
         gone: Some(tell),
+        gathered: false,
     };
     Ok(Connected { connection, link, gone })
 }
 
-impl Link {
+impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
     fn takes_no_more(&mut self, why: impl FnOnce() -> String) {
         if let Some(gone) = self.gone.take() {
             self.connection.close();
@@ -146,11 +154,18 @@ impl Link {
     }
 }
 
-impl Future for Link {
+impl<T: AsyncRead + AsyncWrite + Unpin> Future for Link<T> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        // Callers that are ready to run right now may have more to send: with their streams in one write, and one wake-up of the
+        // peer, instead of one each, calls are cheaper on both sides. grpc-go's writer does the same.
+        this.gathered = !this.gathered;
+        if this.gathered {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // Before the socket: a ping that is due has to be written.
         if this
             .keep_alive
@@ -202,5 +217,53 @@ impl KeepAlive {
                 self.timer.as_mut().reset(Instant::now() + KEEPALIVE_TIMEOUT);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_falls_silent_is_given_up_after_interval_and_timeout() {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let server = tokio::spawn(async move {
+            let mut connection = h2::server::handshake(theirs).await.expect("speaks HTTP/2");
+            // Answers for a while, three pings at least, and then nobody reads any more.
+            let _ = tokio::time::timeout(Duration::from_secs(35), connection.accept()).await;
+            std::future::pending::<()>().await;
+            drop(connection);
+        });
+        let Connected { connection, link, gone } = speak(ours).await.expect("speaks HTTP/2");
+        let (started, link) = (Instant::now(), tokio::spawn(link));
+        let why = gone.await.expect("says why");
+        let lived = started.elapsed();
+        assert!(why.contains("a ping was not answered within 3s"), "{why}");
+        assert!(
+            lived > Duration::from_secs(35)
+                && lived <= Duration::from_secs(35) + KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT
+        );
+        assert!(connection.try_room().is_err(), "it takes no more calls");
+        link.await.expect("the link ends");
+        server.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_answers_pings_is_kept_however_idle() {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let server = tokio::spawn(async move {
+            let mut connection = h2::server::handshake(theirs).await.expect("speaks HTTP/2");
+            let _ = connection.accept().await;
+        });
+        let Connected {
+            connection,
+            link,
+            mut gone,
+        } = speak(ours).await.expect("speaks HTTP/2");
+        let link = tokio::spawn(link);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(gone.try_recv().is_err() && connection.try_room().is_ok());
+        link.abort();
+        server.abort();
     }
 }

@@ -7,16 +7,17 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
-use http::{HeaderMap, Response};
+use http::Response;
 use http_body::{Body as _, Frame};
 use tokio::task::JoinHandle;
 
 use super::connection::Slot;
 use crate::call::Streaming;
 
-/// Received bytes are acknowledged to the peer in portions of this size, or with the end of the stream: a small response
-/// costs no acknowledgement of its own, and a large one has its window (64 times this) opened in time.
-const ACKNOWLEDGE: usize = 16 * 1024;
+/// Received bytes are acknowledged to the peer when so many have come together, and whenever more is waited for; what is left
+/// at the end, h2 acknowledges with the stream. So a small response costs no acknowledgement of its own, while a thousand
+/// idle subscriptions cannot hold the connection's window between them.
+const ACKNOWLEDGE: usize = 4 * 1024;
 
 /// A call that was sent; resolves when the response's head arrives. Dropping it cancels the call at the peer.
 pub(crate) struct Exchange {
@@ -69,29 +70,35 @@ impl Incoming {
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let polled = self.poll_unacknowledged(cx);
+        match &polled {
+            Poll::Pending => self.acknowledge(),
+            Poll::Ready(Some(Ok(frame))) => {
+                self.unacknowledged += frame.data_ref().map_or(0, Bytes::len);
+                if self.unacknowledged >= ACKNOWLEDGE {
+                    self.acknowledge();
+                }
+            }
+            Poll::Ready(_) => {}
+        }
+        polled
+    }
+
+    fn poll_unacknowledged(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    self.acknowledge(data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(data) => return Poll::Ready(Some(data.map(Frame::data))),
                 None => self.data_ended = true,
             }
         }
         self.stream
             .poll_trailers(cx)
-            .map(|trailers: Result<Option<HeaderMap>, _>| match trailers {
-                Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-                Err(error) => Some(Err(error)),
-            })
+            .map(|trailers| trailers.map(|trailers| trailers.map(Frame::trailers)).transpose())
     }
 
-    fn acknowledge(&mut self, received: usize) {
-        self.unacknowledged += received;
-        if self.unacknowledged >= ACKNOWLEDGE {
-            // Fails only when the stream has just broken, which the next frame reports. What is left at the end h2
-            // acknowledges when the stream is dropped.
+    fn acknowledge(&mut self) {
+        if self.unacknowledged > 0 {
+            // Fails only when the stream has just broken, which the next frame reports.
             let _ = self
                 .stream
                 .flow_control()

@@ -5,9 +5,13 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use registry_client::{Discovery, Instance, Snapshot};
+use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 
-use crate::support::{ScriptedServer, TestServer, answer, ask, channel_to, check, client, eventually, reason};
+use crate::support::{
+    ScriptedServer, TestServer, all_ready, answer, ask, channel_to, check, client, goaway_on_request, reason,
+};
 
 #[tokio::test]
 async fn a_graceful_shutdown_loses_no_call_and_ends_no_stream() {
@@ -82,27 +86,41 @@ async fn a_call_that_everybody_refuses_fails_after_two_attempts() {
 
 #[tokio::test]
 async fn a_stream_above_the_last_of_a_goaway_goes_elsewhere() {
-    let met = Arc::new(AtomicUsize::new(0));
-    let going = {
-        let met = Arc::clone(&met);
-        ScriptedServer::start(move |_, mut connection| {
-            let met = Arc::clone(&met);
-            async move {
-                // GOAWAY while a stream is on its way; h2's own last stream is then the one before it.
-                connection.abrupt_shutdown(h2::Reason::NO_ERROR);
-                while let Some(Ok(_)) = connection.accept().await {}
-                met.fetch_add(1, Ordering::SeqCst);
-            }
-        })
-        .await
-    };
+    let (going, task) = goaway_on_request(0).await;
     let taker = TestServer::start();
-    let channel =
-        lb::Channel::builder(lb::Target::fixed([going.addr(), taker.addr()]).expect("good addresses")).build();
-    for _ in 0..100 {
-        assert_eq!(check(&channel).await.expect("answered"), taker.addr());
+    // Every call must meet it: nothing else is there at first.
+    for _ in 0..5 {
+        let (told, snapshots) = watch::channel(Arc::new(Snapshot::fresh(1, [Instance::new("s", "going", &going)])));
+        let channel = lb::Channel::builder(Discovery::fed_by("s", snapshots)).build();
+        all_ready(&channel, 1).await;
+        let call = tokio::spawn({
+            let channel = channel.clone();
+            async move { check(&channel).await }
+        });
+        told.send(Arc::new(Snapshot::fresh(
+            2,
+            [Instance::new("s", "taker", &taker.addr())],
+        )))
+        .expect("watched");
+        assert_eq!(call.await.expect("did not panic").expect("answered"), taker.addr());
     }
-    eventually("it was met", || met.load(Ordering::SeqCst) > 0).await;
+    assert_eq!(taker.seen.calls(), 5, "each call was processed once");
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_stream_that_a_goaway_includes_is_not_sent_again_when_it_breaks() {
+    let (going, task) = goaway_on_request(1).await;
+    let (other, other_task) = goaway_on_request(1).await;
+    let channel = channel_to(&[going, other]).await;
+    let status = check(&channel).await.expect_err("it broke off");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (tonic::Code::Unavailable, "BROKEN_OFF"),
+        "{status}"
+    );
+    task.abort();
+    other_task.abort();
 }
 
 #[tokio::test]

@@ -123,6 +123,15 @@ impl TestServer {
     }
 
     pub(crate) fn start_on(address: SocketAddr) -> Self {
+        Self::start_with(address, None)
+    }
+
+    /// One that allows only so many streams at a time on a connection.
+    pub(crate) fn narrow(streams: u32) -> Self {
+        Self::start_with(SocketAddr::from(([127, 0, 0, 1], 0)), Some(streams))
+    }
+
+    fn start_with(address: SocketAddr, streams: Option<u32>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -142,6 +151,7 @@ impl TestServer {
                 stream
             });
             Server::builder()
+                .max_concurrent_streams(streams)
                 .add_service(HealthServer::new(handler))
                 .serve_with_incoming_shutdown(incoming, async {
                     // Only a signal drains; a server that is dropped was killed.
@@ -221,6 +231,42 @@ impl Drop for ScriptedServer {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// A server that answers the first stream of every connection with GOAWAY frame naming `last` as the last stream it will
+/// process, and hangs up. h2's server has no way to say that.
+pub(crate) async fn goaway_on_request(last: u32) -> (String, JoinHandle<()>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let serve = move |mut stream: TcpStream| async move {
+        stream.write_all(&SETTINGS).await?;
+        stream.read_exact(&mut [0; 24]).await?;
+        let ended: std::io::Result<()> = loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await?;
+            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            stream.read_exact(&mut vec![0; length]).await?;
+            if head[3] == HEADERS {
+                let mut goaway = vec![0, 0, 8, 7, 0, 0, 0, 0, 0];
+                goaway.extend(last.to_be_bytes());
+                goaway.extend(0_u32.to_be_bytes());
+                stream.write_all(&goaway).await?;
+                break stream.shutdown().await;
+            }
+        };
+        ended
+    };
+    let task = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(serve(stream));
+        }
+    });
+    (address, task)
 }
 
 /// Answers a raw stream with one message.
