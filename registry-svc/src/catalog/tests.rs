@@ -138,6 +138,40 @@ fn an_emptied_lease_lives_on_until_it_lapses() {
     assert_eq!(run(&mut catalog, 0, 1_000), ["2 at 500"]);
 }
 
+/// Part of a lease may be taken by another: what is left of it goes on, what was taken is not its own any more.
+#[test]
+fn a_lease_loses_what_another_takes_and_is_fenced_off_when_that_is_all() {
+    let mut catalog = catalog();
+    register(
+        &mut catalog,
+        grant(1, heartbeat(100), vec![draft("a", "1", ""), draft("a", "2", "")]),
+    )
+    .expect("registers");
+    register(&mut catalog, grant(2, heartbeat(100), vec![draft("a", "1", "")])).expect("takes one");
+    catalog.renew(&owner(1)).expect("it has another");
+    let stale = catalog
+        .apply(Command::Deregister(end(1, &["1"])), WALL)
+        .reply
+        .expect_err("taken");
+    assert_eq!(stale, CatalogError::StaleEpoch(key("a", "1")));
+
+    register(&mut catalog, grant(3, heartbeat(100), vec![draft("a", "2", "")])).expect("takes the other");
+    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::LeaseFenced));
+    assert_eq!(
+        register(&mut catalog, join(1, vec![draft("a", "1", "")])).expect_err("fenced"),
+        CatalogError::LeaseFenced
+    );
+    // It cannot be renewed, so it goes; what it lost stays with its new owners.
+    for millis in (0..=2_000).step_by(100) {
+        catalog.look(now(millis));
+        catalog.expire(WALL);
+        catalog.renew(&owner(2)).expect("lives");
+        catalog.renew(&owner(3)).expect("lives");
+    }
+    assert_eq!((catalog.leases(), catalog.instances()), (2, 2));
+    catalog.check_invariants();
+}
+
 #[test]
 fn capacity_is_kept() {
     let capacity = Capacity {

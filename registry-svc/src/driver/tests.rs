@@ -212,6 +212,11 @@ async fn a_slow_disk_expires_nobody_who_renews() {
     done(first).await.expect("registers");
     let second = bench.register(2, "slow");
     bench.groups(2).await;
+    // Stands behind the one that is under way, as long as that takes.
+    let third = bench.register(3, "behind");
+    while bench.handle.queued() > 0 {
+        tokio::task::yield_now().await;
+    }
     tokio::time::pause();
     for _ in 0..30 {
         tokio::time::advance(Duration::from_millis(100)).await;
@@ -222,12 +227,16 @@ async fn a_slow_disk_expires_nobody_who_renews() {
     }
     tokio::time::resume();
     bench.let_through();
+    bench.let_through();
     done(second).await.expect("registers");
-    assert!(
-        bench.handle.renew(vec![owner(2)]).await.expect("answers")[0].is_ok(),
-        "its life begins now"
-    );
-    assert_eq!(bench.instances(), 2);
+    done(third).await.expect("registers");
+    for n in [2, 3] {
+        assert!(
+            bench.handle.renew(vec![owner(n)]).await.expect("answers")[0].is_ok(),
+            "the life of {n} begins now"
+        );
+    }
+    assert_eq!(bench.instances(), 3);
 }
 
 #[tokio::test]
