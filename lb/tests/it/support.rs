@@ -213,6 +213,8 @@ impl ScriptedServer {
             let mut connections = tokio::task::JoinSet::new();
             for number in 0.. {
                 let (stream, _) = listener.accept().await.expect("accepts");
+                // Or a test of many small exchanges waits 40 ms for each.
+                stream.set_nodelay(true).expect("a socket");
                 let Ok(connection) = h2::server::handshake(stream).await else {
                     continue;
                 };
