@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderValue};
 use telemetry::{
     Context,
-    propagation::{ensure_trace, extract, inject, trace_id},
+    propagation::{extract, inject, trace_id},
 };
 
 use crate::domain::order::Trace;

@@ -16,7 +16,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// How long SQLite itself waits for the lock, each time it is asked. Short: the waiting that matters is
 /// [`Store::begin`]'s, which knows the deadline.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How long opening waits for other processes that open the same new file.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);

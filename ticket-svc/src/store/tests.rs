@@ -465,6 +465,18 @@ async fn three_processes_open_a_new_file_at_once() {
     );
 }
 
+/// A start that meets a rush must not fail for it: opening waits, and longer than SQLite does by itself.
+#[tokio::test]
+async fn opening_waits_for_a_file_that_another_process_keeps() {
+    let fixture = Fixture::with(&[("A", 1, 1)]).await;
+    let lock = fixture.store.begin().await.expect("the lock");
+    let mut opening = Box::pin(open(&fixture.folder, &fixture.clock));
+    let early = tokio::time::timeout(3 * open::BUSY_TIMEOUT, &mut opening).await;
+    assert!(early.is_err(), "it neither opened nor gave up");
+    drop(lock);
+    opening.await;
+}
+
 /// Another process keeps the file: the call gives up before its deadline and says that a retry may help.
 #[tokio::test]
 async fn a_locked_file_is_busy_by_the_deadline_and_free_again_after() {

@@ -61,6 +61,34 @@ async fn a_purchase_that_a_shutdown_cut_off_goes_on_at_the_next_start() {
     interrupted_at(Method::Confirm, [Act::AwaitGate]).await;
 }
 
+/// The ticket service does not answer, and the purchase is paid: waiting for it would take the whole grace for nothing.
+#[tokio::test]
+async fn a_purchase_that_waits_for_a_retry_does_not_hold_up_the_shutdown() {
+    let grace = Duration::from_secs(60);
+    let fixture = Fixture::start_with(|config| config.drain_grace = grace).await;
+    fixture.tickets.next(Method::Confirm, [Act::LoseRequest; 1_000]);
+    let user = fixture.user_with(10_000).await;
+    let request = two_seats(&user);
+    let mut client = fixture.client.clone();
+    let buying = tokio::spawn(async move { client.buy_ticket(request).await });
+    wait_until(|| fixture.tickets.called(Method::Confirm) >= 1).await;
+    let report = fixture.server.stop().await;
+    assert!(report.drain.is_clean() && report.drain.took < grace / 2, "{report}");
+    assert_eq!(report.purchases_left, 1, "{report}");
+    let order = buying
+        .await
+        .expect("no panic")
+        .expect("an answer")
+        .into_inner()
+        .order
+        .expect("the order");
+    assert_eq!(
+        order.state(),
+        OrderState::Processing,
+        "the caller learns that it goes on"
+    );
+}
+
 #[tokio::test]
 async fn a_watch_ends_with_a_reason_when_the_instance_drains() {
     let fixture = Fixture::start_with(|config| config.drain_grace = Duration::from_secs(5)).await;
