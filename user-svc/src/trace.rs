@@ -15,15 +15,14 @@ const TRACEPARENT: &str = "traceparent";
 ///
 /// It names the call's span and does not hold it: the span ends when the call does, and the purchase may take longer.
 pub(crate) fn of_purchase(context: &Context) -> Context {
-    let context = ensure_trace(context);
     let mut headers = HeaderMap::new();
-    inject(&context, &mut headers);
+    inject(context, &mut headers);
     let detached = extract(&headers);
     // Nothing comes through when the propagators are switched off.
     if trace_id(&detached).is_some() {
         detached
     } else {
-        context
+        context.clone()
     }
 }
 
