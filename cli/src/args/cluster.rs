@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, value_parser};
 
 use super::{examples, operator::Discovery, values};
 
@@ -22,19 +22,37 @@ pub(crate) struct UpArgs {
 
     /// How many ticket services to run
     #[arg(long, value_name = "N", env = "TESSERA_INSTANCES")]
-    #[arg(default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
+    #[arg(default_value_t = 3, allow_negative_numbers = true, value_parser = value_parser!(u16).range(1..=32))]
     pub(crate) instances: u16,
 
     /// Port of the registry; 0 takes any free one
-    #[arg(long, value_name = "PORT", env = "TESSERA_REGISTRY_PORT", default_value_t = 7000)]
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "TESSERA_REGISTRY_PORT",
+        default_value_t = 7000,
+        allow_negative_numbers = true
+    )]
     pub(crate) registry_port: u16,
 
     /// Port of the first ticket service, the others follow; 0 takes any free ones
-    #[arg(long, value_name = "PORT", env = "TESSERA_TICKET_PORT", default_value_t = 7101)]
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "TESSERA_TICKET_PORT",
+        default_value_t = 7101,
+        allow_negative_numbers = true
+    )]
     pub(crate) ticket_port: u16,
 
     /// Port of the user service; 0 takes any free one
-    #[arg(long, value_name = "PORT", env = "TESSERA_USER_PORT", default_value_t = 7200)]
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "TESSERA_USER_PORT",
+        default_value_t = 7200,
+        allow_negative_numbers = true
+    )]
     pub(crate) user_port: u16,
 
     /// Create no events on an empty store
@@ -57,17 +75,18 @@ pub(crate) struct DemoArgs {
     pub(crate) event: Option<String>,
 
     /// Seats an order [default: 2 for one buyer, 1 for many]
-    #[arg(long, value_name = "N", env = "TESSERA_SEATS", value_parser = clap::value_parser!(u32).range(1..=10))]
+    #[arg(long, value_name = "N", env = "TESSERA_SEATS")]
+    #[arg(allow_negative_numbers = true, value_parser = value_parser!(u32).range(1..=10))]
     pub(crate) seats: Option<u32>,
 
     /// How many people buy; each has an account of its own
     #[arg(long, value_name = "N", env = "TESSERA_BUYERS")]
-    #[arg(default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(default_value_t = 1, allow_negative_numbers = true, value_parser = value_parser!(u32).range(1..=100_000))]
     pub(crate) buyers: u32,
 
     /// How many of them at the same time
     #[arg(long, value_name = "N", env = "TESSERA_CONCURRENCY")]
-    #[arg(default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(default_value_t = 16, allow_negative_numbers = true, value_parser = value_parser!(u32).range(1..=1_000))]
     pub(crate) concurrency: u32,
 
     #[command(flatten)]

@@ -87,7 +87,7 @@ pub(crate) struct CallArgs {
 
     /// The whole call's deadline, streams included
     #[arg(long, value_name = "DURATION", env = "TESSERA_TIMEOUT")]
-    #[arg(default_value = "10s", value_parser = values::positive_duration)]
+    #[arg(default_value = "10s", allow_hyphen_values = true, value_parser = values::positive_duration)]
     pub(crate) timeout: Duration,
 
     /// Say on stderr who answered, how fast, and in which trace
@@ -120,7 +120,7 @@ pub(crate) struct HealthcheckArgs {
 
     /// How long it may take to connect and answer
     #[arg(long, value_name = "DURATION", env = "TESSERA_HEALTHCHECK_TIMEOUT")]
-    #[arg(default_value = "2s", value_parser = values::positive_duration)]
+    #[arg(default_value = "2s", allow_hyphen_values = true, value_parser = values::positive_duration)]
     pub(crate) timeout: Duration,
 }
 
@@ -167,7 +167,7 @@ pub(crate) struct WeightArgs {
     pub(crate) instance: InstanceArgs,
 
     /// 0 to 1000, or `own`
-    #[arg(value_name = "N", value_parser = weight)]
+    #[arg(value_name = "N", allow_negative_numbers = true, value_parser = weight)]
     pub(crate) weight: Weight,
 }
 

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, value_parser};
 
 use super::{
     examples,
@@ -23,7 +23,7 @@ pub(crate) struct HostArgs {
 
     /// How long calls in flight may go on after SIGTERM
     #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_GRACE")]
-    #[arg(default_value = "10s", value_parser = values::duration)]
+    #[arg(default_value = "10s", allow_hyphen_values = true, value_parser = values::duration)]
     pub(crate) drain_grace: Duration,
 
     /// Shut down when stdin reaches its end: set by `tessera up`, so that no child outlives it
@@ -58,17 +58,17 @@ pub(crate) struct MemberArgs {
 
     /// How long to go on answering after the registry was told, so that every caller can hear of it
     #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_LINGER")]
-    #[arg(default_value = "300ms", value_parser = values::duration)]
+    #[arg(default_value = "300ms", allow_hyphen_values = true, value_parser = values::duration)]
     pub(crate) drain_linger: Duration,
 
     /// How often the registry hears from this instance
     #[arg(long, value_name = "DURATION", env = "TESSERA_HEARTBEAT_INTERVAL")]
-    #[arg(default_value = "5s", value_parser = values::positive_duration)]
+    #[arg(default_value = "5s", allow_hyphen_values = true, value_parser = values::positive_duration)]
     pub(crate) heartbeat_interval: Duration,
 
     /// How many heartbeats may be missed before the registry lets the instance go
     #[arg(long, value_name = "N", env = "TESSERA_HEARTBEAT_MISSES")]
-    #[arg(default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(default_value_t = 3, allow_negative_numbers = true, value_parser = value_parser!(u32).range(1..=100))]
     pub(crate) heartbeat_misses: u32,
 }
 

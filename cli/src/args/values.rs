@@ -55,7 +55,7 @@ impl Admin {
             0 => 0,
             port => port.checked_add(ADMIN_PORT_OFFSET).ok_or_else(|| {
                 format!(
-                    "there is no port {port} + {ADMIN_PORT_OFFSET} for administration; pass --admin-listen, or listen below {}",
+                    "there is no port {port} + {ADMIN_PORT_OFFSET}; pass --admin-listen, or listen below {}",
                     u16::MAX - ADMIN_PORT_OFFSET + 1
                 )
             })?,

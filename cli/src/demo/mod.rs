@@ -115,7 +115,7 @@ pub(crate) async fn run(demo: &Demo, output: Output) -> Result<(), Failure> {
         purchases: &purchases,
         summary: &summary,
         findings: &findings,
-        concurrency: demo.concurrency,
+        concurrency: width(demo),
         opened,
         bought,
     };
@@ -253,7 +253,7 @@ fn bar(length: u32, what: &'static str) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(length.into());
-    if let Ok(style) = ProgressStyle::with_template("{msg:<10} {bar:40.cyan} {pos}/{len}  {per_sec}  {eta}") {
+    if let Ok(style) = ProgressStyle::with_template("{msg:<10} {bar:40.cyan} {pos}/{len}  {eta} left") {
         bar.set_style(style);
     }
     bar.set_message(what);

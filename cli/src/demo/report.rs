@@ -28,7 +28,7 @@ pub(crate) struct Report<'a> {
     /// What does not add up.
     pub(crate) findings: &'a [Finding],
     /// How many bought at the same time.
-    pub(crate) concurrency: u32,
+    pub(crate) concurrency: usize,
     /// How long the accounts took.
     pub(crate) opened: Duration,
     /// How long the purchases took.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod help;
+mod role;
 mod run;
 mod unreachable;
 mod up;

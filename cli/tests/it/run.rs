@@ -89,3 +89,16 @@ pub(crate) fn end(mut command: Command) -> Ended {
         stderr: String::from_utf8(stderr).expect("text"),
     }
 }
+
+/// Asks until there is an answer, bounded.
+pub(crate) fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let begun = std::time::Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no answer within {PATIENCE:?}");
+        // The pause between two questions, not a wait for anything.
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}

@@ -23,7 +23,7 @@ fn malformed_values_are_answered_with_what_would_be_right() {
     };
     check(&["ticket", "--listen", "nowhere"], &["nowhere", "127.0.0.1:7000"]);
     check(&["ticket", "--heartbeat-interval", "0s"], &["more than 0"]);
-    check(&["ticket", "--drain-grace=-5s"], &["300ms, 10s or 2m"]);
+    check(&["ticket", "--drain-grace", "-5s"], &["300ms, 10s or 2m"]);
     check(&["ticket", "--heartbeat-misses", "0"], &["1..=100"]);
     check(&["ticket", "--namespace", "Not_A_Name"], &["a-z"]);
     check(&["user", "--registry", "ftp://nowhere:1"], &["http://HOST:PORT"]);
@@ -33,7 +33,7 @@ fn malformed_values_are_answered_with_what_would_be_right() {
     check(&["up", "--instances", "0"], &["1..=32"]);
     check(&["up", "--registry-port", "65536"], &["65536"]);
     check(&["demo", "--seats", "11"], &["1..=10"]);
-    check(&["demo", "--buyers", "-1"], &["-1"]);
+    check(&["demo", "--buyers", "-1"], &["--buyers", "-1", "1..=100000"]);
     check(&["call", "ticket-svc", "ListEvents"], &["PACKAGE.SERVICE/METHOD"]);
     check(
         &["call", "ticket-svc", "a.B/C", "{}", "-d", "{}"],
