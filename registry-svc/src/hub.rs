@@ -21,17 +21,18 @@ use std::{
 pub(crate) use selection::{Scope, Selection};
 use topics::Topics;
 pub(crate) use view::{ServiceView, View};
-pub(crate) use watcher::{Cause, FutureRevision, Step, Told, Watcher};
+pub(crate) use watcher::{Cause, FutureRevision, Step, Told, WatchFrom, Watcher};
 
 use crate::{
     catalog::Batch,
     history::{HistoryLimits, HistoryWindow},
-    model::{Confidence, Instance, Revision},
+    model::{Confidence, HistoryId, Instance, Revision},
 };
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Hub {
+    history_id: HistoryId,
     state: RwLock<State>,
 }
 
@@ -48,6 +49,7 @@ impl Hub {
     /// What a restart brings back: the instances at `revision` and the history up to it.
     pub(crate) fn restore(
         limits: HistoryLimits,
+        history_id: HistoryId,
         revision: Revision,
         compacted: Revision,
         instances: &[Arc<Instance>],
@@ -65,8 +67,14 @@ impl Hub {
             state.remember(Arc::new(batch));
         }
         Self {
+            history_id,
             state: RwLock::new(state),
         }
+    }
+
+    /// The history that revisions count.
+    pub(crate) fn history_id(&self) -> HistoryId {
+        self.history_id
     }
 
     /// What the history will have lost once these batches are published: what the store may forget when it commits them.
@@ -112,13 +120,9 @@ impl Hub {
         look(&self.read().view)
     }
 
-    /// Begins to watch: with a snapshot, or after a revision that was seen.
-    pub(crate) fn watch(
-        self: &Arc<Self>,
-        selection: Selection,
-        after: Option<Revision>,
-    ) -> Result<Watcher, FutureRevision> {
-        Watcher::begin(Arc::clone(self), selection, after)
+    /// Begins to watch.
+    pub(crate) fn watch(self: &Arc<Self>, selection: Selection, from: WatchFrom) -> Result<Watcher, FutureRevision> {
+        Watcher::begin(Arc::clone(self), selection, from)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {

@@ -4,6 +4,7 @@
 //! generated types, no I/O and no clock here.
 
 mod endpoint;
+mod history_id;
 mod instance;
 mod lease;
 mod metadata;
@@ -13,6 +14,7 @@ mod value_error;
 mod version;
 
 pub(crate) use endpoint::{Endpoint, Host, Port, Protocol};
+pub(crate) use history_id::HistoryId;
 pub(crate) use instance::{Draft, Epoch, Instance, InstanceKey, Labels, Revision, Spec, Status, Weight};
 pub(crate) use lease::{Heartbeat, LeaseId, LeaseSecret, SecretHash};
 pub(crate) use metadata::Metadata;

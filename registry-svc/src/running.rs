@@ -122,6 +122,7 @@ impl Registry {
         // From here the leases' time runs: their owners can reach us.
         let clock = Clock::start();
         let Loaded {
+            history_id,
             revision,
             compacted,
             instances,
@@ -132,6 +133,7 @@ impl Registry {
         let catalog = Catalog::restore(capacity, revision, leases, &instances, clock.now().moment);
         let hub = Arc::new(Hub::restore(
             history,
+            history_id,
             revision,
             compacted,
             &instances,
@@ -158,6 +160,7 @@ impl Registry {
             instances = instances.len(),
             leases = leases_count,
             revision = revision.get(),
+            %history_id,
             "registry serves"
         );
         Ok(Running {

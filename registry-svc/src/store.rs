@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::{
     catalog::{Batch, LeaseRecord},
-    model::{Instance, Revision},
+    model::{HistoryId, Instance, Revision},
 };
 
 /// Durable state.
@@ -35,6 +35,8 @@ pub(crate) trait Store: Send + 'static {
 /// See [`Store::load`].
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
+    /// Of this store since it was made.
+    pub(crate) history_id: HistoryId,
     /// Of the last commit.
     pub(crate) revision: Revision,
     /// The last revision that the history no longer has.

@@ -3,7 +3,7 @@
 //! Nothing is buffered here: the next step is looked up when HTTP/2 has room for it. A client that does not read holds what
 //! is in its send window and nothing more.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
 use proto::registry::v1 as wire;
@@ -15,8 +15,8 @@ use tonic::Status;
 use super::{Api, error::ApiError, instance, lists, validate::Violations};
 use crate::{
     catalog::Removal,
-    hub::{Cause, Step, Told, Watcher},
-    model::{Confidence, Revision, WallTime},
+    hub::{Cause, Hub, Step, Told, WatchFrom, Watcher},
+    model::{Revision, WallTime},
 };
 
 /// What a watch answers with.
@@ -51,8 +51,7 @@ pub(super) fn begin(api: &Api, request: &wire::WatchRequest) -> Result<WatchStre
     let (Some(selection), Some(after)) = (selection, after) else {
         return Err(violations.into_error());
     };
-    let after = (after > 0).then(|| Revision::new(after));
-    let watcher = api.hub.watch(selection, after)?;
+    let watcher = api.hub.watch(selection, from(&api.hub, after, &request.history_id))?;
     // Those who began in the same moment shall not all be told "nothing" in the same moment.
     let idle = api.bookmark_interval.mul_f64(rand::random_range(0.9..1.1));
     let open = Open {
@@ -63,20 +62,28 @@ pub(super) fn begin(api: &Api, request: &wire::WatchRequest) -> Result<WatchStre
         bookmark_at: Instant::now() + idle,
         _counted: Counted::new(&api.metrics.watchers),
     };
-    let confidence = {
-        let hub = std::sync::Arc::clone(&api.hub);
-        move || hub.confidence()
-    };
+    let hub = Arc::clone(&api.hub);
     Ok(Box::pin(stream::unfold(Some(open), move |open| {
-        let confidence = confidence.clone();
+        let hub = Arc::clone(&hub);
         async move {
             let mut open = open?;
             match open.next().await {
-                Ok(step) => Some((Ok(response(step, &open.id, confidence())), Some(open))),
+                Ok(step) => Some((Ok(response(step, &open.id, &hub)), Some(open))),
                 Err(end) => Some((Err(end.into()), None)),
             }
         }
     })))
+}
+
+/// A revision of another history may be lower than ours or higher; either way it says nothing about this one.
+fn from(hub: &Hub, after: u64, history_id: &str) -> WatchFrom {
+    if after == 0 {
+        WatchFrom::Nothing
+    } else if history_id.is_empty() || history_id == hub.history_id().to_string() {
+        WatchFrom::Revision(Revision::new(after))
+    } else {
+        WatchFrom::OtherHistory
+    }
 }
 
 impl Open {
@@ -120,7 +127,7 @@ impl Drop for Counted {
     }
 }
 
-fn response(step: Step, watch_id: &str, confidence: Confidence) -> wire::WatchResponse {
+fn response(step: Step, watch_id: &str, hub: &Hub) -> wire::WatchResponse {
     use wire::watch_response::Change;
     let (revision, change) = match step {
         Step::Snapshot {
@@ -132,6 +139,7 @@ fn response(step: Step, watch_id: &str, confidence: Confidence) -> wire::WatchRe
                 Cause::Initial => wire::snapshot::Cause::Initial,
                 Cause::Compacted => wire::snapshot::Cause::Compacted,
                 Cause::Coalesced => wire::snapshot::Cause::Coalesced,
+                Cause::HistoryChanged => wire::snapshot::Cause::HistoryChanged,
             };
             let instances = instances.iter().map(|instance| instance::to_wire(instance)).collect();
             (
@@ -150,9 +158,10 @@ fn response(step: Step, watch_id: &str, confidence: Confidence) -> wire::WatchRe
     };
     wire::WatchResponse {
         revision: instance::number(revision),
-        confidence: Some(instance::confidence(confidence)),
+        confidence: Some(instance::confidence(hub.confidence())),
         change: Some(change),
         watch_id: watch_id.to_owned(),
+        history_id: hub.history_id().to_string(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     catalog::{Capacity, CatalogError, Command, Deregister, Register, Reply},
     fixtures::{draft, end, grant, heartbeat, owner},
     history::HistoryLimits,
-    model::{Confidence, Instance, Revision},
+    model::{Confidence, HistoryId, Instance, Revision},
     store::Loaded,
 };
 
@@ -69,6 +69,7 @@ impl Bench {
         let nothing: &[Arc<Instance>] = &[];
         let hub = Arc::new(Hub::restore(
             limits,
+            HistoryId::default(),
             Revision::ZERO,
             Revision::ZERO,
             nothing,

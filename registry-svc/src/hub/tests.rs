@@ -8,7 +8,7 @@ use super::{Step as Tell, *};
 use crate::{
     catalog::{Capacity, Catalog, Command},
     fixtures::{WALL, draft, end, grant, heartbeat, join, now, scope},
-    model::{InstanceKey, Zone},
+    model::{HistoryId, InstanceKey, Zone},
 };
 
 type State = BTreeMap<InstanceKey, Arc<Instance>>;
@@ -83,7 +83,9 @@ struct Client {
 
 impl Client {
     fn begin(hub: &Arc<Hub>, selection: Selection) -> Self {
-        let watcher = hub.watch(selection.clone(), None).expect("from the beginning");
+        let watcher = hub
+            .watch(selection.clone(), WatchFrom::Nothing)
+            .expect("from the beginning");
         Self {
             watcher,
             selection,
@@ -94,7 +96,10 @@ impl Client {
 
     fn resume(&mut self, hub: &Arc<Hub>) {
         self.watcher = hub
-            .watch(self.selection.clone(), self.at)
+            .watch(
+                self.selection.clone(),
+                self.at.map_or(WatchFrom::Nothing, WatchFrom::Revision),
+            )
             .expect("what was told is no future");
     }
 
@@ -166,6 +171,7 @@ const LIMITS: HistoryLimits = HistoryLimits {
 fn hub() -> Arc<Hub> {
     Arc::new(Hub::restore(
         LIMITS,
+        HistoryId::default(),
         Revision::ZERO,
         Revision::ZERO,
         &[],
@@ -207,7 +213,7 @@ proptest! {
                         (state.view.revision, state.window.compacted(), history)
                     };
                     let instances: Vec<_> = states.last().expect("one").values().cloned().collect();
-                    hub = Arc::new(Hub::restore(LIMITS, view, compacted, &instances, history, Confidence::Recovering));
+                    hub = Arc::new(Hub::restore(LIMITS, HistoryId::default(), view, compacted, &instances, history, Confidence::Recovering));
                     for client in &mut clients {
                         client.resume(&hub);
                     }
@@ -243,9 +249,9 @@ proptest! {
 fn topics_live_as_long_as_their_watchers() {
     let hub = hub();
     let topics = || hub.read().topics.len();
-    let one = hub.watch(scope("a"), None).expect("watches");
-    let two = hub.watch(scope("a"), None).expect("watches");
-    let all = hub.watch(scope(""), None).expect("watches");
+    let one = hub.watch(scope("a"), WatchFrom::Nothing).expect("watches");
+    let two = hub.watch(scope("a"), WatchFrom::Nothing).expect("watches");
+    let all = hub.watch(scope(""), WatchFrom::Nothing).expect("watches");
     assert_eq!(topics(), 2, "one for each scope");
     drop(one);
     assert_eq!(topics(), 2);
@@ -281,7 +287,7 @@ async fn a_change_wakes_the_watchers_of_its_service_and_of_its_namespace_alone()
     let mut catalog = Catalog::restore(Capacity::default(), Revision::ZERO, Vec::new(), &[], now(0).moment);
     let mut watchers: Vec<Watcher> = ["a", "b", ""]
         .iter()
-        .map(|service| hub.watch(scope(service), None).expect("watches"))
+        .map(|service| hub.watch(scope(service), WatchFrom::Nothing).expect("watches"))
         .collect();
     let command = Command::Register(grant(1, heartbeat(100), vec![draft("a", "1", "")]));
     hub.publish(&[catalog.apply(command, WALL).batch.expect("a batch")]);

@@ -30,10 +30,21 @@ pub(crate) struct Watcher {
 
 #[derive(Debug, Clone, Copy)]
 enum Position {
-    /// Nothing was told yet; resume after this revision if the history still reaches back to it.
-    Begin(Option<Revision>),
+    /// Nothing was told yet.
+    Begin(WatchFrom),
     /// All up to this revision was told.
     Told(Revision),
+}
+
+/// Where a watch begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum WatchFrom {
+    /// It knows nothing.
+    Nothing,
+    /// It has been told this revision of this history; resume if the history still reaches back to it.
+    Revision(Revision),
+    /// It has been told a revision of another history, which means nothing in this one.
+    OtherHistory,
 }
 
 /// What a watcher is told.
@@ -82,6 +93,8 @@ pub(crate) enum Cause {
     Compacted,
     /// It was so slow that the history went past it.
     Coalesced,
+    /// It began with a revision of another history.
+    HistoryChanged,
 }
 
 /// The revision to resume from has not happened here.
@@ -95,11 +108,13 @@ pub(crate) struct FutureRevision {
 }
 
 impl Watcher {
-    pub(super) fn begin(hub: Arc<Hub>, selection: Selection, after: Option<Revision>) -> Result<Self, FutureRevision> {
+    pub(super) fn begin(hub: Arc<Hub>, selection: Selection, from: WatchFrom) -> Result<Self, FutureRevision> {
         let wake = {
             let mut state = hub.write();
             let present = state.view.revision;
-            if let Some(asked) = after.filter(|after| *after > present) {
+            if let WatchFrom::Revision(asked) = from
+                && asked > present
+            {
                 return Err(FutureRevision { asked, present });
             }
             state.topics.join(&selection.scope)
@@ -107,7 +122,7 @@ impl Watcher {
         Ok(Self {
             hub,
             selection,
-            position: Position::Begin(after),
+            position: Position::Begin(from),
             wake: Some(wake),
         })
     }
@@ -117,14 +132,17 @@ impl Watcher {
         let found = {
             let state = self.hub.read();
             match self.position {
-                Position::Begin(None) => Found::snapshot(&state, &self.selection, Cause::Initial),
-                Position::Begin(Some(after)) if after < state.window.compacted() => {
+                Position::Begin(WatchFrom::Nothing) => Found::snapshot(&state, &self.selection, Cause::Initial),
+                Position::Begin(WatchFrom::OtherHistory) => {
+                    Found::snapshot(&state, &self.selection, Cause::HistoryChanged)
+                }
+                Position::Begin(WatchFrom::Revision(after)) if after < state.window.compacted() => {
                     Found::snapshot(&state, &self.selection, Cause::Compacted)
                 }
                 Position::Told(told) if told < state.window.compacted() => {
                     Found::snapshot(&state, &self.selection, Cause::Coalesced)
                 }
-                Position::Begin(Some(after)) | Position::Told(after) => {
+                Position::Begin(WatchFrom::Revision(after)) | Position::Told(after) => {
                     match state.after(after).find(|batch| touches(batch, &self.selection)) {
                         Some(batch) => Found::Batch(Arc::clone(batch)),
                         None => Found::Nothing(state.view.revision),
@@ -171,7 +189,7 @@ impl Watcher {
 
     /// Where the watcher is, after [`Watcher::try_next`] had nothing.
     pub(crate) fn bookmark(&self) -> Step {
-        let (Position::Told(revision) | Position::Begin(Some(revision))) = self.position else {
+        let (Position::Told(revision) | Position::Begin(WatchFrom::Revision(revision))) = self.position else {
             return Step::Bookmark {
                 revision: Revision::ZERO,
             };

@@ -15,7 +15,7 @@ use redb::{Database, DatabaseError, ReadableTable as _, TableDefinition, WriteTr
 use super::{Loaded, Store, StoreError, record};
 use crate::{
     catalog::{Batch, Change, LeaseChange},
-    model::{InstanceKey, LeaseId, Revision},
+    model::{HistoryId, InstanceKey, LeaseId, Revision},
 };
 
 /// The file in the data directory.
@@ -36,6 +36,7 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
 const META_REVISION: &str = "revision";
 const META_COMPACTED: &str = "compacted";
+const META_HISTORY: &str = "history";
 
 /// See the module.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Embedded {
         Ok(store)
     }
 
-    /// Checks the format and makes the tables.
+    /// Checks the format, names the history and makes the tables.
     fn prepare(&self) -> Result<(), StoreError> {
         let found = self.run("prepare the tables", |write| {
             let mut meta = write.open_table(META)?;
@@ -95,6 +96,10 @@ impl Embedded {
                 // Its tables may be of other types: touch none of them.
                 Some(found) if found > FORMAT => return Ok(Some(found)),
                 Some(_) => {}
+            }
+            // A store of a version that gave it no name is named now: from here on its revisions are told from others.
+            if meta.get(META_HISTORY)?.is_none() {
+                meta.insert(META_HISTORY, rand::random::<u64>())?;
             }
             write.open_table(INSTANCES)?;
             write.open_table(LEASES)?;
@@ -142,14 +147,16 @@ impl Embedded {
         }
     }
 
-    fn meta(&self) -> Result<(Revision, Revision), StoreError> {
+    fn meta(&self) -> Result<Loaded, StoreError> {
         let read = || -> Result<_, redb::Error> {
             let meta = self.database.begin_read_table(META)?;
             let number = |key| -> Result<u64, redb::Error> { Ok(meta.get(key)?.map_or(0, |value| value.value())) };
-            Ok((
-                Revision::new(number(META_REVISION)?),
-                Revision::new(number(META_COMPACTED)?),
-            ))
+            Ok(Loaded {
+                history_id: HistoryId::from_random(number(META_HISTORY)?),
+                revision: Revision::new(number(META_REVISION)?),
+                compacted: Revision::new(number(META_COMPACTED)?),
+                ..Loaded::default()
+            })
         };
         read().map_err(|error| self.failed("read the revision", error))
     }
@@ -158,12 +165,7 @@ impl Embedded {
 impl Store for Embedded {
     fn load(&mut self) -> Result<Loaded, StoreError> {
         const ACTION: &str = "read the instances";
-        let (revision, compacted) = self.meta()?;
-        let mut loaded = Loaded {
-            revision,
-            compacted,
-            ..Loaded::default()
-        };
+        let mut loaded = self.meta()?;
         let table = self
             .database
             .begin_read_table(INSTANCES)
@@ -199,7 +201,11 @@ impl Store for Embedded {
 
     fn history(&mut self) -> Result<Vec<Batch>, StoreError> {
         const ACTION: &str = "read the history";
-        let (newest, compacted) = self.meta()?;
+        let Loaded {
+            revision: newest,
+            compacted,
+            ..
+        } = self.meta()?;
         let table = self
             .database
             .begin_read_table(HISTORY)

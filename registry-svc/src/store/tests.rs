@@ -209,6 +209,35 @@ fn a_newer_format_is_refused_and_left_alone() {
     );
 }
 
+/// Directories of before histories had names must open, and keep the name that they get then.
+#[test]
+fn a_store_without_a_history_id_gets_one_that_stays() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let id = || {
+        Embedded::open(directory.path())
+            .expect("opens")
+            .load()
+            .expect("loads")
+            .history_id
+    };
+    let first = id();
+    assert_eq!(id(), first);
+
+    let meta: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
+    let database = Database::create(directory.path().join("registry.redb")).expect("opens");
+    let write = database.begin_write().expect("begins");
+    write
+        .open_table(meta)
+        .expect("opens")
+        .remove("history")
+        .expect("removes");
+    write.commit().expect("commits");
+    drop(database);
+    let second = id();
+    assert_ne!(second, first);
+    assert_eq!(id(), second);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 

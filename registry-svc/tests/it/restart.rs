@@ -188,3 +188,57 @@ async fn expiries_survive_a_restart_too() {
     fixture.restart().await;
     assert_eq!(ids(&mut fixture.client().await, "a-svc").await, ["2"]);
 }
+
+/// The data directory was wiped, the registry began anew, and others registered until it had grown past the revision that a
+/// client resumed from: it was told the deltas since and kept, for ever, an instance of the former life.
+#[tokio::test]
+async fn a_resume_from_another_history_gets_a_snapshot() {
+    let mut fixture = Fixture::start().await;
+    let mut client = fixture.client().await;
+    register(&mut client, "a-svc", "former").await;
+    let mut watch = Watch::open(&mut client, "a-svc", 0).await;
+    let first = watch.next().await;
+    assert!(!first.history_id.is_empty());
+    let resume = |revision: i64| wire::WatchRequest {
+        service: "a-svc".into(),
+        start_after_revision: revision,
+        history_id: first.history_id.clone(),
+        ..Default::default()
+    };
+
+    fixture.restart().await;
+    let mut client = fixture.client().await;
+    let mut watch = Watch::request(&mut client, resume(1)).await;
+    let resumed = watch.next().await;
+    assert_eq!(
+        resumed.history_id, first.history_id,
+        "a restart goes on with its history"
+    );
+    assert!(
+        matches!(resumed.change, Some(wire::watch_response::Change::Bookmark(_))),
+        "nothing was missed: {resumed:?}"
+    );
+
+    fixture.wipe().await;
+    let mut client = fixture.client().await;
+    for id in ["1", "2"] {
+        register(&mut client, "a-svc", id).await;
+    }
+    // Below the revision of the new history, at it, and in its future.
+    for revision in [1, 2, 100] {
+        let mut watch = Watch::request(&mut client, resume(revision)).await;
+        let all = vec!["1".to_owned(), "2".to_owned()];
+        assert_eq!(
+            watch.snapshot().await,
+            (2, Cause::HistoryChanged, all),
+            "from {revision}"
+        );
+    }
+    let mut watch = Watch::open(&mut client, "a-svc", 1).await;
+    let unchecked = watch.next().await;
+    assert_eq!(unchecked.revision, 2, "who does not say is not checked");
+    assert_ne!(unchecked.history_id, first.history_id);
+    // Without a revision there is nothing that could be of another history.
+    let mut watch = Watch::request(&mut client, resume(0)).await;
+    assert_eq!(watch.snapshot().await.1, Cause::Initial);
+}

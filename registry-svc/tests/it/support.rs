@@ -70,6 +70,13 @@ impl Fixture {
         self.begin().await;
     }
 
+    /// Stop, lose everything, and start.
+    pub(crate) async fn wipe(&mut self) {
+        self.stop().await;
+        std::fs::remove_dir_all(self.data_dir()).expect("there was something to lose");
+        self.begin().await;
+    }
+
     /// A client with a connection of its own.
     pub(crate) async fn client(&self) -> Client {
         let address = self.running.as_ref().expect("it runs").local_addr();
@@ -222,7 +229,7 @@ impl Watch {
         let response = self.message().await.expect("no error").expect("the stream goes on");
         let id = self.watch_id.get_or_insert_with(|| response.watch_id.clone());
         assert_eq!(*id, response.watch_id, "one id for all of a watch");
-        assert!(!response.watch_id.is_empty() && response.confidence.is_some());
+        assert!(!response.watch_id.is_empty() && response.confidence.is_some() && !response.history_id.is_empty());
         response
     }
 
