@@ -116,6 +116,18 @@ impl Leases {
         Ok(ttl)
     }
 
+    /// The owner asks again for a lease that it was granted: like a renewal, from one who may not know the secret yet. Whether
+    /// the lease lives. A fenced one lives but gains no time, for its owner has been succeeded.
+    pub(super) fn revive(&mut self, id: LeaseId, now: LeaseTime) -> bool {
+        let Some(lease) = self.by_id.get_mut(&id) else {
+            return false;
+        };
+        if !lease.is_fenced() {
+            lease.deadline = now.plus(lease.heartbeat.ttl());
+        }
+        true
+    }
+
     /// Gives a lease its full time under its present or new terms.
     pub(super) fn extend(&mut self, id: LeaseId, heartbeat: Option<Heartbeat>, now: LeaseTime) {
         let Some(lease) = self.by_id.get_mut(&id) else { return };

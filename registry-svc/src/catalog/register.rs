@@ -21,7 +21,14 @@ impl Catalog {
         if let Some(request) = &register.request {
             match self.requests.look_up(request, now) {
                 Recent::New => {}
-                Recent::Same(registered) => return Ok((Reply::Registered(registered.clone()), None)),
+                Recent::Same(registered) => {
+                    let registered = registered.clone();
+                    if self.leases.revive(registered.lease, now) {
+                        return Ok((Reply::Registered(registered), None));
+                    }
+                    // Its lease has ended: the same answer would be a lease that nobody can renew.
+                    self.requests.forget(request);
+                }
                 Recent::Reused => return Err(CatalogError::RequestIdReused),
             }
         }

@@ -3,7 +3,7 @@
 //! In memory alone: the answer holds the lease's secret, of which the disk has but the hash. A repeat that spans a restart
 //! therefore registers again, which replaces the instances that it names.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use super::{LeaseTime, Registered, RequestId};
 use crate::limits;
@@ -12,11 +12,14 @@ use crate::limits;
 #[derive(Debug, Default)]
 pub(super) struct RecentRequests {
     by_id: HashMap<u128, Answered>,
-    by_age: VecDeque<(LeaseTime, u128)>,
+    /// By the number of the answer: the oldest first.
+    by_age: BTreeMap<u64, (LeaseTime, u128)>,
+    answered: u64,
 }
 
 #[derive(Debug)]
 struct Answered {
+    number: u64,
     body: [u8; 32],
     registered: Registered,
 }
@@ -45,28 +48,39 @@ impl RecentRequests {
 
     /// Remembers an answer to a request that was [`Recent::New`].
     pub(super) fn remember(&mut self, request: RequestId, registered: Registered, now: LeaseTime) {
-        if self.by_age.len() >= limits::REQUEST_IDS
-            && let Some((_, oldest)) = self.by_age.pop_front()
-        {
-            self.by_id.remove(&oldest);
+        if self.by_id.len() >= limits::REQUEST_IDS {
+            self.forget_oldest();
         }
+        self.answered += 1;
+        self.by_age.insert(self.answered, (now, request.id));
         self.by_id.insert(
             request.id,
             Answered {
+                number: self.answered,
                 body: request.body,
                 registered,
             },
         );
-        self.by_age.push_back((now, request.id));
+    }
+
+    /// The answer is not good any more: the request is new again.
+    pub(super) fn forget(&mut self, request: &RequestId) {
+        if let Some(answered) = self.by_id.remove(&request.id) {
+            self.by_age.remove(&answered.number);
+        }
     }
 
     /// Frees what is past its window.
     pub(super) fn forget_old(&mut self, now: LeaseTime) {
-        while let Some(&(at, id)) = self.by_age.front() {
-            if at.plus(limits::REQUEST_ID_WINDOW) > now {
-                return;
-            }
-            self.by_age.pop_front();
+        while let Some((_, (at, _))) = self.by_age.first_key_value()
+            && at.plus(limits::REQUEST_ID_WINDOW) <= now
+        {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, (_, id))) = self.by_age.pop_first() {
             self.by_id.remove(&id);
         }
     }
@@ -74,6 +88,9 @@ impl RecentRequests {
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         assert_eq!(self.by_id.len(), self.by_age.len(), "each request is remembered once");
+        for (number, (_, id)) in &self.by_age {
+            assert_eq!(self.by_id.get(id).map(|answered| answered.number), Some(*number));
+        }
         assert!(self.by_id.len() <= limits::REQUEST_IDS, "memory is bounded");
     }
 }

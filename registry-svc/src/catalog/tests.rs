@@ -206,7 +206,7 @@ fn a_request_is_remembered_for_ten_minutes() {
             id: 1,
             body: [body; 32],
         }),
-        ..grant(n, heartbeat(100_000), vec![draft("a", "1", "")])
+        ..grant(n, heartbeat(1_000_000), vec![draft("a", "1", "")])
     };
     let first = register(&mut catalog, request(1, 1)).expect("registers");
     assert_eq!(
@@ -228,6 +228,52 @@ fn a_request_is_remembered_for_ten_minutes() {
         owner(5).lease
     );
     catalog.check_invariants();
+}
+
+/// A client whose first answer was lost asks again just before its lease would lapse, or after. It was given the lease as it
+/// was: one with a moment to live, or a dead one that the first renewal refused.
+#[test]
+fn a_repeated_request_gets_a_lease_that_it_can_renew() {
+    let mut catalog = catalog();
+    let request = |n| Register {
+        request: Some(RequestId { id: 1, body: [1; 32] }),
+        ..grant(n, heartbeat(100), vec![draft("a", "1", "")])
+    };
+    let first = register(&mut catalog, request(1)).expect("registers");
+    run(&mut catalog, 0, 400);
+    assert_eq!(register(&mut catalog, request(2)).expect("the same").lease, first.lease);
+    assert_eq!(
+        run(&mut catalog, 500, 800),
+        Vec::<String>::new(),
+        "it has its full time again"
+    );
+    assert_eq!(run(&mut catalog, 900, 1_500), ["1 at 900"]);
+    let anew = register(&mut catalog, request(3)).expect("registers anew");
+    assert_eq!(anew.lease, owner(3).lease);
+    assert!(anew.revision > first.revision);
+    catalog.renew(&owner(3)).expect("lives");
+    assert_eq!(register(&mut catalog, request(4)).expect("the same").lease, anew.lease);
+    catalog.check_invariants();
+}
+
+/// A late repeat by a process that has been succeeded must neither take the instance back nor keep its dead lease.
+#[test]
+fn a_repeat_by_a_former_owner_changes_nothing() {
+    let mut catalog = catalog();
+    let request = |n| Register {
+        request: Some(RequestId { id: 1, body: [1; 32] }),
+        ..grant(n, heartbeat(100), vec![draft("a", "1", "")])
+    };
+    register(&mut catalog, request(1)).expect("registers");
+    register(&mut catalog, grant(2, heartbeat(100_000), vec![draft("a", "1", "")])).expect("takes it");
+    run(&mut catalog, 0, 400);
+    assert_eq!(
+        register(&mut catalog, request(3)).expect("the same").lease,
+        owner(1).lease
+    );
+    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::LeaseFenced));
+    run(&mut catalog, 500, 500);
+    assert_eq!(catalog.leases(), 1, "it has gained no time");
 }
 
 /// One step of a random history.
