@@ -22,6 +22,10 @@ use tonic_health::pb::{
 
 use crate::status;
 
+/// Largest request, in bytes. It is one service name, and a watch keeps it for as long as it lasts; tonic's 4 MiB would let
+/// a peer leave that much behind with each stream.
+const MAX_REQUEST: usize = 4 << 10;
+
 /// Who is serving. Starts with nobody.
 #[derive(Debug, Clone)]
 pub(crate) struct Health {
@@ -62,7 +66,7 @@ impl Health {
 
     /// The gRPC service.
     pub(crate) fn service(&self) -> HealthServer<Service> {
-        HealthServer::new(Service(self.clone()))
+        HealthServer::new(Service(self.clone())).max_decoding_message_size(MAX_REQUEST)
     }
 }
 
@@ -94,6 +98,7 @@ impl health_server::Health for Service {
         match check(&self.0.ready.borrow(), service) {
             Some(status) => Ok(Response::new(response(status))),
             None => {
+                let service = status::excerpt(service);
                 let message = format!("no service {service} here; the empty name asks for the whole server");
                 Err(status::error(Code::NotFound, "UNKNOWN_SERVICE", message))
             }

@@ -14,6 +14,10 @@ pub(crate) struct Furnished {
     pub(crate) health: Health,
 }
 
+/// Largest reflection request, in bytes: one name of a symbol or a file, which its answer repeats and a stream may hold on
+/// to.
+const MAX_REQUEST: usize = 4 << 10;
+
 /// Adds health and reflection.
 ///
 /// The descriptor sets are constants of the build: one that cannot be used is a mistake that any test or start shows in
@@ -55,8 +59,12 @@ fn add_reflection(
         builder
     };
     // grpcurl asks for v1 first, older tools know only v1alpha.
-    let v1 = configured("grpc.reflection.v1.ServerReflection").build_v1()?;
-    let v1alpha = configured("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?;
+    let v1 = configured("grpc.reflection.v1.ServerReflection")
+        .build_v1()?
+        .max_decoding_message_size(MAX_REQUEST);
+    let v1alpha = configured("grpc.reflection.v1alpha.ServerReflection")
+        .build_v1alpha()?
+        .max_decoding_message_size(MAX_REQUEST);
     routes.add_service(v1).add_service(v1alpha);
     Ok(())
 }

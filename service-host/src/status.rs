@@ -4,7 +4,7 @@
 //! the request is listed as `BadRequest` violations, and `RetryInfo` says when trying again makes sense. The mapping from
 //! a service's domain errors to these stays in that service.
 
-use std::{collections::HashMap, time::Duration};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -60,6 +60,20 @@ pub fn unimplemented(what: &str) -> Status {
     error(Code::Unimplemented, "NOT_YET", format!("{what} is not implemented yet"))
 }
 
+/// What a caller sent, short enough to be sent back: names here have far fewer than 128 bytes, and whatever a peer can make
+/// an answer repeat, it can make it repeat in headers that other peers refuse.
+pub(crate) fn excerpt(text: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 128;
+    if text.len() <= LONGEST {
+        return text.into();
+    }
+    let end = (0..=LONGEST)
+        .rev()
+        .find(|end| text.is_char_boundary(*end))
+        .unwrap_or_default();
+    format!("{}… ({} bytes)", &text[..end], text.len()).into()
+}
+
 fn info(reason: &'static str, metadata: impl IntoIterator<Item = (&'static str, String)>) -> ErrorDetails {
     debug_assert!(
         !reason.is_empty()
@@ -113,6 +127,14 @@ mod tests {
         let bad = status.get_details_bad_request().expect("has BadRequest");
         assert_eq!(bad.field_violations.len(), 2);
         assert_eq!(bad.field_violations[0].field, "seats");
+    }
+
+    #[test]
+    fn an_excerpt_ends_between_characters() {
+        assert_eq!(excerpt("a.A"), "a.A");
+        assert_eq!(excerpt(&"x".repeat(128)), "x".repeat(128));
+        assert_eq!(excerpt(&"é".repeat(100)), format!("{}… (200 bytes)", "é".repeat(64)));
+        assert_eq!(excerpt(&format!("x{}", "é".repeat(100))).find('…'), Some(127));
     }
 
     #[test]

@@ -197,7 +197,10 @@ fn unknown_method(path: &str, no_such_service: bool, catalogue: &Catalogue) -> S
     const HINT: &str = "list what there is with server reflection, for example grpcurl -plaintext HOST:PORT list";
     let asked = telemetry::rpc::method_of(path);
     let (service, method) = asked.split_once('/').unwrap_or((asked, ""));
-    let (reason, message) = match catalogue.methods_of(service) {
+    let methods = catalogue.methods_of(service);
+    // A path may fill the headers of its request, and would be here three times.
+    let (service, method) = (status::excerpt(service), status::excerpt(method));
+    let (reason, message) = match methods {
         Some(methods) => {
             let methods = methods.join(", ");
             (
@@ -218,7 +221,12 @@ fn unknown_method(path: &str, no_such_service: bool, catalogue: &Catalogue) -> S
             format!("{service} has no method {method:?}; {HINT} {service}"),
         ),
     };
-    status::error_with(Code::Unimplemented, reason, message, [("path", path.to_owned())])
+    status::error_with(
+        Code::Unimplemented,
+        reason,
+        message,
+        [("path", status::excerpt(path).into_owned())],
+    )
 }
 
 #[cfg(test)]

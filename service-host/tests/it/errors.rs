@@ -127,6 +127,19 @@ async fn unknown_names_are_told_what_there_is() {
     }
 }
 
+/// Repeated whole, a long path made an answer whose headers the caller's own limit refused.
+#[tokio::test]
+async fn long_names_are_not_repeated() {
+    let (_running, client) = server_and_client(config()).await;
+    let path: &'static str = Box::leak(format!("/{}/x", "y".repeat(8_000)).into_boxed_str());
+    let status = send(&client, path, vec![]).await.expect_err("unknown");
+    assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+    assert!(
+        status.message().len() < 1_000 && status.details().len() < 1_000,
+        "{status:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_services_own_errors_are_untouched() {
     let (_running, client) = server_and_client(config()).await;
