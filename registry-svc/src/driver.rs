@@ -195,14 +195,6 @@ impl Driver {
 
     fn pulse(&mut self, now: Now) {
         self.last_pulse = now.moment;
-        // Who has already knocked must not lapse for standing in a queue (ZOOKEEPER-1049).
-        // Those alone: under a flood the queue would never be seen empty.
-        for _ in 0..self.inbox.renewals.len() {
-            let Ok(round) = self.inbox.renewals.try_recv() else {
-                break;
-            };
-            self.renew(vec![round]);
-        }
         self.hub.set_confidence(self.catalog.confidence());
         self.metrics.instances.set(count(self.catalog.instances()));
         self.metrics.leases.set(count(self.catalog.leases()));
@@ -211,9 +203,18 @@ impl Driver {
 
     /// Only while nothing is on its way to the disk: a lease whose grant waits for a slow disk has not begun to live.
     fn expire(&mut self, now: Now) {
-        if self.in_flight.is_none() && !self.stopping {
-            self.open.batches.extend(self.catalog.expire(now.wall));
+        if self.in_flight.is_some() || self.stopping {
+            return;
         }
+        // Who has already knocked must not lapse for standing in a queue (ZOOKEEPER-1049).
+        // Those alone: under a flood the queue would never be seen empty.
+        for _ in 0..self.inbox.renewals.len() {
+            let Ok(round) = self.inbox.renewals.try_recv() else {
+                break;
+            };
+            self.renew(vec![round]);
+        }
+        self.open.batches.extend(self.catalog.expire(now.wall));
     }
 
     fn committed(&mut self, committed: Committed, now: Now) {

@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::*;
 use crate::{
     catalog::{Capacity, CatalogError, Command, Deregister, Register, Reply},
-    fixtures::{draft, end, grant, heartbeat, owner},
+    fixtures::{draft, end, grant, heartbeat, now, owner},
     history::HistoryLimits,
     model::{Confidence, HistoryId, Instance, Revision},
     store::Loaded,
@@ -48,6 +48,16 @@ impl Store for Gate {
     }
 }
 
+/// A driver that does not run yet, and what surrounds it.
+struct Parts {
+    driver: Driver,
+    handle: Handle,
+    hub: Arc<Hub>,
+    stop: CancellationToken,
+    sizes: Arc<Mutex<Vec<usize>>>,
+    verdicts: std_mpsc::Sender<bool>,
+}
+
 struct Bench {
     handle: Handle,
     hub: Arc<Hub>,
@@ -58,7 +68,7 @@ struct Bench {
     verdicts: std_mpsc::Sender<bool>,
 }
 
-impl Bench {
+impl Parts {
     fn new() -> Self {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let (verdicts, gate) = std_mpsc::channel();
@@ -91,6 +101,47 @@ impl Bench {
         };
         let (driver, handle) =
             Driver::new(catalog, Arc::clone(&hub), store, clock, Metrics::new(), stop.clone()).expect("a thread");
+        Self {
+            driver,
+            handle,
+            hub,
+            stop,
+            sizes,
+            verdicts,
+        }
+    }
+
+    /// Has a command taken up at a time; its answer would come here.
+    fn mutate(&mut self, millis: u64, command: Command) -> oneshot::Receiver<Result<Reply, CatalogError>> {
+        let (reply, answer) = oneshot::channel();
+        self.driver.catalog.look(now(millis));
+        self.driver.mutate(Mutation { command, reply }, now(millis));
+        self.driver.advance().expect("the store lives");
+        answer
+    }
+
+    /// Lets a commit through and takes it up at a time.
+    async fn commit(&mut self, millis: u64) {
+        self.verdicts.send(true).expect("the store lives");
+        let committed = timeout(PATIENCE, self.driver.writer.committed())
+            .await
+            .expect("in time")
+            .expect("succeeds");
+        self.driver.catalog.look(now(millis));
+        self.driver.committed(committed, now(millis));
+    }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let Parts {
+            driver,
+            handle,
+            hub,
+            stop,
+            sizes,
+            verdicts,
+        } = Parts::new();
         Self {
             handle,
             hub,
@@ -238,6 +289,29 @@ async fn a_slow_disk_expires_nobody_who_renews() {
         );
     }
     assert_eq!(bench.instances(), 3);
+}
+
+/// The disk took longer than a time to live. When it was free again the driver expired what was overdue, although the renewal
+/// had been standing in the queue all the while: only the pulse looked there first.
+#[tokio::test]
+async fn who_has_knocked_before_a_slow_commit_ends_does_not_lapse() {
+    let mut parts = Parts::new();
+    let kept = parts.mutate(0, Command::Register(registration(1, "kept")));
+    parts.commit(0).await;
+    kept.await.expect("answered").expect("registers");
+    let _slow = parts.mutate(0, Command::Register(registration(2, "slow")));
+    for millis in (100..=600).step_by(100) {
+        parts.driver.catalog.look(now(millis));
+        parts.driver.pulse(now(millis));
+    }
+    let handle = parts.handle.clone();
+    let renewed = tokio::spawn(async move { handle.renew(vec![owner(1)]).await });
+    while parts.driver.inbox.renewals.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    parts.commit(650).await;
+    assert!(parts.driver.open.batches.is_empty(), "nobody has lapsed");
+    assert!(done(renewed).await.expect("answers")[0].is_ok());
 }
 
 #[tokio::test]
