@@ -47,7 +47,7 @@ impl From<Error> for Status {
 
 /// gRPC over HTTP/2, section "Errors": reasons of RST_STREAM and what they mean to a caller. Whatever has no reason was the
 /// connection itself.
-fn code_of(error: &h2::Error) -> Code {
+pub(crate) fn code_of(error: &h2::Error) -> Code {
     // The reason of a connection that ended says why it ended, and nothing about this call.
     let reason = error.is_reset().then(|| error.reason()).flatten();
     match reason {

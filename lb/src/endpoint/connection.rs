@@ -10,11 +10,14 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use h2::client::SendRequest;
+use h2::{
+    SendStream,
+    client::{ResponseFuture, SendRequest},
+};
 use http::Request;
 use tokio::sync::{Semaphore, TryAcquireError};
 
@@ -93,7 +96,13 @@ impl Connection {
     }
 
     /// Opens a stream and sends `body` on it. A whole body stays in place and can be sent again; a streaming one is taken.
-    pub(crate) fn send(slot: Slot, head: Request<()>, body: &mut RequestBody) -> Result<Exchange, NotOpened> {
+    ///
+    /// `head` makes the request's head; twice at most.
+    pub(crate) fn send(
+        slot: Slot,
+        head: impl Fn() -> Request<()>,
+        body: &mut RequestBody,
+    ) -> Result<Exchange, NotOpened> {
         let (response, mut sending) = slot.connection.open(head, body.is_empty())?;
         let pump = match body {
             RequestBody::Whole(None) => None,
@@ -109,21 +118,21 @@ impl Connection {
 
     fn open(
         &self,
-        head: Request<()>,
+        head: impl Fn() -> Request<()>,
         end_of_stream: bool,
-    ) -> Result<(h2::client::ResponseFuture, h2::SendStream<Bytes>), NotOpened> {
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), NotOpened> {
         let mut sender = self.inner.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        // A handle whose last stream is still waiting inside h2 refuses to open another one, while a fresh clone does not. It
-        // happens only when the peer has lowered its limit a moment ago.
-        if sender.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending() {
-            *sender = sender.clone();
+        if let Ok(opened) = sender.send_request(head(), end_of_stream) {
+            return Ok(opened);
         }
-        sender.send_request(head, end_of_stream).map_err(|error| {
-            match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
-                std::task::Poll::Ready(Err(_)) => NotOpened::Closed,
-                _ => NotOpened::Malformed(error),
-            }
-        })
+        // A handle whose last stream still waits inside h2 opens no other one, while a fresh clone does; that happens when the
+        // peer has lowered its limit a moment ago. Asking the handle beforehand would cost every call a lock, and would take
+        // the wake-up away from the stream that waits.
+        *sender = sender.clone();
+        match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(_)) => Err(NotOpened::Closed),
+            _ => sender.send_request(head(), end_of_stream).map_err(NotOpened::Malformed),
+        }
     }
 
     /// The peer allows `more` streams than before.
@@ -137,7 +146,7 @@ impl Connection {
         self.inner.room.forget_permits(fewer);
     }
 
-    /// No more calls.
+    /// No more calls: who waits for room goes elsewhere, who has it stays.
     pub(super) fn close(&self) {
         self.inner.room.close();
     }

@@ -26,6 +26,12 @@ pub(crate) trait ReadySink {
     fn down(&self, endpoint: &Arc<Endpoint>);
 }
 
+/// A connection in use.
+struct Live {
+    connection: Connection,
+    gone: oneshot::Receiver<String>,
+}
+
 /// Drives `endpoint` until `removed`; then returns once its last call has ended.
 pub(crate) async fn drive(
     endpoint: Arc<Endpoint>,
@@ -35,7 +41,7 @@ pub(crate) async fn drive(
     mut rng: impl Rng,
     removed: CancellationToken,
 ) {
-    let mut state: State<oneshot::Receiver<String>> = State::Idle(Idle);
+    let mut state: State<Live> = State::Idle(Idle);
     // The present connection, and earlier ones that still answer calls.
     let mut links = JoinSet::new();
     loop {
@@ -58,8 +64,8 @@ pub(crate) async fn drive(
                         links.spawn(link);
                         tracing::debug!(address = %endpoint.address, instance = %endpoint.instance_id, "connected");
                         endpoint.show(EndpointState::Ready);
-                        sink.up(&endpoint, connection);
-                        State::Ready(connecting.connected(gone, Instant::now()))
+                        sink.up(&endpoint, connection.clone());
+                        State::Ready(connecting.connected(Live { connection, gone }, Instant::now()))
                     }
                     Err(error) => {
                         tracing::debug!(address = %endpoint.address, instance = %endpoint.instance_id, %error, "not reachable");
@@ -75,7 +81,7 @@ pub(crate) async fn drive(
                     biased;
                     () = removed.cancelled() => None,
                     // The sender goes without a word only if the link panicked.
-                    gone = &mut ready.link => Some(gone.unwrap_or_else(|_| "the connection failed".to_owned())),
+                    gone = &mut ready.link.gone => Some(gone.unwrap_or_else(|_| "the connection failed".to_owned())),
                 };
                 match gone {
                     None => State::Draining(ready.retire()),
@@ -101,7 +107,12 @@ pub(crate) async fn drive(
             }
 
             // Draining -> the end. The pool has already taken it out of the ready set and dropped its handle.
-            State::Draining(_) => break,
+            State::Draining(draining) => {
+                // Somebody may have picked it a moment ago, from an older ready set, and not count as in flight yet. Closed
+                // before the count is looked at, the connection turns them away; they go elsewhere.
+                draining.link.connection.close();
+                break;
+            }
         };
     }
     // Whatever the state was, calls may be under way: on the connection that just was, or on one lost to new calls before.

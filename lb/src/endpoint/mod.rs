@@ -90,7 +90,8 @@ impl Endpoint {
 
     /// Counts one call until the guard is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        // In one order with the closing of the connection and the look at this count, see the driver's last state.
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
         InFlight {
             endpoint: Arc::clone(self),
         }
@@ -150,7 +151,7 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 }

@@ -63,8 +63,7 @@ pub(crate) struct BackingOff {
 /// Removed from the set: finishes the calls it has, takes no new ones.
 #[derive(Debug)]
 pub(crate) struct Draining<L> {
-    /// Held until the last call has ended.
-    _link: L,
+    pub(crate) link: L,
 }
 
 impl Idle {
@@ -99,7 +98,7 @@ impl<L> Ready<L> {
     }
 
     pub(crate) fn retire(self) -> Draining<L> {
-        Draining { _link: self.link }
+        Draining { link: self.link }
     }
 }
 

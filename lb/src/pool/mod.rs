@@ -120,7 +120,7 @@ impl Pool {
     }
 
     /// The next endpoint, one call counted on it; `None` when none is ready. `avoid` is taken only if it is the only one.
-    pub(crate) fn pick(&self, avoid: Option<&Endpoint>) -> Option<Choice> {
+    pub(crate) fn pick(&self, avoid: Option<&Arc<Endpoint>>) -> Option<Choice> {
         let ready = self.ready.load();
         let index = match self.policy {
             Policy::PowerOfTwoChoices => p2c::pick(&**ready, rand::rng().next_u64()),
@@ -151,7 +151,7 @@ impl Pool {
         let slot = book
             .slots
             .values_mut()
-            .find(|slot| std::ptr::eq(&*slot.endpoint, choice.in_flight.endpoint()));
+            .find(|slot| Arc::ptr_eq(&slot.endpoint, choice.in_flight.endpoint()));
         if let Some(slot) = slot
             && slot
                 .connection

@@ -46,10 +46,10 @@ impl ReadySet {
     }
 
     /// Counts a call on member `index`; on its neighbour if it is the one to avoid and there is a neighbour.
-    pub(crate) fn take(&self, index: usize, avoid: Option<&Endpoint>) -> Choice {
+    pub(crate) fn take(&self, index: usize, avoid: Option<&Arc<Endpoint>>) -> Choice {
         let chosen = &self.members[index];
         let chosen = match avoid {
-            Some(avoid) if std::ptr::eq(&*chosen.endpoint, avoid) => &self.members[(index + 1) % self.members.len()],
+            Some(avoid) if Arc::ptr_eq(&chosen.endpoint, avoid) => &self.members[(index + 1) % self.members.len()],
             _ => chosen,
         };
         Choice {

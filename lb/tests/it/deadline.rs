@@ -92,19 +92,21 @@ async fn a_stream_has_one_deadline_from_its_first_byte_to_its_last() {
 }
 
 #[tokio::test]
-async fn a_deadline_in_the_past_fails_without_harm() {
+async fn a_call_whose_deadline_has_passed_is_not_even_sent() {
     let server = TestServer::start();
     let channel = channel_to(&[server.addr()]).await;
     let status = Deadline::after(Duration::ZERO)
         .scope(client(&channel).check(ask("hang")))
         .await
         .expect_err("too late");
-    assert!(
-        matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled),
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         "{status}"
     );
     client(&channel)
         .check(ask(""))
         .await
         .expect("the next call is not touched");
+    assert_eq!(server.seen.calls(), 1);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::support::{ScriptedServer, TestServer, answer, ask, channel_to, client};
+use crate::support::{ScriptedServer, TestServer, answer, ask, channel_to, client, reason};
 
 #[tokio::test]
 async fn authority_path_and_end_of_stream() {
@@ -63,4 +63,28 @@ async fn a_response_says_who_answered() {
         (&*picked.address, &*picked.instance_id),
         (server.addr().as_str(), server.addr().as_str())
     );
+}
+
+#[tokio::test]
+async fn a_header_that_http2_forbids_is_the_callers_error_and_harms_nobody() {
+    let server = TestServer::start();
+    let channel = channel_to(&[server.addr()]).await;
+    let mut request = tonic::Request::new(ask(""));
+    request
+        .metadata_mut()
+        .insert("connection", "close".parse().expect("a value"));
+    let status = client(&channel)
+        .check(request)
+        .await
+        .expect_err("forbidden by RFC 9113 section 8.2.2");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (tonic::Code::Internal, "MALFORMED"),
+        "{status}"
+    );
+    client(&channel)
+        .check(ask(""))
+        .await
+        .expect("the connection is as good as before");
+    assert_eq!((server.seen.calls(), server.seen.connections()), (1, 1));
 }

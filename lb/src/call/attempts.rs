@@ -1,0 +1,258 @@
+//! The attempts of one call: normally one. A further one is made only when the last was certainly not processed.
+
+use std::{pin::Pin, sync::Arc};
+
+use http::Response;
+use telemetry::{
+    client::{AttemptSpan, CallSpan},
+    deadline::Deadline,
+};
+use tokio::time::{Instant, Sleep};
+use tonic::{Code, Status};
+
+use super::{
+    RequestBody, ResponseBody, Shared,
+    failover::was_refused,
+    head::Head,
+    response::{Open, Spans},
+};
+use crate::{
+    Error, Picked,
+    endpoint::{
+        Endpoint,
+        connection::{Closed, Connection, NotOpened, Slot},
+        stream::Incoming,
+    },
+    pool::Choice,
+    status::code_of,
+};
+
+/// Attempts that never left this process cost nothing and each takes a dead connection out of the ready set, so the bound is
+/// only there to end what cannot end well.
+const MAX_UNSENT: u32 = 32;
+/// gRFC A6: a call that a server has refused is transparently sent elsewhere once. More would add load to an overloaded fleet.
+const MAX_REFUSED: u32 = 1;
+
+/// The attempts of one call.
+pub(crate) struct Attempts<'a> {
+    shared: &'a Shared,
+    span: CallSpan,
+    deadline: Option<Deadline>,
+    /// When waiting for something ready began, if it ever had to: one budget over all attempts.
+    started: Option<Instant>,
+    unsent: u32,
+    refused: u32,
+}
+
+impl<'a> Attempts<'a> {
+    pub(crate) fn new(shared: &'a Shared, span: CallSpan, deadline: Option<Deadline>) -> Self {
+        Self {
+            shared,
+            span,
+            deadline,
+            started: None,
+            unsent: 0,
+            refused: 0,
+        }
+    }
+
+    pub(crate) async fn run(mut self, head: Head, body: RequestBody) -> Result<Response<ResponseBody>, Status> {
+        match self.attempt_all(head, body).await {
+            Ok(Answer {
+                response,
+                choice,
+                attempt,
+                timer,
+            }) => Ok(self.answered(response, choice, attempt, timer)),
+            Err(error) => {
+                let status = Status::from(error);
+                self.span.finish(status.code().into());
+                Err(status)
+            }
+        }
+    }
+
+    async fn attempt_all(&mut self, mut head: Head, mut body: RequestBody) -> Result<Answer, Error> {
+        let mut timer = None;
+        let mut refused_by: Option<Arc<Endpoint>> = None;
+        loop {
+            if self.deadline.is_some_and(Deadline::is_expired) {
+                return Err(self.too_late("its turn: nothing was sent".to_owned()));
+            }
+            let choice = self.choose(refused_by.as_ref()).await?;
+            let endpoint = choice.in_flight.endpoint();
+            let Ok(slot) = self.room_on(&choice, &mut timer).await? else {
+                self.give_up_on(&choice)?;
+                continue;
+            };
+            let attempt = self
+                .span
+                .attempt(self.unsent + self.refused + 1, &endpoint.address, &endpoint.instance_id);
+            head.prepare(&attempt, self.deadline);
+            let exchange = match Connection::send(slot, || head.addressed_to(&endpoint.authority), &mut body) {
+                Ok(exchange) => exchange,
+                Err(NotOpened::Closed) => {
+                    attempt.finish(Code::Unavailable.into());
+                    self.give_up_on(&choice)?;
+                    continue;
+                }
+                Err(NotOpened::Malformed(source)) => {
+                    attempt.finish(Code::Internal.into());
+                    return Err(Error::Malformed {
+                        service: Arc::clone(&self.shared.service),
+                        source,
+                    });
+                }
+            };
+            let Some(answer) = self.in_time(exchange, &mut timer).await else {
+                attempt.finish(Code::DeadlineExceeded.into());
+                return Err(self.too_late(format!("a response of {} ({})", endpoint.address, endpoint.instance_id)));
+            };
+            let error = match answer {
+                Ok(response) => {
+                    return Ok(Answer {
+                        response,
+                        choice,
+                        attempt,
+                        timer,
+                    });
+                }
+                Err(error) => error,
+            };
+            attempt.finish(code_of(&error).into());
+            if !was_refused(&error) || !body.is_there() {
+                return Err(Error::broken_off(endpoint, error));
+            }
+            self.refused += 1;
+            if self.refused > MAX_REFUSED {
+                return Err(self.not_taken(endpoint, error.to_string()));
+            }
+            refused_by = Some(Arc::clone(endpoint));
+        }
+    }
+
+    /// Awaits `future`; `None` if the deadline comes first.
+    async fn in_time<F: Future + Unpin>(&self, mut future: F, timer: &mut Timer) -> Option<F::Output> {
+        let Some(deadline) = self.deadline else {
+            return Some(future.await);
+        };
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.instant())));
+        tokio::select! {
+            biased;
+            output = &mut future => Some(output),
+            () = timer => None,
+        }
+    }
+
+    /// Room for a stream on the connection, waiting for it if the peer allows no more now.
+    async fn room_on(&self, choice: &Choice, timer: &mut Timer) -> Result<Result<Slot, Closed>, Error> {
+        match choice.connection.try_room() {
+            Ok(Some(slot)) => Ok(Ok(slot)),
+            Err(Closed) => Ok(Err(Closed)),
+            Ok(None) => self
+                .in_time(std::pin::pin!(choice.connection.room()), timer)
+                .await
+                .ok_or_else(|| {
+                    let endpoint = choice.in_flight.endpoint();
+                    self.too_late(format!(
+                        "room for one more call on {} ({})",
+                        endpoint.address, endpoint.instance_id
+                    ))
+                }),
+        }
+    }
+
+    /// The next endpoint, waiting for one if need be: no longer than the ready timeout, and not past the deadline.
+    async fn choose(&mut self, avoid: Option<&Arc<Endpoint>>) -> Result<Choice, Error> {
+        if let Some(choice) = self.shared.pool.pick(avoid) {
+            return Ok(choice);
+        }
+        let started = *self.started.get_or_insert_with(Instant::now);
+        let patience = started + self.shared.ready_timeout;
+        let until = self
+            .deadline
+            .map_or(patience, |deadline| deadline.instant().min(patience));
+        match self.shared.pool.pick_by(until).await {
+            Some(choice) => Ok(choice),
+            None => {
+                let error = self
+                    .shared
+                    .pool
+                    .scarcity()
+                    .into_error(&self.shared.service, started.elapsed());
+                Err(if until < patience {
+                    self.too_late(format!("a ready instance: {error}"))
+                } else {
+                    error
+                })
+            }
+        }
+    }
+
+    /// A connection took no more calls: nobody shall pick it again, and the call may go on elsewhere.
+    fn give_up_on(&mut self, choice: &Choice) -> Result<(), Error> {
+        self.shared.pool.take_out(choice);
+        self.unsent += 1;
+        if self.unsent < MAX_UNSENT {
+            Ok(())
+        } else {
+            Err(self.not_taken(
+                choice.in_flight.endpoint(),
+                "its connection takes no more calls".to_owned(),
+            ))
+        }
+    }
+
+    fn not_taken(&self, endpoint: &Endpoint, reason: String) -> Error {
+        Error::NotTaken {
+            service: Arc::clone(&self.shared.service),
+            attempts: self.unsent + self.refused,
+            address: Arc::clone(&endpoint.address),
+            reason,
+        }
+    }
+
+    fn too_late(&self, waiting_for: String) -> Error {
+        Error::DeadlineExceeded {
+            service: Arc::clone(&self.shared.service),
+            waiting_for,
+        }
+    }
+
+    fn answered(
+        self,
+        response: Response<Incoming>,
+        choice: Choice,
+        attempt: AttemptSpan,
+        timer: Timer,
+    ) -> Response<ResponseBody> {
+        let (mut head, incoming) = response.into_parts();
+        let endpoint = choice.in_flight.endpoint();
+        head.extensions.insert(Picked {
+            instance_id: Arc::clone(&endpoint.instance_id),
+            address: Arc::clone(&endpoint.address),
+        });
+        let open = Open {
+            incoming,
+            timer,
+            service: Arc::clone(&self.shared.service),
+            in_flight: choice.in_flight,
+            spans: Spans {
+                call: self.span,
+                attempt,
+            },
+        };
+        let body = ResponseBody::new(open, &head.headers);
+        Response::from_parts(head, body)
+    }
+}
+
+/// Made when first needed, then kept for the response.
+type Timer = Option<Pin<Box<Sleep>>>;
+
+struct Answer {
+    response: Response<Incoming>,
+    choice: Choice,
+    attempt: AttemptSpan,
+    timer: Timer,
+}
