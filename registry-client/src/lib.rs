@@ -37,8 +37,8 @@
 //!   and its instances are those that were last known. It resumes from the last revision that it was told, at another
 //!   endpoint if need be. A connection that has silently died is noticed within 13 s by HTTP/2 PINGs.
 //! - **A set is never emptied by accident.** An instance leaves the set at once when the registry tells its removal. When it
-//!   is merely absent from a snapshot that gives cause for doubt (empty; of an earlier revision or of a history that does not
-//!   know ours; from a registry that says of itself that it is recovering or stale), it is kept as *unconfirmed* for a grace
+//!   is merely absent from a snapshot that gives cause for doubt (empty; of an earlier revision or of another
+//!   history than the one we know; from a registry that says of itself that it is recovering or stale), it is kept as *unconfirmed* for a grace
 //!   of 30 s, which is longer than live providers need to register again, and counted in [`Snapshot::unconfirmed`].
 //! - **Every unary call is bounded**, by 5 s unless told otherwise, and goes to the next endpoint when one is away, hangs or
 //!   says UNAVAILABLE. Every such call is idempotent.
@@ -50,8 +50,8 @@
 //! - Whether an instance of the set is reachable: ask the instance. `lb` skips those that it cannot reach.
 //! - That two processes may share an instance id. Each throws the other out when it registers; the fight is slowed down and
 //!   shows as [`RegistrarStatus::Retrying`] with STALE_EPOCH, but not decided here.
-//! - That a registry which lost its state *and* has since counted beyond our revision is recognised as another: nothing on
-//!   the wire tells its history from the old one.
+//! - That a registry which lost its state *and* has since counted beyond our revision is recognised as another when it does
+//!   not name its history, as ours does.
 //! - A set that outlives the consumer's process: there is no cache on disk yet.
 //!
 //! # How it is built

@@ -8,6 +8,7 @@ mod step;
 pub use instance::{DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Endpoint, Governed, Instance, InstanceStatus, Protocol};
 pub use snapshot::{Confidence, Snapshot, SnapshotState};
 pub use step::{InstanceEvent, Removal, RemovalReason, SnapshotCause, WatchStep};
+pub(crate) use step::{Resume, Told};
 
 /// Which instances of a service are meant. Empty fields select everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

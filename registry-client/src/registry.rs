@@ -9,7 +9,7 @@ use crate::{
     discovery::Discovery,
     endpoints::{Endpoints, within},
     error::Error,
-    model::{DEFAULT_NAMESPACE, Instance, Selector, ServiceSummary, WatchStep},
+    model::{DEFAULT_NAMESPACE, Instance, Resume, Selector, ServiceSummary, Told, WatchStep},
     registrar::Registrar,
     registration::Registration,
     wire::peer::{Page, Steps},
@@ -158,15 +158,32 @@ impl Registry {
     /// The stream opens when it is first polled (trying each endpoint once) and ends after its first error, or when the
     /// registry ends the watch. For a set that survives reconnects use [`discover`](Self::discover).
     pub fn watch(&self, service: impl Into<String>, start_after_revision: i64) -> WatchStream {
+        self.resume_watch(service, start_after_revision, "")
+    }
+
+    /// As [`watch`](Self::watch), after a revision of a history that was named by [`WatchStream::history_id`]. A registry
+    /// that has begun anew since tells its snapshot with [`SnapshotCause::HistoryChanged`](crate::SnapshotCause), also when
+    /// it has grown beyond that revision; without the name it could not know. An empty `history_id` is not checked.
+    pub fn resume_watch(
+        &self,
+        service: impl Into<String>,
+        start_after_revision: i64,
+        history_id: impl Into<String>,
+    ) -> WatchStream {
         enum State {
-            Closed(Registry, String, i64),
+            Closed(Registry, String, Resume),
             Open(Box<Steps>),
             Ended,
         }
-        let begin = State::Closed(self.clone(), service.into(), start_after_revision);
+        let resume = Resume {
+            after: start_after_revision,
+            history: history_id.into(),
+        };
+        let history = resume.history.clone();
+        let begin = State::Closed(self.clone(), service.into(), resume);
         let steps = stream::unfold(begin, |state| async move {
             let mut steps = match state {
-                State::Closed(registry, service, after) => match registry.open_watch(&service, after).await {
+                State::Closed(registry, service, resume) => match registry.open_watch(&service, resume).await {
                     Ok(steps) => Box::new(steps),
                     Err(error) => return Some((Err(error), State::Ended)),
                 },
@@ -179,14 +196,17 @@ impl Registry {
                 Err(error) => Some((Err(error), State::Ended)),
             }
         });
-        WatchStream(steps.boxed())
+        WatchStream {
+            steps: steps.boxed(),
+            history,
+        }
     }
 
-    async fn open_watch(&self, service: &str, after: i64) -> Result<Steps, Error> {
+    async fn open_watch(&self, service: &str, resume: Resume) -> Result<Steps, Error> {
         self.endpoints
             .call(self.call_timeout, |peer| {
-                let (namespace, service) = (self.namespace.to_string(), service.to_owned());
-                async move { peer.watch(namespace, service, Selector::default(), after).await }
+                let (namespace, service, resume) = (self.namespace.to_string(), service.to_owned(), resume.clone());
+                async move { peer.watch(namespace, service, Selector::default(), resume).await }
             })
             .await
     }
@@ -197,13 +217,13 @@ impl Registry {
         &self,
         service: &str,
         selector: Selector,
-        after: i64,
+        resume: Resume,
     ) -> (usize, Result<Steps, Error>) {
         let (index, peer) = self.endpoints.preferred(self.call_timeout);
         let (namespace, service) = (self.namespace.to_string(), service.to_owned());
         (
             index,
-            within(&peer, peer.watch(namespace, service, selector, after)).await,
+            within(&peer, peer.watch(namespace, service, selector, resume)).await,
         )
     }
 
@@ -247,18 +267,39 @@ impl Registry {
 
 /// The raw steps of a watch: see [`Registry::watch`].
 #[must_use = "a stream does nothing unless polled"]
-pub struct WatchStream(stream::BoxStream<'static, Result<WatchStep, Error>>);
+pub struct WatchStream {
+    steps: stream::BoxStream<'static, Result<Told, Error>>,
+    history: String,
+}
+
+impl WatchStream {
+    /// The history that counts the revisions told: what to resume with. Empty while no step has named it.
+    #[must_use]
+    pub fn history_id(&self) -> &str {
+        &self.history
+    }
+}
 
 impl Stream for WatchStream {
     type Item = Result<WatchStep, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> task::Poll<Option<Self::Item>> {
-        self.0.poll_next_unpin(cx)
+        let told = task::ready!(self.steps.poll_next_unpin(cx));
+        task::Poll::Ready(told.map(|told| {
+            told.map(|told| {
+                if !told.history.is_empty() {
+                    self.history = told.history;
+                }
+                told.step
+            })
+        }))
     }
 }
 
 impl std::fmt::Debug for WatchStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WatchStream").finish_non_exhaustive()
+        f.debug_struct("WatchStream")
+            .field("history", &self.history)
+            .finish_non_exhaustive()
     }
 }

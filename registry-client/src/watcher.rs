@@ -154,10 +154,11 @@ impl Driver {
 
     /// One watch on one endpoint, to its end: the endpoint's index and the error, if it was one.
     async fn watch_until_broken(&mut self) -> (usize, Option<Error>) {
-        let after = self.reducer.resume_after();
+        let resume = self.reducer.resume();
+        let after = resume.after;
         let (endpoint, opened) = self
             .registry
-            .open_watch_once(&self.service, self.selector.clone(), after)
+            .open_watch_once(&self.service, self.selector.clone(), resume)
             .await;
         let mut steps = match opened {
             Ok(steps) => steps,
@@ -184,10 +185,11 @@ impl Driver {
                 }
             };
             match step {
-                Ok(Some(step)) => {
+                Ok(Some(told)) if !self.reducer.admits(&told) => return Some(steps.of_another_history()),
+                Ok(Some(told)) => {
                     owed_until = None;
                     self.backoff.reset();
-                    let change = self.reducer.step(now(), step);
+                    let change = self.reducer.step(now(), told);
                     self.publish(change);
                 }
                 Ok(None) => return None,

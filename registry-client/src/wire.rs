@@ -16,7 +16,7 @@ use crate::{
     error::{Answer, Error},
     model::{
         Confidence, DEFAULT_WEIGHT, Endpoint, Governed, Instance, InstanceEvent, InstanceStatus, Protocol, Removal,
-        RemovalReason, Selector, ServiceSummary, SnapshotCause, WatchStep,
+        RemovalReason, Selector, ServiceSummary, SnapshotCause, Told, WatchStep,
     },
 };
 
@@ -181,6 +181,7 @@ impl From<v1::WatchResponse> for WatchStep {
                     Ok(v1::snapshot::Cause::Initial) => SnapshotCause::Initial,
                     Ok(v1::snapshot::Cause::Compacted) => SnapshotCause::Compacted,
                     Ok(v1::snapshot::Cause::Coalesced) => SnapshotCause::Coalesced,
+                    Ok(v1::snapshot::Cause::HistoryChanged) => SnapshotCause::HistoryChanged,
                     Ok(v1::snapshot::Cause::Unspecified) | Err(_) => SnapshotCause::Unknown(snapshot.cause),
                 },
                 instances: snapshot.instances.into_iter().map(Instance::from).collect(),
@@ -193,6 +194,15 @@ impl From<v1::WatchResponse> for WatchStep {
             },
             // A kind of step that this version does not know tells its revision, as a bookmark does.
             Some(v1::watch_response::Change::Bookmark(_)) | None => Self::Bookmark { revision, confidence },
+        }
+    }
+}
+
+impl From<v1::WatchResponse> for Told {
+    fn from(mut wire: v1::WatchResponse) -> Self {
+        Self {
+            history: std::mem::take(&mut wire.history_id),
+            step: wire.into(),
         }
     }
 }

@@ -51,8 +51,39 @@ pub enum SnapshotCause {
     Compacted,
     /// The watcher was so slow that its changes were merged into one snapshot.
     Coalesced,
+    /// The revision to resume from belongs to another history: the registry has begun anew.
+    HistoryChanged,
     /// A number of the wire that this version does not know.
     Unknown(i32),
+}
+
+impl fmt::Display for SnapshotCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Initial => f.pad("INITIAL"),
+            Self::Compacted => f.pad("COMPACTED"),
+            Self::Coalesced => f.pad("COALESCED"),
+            Self::HistoryChanged => f.pad("HISTORY_CHANGED"),
+            Self::Unknown(number) => f.pad(&format!("UNKNOWN({number})")),
+        }
+    }
+}
+
+/// Where a watch resumes. The default begins with a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Resume {
+    /// The last revision that was applied; 0 asks for a snapshot.
+    pub(crate) after: i64,
+    /// The history that counts it; empty: not known.
+    pub(crate) history: String,
+}
+
+/// A step as it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The history that counts its revision; empty when the registry does not name it.
+    pub(crate) history: String,
+    pub(crate) step: WatchStep,
 }
 
 /// One step of a raw watch: see [`Registry::watch`](crate::Registry::watch).

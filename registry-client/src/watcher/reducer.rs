@@ -7,8 +7,8 @@
 //! snapshot is believed at once too, while there is no cause to doubt the snapshot. There is cause when
 //!
 //! 1. the snapshot is empty and the set held is not,
-//! 2. its revision is lower than one already told, or the registry said that ours is from its future: it lost its state, or
-//!    is another registry,
+//! 2. it is of another history than the set held: the registry says so, names another history, says that our revision is
+//!    from its future, or is at a lower revision than one already told. It lost its state, or is another registry,
 //! 3. the registry itself says that it is RECOVERING or STALE.
 //!
 //! Then what is absent is kept as *unconfirmed* for a grace. It begins with the first doubt, is not extended by later ones of
@@ -27,7 +27,7 @@ use std::{
 
 use crate::{
     error::Error,
-    model::{Confidence, Instance, InstanceEvent, Snapshot, SnapshotState, WatchStep},
+    model::{Confidence, Instance, InstanceEvent, Resume, Snapshot, SnapshotCause, SnapshotState, Told, WatchStep},
 };
 
 /// A resumed watch that has been open for so long without a word has nothing to tell: the set is fresh.
@@ -53,6 +53,8 @@ pub(crate) struct Reducer {
     held: BTreeMap<(String, String), Held>,
     /// The last revision told. Where the next watch begins.
     revision: i64,
+    /// The history that counts it; empty while the registry has not named it.
+    history: String,
     confidence: Confidence,
     link: Link,
     /// When unconfirmed instances are dropped; set while there are any.
@@ -87,6 +89,7 @@ impl Reducer {
         Self {
             held: BTreeMap::new(),
             revision: 0,
+            history: String::new(),
             confidence: Confidence::Fresh,
             link: Link::Connecting,
             doubt_ends: None,
@@ -95,9 +98,15 @@ impl Reducer {
         }
     }
 
-    /// The revision to resume from; 0 asks for a snapshot.
-    pub(crate) fn resume_after(&self) -> i64 {
-        if self.other_history { 0 } else { self.revision }
+    /// Where the next watch begins.
+    pub(crate) fn resume(&self) -> Resume {
+        if self.other_history {
+            return Resume::default();
+        }
+        Resume {
+            after: self.revision,
+            history: self.history.clone(),
+        }
     }
 
     /// The watch has been accepted; its first step is still to come.
@@ -107,16 +116,30 @@ impl Reducer {
         }
     }
 
-    /// The watch told something.
-    pub(crate) fn step(&mut self, now: Instant, step: WatchStep) -> Change {
+    /// False for a change that another history counts than the one that the set is of: nothing can be made of it, the watch
+    /// is to be given up, and the next one begins with a snapshot. A snapshot is always admitted.
+    pub(crate) fn admits(&mut self, told: &Told) -> bool {
+        let foreign = !matches!(told.step, WatchStep::Snapshot { .. }) && self.is_other_history(&told.history);
+        self.other_history |= foreign;
+        !foreign
+    }
+
+    /// The watch told something that is [admitted](Self::admits).
+    pub(crate) fn step(&mut self, now: Instant, told: Told) -> Change {
+        let Told { history, step } = told;
         let was_up = matches!(self.link, Link::Up);
         self.heard(now);
         let confidence = step.confidence();
         let news = match step {
             WatchStep::Snapshot {
-                revision, instances, ..
+                revision,
+                instances,
+                cause,
+                ..
             } => {
+                self.other_history |= cause == SnapshotCause::HistoryChanged || self.is_other_history(&history);
                 self.replace(now, revision, instances, confidence);
+                self.history = history.clone();
                 true
             }
             // Told already: a replica that lags behind, or a registry that repeats itself.
@@ -134,6 +157,10 @@ impl Reducer {
                 false
             }
         };
+        // A registry learns to name its history while a watch goes on in it: after an upgrade, for example.
+        if self.history.is_empty() {
+            self.history = history;
+        }
         // By kind: the age of a stale answer grows with every step.
         let other_confidence = mem::discriminant(&self.confidence) != mem::discriminant(&confidence);
         let news = news || other_confidence || !was_up;
@@ -216,6 +243,10 @@ impl Reducer {
         }
     }
 
+    fn is_other_history(&self, history: &str) -> bool {
+        !self.history.is_empty() && !history.is_empty() && self.history != history
+    }
+
     fn replace(&mut self, now: Instant, revision: i64, instances: Vec<Instance>, confidence: Confidence) {
         let doubted = instances.is_empty()
             || revision < self.revision
@@ -269,7 +300,7 @@ impl Reducer {
         match &self.link {
             Link::Down {
                 open_since: Some(at), ..
-            } if self.resume_after() > 0 => Some(*at + SETTLE),
+            } if self.revision > 0 && !self.other_history => Some(*at + SETTLE),
             _ => None,
         }
     }

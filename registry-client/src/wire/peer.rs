@@ -8,7 +8,7 @@ use tonic::{Request, Streaming, transport::Channel};
 
 use crate::{
     error::Error,
-    model::{Instance, InstanceStatus, Removal, Selector, ServiceSummary, WatchStep},
+    model::{Instance, InstanceStatus, Removal, Resume, Selector, ServiceSummary, Told},
 };
 
 /// The largest answer that is read: a snapshot of some 50,000 instances of 1 KiB. tonic's default of 4 MiB would make a
@@ -226,13 +226,14 @@ impl Peer {
         namespace: String,
         service: String,
         selector: Selector,
-        start_after_revision: i64,
+        resume: Resume,
     ) -> Result<Steps, Error> {
         let request = v1::WatchRequest {
             namespace,
             service,
             selector: (selector != Selector::default()).then(|| selector.into()),
-            start_after_revision,
+            start_after_revision: resume.after,
+            history_id: resume.history,
         };
         // Without a grpc-timeout: it would cover the whole stream, and a watch has no end of its own.
         let answer = self.client().watch(Request::new(request)).await;
@@ -253,10 +254,18 @@ pub(crate) struct Steps {
 
 impl Steps {
     /// The next step; `None` when the registry has ended the watch. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<WatchStep>, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Told>, Error> {
         match self.stream.message().await {
-            Ok(step) => Ok(step.map(WatchStep::from)),
+            Ok(step) => Ok(step.map(Told::from)),
             Err(status) => Err(super::error(&self.address, &status)),
+        }
+    }
+
+    /// The error of a watch that goes on in another history than the one it resumed.
+    pub(crate) fn of_another_history(&self) -> Error {
+        Error::Malformed {
+            endpoint: self.address.to_string(),
+            problem: "a change of another history than the one that was resumed".to_owned(),
         }
     }
 

@@ -44,7 +44,7 @@ fn numbers_from_the_future_are_tolerated() {
         revision: 7,
         confidence: Some(v1::Confidence { state: 42, age: None }),
         change: None,
-        watch_id: String::new(),
+        ..v1::WatchResponse::default()
     });
     assert_eq!(
         step,
@@ -52,6 +52,31 @@ fn numbers_from_the_future_are_tolerated() {
             revision: 7,
             confidence: Confidence::Unknown(42)
         }
+    );
+}
+
+#[test]
+fn a_step_tells_its_history_and_its_cause() {
+    let told = Told::from(v1::WatchResponse {
+        revision: 7,
+        history_id: "h1".into(),
+        change: Some(v1::watch_response::Change::Snapshot(v1::Snapshot {
+            instances: Vec::new(),
+            cause: v1::snapshot::Cause::HistoryChanged.into(),
+        })),
+        ..v1::WatchResponse::default()
+    });
+    assert_eq!(told.history, "h1");
+    assert!(
+        matches!(
+            told.step,
+            WatchStep::Snapshot {
+                revision: 7,
+                cause: SnapshotCause::HistoryChanged,
+                ..
+            }
+        ),
+        "{told:?}"
     );
 }
 

@@ -163,7 +163,8 @@ async fn nobody_there_is_an_error_that_names_somebody() {
 #[tokio::test(start_paused = true)]
 async fn a_raw_watch_tells_every_step_and_its_end() {
     let mut fake = Fake::start().await;
-    let mut steps = to(&[fake.url()]).watch("ticket-svc", 4);
+    let mut steps = to(&[fake.url()]).resume_watch("ticket-svc", 4, "h1");
+    assert_eq!(steps.history_id(), "h1");
     let ((), server) = tokio::join!(
         async {
             let first = soon("a step", steps.next()).await.expect("a step").expect("no error");
@@ -174,12 +175,15 @@ async fn a_raw_watch_tells_every_step_and_its_end() {
             );
         },
         async {
-            let server = fake.watch().await;
+            let mut server = fake.watch().await;
             assert_eq!(server.request.start_after_revision, 4);
+            assert_eq!(server.request.history_id, "h1");
+            server.history = "h2".into();
             server.snapshot(5, &["a"]).await;
             server
         }
     );
+    assert_eq!(steps.history_id(), "h2");
     server.put(6, "b").await;
     server.removed(7, "a", v1::RemovalReason::Expired).await;
     server.bookmark(9).await;

@@ -69,6 +69,8 @@ pub(crate) struct Fake {
 /// A watch that a client has opened.
 pub(crate) struct OpenWatch {
     pub(crate) request: v1::WatchRequest,
+    /// Told with every step.
+    pub(crate) history: String,
     steps: mpsc::Sender<Result<v1::WatchResponse, Status>>,
 }
 
@@ -188,13 +190,20 @@ impl OpenWatch {
             confidence: None,
             change: Some(change),
             watch_id: "w".into(),
+            history_id: self.history.clone(),
         };
         self.steps.send(Ok(step)).await.expect("the client still listens");
     }
 
     pub(crate) async fn snapshot(&self, revision: i64, ids: &[&str]) {
-        let instances = ids.iter().map(|id| instance(id)).collect();
-        let snapshot = v1::Snapshot { instances, cause: 1 };
+        self.snapshot_because(v1::snapshot::Cause::Initial, revision, ids).await;
+    }
+
+    pub(crate) async fn snapshot_because(&self, cause: v1::snapshot::Cause, revision: i64, ids: &[&str]) {
+        let snapshot = v1::Snapshot {
+            instances: ids.iter().map(|id| instance(id)).collect(),
+            cause: cause.into(),
+        };
         self.send(revision, v1::watch_response::Change::Snapshot(snapshot))
             .await;
     }
@@ -418,7 +427,11 @@ impl RegistryService for Service {
         // More steps than any test sends without the client reading.
         let (steps, told) = mpsc::channel(64);
         let request = request.into_inner();
-        let watch = OpenWatch { request, steps };
+        let watch = OpenWatch {
+            request,
+            history: String::new(),
+            steps,
+        };
         self.opened.send(watch).await.expect("the test listens");
         Ok(Response::new(ReceiverStream::new(told)))
     }

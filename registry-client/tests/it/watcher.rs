@@ -65,7 +65,8 @@ async fn it_follows_the_registry() {
             namespace: "default".into(),
             service: "ticket-svc".into(),
             selector: None,
-            start_after_revision: 0
+            start_after_revision: 0,
+            history_id: String::new()
         }
     );
     stream.snapshot(5, &["a", "b"]).await;
@@ -232,6 +233,53 @@ async fn a_registry_that_lost_its_state_empties_nothing() {
     assert_eq!(ids(&left), "b");
     let took = begin.elapsed();
     assert!((29..31).contains(&took.as_secs()), "{took:?}");
+}
+
+/// The same, but found again only when the new history had grown beyond the old revision: the watch resumed as if nothing had
+/// happened, and showed for ever what the new registry had never known.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_lost_its_state_and_grew_on_is_not_taken_for_the_old_one() {
+    let mut fake = Fake::start().await;
+    let mut watcher = tickets(&[fake.url()]).watch();
+    let mut stream = fake.watch().await;
+    assert_eq!(stream.request.history_id, "");
+    stream.history = "first".into();
+    stream.snapshot(5, &["a", "b"]).await;
+    until(&mut watcher, "a snapshot", |s| ids(s) == "ab").await;
+    stream.end();
+
+    let mut stream = fake.watch().await;
+    let request = &stream.request;
+    assert_eq!((request.start_after_revision, &*request.history_id), (5, "first"));
+    stream.history = "second".into();
+    stream
+        .snapshot_because(v1::snapshot::Cause::HistoryChanged, 70, &["b", "c"])
+        .await;
+    let kept = until(&mut watcher, "fresh again", |s| is_fresh(s) && s.revision == 70).await;
+    assert_eq!((ids(&kept).as_str(), kept.unconfirmed), ("abc", 1));
+    stream.end();
+
+    let stream = fake.watch().await;
+    let request = &stream.request;
+    assert_eq!((request.start_after_revision, &*request.history_id), (70, "second"));
+    let left = until(&mut watcher, "the end of the grace", |s| s.unconfirmed == 0).await;
+    assert_eq!(ids(&left), "bc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_goes_over_to_another_history_begins_anew() {
+    let mut fake = Fake::start().await;
+    let mut watcher = tickets(&[fake.url()]).watch();
+    let mut stream = fake.watch().await;
+    stream.history = "first".into();
+    stream.snapshot(5, &["a"]).await;
+    stream.history = "second".into();
+    stream.removed(6, "a", v1::RemovalReason::Expired).await;
+    let stale = until(&mut watcher, "stale", is_stale).await;
+    assert_eq!((ids(&stale).as_str(), stale.revision), ("a", 5));
+    let stream = fake.watch().await;
+    let request = &stream.request;
+    assert_eq!((request.start_after_revision, &*request.history_id), (0, ""));
 }
 
 #[tokio::test(start_paused = true)]

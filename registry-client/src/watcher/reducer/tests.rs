@@ -10,6 +10,8 @@ const GRACE: Duration = Duration::from_secs(30);
 /// A reducer and its virtual clock.
 struct World {
     reducer: Reducer,
+    /// What the registry calls its history.
+    history: String,
     now: Instant,
 }
 
@@ -17,6 +19,7 @@ impl World {
     fn new() -> Self {
         Self {
             reducer: Reducer::new(GRACE),
+            history: String::new(),
             now: Instant::now(),
         }
     }
@@ -32,7 +35,16 @@ impl World {
             cause: SnapshotCause::Initial,
             confidence,
         };
-        self.reducer.step(self.now, step)
+        self.step(step)
+    }
+
+    fn step(&mut self, step: WatchStep) -> Change {
+        let told = Told {
+            history: self.history.clone(),
+            step,
+        };
+        assert!(self.reducer.admits(&told), "{told:?}");
+        self.reducer.step(self.now, told)
     }
 
     fn put(&mut self, revision: i64, id: char) -> Change {
@@ -49,7 +61,7 @@ impl World {
             events,
             confidence: Confidence::Fresh,
         };
-        self.reducer.step(self.now, step)
+        self.step(step)
     }
 
     fn bookmark(&mut self, revision: i64) -> Change {
@@ -57,7 +69,7 @@ impl World {
             revision,
             confidence: Confidence::Fresh,
         };
-        self.reducer.step(self.now, step)
+        self.step(step)
     }
 
     fn broken(&mut self) -> Change {
@@ -108,7 +120,7 @@ fn a_snapshot_then_what_happens() {
     assert_eq!(world.removed(8, "a"), Change::Told);
     assert_eq!(world.bookmark(11), Change::Quiet, "no consumer acts upon a bookmark");
     assert_eq!(world.shows(), "bc");
-    assert_eq!(world.reducer.resume_after(), 11);
+    assert_eq!(world.reducer.resume().after, 11);
 }
 
 #[test]
@@ -118,7 +130,7 @@ fn what_was_told_already_changes_nothing() {
     assert_eq!(world.removed(5, "a"), Change::Quiet);
     assert_eq!(world.removed(4, "b"), Change::Quiet);
     assert_eq!(world.bookmark(3), Change::Quiet);
-    assert_eq!((world.shows().as_str(), world.reducer.resume_after()), ("ab", 5));
+    assert_eq!((world.shows().as_str(), world.reducer.resume().after), ("ab", 5));
 }
 
 #[test]
@@ -137,7 +149,7 @@ fn a_break_keeps_the_set_and_says_since_when() {
             reason: "refused".into()
         }
     );
-    assert_eq!((world.shows().as_str(), world.reducer.resume_after()), ("ab", 5));
+    assert_eq!((world.shows().as_str(), world.reducer.resume().after), ("ab", 5));
     assert_eq!(world.removed(6, "a"), Change::Told);
     assert_eq!((world.shows().as_str(), world.is_fresh()), ("b", true));
 }
@@ -223,14 +235,14 @@ fn providers_that_come_back_join_those_that_have_not_yet() {
     world.snapshot(500, "abc");
     world.broken();
     world.reducer.broken(world.now, "REVISION_IN_FUTURE", true);
-    assert_eq!(world.reducer.resume_after(), 0);
+    assert_eq!(world.reducer.resume().after, 0);
     world.snapshot(1, "b");
     assert_eq!(world.shows(), "a?bc?");
     world.put(2, 'a');
     assert_eq!(world.shows(), "abc?");
     world.pass(30);
     assert_eq!(world.shows(), "ab");
-    assert_eq!(world.reducer.resume_after(), 2);
+    assert_eq!(world.reducer.resume().after, 2);
 }
 
 /// Between the refusal and the new watch the new history may have overtaken the old revision.
@@ -241,7 +253,79 @@ fn another_history_is_doubted_whatever_its_revision() {
     world.reducer.broken(world.now, "REVISION_IN_FUTURE", true);
     world.snapshot(900, "b");
     assert_eq!(world.shows(), "a?bc?");
-    assert_eq!(world.reducer.resume_after(), 900);
+    assert_eq!(world.reducer.resume().after, 900);
+}
+
+/// A registry that lost its disk and has since counted beyond our revision could not be told from the old one, and the watch
+/// resumed in the middle of a history that had never been its own.
+#[test]
+fn a_registry_that_begins_anew_is_told_by_the_name_of_its_history() {
+    let snapshot = |cause| WatchStep::Snapshot {
+        revision: 900,
+        instances: vec![instance('b', 900)],
+        cause,
+        confidence: Confidence::Fresh,
+    };
+    let resume = |after, history: &str| Resume {
+        after,
+        history: history.into(),
+    };
+    // The registry says it, or its name does; a registry that names no history is believed.
+    for (history, cause, expected) in [
+        ("new", SnapshotCause::HistoryChanged, "a?bc?"),
+        ("", SnapshotCause::HistoryChanged, "a?bc?"),
+        ("new", SnapshotCause::Compacted, "a?bc?"),
+        ("old", SnapshotCause::Compacted, "b"),
+        ("", SnapshotCause::Compacted, "b"),
+    ] {
+        let mut world = World::new();
+        world.history = "old".into();
+        world.snapshot(500, "abc");
+        world.broken();
+        assert_eq!(world.reducer.resume(), resume(500, "old"));
+        world.history = history.into();
+        world.step(snapshot(cause));
+        assert_eq!(world.shows(), expected, "{history:?} {cause}");
+        assert_eq!(world.reducer.resume(), resume(900, history));
+        world.put(901, 'd');
+        world.pass(30);
+        assert_eq!(world.shows(), "bd");
+    }
+}
+
+#[test]
+fn a_change_of_another_history_is_not_applied() {
+    let mut world = World::new();
+    world.history = "old".into();
+    world.snapshot(500, "abc");
+    let removed = Told {
+        history: "new".into(),
+        step: WatchStep::Delta {
+            revision: 501,
+            events: vec![removal('a')],
+            confidence: Confidence::Fresh,
+        },
+    };
+    assert!(!world.reducer.admits(&removed));
+    world.broken();
+    assert_eq!(world.reducer.resume(), Resume::default(), "the next watch begins anew");
+    world.history = "new".into();
+    world.snapshot(502, "b");
+    assert_eq!(world.shows(), "a?bc?");
+}
+
+/// A registry that was upgraded in the middle of a watch, or one replica of several that is of an older version.
+#[test]
+fn a_history_may_get_its_name_later() {
+    let mut world = World::new();
+    world.snapshot(5, "a");
+    world.history = "h".into();
+    world.put(6, 'b');
+    assert_eq!(world.reducer.resume().history, "h");
+    world.history.clear();
+    world.put(7, 'c');
+    assert_eq!(world.reducer.resume().history, "h");
+    assert_eq!(world.shows(), "abc");
 }
 
 #[test]
@@ -313,7 +397,7 @@ fn unchanged_instances_keep_their_allocation() {
         cause: SnapshotCause::Compacted,
         confidence: Confidence::Fresh,
     };
-    world.reducer.step(world.now, same);
+    world.step(same);
     assert!(Arc::ptr_eq(&before[0], &world.reducer.snapshot().instances[0]));
 }
 
@@ -325,8 +409,8 @@ fn confidence_is_news_once() {
         revision: 5,
         confidence: Confidence::Stale(Duration::from_secs(age)),
     };
-    assert_eq!(world.reducer.step(world.now, stale(1)), Change::Told);
-    assert_eq!(world.reducer.step(world.now, stale(2)), Change::Quiet);
+    assert_eq!(world.step(stale(1)), Change::Told);
+    assert_eq!(world.step(stale(2)), Change::Quiet);
     assert_eq!(
         world.reducer.snapshot().confidence,
         Confidence::Stale(Duration::from_secs(2))
@@ -338,6 +422,9 @@ fn confidence_is_news_once() {
 struct Model {
     state: BTreeMap<char, i64>,
     revision: i64,
+    /// How often it has begun anew; told to the client if `named`.
+    history: u32,
+    named: bool,
     log: Vec<(i64, char, bool)>,
     /// Revisions up to here are no longer in the log.
     compacted: i64,
@@ -388,14 +475,20 @@ impl Model {
     }
 
     fn connect(&mut self, world: &mut World) {
-        let after = world.reducer.resume_after();
-        if after > self.revision {
+        let Resume { after, history } = world.reducer.resume();
+        world.history = if self.named {
+            format!("h{}", self.history)
+        } else {
+            String::new()
+        };
+        let changed = !history.is_empty() && history != world.history;
+        if after > self.revision && !changed {
             world.reducer.broken(world.now, "REVISION_IN_FUTURE", true);
             return self.connect(world);
         }
         world.reducer.opened(world.now);
         self.cursor = Some(after);
-        if after == 0 || after < self.compacted {
+        if after == 0 || after < self.compacted || changed {
             let step = WatchStep::Snapshot {
                 revision: self.revision,
                 instances: self
@@ -403,10 +496,14 @@ impl Model {
                     .iter()
                     .map(|(id, revision)| instance(*id, *revision))
                     .collect(),
-                cause: SnapshotCause::Initial,
+                cause: if changed {
+                    SnapshotCause::HistoryChanged
+                } else {
+                    SnapshotCause::Initial
+                },
                 confidence: Confidence::Fresh,
             };
-            world.reducer.step(world.now, step);
+            world.step(step);
             self.cursor = Some(self.revision);
         }
     }
@@ -447,10 +544,16 @@ impl Model {
             }
             Op::Connect | Op::Compact => {}
             Op::LoseEverything => {
-                *self = Self::default();
+                *self = Self {
+                    history: self.history + 1,
+                    named: self.named,
+                    ..Self::default()
+                };
                 world.broken();
-                // At once: once the new history has overtaken the old revision, nothing on the wire tells them apart.
-                self.connect(world);
+                // At once: once a history without a name has overtaken the old revision, nothing tells them apart.
+                if !self.named {
+                    self.connect(world);
+                }
             }
             Op::Pass(seconds) => {
                 world.pass(seconds);
@@ -465,9 +568,9 @@ proptest! {
     /// Whatever happens: what is confirmed is what the registry had at the revision that the client has reached; a set never
     /// becomes empty by a mere snapshot; and once the network holds and the grace is over, the two agree.
     #[test]
-    fn random_histories_end_in_the_models_set(ops in prop::collection::vec(op(), 0..60)) {
+    fn random_histories_end_in_the_models_set(named in any::<bool>(), ops in prop::collection::vec(op(), 0..60)) {
         let mut world = World::new();
-        let mut model = Model::default();
+        let mut model = Model { named, ..Model::default() };
         for op in &ops {
             let before = world.shows();
             model.run(op, &mut world);
