@@ -1,10 +1,9 @@
-//! The registry's endpoints: one lazily made connection each, and which of them is the one to call. Fails over, but knows
-//! nothing of what is called.
+//! The registry's endpoints, and which of them is the one to call. Fails over, but knows nothing of what is called.
 
 use std::{
     future::Future,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,9 +11,9 @@ use std::{
 
 use rand::RngExt as _;
 use tokio::time::Instant;
-use tonic::transport::{self, Channel, Uri};
+use tonic::transport::{self, Uri};
 
-use crate::{error::Error, wire::peer::Peer};
+use crate::{connections::Connections, error::Error, wire::peer::Peer};
 
 /// A registry that does not accept a connection in this time is taken for dead: another endpoint, or a later try, is better.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,9 +36,7 @@ pub(crate) struct Endpoints {
 #[derive(Debug)]
 struct Entry {
     address: Arc<str>,
-    transport: transport::Endpoint,
-    /// Made at the first call: tonic starts a task for it, and a handle may be made outside of a runtime.
-    channel: OnceLock<Channel>,
+    connections: Arc<Connections>,
 }
 
 impl Endpoints {
@@ -114,7 +111,7 @@ impl Endpoints {
         let entry = &self.all[index % self.all.len()];
         Peer {
             address: entry.address.clone(),
-            channel: entry.channel.get_or_init(|| entry.transport.connect_lazy()).clone(),
+            connections: entry.connections.clone(),
             deadline,
         }
     }
@@ -168,8 +165,7 @@ impl Entry {
             .http2_max_local_error_reset_streams(Some(1024));
         Ok(Self {
             address: address.trim_end_matches('/').into(),
-            transport,
-            channel: OnceLock::new(),
+            connections: Arc::new(Connections::new(transport)),
         })
     }
 }

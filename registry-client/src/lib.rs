@@ -58,9 +58,10 @@
 //!
 //! What is decided is in pure state machines (`registrar/state`, `watcher/reducer`, `backoff`), to which time and randomness
 //! are arguments; `registrar` and `watcher` are one task each that performs what they say. `endpoints` knows which endpoint to
-//! call, and only `wire` names generated types.
+//! call, `connections` over which of its connections, and only `wire` names generated types.
 
 mod backoff;
+mod connections;
 mod discovery;
 mod endpoints;
 mod error;

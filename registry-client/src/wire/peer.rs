@@ -7,6 +7,7 @@ use proto::registry::v1::{self, registry_service_client::RegistryServiceClient};
 use tonic::{Request, Streaming, transport::Channel};
 
 use crate::{
+    connections::{Connections, Seat},
     error::Error,
     model::{Instance, InstanceStatus, Removal, Resume, Selector, ServiceSummary, Told},
 };
@@ -21,7 +22,7 @@ const PAGE_SIZE: i32 = 1_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub(crate) address: Arc<str>,
-    pub(crate) channel: Channel,
+    pub(crate) connections: Arc<Connections>,
     /// Told to the peer with every unary call; who calls enforces it as well.
     pub(crate) deadline: Duration,
 }
@@ -74,9 +75,14 @@ impl Says {
 /// A page of a list and the token of the next one; empty at the end.
 pub(crate) type Page<T> = (Vec<T>, String);
 
+fn client(channel: Channel) -> RegistryServiceClient<Channel> {
+    RegistryServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER)
+}
+
 impl Peer {
+    /// For unary calls.
     fn client(&self) -> RegistryServiceClient<Channel> {
-        RegistryServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+        client(self.connections.for_unary_calls())
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -236,11 +242,14 @@ impl Peer {
             history_id: resume.history,
         };
         // Without a grpc-timeout: it would cover the whole stream, and a watch has no end of its own.
-        let answer = self.client().watch(Request::new(request)).await;
+        let mut seat = self.connections.for_watch();
+        let answer = client(seat.channel()).watch(Request::new(request)).await;
+        seat.answered(answer.is_ok());
         let stream = answer.map_err(|status| self.failed(status))?.into_inner();
         Ok(Steps {
             address: self.address.clone(),
             stream,
+            _seat: seat,
         })
     }
 }
@@ -250,6 +259,8 @@ impl Peer {
 pub(crate) struct Steps {
     address: Arc<str>,
     stream: Streaming<v1::WatchResponse>,
+    /// After the stream, so that it is given back when the stream has ended.
+    _seat: Seat,
 }
 
 impl Steps {

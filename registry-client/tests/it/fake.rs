@@ -82,12 +82,18 @@ impl Drop for Fake {
 
 impl Fake {
     pub(crate) async fn start() -> Self {
+        // As our servers do.
+        Self::start_with_streams(100).await
+    }
+
+    /// One that allows so many streams a connection.
+    pub(crate) async fn start_with_streams(most: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let state = Arc::new(Mutex::new(State::default()));
         let (arrived, arrivals) = watch::channel(0);
-        // No test has more watches open than this.
-        let (opened, watches) = mpsc::channel(64);
+        // No test opens more watches at once than this.
+        let (opened, watches) = mpsc::channel(256);
         let service = Service {
             state: state.clone(),
             arrived,
@@ -97,6 +103,7 @@ impl Fake {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = tokio::spawn(async move {
             tonic::transport::Server::builder()
+                .max_concurrent_streams(most)
                 .add_service(RegistryServiceServer::new(service))
                 .serve_with_incoming(incoming)
                 .await

@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use proto::registry::v1;
-use registry_client::{Discovery, Error, Instance, Registry, Snapshot, SnapshotState, Watcher};
+use registry_client::{
+    Discovery, Error, Instance, RegistrarStatus, Registration, Registry, Snapshot, SnapshotState, Watcher,
+};
 use tokio::{sync::watch, time::Instant};
 use tonic::{Code, Status};
 
@@ -296,6 +298,53 @@ async fn the_reason_to_break_is_not_told_twice() {
         "an hour of attempts is one outage: {:?}",
         watcher.borrow()
     );
+}
+
+/// All calls of a handle shared one connection, of which a server gives 100 streams, and a request that waits for a stream
+/// keeps all others waiting: a gateway that watched its hundredth service lost its own registration. Here with a server that
+/// gives three.
+#[tokio::test(start_paused = true)]
+async fn watches_that_fill_a_connection_silence_neither_calls_nor_each_other() {
+    let mut fake = Fake::start_with_streams(3).await;
+    let registry = Registry::connect([fake.url()]).expect("valid");
+    let registrar = registry.register(Registration::new("gateway", "127.0.0.1:8080"));
+    registrar.registered(crate::PATIENCE).await.expect("registered");
+
+    let mut watchers: Vec<Watcher> = (0..8)
+        .map(|n| registry.discover(format!("service-{n}")).watch())
+        .collect();
+    let mut streams = Vec::new();
+    for n in 1..=8 {
+        let stream = fake.watch().await;
+        stream.snapshot(n, &["a"]).await;
+        streams.push(stream);
+    }
+    for watcher in &mut watchers {
+        until(watcher, "a snapshot", |s| is_fresh(s) && ids(s) == "a").await;
+    }
+    let calls = fake.calls().len();
+    fake.until("heartbeats", |all| all.len() > calls + 3).await;
+    registry.list_services().await.expect("answers at once");
+    assert!(matches!(
+        registrar.status(),
+        RegistrarStatus::Registered { epoch: 1, .. }
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_watches_than_a_connection_has_streams_are_open_at_once() {
+    let mut fake = Fake::start().await;
+    let registry = Registry::connect([fake.url()]).expect("valid");
+    let begin = Instant::now();
+    let _watchers: Vec<Watcher> = (0..230)
+        .map(|n| registry.discover(format!("service-{n}")).watch())
+        .collect();
+    let mut streams = Vec::new();
+    for _ in 0..230 {
+        streams.push(fake.watch().await);
+    }
+    registry.list_services().await.expect("answers");
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
