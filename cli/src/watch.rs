@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use registry_client::{Error, Instance, InstanceEvent, Registry, WatchStep};
+use registry_client::{Error, Instance, InstanceEvent, Registry, SnapshotCause, WatchStep};
 use serde_json::{Value, json};
 
 use crate::{
@@ -37,15 +37,17 @@ pub(crate) async fn run(args: &WatchArgs, output: Output) -> Result<(), Failure>
 
 async fn watch(registry: &Registry, service: &str, output: Output) -> Result<(), Failure> {
     let mut revision = 0;
+    let mut history = String::new();
     let mut reached = false;
     loop {
-        let mut steps = registry.watch(service, revision);
+        let mut steps = registry.resume_watch(service, revision, history.as_str());
         let mut broken = None;
         while let Some(step) = steps.next().await {
             match step {
                 Ok(step) => {
                     reached = true;
                     revision = step.revision();
+                    history = steps.history_id().to_owned();
                     for line in lines(&step) {
                         print(&line, output)?;
                     }
@@ -87,22 +89,26 @@ fn lines(step: &WatchStep) -> Vec<Line> {
             json: json!({
                 "event": "snapshot",
                 "revision": revision,
-                "cause": format!("{cause:?}").to_uppercase(),
+                "cause": cause.to_string(),
                 "confidence": confidence.to_string(),
                 "instances": instances.iter().map(instances::as_json).collect::<Vec<_>>(),
             }),
-            human: snapshot(*revision, instances),
+            human: snapshot(*revision, *cause, instances),
         }],
         WatchStep::Delta { revision, events, .. } => events.iter().map(|event| delta(*revision, event)).collect(),
         WatchStep::Bookmark { .. } => Vec::new(),
     }
 }
 
-fn snapshot(revision: i64, instances: &[Instance]) -> String {
-    let mut text = format!(
-        "SNAPSHOT   revision {revision}, {}",
-        output::count(instances.len(), "instance")
-    );
+fn snapshot(revision: i64, cause: SnapshotCause, instances: &[Instance]) -> String {
+    let why = match cause {
+        SnapshotCause::Compacted => " (the registry no longer has what happened meanwhile)",
+        SnapshotCause::Coalesced => " (this watch was slow; its changes were merged)",
+        SnapshotCause::HistoryChanged => " (the registry has begun anew)",
+        _ => "",
+    };
+    let count = output::count(instances.len(), "instance");
+    let mut text = format!("SNAPSHOT   revision {revision}, {count}{why}");
     for instance in instances {
         text.push_str(&format!("\n                 {}", in_words(instance)));
     }
