@@ -4,6 +4,8 @@
 //! [`FILE_DESCRIPTOR_SET`] holds all of them with their imports, so that server reflection can answer anything.
 #![allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
 
+mod redacted;
+
 /// Values that more than one package speaks of.
 pub mod common {
     /// Package `tessera.common.v1`.
