@@ -3,7 +3,7 @@
 //! A descriptor set may describe more than one server's services. To list only what can be called here (in reflection, in
 //! health, in errors), each described service is asked for a method that no service has; the answer shows who it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use futures_util::FutureExt as _;
 use http::{Request, Response};
@@ -16,16 +16,22 @@ use tower_service::Service as _;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NoSuchService;
 
+/// The methods of health, which every server has and no descriptor set needs to describe.
+const HEALTH: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
+
 /// Services and their methods, by full name.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     services: BTreeMap<String, Vec<String>>,
+    /// Paths of the methods whose request is one message.
+    one_request: HashSet<String>,
 }
 
 impl Catalogue {
     /// The described services that `routes` has. A set that is none is left out; building reflection will complain of it.
     pub(crate) fn of(routes: &Routes, descriptor_sets: &[&[u8]]) -> Self {
         let mut services = BTreeMap::new();
+        let mut one_request = HashSet::from(HEALTH.map(str::to_owned));
         let sets = descriptor_sets
             .iter()
             .filter_map(|encoded| FileDescriptorSet::decode(*encoded).ok());
@@ -36,6 +42,8 @@ impl Catalogue {
                     package => format!("{package}.{}", service.name()),
                 };
                 if is_served(routes, &name) {
+                    let unary = service.method.iter().filter(|method| !method.client_streaming());
+                    one_request.extend(unary.map(|method| format!("/{name}/{}", method.name())));
                     services.insert(
                         name,
                         service.method.iter().map(|method| method.name().to_owned()).collect(),
@@ -43,7 +51,7 @@ impl Catalogue {
                 }
             }
         }
-        Self { services }
+        Self { services, one_request }
     }
 
     /// Full names of the services.
@@ -59,6 +67,11 @@ impl Catalogue {
     /// The methods of a service, if it is served.
     pub(crate) fn methods_of(&self, service: &str) -> Option<&[String]> {
         self.services.get(service).map(Vec::as_slice)
+    }
+
+    /// Whether the request of the method at this path is one message; false if nobody knows.
+    pub(crate) fn takes_one_message(&self, path: &str) -> bool {
+        self.one_request.contains(path)
     }
 
     /// Every method as `pkg.Service/Method`.

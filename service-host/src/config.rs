@@ -58,10 +58,16 @@ impl Config {
     }
 }
 
+/// The size of a request message that a service should accept at most if it has no need for more, in bytes: 256 KiB. A
+/// hundred streams of it are 25 MiB.
+pub const MAX_REQUEST_MESSAGE: usize = 256 << 10;
+
 /// Bounds on what a peer can make a server hold or do. tonic 0.14's own defaults leave most of these open.
 ///
 /// The size of a message is not among them: tonic takes it per service (`max_decoding_message_size` on the generated
 /// server) and reads at most 4 MiB by default. A message beyond it is answered with RESOURCE_EXHAUSTED naming the limit.
+/// Set it, to [`MAX_REQUEST_MESSAGE`] where nothing needs more: together with `max_concurrent_streams` and
+/// `message_timeout` it bounds what the unfinished requests of one connection hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -80,6 +86,13 @@ pub struct Limits {
     pub keepalive_interval: Duration,
     /// How long a ping may go unanswered before the connection is closed; default 5 s.
     pub keepalive_timeout: Duration,
+    /// How long a request message may take to arrive; default 10 s, and a second more for each 64 KiB of it that has
+    /// arrived. Then the call ends with DEADLINE_EXCEEDED. Without it a peer that sends most of a message on each stream, and
+    /// answers pings, made a server hold 400 MB a connection for ever.
+    ///
+    /// A stream of requests may be idle between messages for as long as it likes. Where the method takes one message, it
+    /// counts from the headers to the end of the request. Only time spent waiting for the peer counts.
+    pub message_timeout: Duration,
     /// Total size of a request's headers in bytes, by the HTTP/2 formula (32 extra a header); default 16 KiB.
     pub max_header_list_size: u32,
     /// Streams that we reset because the peer broke the protocol, before the connection is closed with
@@ -100,6 +113,7 @@ impl Default for Limits {
             preface_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(5),
+            message_timeout: Duration::from_secs(10),
             max_header_list_size: 16 << 10,
             max_local_error_reset_streams: 1024,
             max_pending_accept_reset_streams: 20,

@@ -108,6 +108,7 @@ impl Host {
             layers::Settings {
                 instance_id: self.instance_id.clone(),
                 default_deadline: self.config.default_deadline,
+                message_timeout: self.config.limits.message_timeout,
                 drain: self.drain.clone(),
                 in_flight: in_flight.clone(),
             },

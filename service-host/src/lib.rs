@@ -40,7 +40,7 @@ mod layers;
 mod listener;
 mod reflection;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, MAX_REQUEST_MESSAGE};
 pub use drain::DrainSignal;
 pub use host::{BindError, Host};
 pub use layers::INSTANCE_HEADER;

@@ -19,13 +19,13 @@ pub mod propagation;
 pub mod client;
 pub mod server;
 
+pub mod messages;
 pub mod metrics;
 
 mod env;
 mod export;
 mod init;
 mod logs;
-mod messages;
 mod resource;
 pub mod rpc;
 mod span;

@@ -1,8 +1,10 @@
 //! Counts gRPC messages in a stream of bytes without buffering them: only the five-byte prefix of each is looked at.
+//!
+//! Not here: what a message says, or whether its length is one that anybody accepts.
 
-/// Where the counter is within the length-prefixed stream.
-#[derive(Debug, Default)]
-pub(crate) struct MessageCounter {
+/// Where a reader is within a body of length-prefixed messages.
+#[derive(Debug, Clone, Default)]
+pub struct MessageCounter {
     messages: u64,
     /// Bytes of the current prefix seen so far (0 to 4 between calls).
     prefix_seen: u8,
@@ -13,13 +15,22 @@ pub(crate) struct MessageCounter {
 }
 
 impl MessageCounter {
-    /// How many messages have begun.
-    pub(crate) fn messages(&self) -> u64 {
+    /// How many messages have begun, not counting one whose prefix is still incomplete.
+    pub fn messages(&self) -> u64 {
         self.messages
     }
 
+    /// The number, from 1, of the message of which something has arrived and something is missing; `None` between messages.
+    pub fn incomplete(&self) -> Option<u64> {
+        if self.prefix_seen > 0 {
+            Some(self.messages + 1)
+        } else {
+            (self.body_left > 0).then_some(self.messages)
+        }
+    }
+
     /// Takes the next bytes of the stream.
-    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
+    pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.body_left > 0 {
                 let skip = (self.body_left as usize).min(bytes.len());
@@ -62,6 +73,21 @@ mod tests {
                 counter.feed(piece);
             }
             assert_eq!(counter.messages(), 4, "cut every {step} bytes");
+            assert_eq!(counter.incomplete(), None, "cut every {step} bytes");
         }
+    }
+
+    #[test]
+    fn a_message_is_incomplete_from_its_first_byte_to_its_last() {
+        let stream = [&[0, 0, 0, 0, 0][..], &[0, 0, 0, 0, 2, 0xff, 0xff]].concat();
+        let mut counter = MessageCounter::default();
+        let mut found = vec![];
+        for byte in stream {
+            counter.feed(&[byte]);
+            found.push(counter.incomplete());
+        }
+        let first = [Some(1); 4].into_iter().chain([None]);
+        let second = [Some(2); 6].into_iter().chain([None]);
+        assert_eq!(found, first.chain(second).collect::<Vec<_>>());
     }
 }

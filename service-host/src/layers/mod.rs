@@ -4,6 +4,7 @@
 //! edge      counts calls, names the instance, ends health and reflection streams on drain
 //! trace     span and duration (telemetry)
 //! panics    a panic in a handler is INTERNAL, not a dead stream
+//! uploads   a request message that does not arrive ends its call
 //! errors    what tonic answers by itself, in words that help
 //! deadline  DEADLINE_EXCEEDED, to the end of the body; the rest of the time for the handler
 //! routes    the services
@@ -16,6 +17,7 @@ mod edge;
 mod errors;
 mod panics;
 mod trailers;
+mod uploads;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -36,6 +38,7 @@ pub const INSTANCE_HEADER: &str = "tessera-instance";
 pub(crate) struct Settings {
     pub(crate) instance_id: String,
     pub(crate) default_deadline: Option<Duration>,
+    pub(crate) message_timeout: Duration,
     pub(crate) drain: DrainSignal,
     pub(crate) in_flight: InFlight,
 }
@@ -68,7 +71,8 @@ pub(crate) fn stack(
         );
     }
     let deadline = deadline::Deadlines::new(routes, settings.default_deadline);
-    let errors = errors::Errors::new(deadline, catalogue);
-    let panics = panics::Panics::new(errors);
+    let errors = errors::Errors::new(deadline, Arc::clone(&catalogue));
+    let uploads = uploads::Uploads::new(errors, catalogue, settings.message_timeout);
+    let panics = panics::Panics::new(uploads);
     edge::Edge::new(trace.layer(panics), instance, settings.drain, settings.in_flight)
 }

@@ -11,3 +11,4 @@ mod reflecting;
 mod stopping;
 mod support;
 mod tracing;
+mod uploads;

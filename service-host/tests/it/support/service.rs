@@ -57,6 +57,16 @@ impl Test {
         let text = match request.get_ref().text.as_str() {
             "hang" => std::future::pending().await,
             "panic" => panic!("secret words"),
+            // As a handler does that answers with `?` on a call of its own.
+            "pass on garbage" => {
+                return Err(Status::internal(
+                    "failed to decode Protobuf message: invalid tag value: 0",
+                ));
+            }
+            "pass on size" => {
+                let words = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
+                return Err(Status::out_of_range(words));
+            }
             "not found" => return Err(Status::not_found("nothing here")),
             "remaining" => {
                 Deadline::current().map_or("none".into(), |deadline| deadline.remaining().as_millis().to_string())
@@ -68,6 +78,11 @@ impl Test {
             other => other.to_owned(),
         };
         Ok(tonic::Response::new(Text { text }))
+    }
+
+    /// Says everything back, until the caller ends or fails.
+    async fn talk(request: tonic::Request<tonic::Streaming<Text>>) -> Result<tonic::Response<Texts>, Status> {
+        Ok(tonic::Response::new(request.into_inner().boxed()))
     }
 
     async fn watch(self, request: tonic::Request<Text>) -> Result<tonic::Response<Texts>, Status> {
@@ -125,6 +140,7 @@ impl Service<Request<Body>> for Test {
                     let watch = service_fn(move |request| Self::watch(this.clone(), request));
                     grpc.server_streaming(watch, request).await
                 }
+                "/tessera.test.v1.Test/Talk" => grpc.streaming(service_fn(Self::talk), request).await,
                 // Exactly what generated code answers.
                 _ => {
                     let mut response = Response::new(Body::empty());
@@ -155,11 +171,12 @@ pub(crate) fn descriptors() -> &'static [u8] {
         };
         let service = |name: &str| ServiceDescriptorProto {
             name: Some(name.into()),
-            method: [("Say", false), ("Watch", true)]
-                .map(|(name, streams)| MethodDescriptorProto {
+            method: [("Say", false, false), ("Watch", false, true), ("Talk", true, true)]
+                .map(|(name, takes_stream, streams)| MethodDescriptorProto {
                     name: Some(name.into()),
                     input_type: Some(".tessera.test.v1.Text".into()),
                     output_type: Some(".tessera.test.v1.Text".into()),
+                    client_streaming: Some(takes_stream),
                     server_streaming: Some(streams),
                     ..Default::default()
                 })
