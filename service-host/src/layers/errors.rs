@@ -3,6 +3,11 @@
 //! tonic calls all of the caller's broken messages INTERNAL, which blames the server, trips its callers' breakers and pages
 //! somebody. Only statuses without details are touched, and only those whose text is tonic's own: our services give every
 //! error an `ErrorInfo` ([`crate::status`]), so that nothing of theirs is rewritten.
+//!
+//! A handler that passes on what a client of its own met may use the same words, about somebody else's message. Where the
+//! request has been read to its end in whole messages, which tonic does before it runs a handler that takes one, they are
+//! not about the request and stay as they are. What is left is a handler that reads a stream of requests and fails in the
+//! middle of it with a status it was given: there the two cannot be told apart, and the request is blamed.
 
 use std::{
     convert::Infallible,
@@ -17,7 +22,7 @@ use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 use tower_service::Service;
 
-use super::trailers;
+use super::{trailers, uploads::WasRead};
 use crate::{
     catalogue::{Catalogue, NoSuchService},
     status,
@@ -53,6 +58,7 @@ where
         // A clone of the URI shares its bytes; the path is needed only if something is wrong.
         let asked = Asked {
             uri: request.uri().clone(),
+            was_read: request.extensions().get::<WasRead>().cloned().unwrap_or_default(),
             catalogue: Arc::clone(&self.catalogue),
         };
         ErrorsFuture {
@@ -66,6 +72,7 @@ where
 #[derive(Debug)]
 struct Asked {
     uri: http::Uri,
+    was_read: WasRead,
     catalogue: Arc<Catalogue>,
 }
 
@@ -81,6 +88,9 @@ impl Asked {
         let Some(status) = Status::from_header_map(headers) else {
             return;
         };
+        if status.code() != Code::Unimplemented && self.was_read.get() {
+            return;
+        }
         if let Some(better) = clearer(
             status.code(),
             status.message(),

@@ -92,6 +92,16 @@ async fn garbage_is_the_callers_fault() {
         .expect("the connection is unharmed");
 }
 
+/// A handler that passes on what its own client met had its caller blamed: the words are tonic's, on either side.
+#[tokio::test]
+async fn what_a_handler_met_elsewhere_is_not_the_callers_fault() {
+    let (_running, client) = server_and_client(config()).await;
+    for (text, code) in [("pass on garbage", Code::Internal), ("pass on size", Code::OutOfRange)] {
+        let status = client.say(ask(text, None)).await.expect_err("passed on");
+        assert_eq!((status.code(), status.details()), (code, &b""[..]), "{status:?}");
+    }
+}
+
 #[tokio::test]
 async fn oversized_messages_are_told_the_limit() {
     let (_running, client) = server_and_client(config()).await;
