@@ -46,7 +46,13 @@ pub(crate) struct Api {
     pub(crate) metrics: Metrics,
 }
 
+/// The largest request, in bytes: a Register of 64 instances with all the metadata (16 KiB), gRPC services (64 of 255) and
+/// endpoints (8 of 253) that `limits` allows takes some 2.3 MiB. Everything else is far smaller.
+const MAX_REQUEST: usize = 2_560 * 1_024;
+
 /// The registry's services.
 pub(crate) fn routes(api: Api) -> Routes {
-    Routes::new(RegistryServiceServer::new(api)).add_service(GovernanceServiceServer::new(governance::Governance))
+    let registry = RegistryServiceServer::new(api).max_decoding_message_size(MAX_REQUEST);
+    let governance = GovernanceServiceServer::new(governance::Governance);
+    Routes::new(registry).add_service(governance.max_decoding_message_size(service_host::MAX_REQUEST_MESSAGE))
 }

@@ -34,10 +34,6 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Batches that may wait for the disk. Beyond, mutations wait in their queue and then are refused: some 4 MiB of typical
-/// registrations, and a commit of this size takes far less than a time to live.
-const GROUP_MAX: usize = 4_096;
-
 /// Rounds of renewals taken from their queue at once; the more, the fewer turns of the loop under load.
 const RENEWALS_AT_ONCE: usize = 256;
 
@@ -146,7 +142,7 @@ impl Driver {
     /// Waits for the next input. Not biased: neither a flood of renewals nor one of mutations starves the other.
     async fn next(&mut self) -> Input {
         let wake = self.clock.instant(self.next_wake());
-        let takes_mutations = !self.stopping && self.open.batches.len() < GROUP_MAX;
+        let takes_mutations = self.takes_mutations();
         let mut rounds = Vec::new();
         tokio::select! {
             committed = self.writer.committed(), if self.in_flight.is_some() => Input::Committed(committed),
@@ -166,6 +162,10 @@ impl Driver {
         }
     }
 
+    fn takes_mutations(&self) -> bool {
+        !self.stopping && !self.open.is_full()
+    }
+
     fn next_wake(&self) -> Moment {
         let pulse = self.last_pulse.plus(PULSE);
         match self.catalog.next_due() {
@@ -181,7 +181,9 @@ impl Driver {
             return;
         }
         let outcome = self.catalog.apply(mutation.command, now.wall);
-        self.open.batches.extend(outcome.batch);
+        // From here on the group counts it.
+        drop(mutation.room);
+        self.open.add(outcome.batch);
         self.open.park(mutation.reply, outcome.reply);
     }
 
@@ -214,17 +216,17 @@ impl Driver {
             };
             self.renew(vec![round]);
         }
-        self.open.batches.extend(self.catalog.expire(now.wall));
+        self.open.add(self.catalog.expire(now.wall));
     }
 
     fn committed(&mut self, committed: Committed, now: Now) {
         let Some(group) = self.in_flight.take() else { return };
         self.metrics.commit_seconds.observe(committed.took.as_secs_f64());
-        self.hub.publish(&group.batches);
-        for batch in group.batches.iter().chain(&self.open.batches) {
+        self.hub.publish(group.batches());
+        for batch in group.batches().iter().chain(self.open.batches()) {
             self.catalog.begin_life(batch);
         }
-        for batch in &group.batches {
+        for batch in group.batches() {
             self.report(batch);
         }
         // Published first: whoever is answered and then reads sees its own write.
@@ -238,12 +240,12 @@ impl Driver {
             return Ok(());
         }
         let group = std::mem::take(&mut self.open);
-        if group.batches.is_empty() {
+        if group.batches().is_empty() {
             group.answer();
             return Ok(());
         }
-        let compacted = self.hub.compacted_after(&group.batches);
-        self.writer.commit(group.batches.clone(), compacted)?;
+        let compacted = self.hub.compacted_after(group.batches());
+        self.writer.commit(group.batches().to_vec(), compacted)?;
         self.in_flight = Some(group);
         Ok(())
     }

@@ -88,11 +88,12 @@ impl Hub {
 
     /// Shows durable batches to readers and wakes those whom they touch.
     pub(crate) fn publish(&self, batches: &[Arc<Batch>]) {
+        let kept: Vec<Arc<Batch>> = batches.iter().map(Batch::for_history).collect();
         let mut state = self.write();
-        for batch in batches {
+        for batch in kept {
             debug_assert_eq!(batch.revision, state.view.revision.next(), "revisions are consecutive");
-            state.view.apply(batch);
-            state.remember(Arc::clone(batch));
+            state.view.apply(&batch);
+            state.remember(batch);
         }
         // After all of them, so that a watcher that wakes finds the whole group.
         for batch in batches {

@@ -68,8 +68,11 @@ pub(crate) const PAGE_TOKEN_CHARS: usize = 1_024;
 pub(crate) const VIOLATIONS: usize = 16;
 /// How long a request id is remembered.
 pub(crate) const REQUEST_ID_WINDOW: Duration = Duration::from_secs(600);
-/// How many request ids are remembered, at some 300 bytes each; beyond, the oldest is forgotten before its time.
+/// How many request ids are remembered; beyond, the oldest is forgotten before its time.
 pub(crate) const REQUEST_IDS: usize = 65_536;
+/// Bytes of the answers that are remembered with them: room for as many of one instance each, at some 350 bytes. Those of 64
+/// instances with long ids are 30 times as large.
+pub(crate) const REQUEST_ID_BYTES: usize = 24 * 1_024 * 1_024;
 /// Instances of the whole registry, at some 1 KiB each with a typical record.
 pub(crate) const INSTANCES: usize = 1_000_000;
 /// Leases of the whole registry.

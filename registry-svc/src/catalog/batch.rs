@@ -81,7 +81,31 @@ impl Change {
 }
 
 impl Batch {
-    /// Roughly what it costs to keep.
+    /// What the history keeps of it: all but what only the store needs to know, which may be far larger.
+    pub(crate) fn for_history(self: &Arc<Self>) -> Arc<Self> {
+        if self.leases.is_empty() {
+            return Arc::clone(self);
+        }
+        Arc::new(Self {
+            revision: self.revision,
+            at: self.at,
+            changes: self.changes.clone(),
+            leases: Vec::new(),
+        })
+    }
+
+    /// Roughly what its leases cost until it is on disk.
+    pub(crate) fn lease_bytes(&self) -> usize {
+        let lease = |lease: &LeaseChange| match lease {
+            LeaseChange::Kept(record) | LeaseChange::Lost(record) => {
+                128 + record.replaced.iter().map(|key| 48 + key.bytes()).sum::<usize>()
+            }
+            LeaseChange::Ended(_) => 32,
+        };
+        self.leases.iter().map(lease).sum()
+    }
+
+    /// Roughly what the history costs that is kept of it.
     pub(crate) fn bytes(&self) -> usize {
         let change = |change: &Change| match change {
             Change::Put { instance, left } => instance.bytes() + left.as_ref().map_or(0, Labels::bytes),

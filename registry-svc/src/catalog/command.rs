@@ -21,6 +21,22 @@ pub(crate) enum Command {
     Deregister(Deregister),
 }
 
+impl Command {
+    /// Roughly what it costs while it waits.
+    pub(crate) fn bytes(&self) -> usize {
+        256 + match self {
+            Self::Register(register) => register.drafts.iter().map(Draft::bytes).sum(),
+            Self::Update(update) => update.metadata.as_ref().map_or(0, Metadata::bytes),
+            Self::Deregister(deregister) => id_bytes(&deregister.ids),
+        }
+    }
+}
+
+fn id_bytes(ids: &[InstanceId]) -> usize {
+    // 32: the pointer and its counts.
+    ids.iter().map(|id| 32 + id.as_str().len()).sum()
+}
+
 /// See [`Command::Register`].
 #[derive(Debug)]
 pub(crate) struct Register {
@@ -129,6 +145,17 @@ pub(crate) enum Reply {
     },
 }
 
+impl Reply {
+    /// Roughly what it costs while it waits.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Registered(registered) => registered.bytes(),
+            Self::Updated { instance } => instance.bytes(),
+            Self::Deregistered { .. } => 0,
+        }
+    }
+}
+
 /// The answer to a registration.
 #[derive(Debug, Clone)]
 pub(crate) struct Registered {
@@ -142,6 +169,13 @@ pub(crate) struct Registered {
     pub(crate) revision: Revision,
     /// How long the lease lives without a renewal.
     pub(crate) ttl: Duration,
+}
+
+impl Registered {
+    /// Roughly what it costs to keep.
+    pub(crate) fn bytes(&self) -> usize {
+        256 + id_bytes(&self.ids)
+    }
 }
 
 /// A secret on its way back to its owner. Not printed.

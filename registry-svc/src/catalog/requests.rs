@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use super::{LeaseTime, Registered, RequestId};
 use crate::limits;
 
-/// The answers of the last ten minutes, at most [`limits::REQUEST_IDS`].
+/// The answers of the last ten minutes, at most [`limits::REQUEST_IDS`] and [`limits::REQUEST_ID_BYTES`].
 #[derive(Debug, Default)]
 pub(super) struct RecentRequests {
     by_id: HashMap<u128, Answered>,
     /// By the number of the answer: the oldest first.
     by_age: BTreeMap<u64, (LeaseTime, u128)>,
     answered: u64,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -48,7 +49,12 @@ impl RecentRequests {
 
     /// Remembers an answer to a request that was [`Recent::New`].
     pub(super) fn remember(&mut self, request: RequestId, registered: Registered, now: LeaseTime) {
-        if self.by_id.len() >= limits::REQUEST_IDS {
+        self.bytes += registered.bytes();
+        while self.by_id.len() >= limits::REQUEST_IDS || self.bytes > limits::REQUEST_ID_BYTES {
+            // The new one alone is far below the limit.
+            if self.by_age.is_empty() {
+                break;
+            }
             self.forget_oldest();
         }
         self.answered += 1;
@@ -67,6 +73,7 @@ impl RecentRequests {
     pub(super) fn forget(&mut self, request: &RequestId) {
         if let Some(answered) = self.by_id.remove(&request.id) {
             self.by_age.remove(&answered.number);
+            self.bytes -= answered.registered.bytes();
         }
     }
 
@@ -80,8 +87,10 @@ impl RecentRequests {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, (_, id))) = self.by_age.pop_first() {
-            self.by_id.remove(&id);
+        if let Some((_, (_, id))) = self.by_age.pop_first()
+            && let Some(answered) = self.by_id.remove(&id)
+        {
+            self.bytes -= answered.registered.bytes();
         }
     }
 
@@ -91,6 +100,54 @@ impl RecentRequests {
         for (number, (_, id)) in &self.by_age {
             assert_eq!(self.by_id.get(id).map(|answered| answered.number), Some(*number));
         }
-        assert!(self.by_id.len() <= limits::REQUEST_IDS, "memory is bounded");
+        let bytes: usize = self.by_id.values().map(|answered| answered.registered.bytes()).sum();
+        assert_eq!(self.bytes, bytes);
+        assert!(
+            self.by_id.len() <= limits::REQUEST_IDS && bytes <= limits::REQUEST_ID_BYTES,
+            "memory is bounded"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        catalog::{Secret, clock::LeaseClock},
+        fixtures::now,
+        model::{InstanceId, LeaseId, Revision},
+    };
+
+    /// Counted by entries alone, answers of 64 instances with long ids came to 600 MB.
+    #[test]
+    fn memory_is_bounded_by_bytes() {
+        let ids: Vec<InstanceId> = (0..64)
+            .map(|n| InstanceId::try_new(&format!("{n:0>128}")).expect("an id"))
+            .collect();
+        let registered = Registered {
+            lease: LeaseId::from_random(1),
+            secret: Secret(String::new()),
+            ids: Arc::from(ids),
+            revision: Revision::ZERO,
+            ttl: Duration::ZERO,
+        };
+        let time = LeaseClock::new(now(0).moment).now();
+        let request = |id| RequestId { id, body: [0; 32] };
+        let mut requests = RecentRequests::default();
+        for id in 0..5_000 {
+            requests.remember(request(id), registered.clone(), time);
+        }
+        requests.check_invariants();
+        assert!(matches!(requests.look_up(&request(4_999), time), Recent::Same(_)));
+        assert!(matches!(requests.look_up(&request(3_000), time), Recent::Same(_)));
+        assert!(
+            matches!(requests.look_up(&request(0), time), Recent::New),
+            "the oldest goes first"
+        );
+        requests.forget(&request(4_999));
+        requests.check_invariants();
+        assert!(matches!(requests.look_up(&request(4_999), time), Recent::New));
     }
 }

@@ -1,9 +1,10 @@
 //! How requests reach the driver: two bounded queues, so that heartbeats never stand behind registrations.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::sync::{
+    OwnedSemaphorePermit, Semaphore,
     mpsc::{self, error::TrySendError},
     oneshot,
 };
@@ -12,6 +13,8 @@ use crate::catalog::{CatalogError, Command, Owner, RenewError, Reply};
 
 /// Mutations that wait for the driver. Beyond, the registry is behind by more than it could answer in time, and says so.
 const MUTATIONS: usize = 1_024;
+/// Bytes of them, roughly: some 60 KiB each, and 27 of the largest there can be.
+const MUTATION_BYTES: usize = 64 * 1_024 * 1_024;
 /// Rounds of renewals that wait. Each takes microseconds; a caller beyond waits for a place.
 const RENEWALS: usize = 1_024;
 
@@ -19,6 +22,7 @@ const RENEWALS: usize = 1_024;
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     mutations: mpsc::Sender<Mutation>,
+    room: Arc<Semaphore>,
     renewals: mpsc::Sender<Renewals>,
 }
 
@@ -36,6 +40,8 @@ pub(super) struct Inbox {
 pub(super) struct Mutation {
     pub(super) command: Command,
     pub(super) reply: oneshot::Sender<Result<Reply, CatalogError>>,
+    /// Its bytes of [`MUTATION_BYTES`].
+    pub(super) room: OwnedSemaphorePermit,
 }
 
 /// Heartbeats with the way back.
@@ -71,20 +77,32 @@ pub(super) fn channel() -> (Handle, Inbox) {
         renewals: renewals_rx,
         renewals_closed: false,
     };
-    (Handle { mutations, renewals }, inbox)
+    let handle = Handle {
+        mutations,
+        room: Arc::new(Semaphore::new(MUTATION_BYTES)),
+        renewals,
+    };
+    (handle, inbox)
 }
 
 impl Handle {
     /// Asks for a change; answers when it is durable.
     pub(crate) async fn submit(&self, command: Command) -> Result<Reply, SubmitError> {
-        let (reply, answer) = oneshot::channel();
-        self.mutations
-            .try_send(Mutation { command, reply })
-            .map_err(|error| match error {
-                TrySendError::Full(_) => SubmitError::Busy,
-                TrySendError::Closed(_) => SubmitError::Stopping,
-            })?;
+        let answer = self.send(command)?;
         Ok(answer.await.map_err(|_| SubmitError::OutcomeUnknown)??)
+    }
+
+    fn send(&self, command: Command) -> Result<oneshot::Receiver<Result<Reply, CatalogError>>, SubmitError> {
+        let bytes = u32::try_from(command.bytes()).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room);
+        let room = room.try_acquire_many_owned(bytes).map_err(|_| SubmitError::Busy)?;
+        let (reply, answer) = oneshot::channel();
+        let mutation = Mutation { command, reply, room };
+        self.mutations.try_send(mutation).map_err(|error| match error {
+            TrySendError::Full(_) => SubmitError::Busy,
+            TrySendError::Closed(_) => SubmitError::Stopping,
+        })?;
+        Ok(answer)
     }
 
     /// Heartbeats; one result each, in order.
@@ -106,12 +124,13 @@ impl Handle {
         self.mutations.max_capacity() - self.mutations.capacity()
     }
 
+    /// Whether a command like this one would be taken now.
+    pub(super) fn has_room_for(&self, command: &Command) -> bool {
+        self.room.available_permits() >= command.bytes()
+    }
+
     /// Sends a command and keeps the way back without waiting on it.
     pub(super) fn abandoned(&self, command: Command) -> oneshot::Receiver<Result<Reply, CatalogError>> {
-        let (reply, answer) = oneshot::channel();
-        self.mutations
-            .try_send(Mutation { command, reply })
-            .expect("there is room");
-        answer
+        self.send(command).expect("there is room")
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     catalog::{Capacity, CatalogError, Command, Deregister, Register, Reply},
     fixtures::{draft, end, grant, heartbeat, now, owner},
     history::HistoryLimits,
-    model::{Confidence, HistoryId, Instance, Revision},
+    model::{Confidence, HistoryId, Instance, Metadata, Revision},
     store::Loaded,
 };
 
@@ -113,9 +113,10 @@ impl Parts {
 
     /// Has a command taken up at a time; its answer would come here.
     fn mutate(&mut self, millis: u64, command: Command) -> oneshot::Receiver<Result<Reply, CatalogError>> {
-        let (reply, answer) = oneshot::channel();
+        let answer = self.handle.abandoned(command);
+        let mutation = self.driver.inbox.mutations.try_recv().expect("was sent");
         self.driver.catalog.look(now(millis));
-        self.driver.mutate(Mutation { command, reply }, now(millis));
+        self.driver.mutate(mutation, now(millis));
         self.driver.advance().expect("the store lives");
         answer
     }
@@ -186,6 +187,17 @@ impl Bench {
 
 fn registration(n: u128, id: &str) -> Register {
     grant(n, heartbeat(100), vec![draft("a", id, "")])
+}
+
+/// The most that one Register may bring in metadata.
+fn bulky(n: u128) -> Command {
+    let drafts = (0..64).map(|id| {
+        let mut draft = draft("a", &format!("{n}-{id}"), "");
+        let pairs = (0..15).map(|key| (format!("k{key}"), "v".repeat(1_024)));
+        draft.spec.metadata = Metadata::try_new(pairs).expect("fits");
+        draft
+    });
+    Command::Register(grant(n, heartbeat(100), drafts.collect()))
 }
 
 async fn done<T>(task: JoinHandle<T>) -> T {
@@ -310,7 +322,7 @@ async fn who_has_knocked_before_a_slow_commit_ends_does_not_lapse() {
         tokio::task::yield_now().await;
     }
     parts.commit(650).await;
-    assert!(parts.driver.open.batches.is_empty(), "nobody has lapsed");
+    assert!(parts.driver.open.batches().is_empty(), "nobody has lapsed");
     assert!(done(renewed).await.expect("answers")[0].is_ok());
 }
 
@@ -402,5 +414,56 @@ async fn nobody_works_for_callers_who_have_gone() {
     assert!(
         bench.handle.renew(vec![owner(2)]).await.expect("answers")[0].is_err(),
         "it was never registered"
+    );
+}
+
+/// Behind a slow disk the driver took up mutations as long as they made less than 4,096 batches. Those that make none were
+/// never counted, and those of a megabyte as much as those of a kilobyte.
+#[tokio::test]
+async fn what_waits_for_a_slow_disk_is_bounded_whatever_it_is() {
+    let mut parts = Parts::new();
+    let _slow = parts.mutate(0, Command::Register(registration(1, "slow")));
+    let mut refused = Vec::new();
+    while parts.driver.takes_mutations() {
+        refused.push(parts.mutate(0, Command::Deregister(end(9, &[]))));
+        assert!(refused.len() <= 4_096, "answers are counted");
+    }
+    assert!(
+        parts.driver.open.batches().is_empty(),
+        "and nothing but answers was there"
+    );
+    parts.commit(0).await;
+    parts.driver.advance().expect("the store lives");
+    assert!(parts.driver.takes_mutations(), "they have been answered");
+
+    let _slow = parts.mutate(0, Command::Register(registration(2, "slow")));
+    let mut large = Vec::new();
+    while parts.driver.takes_mutations() {
+        large.push(parts.mutate(0, bulky(10 + large.len() as u128)));
+        assert!(large.len() <= 20, "bytes are counted");
+    }
+    assert!(large.len() > 10, "but not too many: {}", large.len());
+    parts.commit(0).await;
+    parts.driver.advance().expect("the store lives");
+    assert!(parts.driver.takes_mutations(), "they are on their way");
+}
+
+/// The queue held 1,024 mutations of up to 2.3 MB each.
+#[tokio::test]
+async fn the_queue_is_bounded_by_bytes_too() {
+    let mut parts = Parts::new();
+    let mut waiting = Vec::new();
+    while waiting.len() < 100 && parts.handle.has_room_for(&bulky(0)) {
+        waiting.push(parts.handle.abandoned(bulky(waiting.len() as u128)));
+    }
+    assert!((50..70).contains(&waiting.len()), "{} MiB", waiting.len());
+    let busy = parts.handle.submit(bulky(100)).await.expect_err("no room");
+    assert!(matches!(busy, SubmitError::Busy), "{busy}");
+    while let Ok(mutation) = parts.driver.inbox.mutations.try_recv() {
+        parts.driver.mutate(mutation, now(0));
+    }
+    assert!(
+        parts.handle.has_room_for(&bulky(100)),
+        "what was taken up has left the queue"
     );
 }

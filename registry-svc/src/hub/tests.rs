@@ -280,6 +280,23 @@ fn the_store_is_told_what_the_history_will_have_lost() {
     );
 }
 
+/// The records of leases in a batch are the store's: with a thousand names that were taken they outweigh the change, and the
+/// history, which does not count them, kept them for as long as it kept the change.
+#[test]
+fn the_history_keeps_no_leases() {
+    let hub = hub();
+    let mut catalog = Catalog::restore(Capacity::default(), Revision::ZERO, Vec::new(), &[], now(0).moment);
+    for n in 0..3 {
+        let command = Command::Register(grant(n, heartbeat(100), drafts(&[1], 0)));
+        let batch = catalog.apply(command, WALL).batch.expect("a batch");
+        assert!(!batch.leases.is_empty());
+        hub.publish(&[batch]);
+    }
+    let state = hub.read();
+    assert_eq!(state.history.len(), 3);
+    assert!(state.history.iter().all(|batch| batch.leases.is_empty()));
+}
+
 #[tokio::test]
 async fn a_change_wakes_the_watchers_of_its_service_and_of_its_namespace_alone() {
     use std::{pin::pin, task::Poll};

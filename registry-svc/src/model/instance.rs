@@ -27,6 +27,9 @@ pub(crate) struct InstanceKey {
     pub(crate) id: InstanceId,
 }
 
+/// An instance's numbers, its lease and what frames them.
+const FRAME_BYTES: usize = 128;
+
 /// Share of calls against its peers: 0 to 1000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Weight(u16);
@@ -166,7 +169,28 @@ impl Weight {
     }
 }
 
+impl Spec {
+    /// Roughly what it costs in memory and on the wire.
+    fn bytes(&self) -> usize {
+        let Self {
+            endpoints,
+            labels,
+            grpc_services,
+            metadata,
+            ..
+        } = self;
+        let endpoints: usize = endpoints.iter().map(|e| e.host.as_str().len() + 16).sum();
+        let services: usize = grpc_services.iter().map(|s| s.as_str().len() + 8).sum();
+        endpoints + labels.bytes() + services + metadata.bytes() + metadata.iter().len() * 8
+    }
+}
+
 impl Draft {
+    /// Roughly what it costs in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        FRAME_BYTES + self.key.bytes() + self.spec.bytes()
+    }
+
     /// The instance that a registration at `revision` makes of it.
     pub(crate) fn registered(self, revision: Revision, lease: LeaseId, wall: WallTime) -> Instance {
         Instance {
@@ -188,18 +212,7 @@ impl Instance {
 
     /// Roughly what it costs in memory and on the wire.
     pub(crate) fn bytes(&self) -> usize {
-        let Spec {
-            endpoints,
-            labels,
-            grpc_services,
-            metadata,
-            ..
-        } = &self.spec;
-        let endpoints: usize = endpoints.iter().map(|e| e.host.as_str().len() + 16).sum();
-        let services: usize = grpc_services.iter().map(|s| s.as_str().len() + 8).sum();
-        let labels = labels.bytes();
-        // 128: the numbers, the lease and what frames them.
-        128 + self.key.bytes() + endpoints + services + labels + metadata.bytes() + metadata.iter().len() * 8
+        FRAME_BYTES + self.key.bytes() + self.spec.bytes()
     }
 }
 
