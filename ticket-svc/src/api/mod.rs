@@ -32,7 +32,8 @@ impl TicketApi {
 
     /// As the host serves it.
     pub(crate) fn into_routes(self) -> Routes {
-        Routes::new(TicketServiceServer::new(self))
+        // The largest request, CreateEvent with texts of 200 characters and 50 sections, has some 5 KiB.
+        Routes::new(TicketServiceServer::new(self).max_decoding_message_size(service_host::MAX_REQUEST_MESSAGE))
     }
 }
 

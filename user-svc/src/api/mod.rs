@@ -52,7 +52,8 @@ impl UserApi {
 
     /// As the host serves it.
     pub(crate) fn into_routes(self) -> Routes {
-        Routes::new(UserServiceServer::new(self))
+        // The largest request, CreateUser with a name of 100 and a password of 128 characters, has some 2 KiB.
+        Routes::new(UserServiceServer::new(self).max_decoding_message_size(service_host::MAX_REQUEST_MESSAGE))
     }
 
     /// The order in its final state, or as it is when the caller's patience ends.
