@@ -27,8 +27,6 @@ mod state;
 
 /// How long leaving may take, and how long a drain waits to be heard: a process that stops must not hang on its registry.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// The shortest deadline of a heartbeat, however short the interval: below it a busy machine looks like a dead registry.
-const MIN_RENEW_DEADLINE: Duration = Duration::from_millis(50);
 
 /// An instance that is being kept registered.
 ///
@@ -210,6 +208,7 @@ impl Driver {
             let action = machine.next(now(), &desired, &mut self.rng);
             let may_be_given_up = matches!(action, Action::Renew { .. } | Action::Update { .. });
             let mut changes = self.desired.clone();
+            let mut leaving = self.desired.clone();
             let outcome = match action {
                 Action::Done => break,
                 Action::Wait { until } => {
@@ -221,9 +220,10 @@ impl Driver {
                 }
                 call => tokio::select! {
                     outcome = self.perform(call) => outcome,
-                    // An owner that leaves does not wait for a hanging heartbeat. A registration is not given up: whether it
-                    // took effect would be in doubt.
-                    Ok(()) = changes.changed(), if may_be_given_up => continue,
+                    // An owner that leaves does not wait for a hanging heartbeat; one that merely changes its mind does, or
+                    // changes in quick succession would let nothing through. A registration is not given up: whether it took
+                    // effect would be in doubt.
+                    () = told_to_leave(&mut leaving), if may_be_given_up => continue,
                 },
             };
             let Some(outcome) = outcome else { continue };
@@ -258,24 +258,25 @@ impl Driver {
                 };
                 Outcome::Registered(endpoints.call(call_timeout, call).await)
             }
-            Action::Renew { lease } => {
-                // An answer that comes after the next heartbeat is due is no use.
-                let deadline = call_timeout
-                    .min(heartbeat_interval.mul_f64(0.8))
-                    .max(MIN_RENEW_DEADLINE);
+            Action::Renew { lease, within } => {
                 let call = |peer: Peer| {
                     let lease = lease.clone();
                     async move { peer.renew(lease).await }
                 };
-                Outcome::Renewed(endpoints.call(deadline, call).await)
+                Outcome::Renewed(endpoints.call(call_timeout.min(within), call).await)
             }
-            Action::Update { lease, epoch, says } => {
+            Action::Update {
+                lease,
+                epoch,
+                says,
+                within,
+            } => {
                 let instance = says.laid_over(instance.clone());
                 let call = |peer: Peer| {
                     let (lease, instance) = (lease.clone(), instance.clone());
                     async move { peer.update(lease, instance, epoch).await }
                 };
-                Outcome::Updated(endpoints.call(call_timeout, call).await)
+                Outcome::Updated(endpoints.call(call_timeout.min(within), call).await)
             }
             Action::Deregister { lease, removal } => {
                 let call = |peer: Peer| {
@@ -311,6 +312,13 @@ impl Driver {
             }
             RegistrarStatus::Left => info!(service, instance, "left the registry"),
         }
+    }
+}
+
+/// Resolves when the owner leaves; never when it is merely dropped, which ends the task by itself.
+async fn told_to_leave(desired: &mut watch::Receiver<Desired>) {
+    if desired.wait_for(|desired| desired.leave.is_some()).await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -26,6 +26,9 @@ const MIN_PERIOD: Duration = Duration::from_millis(50);
 /// Nor further apart: the contract's longest interval.
 const MAX_PERIOD: Duration = Duration::from_secs(3_600);
 
+/// The shortest time that a call is given, however short the lease: below it a busy machine looks like a dead registry.
+const MIN_PATIENCE: Duration = Duration::from_millis(50);
+
 /// What the owner wants of its registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Desired {
@@ -40,10 +43,15 @@ pub(crate) struct Desired {
 pub(crate) enum Action {
     /// Ask for a lease. A repeat after a lost answer carries the same id and the same body.
     Register { request_id: String, says: Says },
-    /// Heartbeat.
-    Renew { lease: Lease },
-    /// Tell what has changed.
-    Update { lease: Lease, epoch: i64, says: Says },
+    /// Heartbeat. An answer that takes longer than `within` is no use.
+    Renew { lease: Lease, within: Duration },
+    /// Tell what has changed. Given up after `within`, so that it does not keep a heartbeat waiting.
+    Update {
+        lease: Lease,
+        epoch: i64,
+        says: Says,
+        within: Duration,
+    },
     /// Leave.
     Deregister { lease: Lease, removal: Removal },
     /// Nothing before this time, unless the owner wants something else.
@@ -206,7 +214,13 @@ impl Machine {
                 }
             }
 
-            // Before the heartbeat: a drain is waited for, and a heartbeat follows right after.
+            // Before an update: what is said of an instance is worth nothing without the instance, and a registry whose store
+            // stalls still takes heartbeats. Otherwise an owner that changes its mind all the time, or a store that does not
+            // answer, would starve the lease.
+            Phase::Held(held) if held.renew_at <= now => Action::Renew {
+                lease: held.granted.lease.clone(),
+                within: held.patience(),
+            },
             Phase::Held(held) if held.update_due(now, &desired.says) => {
                 held.update = Some(Update {
                     says: desired.says.clone(),
@@ -216,11 +230,9 @@ impl Machine {
                     lease: held.granted.lease.clone(),
                     epoch: held.granted.epoch,
                     says: desired.says.clone(),
+                    within: held.patience(),
                 }
             }
-            Phase::Held(held) if held.renew_at <= now => Action::Renew {
-                lease: held.granted.lease.clone(),
-            },
             Phase::Held(held) => Action::Wait {
                 until: held
                     .update
@@ -392,6 +404,11 @@ impl Machine {
 }
 
 impl Held {
+    /// How long one call may take of the lease's life: see [`period`].
+    fn patience(&self) -> Duration {
+        (self.ttl / 4).max(MIN_PATIENCE)
+    }
+
     fn update_due(&self, now: Instant, says: &Says) -> bool {
         match &self.update {
             None => self.told != *says,

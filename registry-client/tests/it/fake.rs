@@ -48,6 +48,8 @@ pub(crate) enum Fate {
 struct State {
     calls: Vec<(Instant, Call)>,
     script: VecDeque<Fate>,
+    /// How long a call takes.
+    round_trip: Duration,
     leases: Vec<String>,
     answered: Vec<(v1::RegisterRequest, v1::RegisterResponse)>,
     revision: i64,
@@ -129,6 +131,11 @@ impl Fake {
     /// The next calls, of whatever kind, meet these fates, in this order.
     pub(crate) fn script(&self, fates: impl IntoIterator<Item = Fate>) {
         self.state().script.extend(fates);
+    }
+
+    /// From now on every call takes so long.
+    pub(crate) fn answer_after(&self, round_trip: Duration) {
+        self.state().round_trip = round_trip;
     }
 
     /// Forgets all leases, as after a restart on an empty disk.
@@ -293,12 +300,15 @@ impl Service {
 
     /// Notes a call; then an error to give at once, or one to give after the effect.
     async fn arrive(&self, call: Call) -> Result<Option<Status>, Status> {
-        let answer = {
+        let (answer, round_trip) = {
             let mut state = self.state();
             state.calls.push((Instant::now(), call));
-            state.script.pop_front()
+            (state.script.pop_front(), state.round_trip)
         };
         self.arrived.send_modify(|n| *n += 1);
+        if !round_trip.is_zero() {
+            tokio::time::sleep(round_trip).await;
+        }
         match answer {
             None => Ok(None),
             Some(Fate::Refuse(status)) => Err(status),

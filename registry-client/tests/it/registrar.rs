@@ -330,6 +330,29 @@ async fn leaving_does_not_wait_for_a_hanging_heartbeat() {
     assert_eq!(fake.leases(), [""; 0]);
 }
 
+/// Any change cancelled the call in flight, and updates went first: a weight that changed faster than the network's round trip
+/// let neither a heartbeat nor an update through.
+#[tokio::test(start_paused = true)]
+async fn changes_in_quick_succession_starve_neither_the_lease_nor_themselves() {
+    let fake = Fake::start().await;
+    fake.answer_after(Duration::from_millis(200));
+    let registrar = registered(&to(&[fake.url()])).await;
+    let begin = Instant::now();
+    let mut again = tokio::time::interval(Duration::from_millis(50));
+    for weight in (1..=1_000).cycle() {
+        again.tick().await;
+        registrar.set_weight(weight);
+        if begin.elapsed() > Duration::from_secs(60) {
+            break;
+        }
+    }
+    let calls = fake.calls();
+    let updates = calls.iter().filter(|call| matches!(call, Call::Update(_))).count();
+    assert!((10..=14).contains(&renewals(&calls)), "{} heartbeats", renewals(&calls));
+    assert!((200..=300).contains(&updates), "{updates} updates of 200 ms");
+    assert_eq!(fake.registrations().len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dropped_registrar_is_silent() {
     let fake = Fake::start().await;

@@ -305,6 +305,34 @@ fn a_drain_is_told_before_the_next_heartbeat() {
     assert!(matches!(world.next().1, Action::Renew { .. }), "and only once");
 }
 
+/// Updates went before heartbeats, so a drain that a stalled store did not answer was repeated until the lease had lapsed.
+#[test]
+fn a_heartbeat_that_is_due_goes_before_an_update() {
+    let mut world = World::registered(9);
+    world.desired.says.status = InstanceStatus::Draining;
+    let mut last_beat = world.now;
+    let mut updates = 0;
+    while world.now - world.begin < Duration::from_secs(120) {
+        match world.next().1 {
+            // It hangs until it is given up, and the owner has changed its mind again.
+            Action::Update { within, .. } => {
+                updates += 1;
+                world.now += within;
+                world.desired.says.weight += 1;
+                world.apply(Outcome::Updated(Err(unreachable())));
+            }
+            Action::Renew { .. } => {
+                let since = world.now - last_beat;
+                assert!(since < TTL * 3 / 5, "{since:?} after the last one");
+                last_beat = world.now;
+                world.apply(Outcome::Renewed(Ok(Some(TTL))));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(updates > 20, "and updates are tried in between: {updates}");
+}
+
 /// Nacos puts an instance back online that its operator had taken off, when its client reconnects (alibaba/nacos 10975).
 #[test]
 fn a_draining_instance_that_registers_again_stays_draining() {
@@ -450,7 +478,7 @@ fn an_answer_to_another_question_changes_nothing() {
     for outcome in outcomes() {
         held.apply(outcome);
     }
-    assert!(matches!(held.next().1, Action::Renew { lease } if lease.id == "lease-7"));
+    assert!(matches!(held.next().1, Action::Renew { lease, .. } if lease.id == "lease-7"));
 }
 
 /// A registry that forgets, loses and refuses.
@@ -506,8 +534,8 @@ impl Model {
                     Ok(granted)
                 }
             }),
-            Action::Renew { lease } => Outcome::Renewed(self.owned(&lease).map(|_| Some(TTL))),
-            Action::Update { lease, epoch, says } => Outcome::Updated(match self.owned(&lease) {
+            Action::Renew { lease, .. } => Outcome::Renewed(self.owned(&lease).map(|_| Some(TTL))),
+            Action::Update { lease, epoch, says, .. } => Outcome::Updated(match self.owned(&lease) {
                 Ok(live) if live.1 == epoch => {
                     live.2 = says;
                     self.revision += 1;
@@ -582,7 +610,7 @@ proptest! {
         }
         prop_assert!(!matches!(world.machine.status(), RegistrarStatus::Retrying { .. }), "{:?}", world.machine);
         let (_, action) = world.next();
-        let Action::Renew { lease } = action else { panic!("{action:?}") };
+        let Action::Renew { lease, .. } = action else { panic!("{action:?}") };
         let (owner, _, says) = model.live.expect("the instance is there");
         prop_assert_eq!(owner, lease.id);
         prop_assert_eq!(says, world.desired.says);
