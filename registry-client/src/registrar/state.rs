@@ -142,6 +142,11 @@ struct Held {
     told: Says,
     since: Instant,
     ttl: Duration,
+    /// The lease is known to live for `ttl` from here: when the request was *sent* that the registry has confirmed. Its answer
+    /// may have been long on the way, or lost and asked for again.
+    confirmed: Instant,
+    /// When the last heartbeat was sent.
+    beat_at: Instant,
     renew_at: Instant,
     /// An update that was sent and is not confirmed: until one is, what the registry knows is in doubt.
     update: Option<Update>,
@@ -217,10 +222,13 @@ impl Machine {
             // Before an update: what is said of an instance is worth nothing without the instance, and a registry whose store
             // stalls still takes heartbeats. Otherwise an owner that changes its mind all the time, or a store that does not
             // answer, would starve the lease.
-            Phase::Held(held) if held.renew_at <= now => Action::Renew {
-                lease: held.granted.lease.clone(),
-                within: held.patience(),
-            },
+            Phase::Held(held) if held.renew_at <= now => {
+                held.beat_at = now;
+                Action::Renew {
+                    lease: held.granted.lease.clone(),
+                    within: held.patience(),
+                }
+            }
             Phase::Held(held) if held.update_due(now, &desired.says) => {
                 held.update = Some(Update {
                     says: desired.says.clone(),
@@ -252,7 +260,7 @@ impl Machine {
                 LeaseVerdict::Standing => {
                     let delay = self.backoff.next(rng).min(self.interval);
                     if let Phase::Held(held) = &mut self.phase {
-                        held.renew_at = now + delay;
+                        held.renew_at = now + delay.min(held.haste(now));
                     }
                     self.troubled(Duty::Lease, now, error);
                 }
@@ -309,13 +317,17 @@ impl Machine {
             return;
         };
         let told = attempt.says.clone();
+        // The first of the repeats may be the one that took effect.
+        let confirmed = attempt.first;
         let ttl = granted.ttl.unwrap_or(self.assumed_ttl);
         self.phase = Phase::Held(Held {
             granted,
             told,
             since: now,
             ttl,
-            renew_at: now + period(self.interval, ttl, rng),
+            confirmed,
+            beat_at: now,
+            renew_at: confirmed + period(self.interval, ttl, rng),
             update: None,
         });
         self.trouble = None;
@@ -341,7 +353,8 @@ impl Machine {
     fn renewed(&mut self, now: Instant, ttl: Option<Duration>, rng: &mut impl Rng) {
         let Phase::Held(held) = &mut self.phase else { return };
         held.ttl = ttl.unwrap_or(held.ttl);
-        held.renew_at = now + period(self.interval, held.ttl, rng);
+        held.confirmed = held.beat_at;
+        held.renew_at = held.confirmed + period(self.interval, held.ttl, rng);
         if !self.contested || now.duration_since(held.since) >= held.ttl {
             self.contested = false;
             self.backoff.reset();
@@ -409,6 +422,15 @@ impl Held {
         (self.ttl / 4).max(MIN_PATIENCE)
     }
 
+    /// How long a heartbeat that failed may wait for its repeat while the lease may still be saved: see [`period`].
+    fn haste(&self, now: Instant) -> Duration {
+        if now.duration_since(self.confirmed) < self.ttl {
+            (self.ttl / 8).max(MIN_PERIOD)
+        } else {
+            Duration::MAX
+        }
+    }
+
     fn update_due(&self, now: Instant, says: &Says) -> bool {
         match &self.update {
             None => self.told != *says,
@@ -417,8 +439,11 @@ impl Held {
     }
 }
 
-/// The time to the next heartbeat: the interval, but never more than half of what the lease lives, so that one lost heartbeat
-/// does not cost it; less up to a tenth, so that a fleet that started together does not beat together.
+/// The time from one heartbeat to the next: the interval, but never more than half of what the lease lives; less up to a tenth,
+/// so that a fleet that started together does not beat together.
+///
+/// Half of the life to the heartbeat, a quarter for its answer ([`Held::patience`]), and at most an eighth before it is
+/// repeated ([`Held::haste`]): a heartbeat that hangs does not cost the lease, whatever interval and misses were asked for.
 fn period(interval: Duration, ttl: Duration, rng: &mut impl Rng) -> Duration {
     interval
         .min(ttl / 2)

@@ -305,6 +305,61 @@ fn a_drain_is_told_before_the_next_heartbeat() {
     assert!(matches!(world.next().1, Action::Renew { .. }), "and only once");
 }
 
+/// The deadline of a heartbeat was taken from the interval, which with one miss allowed is the whole lease: 4 s after a heartbeat
+/// at half of 5 s, the lease had lapsed.
+#[test]
+fn one_heartbeat_that_hangs_costs_no_lease_however_short() {
+    for millis in [500, 900, 5_000, 15_000, 3_600_000] {
+        let ttl = Duration::from_millis(millis);
+        for interval in [ttl, ttl / 3] {
+            let mut world = World::new(millis);
+            world.machine = Machine::new(interval, 1, world.now);
+            world.register_request();
+            world.apply(Outcome::Registered(Ok(Granted {
+                ttl: Some(ttl),
+                ..granted(7)
+            })));
+            let mut confirmed = world.now;
+            for _ in 0..100 {
+                let (_, Action::Renew { within, .. }) = world.next() else {
+                    panic!("{:?}", world.machine)
+                };
+                world.now += within;
+                world.apply(Outcome::Renewed(Err(unreachable())));
+                let (_, action) = world.next();
+                assert!(matches!(action, Action::Renew { .. }), "{action:?}");
+                let age = world.now - confirmed;
+                assert!(age <= ttl.mul_f64(0.88), "{age:?} of {ttl:?}");
+                confirmed = world.now;
+                world.apply(Outcome::Renewed(Ok(Some(ttl))));
+            }
+        }
+    }
+}
+
+#[test]
+fn heartbeats_are_counted_from_when_they_were_sent() {
+    let mut world = World::registered(9);
+    world.next();
+    world.now += Duration::from_secs(3);
+    world.apply(Outcome::Renewed(Ok(Some(TTL))));
+    assert!(world.next().0 <= INTERVAL - Duration::from_secs(3));
+}
+
+/// The lease of a registration whose answer was lost lives from the first request; the repeat gets the first one's answer.
+#[test]
+fn a_lease_that_was_granted_in_silence_is_renewed_from_its_beginning() {
+    let mut world = World::new(10);
+    world.register_request();
+    world.now += Duration::from_secs(4);
+    world.apply(Outcome::Registered(Err(unreachable())));
+    world.register_request();
+    world.apply(Outcome::Registered(Ok(granted(7))));
+    let (_, action) = world.next();
+    assert!(matches!(action, Action::Renew { .. }), "{action:?}");
+    assert!(world.now - world.begin <= INTERVAL, "{:?}", world.now - world.begin);
+}
+
 /// Updates went before heartbeats, so a drain that a stalled store did not answer was repeated until the lease had lapsed.
 #[test]
 fn a_heartbeat_that_is_due_goes_before_an_update() {
