@@ -97,19 +97,21 @@ async fn reach(args: &CallArgs) -> Result<lb::Channel, Failure> {
     }
     let registry = registry::open(&args.discovery)?;
     // Asked for first: a name that nobody has would otherwise be waited for in vain.
-    let failed = |error| registry::failure(&registry, &error);
-    let instances = registry.list_instances(Some(&args.target)).await.map_err(failed)?;
-    if instances.is_empty() {
-        let known = registry.list_services().await.map_err(failed)?;
-        return Err(instances::unknown_service(
-            &args.target,
-            known.iter().map(|known| known.service.as_str()),
-        ));
-    }
-    if !instances.iter().any(registry_client::Instance::is_callable) {
-        return Err(Failure::new(format!("no instance of {} takes calls", args.target))
-            .advice(format!("see why with `tessera instances {}`", args.target))
-            .exit(Exit::Grpc(Code::Unavailable)));
+    let known = registry
+        .list_services()
+        .await
+        .map_err(|error| registry::failure(&registry, &error))?;
+    match known.iter().find(|known| known.service == args.target) {
+        Some(service) if service.callable > 0 => {}
+        Some(_) => {
+            return Err(Failure::new(format!("no instance of {} takes calls", args.target))
+                .advice(format!("see why with `tessera instances {}`", args.target))
+                .exit(Exit::Grpc(Code::Unavailable)));
+        }
+        None => {
+            let known = known.iter().map(|known| known.service.as_str());
+            return Err(instances::unknown_service(&args.target, known));
+        }
     }
     Ok(channel::to_service(&registry, &args.target))
 }

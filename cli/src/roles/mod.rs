@@ -10,8 +10,10 @@ pub(crate) mod user;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use registry_client::{Error, Registrar};
 use service_host::signal::Shutdown;
 
 use crate::{
@@ -45,6 +47,27 @@ impl End {
                 None
             }
             error = failed => Some(Failure::new("the service cannot go on").because(&error)),
+        }
+    }
+}
+
+/// Whoever waits for the line on stdout wants to call the service next, and finds it by discovery: so that comes first. A
+/// registry that is away must not keep a service from serving, so it is waited for no longer than this.
+const DISCOVERABLE: Duration = Duration::from_secs(2);
+
+/// Waits until callers can find the service. Fails only when the registry will never take it.
+async fn discoverable(registrar: Option<&Registrar>) -> Result<(), Failure> {
+    let Some(registrar) = registrar else {
+        return Ok(());
+    };
+    match registrar.registered(DISCOVERABLE).await {
+        Ok(()) => Ok(()),
+        Err(error @ Error::Answered(_)) if !error.is_retryable() => {
+            Err(Failure::new("the registry does not take this instance").because(&error))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "serving, though nobody finds this instance yet");
+            Ok(())
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use ticket_svc::{Config, Tickets};
 
-use super::{End, admin, advertise, announce, not_started, store};
+use super::{End, admin, advertise, announce, discoverable, not_started, store};
 use crate::{args::TicketArgs, failure::Failure};
 
 /// Runs a ticket service until it is asked to end.
@@ -26,8 +26,13 @@ pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
     let mut running = Tickets::start(config)
         .await
         .map_err(|error| not_started("ticket", &error))?;
-    announce("ticket", running.local_addr(), running.admin_addr())?;
-    let failure = end.or(running.failed()).await;
+    let failure = match discoverable(running.registrar()).await {
+        Ok(()) => {
+            announce("ticket", running.local_addr(), running.admin_addr())?;
+            end.or(running.failed()).await
+        }
+        Err(refused) => Some(refused),
+    };
     let report = running.stop().await;
     tracing::info!(?report, "stopped");
     failure.map_or(Ok(()), Err)

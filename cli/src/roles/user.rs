@@ -2,7 +2,7 @@
 
 use user_svc::{Config, Users};
 
-use super::{End, admin, advertise, announce, not_started, store};
+use super::{End, admin, advertise, announce, discoverable, not_started, store};
 use crate::{args::UserArgs, failure::Failure};
 
 /// Runs a user service until it is asked to end.
@@ -26,8 +26,13 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
     let mut running = Users::start(config)
         .await
         .map_err(|error| not_started("user", &error))?;
-    announce("user", running.local_addr(), running.admin_addr())?;
-    let failure = end.or(running.failed()).await;
+    let failure = match discoverable(running.registrar()).await {
+        Ok(()) => {
+            announce("user", running.local_addr(), running.admin_addr())?;
+            end.or(running.failed()).await
+        }
+        Err(refused) => Some(refused),
+    };
     let report = running.stop().await;
     tracing::info!(?report, "stopped");
     failure.map_or(Ok(()), Err)

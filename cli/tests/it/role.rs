@@ -82,6 +82,57 @@ fn a_port_in_use_is_told_with_what_to_do() {
     assert_eq!(ended.stdout, "");
 }
 
+/// It used to retry for ever, said nothing on stdout that was wrong, and nobody ever found it.
+#[test]
+fn an_instance_that_no_registry_will_take_does_not_start() {
+    let registry = Registry::start();
+    let data = tempfile::tempdir().expect("a folder");
+    let path = data.path().display().to_string();
+    let place = ["ticket", "--listen", "127.0.0.1:0", "--data-dir", &path];
+    let ended = run(&[
+        &place[..],
+        &["--registry", &registry.address, "--instance-id", "bad id!"],
+    ]
+    .concat());
+    let ended = ended.code(1).says(&["does not take this instance", "instances[0].id"]);
+    assert_eq!(ended.stdout, "", "nothing is announced");
+}
+
+/// Once there was a moment between the line on stdout and the registration: scripts that waited for the line and then
+/// called by discovery found nobody.
+#[test]
+fn what_is_announced_can_be_called() {
+    let registry = Registry::start();
+    let data = tempfile::tempdir().expect("a folder");
+    let path = data.path().display().to_string();
+    let mut command = tessera(&["ticket", "--listen", "127.0.0.1:0", "--data-dir", &path, "--seed"]);
+    command
+        .args(["--registry", &registry.address])
+        .env("TESSERA_EXIT_WITH_PARENT", "1")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().expect("the binary starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped"))
+        .read_line(&mut line)
+        .expect("a line");
+    let method = "tessera.ticket.v1.TicketService/ListEvents";
+    let ended = run(&[
+        "call",
+        "ticket-svc",
+        method,
+        "{}",
+        "--verbose",
+        "--registry",
+        &registry.address,
+    ]);
+    drop(child.stdin.take());
+    let status = wait_for(|| child.try_wait().expect("its state"));
+    let ended = ended.code(0).says(&["answered by ticket-svc-", "trace "]);
+    assert!(ended.stdout.contains("seatsFree"), "{ended:?}");
+    assert_eq!(status.code(), Some(0), "{line}");
+}
+
 #[test]
 fn an_empty_registry_is_an_answer() {
     let registry = Registry::start();
