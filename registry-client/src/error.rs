@@ -47,6 +47,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// The registry's answer is larger than this client reads (64 MiB).
+    #[error("registry {endpoint} sent an answer that is too large to be read: {problem}")]
+    AnswerTooLarge {
+        /// The endpoint that answered.
+        endpoint: String,
+        /// How large it is, and what the limit is.
+        problem: String,
+    },
     /// [`Registrar::registered`](crate::Registrar::registered) waited in vain; the registrar goes on trying.
     #[error("not registered within {after:?}: {last}")]
     NotRegistered {
@@ -129,7 +137,11 @@ impl Error {
                     | Code::AlreadyExists
                     | Code::OutOfRange
             ),
-            Self::NoEndpoint | Self::InvalidEndpoint { .. } | Self::Malformed { .. } | Self::Closed => false,
+            Self::NoEndpoint
+            | Self::InvalidEndpoint { .. }
+            | Self::Malformed { .. }
+            | Self::AnswerTooLarge { .. }
+            | Self::Closed => false,
         }
     }
 
@@ -160,6 +172,7 @@ impl Error {
             Self::Deadline { .. } | Self::NotRegistered { .. } => Code::DeadlineExceeded,
             Self::Answered(answer) => answer.code,
             Self::Malformed { .. } => Code::Internal,
+            Self::AnswerTooLarge { .. } => Code::ResourceExhausted,
             Self::Closed => Code::Cancelled,
         }
     }
@@ -203,8 +216,11 @@ impl Error {
     }
 
     /// The registry has never got as far as the revision that was to be resumed from: it lost its state, or is another one.
+    ///
+    /// Only with its reason: others give the code for other limits, and what follows is that the set held is doubted.
     pub(crate) fn is_revision_in_future(&self) -> bool {
-        matches!(self, Self::Answered(answer) if answer.code == Code::OutOfRange)
+        matches!(self, Self::Answered(answer)
+            if answer.code == Code::OutOfRange && answer.reason == "REVISION_IN_FUTURE")
     }
 }
 
@@ -256,6 +272,15 @@ mod tests {
         for (code, reason, expected) in cases {
             assert_eq!(answered(code, reason).lease_verdict(), expected, "{code:?} {reason}");
         }
+    }
+
+    /// Any OUT_OF_RANGE was taken for it, also the one that tonic itself raises when a message is too large.
+    #[test]
+    fn a_revision_is_in_the_future_only_when_the_registry_says_so() {
+        assert!(answered(Code::OutOfRange, "REVISION_IN_FUTURE").is_revision_in_future());
+        assert!(!answered(Code::OutOfRange, "").is_revision_in_future());
+        assert!(!answered(Code::OutOfRange, "PAGE_TOO_LARGE").is_revision_in_future());
+        assert!(!answered(Code::Unavailable, "REVISION_IN_FUTURE").is_revision_in_future());
     }
 
     #[test]

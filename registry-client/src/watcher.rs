@@ -11,7 +11,7 @@ use tokio::{sync::watch, task::JoinHandle, time};
 use tracing::{info, warn};
 
 use crate::{
-    backoff::Backoff,
+    backoff::{self, Backoff},
     discovery::{Discovery, Source},
     error::Error,
     model::{Selector, Snapshot, SnapshotState},
@@ -23,8 +23,12 @@ use reducer::{Change, Reducer};
 
 mod reducer;
 
-/// How long a watch without a revision may owe its snapshot.
+/// How long a watch without a revision may owe its snapshot, at the first attempt. Each further one waits twice as long: a
+/// registry that is mute is left for another endpoint soon, and one behind a slow link gets its large snapshot through at
+/// last, for at most as much traffic again. What is dead, and not slow, HTTP/2's PINGs find out.
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(5);
+/// The longest that a snapshot is waited for: the largest one that is read (64 MiB) at 1 Mbit/s.
+const SLOWEST_SNAPSHOT: Duration = Duration::from_secs(600);
 
 /// The instances of a service, kept up to date.
 ///
@@ -52,6 +56,7 @@ impl Watcher {
                     selector: discovery.selector.clone(),
                     reducer: Reducer::new(discovery.grace),
                     backoff: Backoff::default(),
+                    patience: FIRST_SNAPSHOT,
                     rng: rand::make_rng(),
                     told,
                 };
@@ -117,6 +122,8 @@ struct Driver {
     selector: Selector,
     reducer: Reducer,
     backoff: Backoff,
+    /// How long the next snapshot may be owed.
+    patience: Duration,
     rng: StdRng,
     told: watch::Sender<Arc<Snapshot>>,
 }
@@ -143,12 +150,13 @@ impl Driver {
             if !in_future {
                 self.registry.avoid(endpoint);
             }
-            let asked = error.as_ref().and_then(Error::retry_after).unwrap_or_default();
-            let delay = self
-                .backoff
-                .next(&mut self.rng)
-                .max(asked.min(crate::backoff::DEFAULT_MAX));
-            time::sleep(delay).await;
+            let at_least = match &error {
+                // Each attempt costs the registry the making of it, and the next one will hardly be smaller.
+                Some(Error::AnswerTooLarge { .. }) => backoff::DEFAULT_MAX,
+                Some(error) => error.retry_after().unwrap_or_default().min(backoff::DEFAULT_MAX),
+                None => Duration::ZERO,
+            };
+            time::sleep(self.backoff.next(&mut self.rng).max(at_least)).await;
         }
     }
 
@@ -170,7 +178,7 @@ impl Driver {
 
     async fn follow(&mut self, steps: &mut Steps, after: i64) -> Option<Error> {
         // Far away when nothing is owed.
-        let mut owed_until = (after == 0).then(|| now() + FIRST_SNAPSHOT);
+        let mut owed_until = (after == 0).then(|| now() + self.patience);
         loop {
             let alarm = [self.reducer.next_tick(), owed_until].into_iter().flatten().min();
             let step = tokio::select! {
@@ -179,7 +187,9 @@ impl Driver {
                     let change = self.reducer.tick(now());
                     self.publish(change);
                     if owed_until.is_some_and(|at| at <= now()) {
-                        return Some(steps.silent(FIRST_SNAPSHOT));
+                        let waited = self.patience;
+                        self.patience = (waited * 2).min(SLOWEST_SNAPSHOT);
+                        return Some(steps.silent(waited));
                     }
                     continue;
                 }
@@ -188,6 +198,7 @@ impl Driver {
                 Ok(Some(told)) if !self.reducer.admits(&told) => return Some(steps.of_another_history()),
                 Ok(Some(told)) => {
                     owed_until = None;
+                    self.patience = FIRST_SNAPSHOT;
                     self.backoff.reset();
                     let change = self.reducer.step(now(), told);
                     self.publish(change);

@@ -9,7 +9,7 @@ use std::{
 
 use prost::Message as _;
 use proto::registry::v1;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::pb;
 
 use crate::{
@@ -259,6 +259,18 @@ fn error(endpoint: &str, status: &Status) -> Error {
         return Error::Unreachable {
             endpoint: endpoint.to_owned(),
             problem: chain(source),
+        };
+    }
+    // But not with this one, which it makes of an answer beyond our limit. Only the limit in its words tells it from the same
+    // complaint of a peer, whose limit is another.
+    if status.code() == Code::OutOfRange
+        && status
+            .message()
+            .ends_with(&format!("limit is: {} bytes", peer::MAX_ANSWER))
+    {
+        return Error::AnswerTooLarge {
+            endpoint: endpoint.to_owned(),
+            problem: status.message().to_owned(),
         };
     }
     let mut answer = Answer {

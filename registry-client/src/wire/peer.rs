@@ -14,7 +14,7 @@ use crate::{
 
 /// The largest answer that is read: a snapshot of some 50,000 instances of 1 KiB. tonic's default of 4 MiB would make a
 /// large namespace unwatchable.
-const MAX_ANSWER: usize = 64 << 20;
+pub(super) const MAX_ANSWER: usize = 64 << 20;
 /// The largest page that the registry gives.
 const PAGE_SIZE: i32 = 1_000;
 

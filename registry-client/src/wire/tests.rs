@@ -1,7 +1,6 @@
 //! What hostile or newer peers may send, and what becomes of it.
 
 use prost::Message as _;
-use tonic::Code;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::*;

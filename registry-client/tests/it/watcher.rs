@@ -211,6 +211,55 @@ async fn a_watch_that_never_tells_its_snapshot_is_given_up() {
     until(&mut watcher, "a snapshot", |s| ids(s) == "a").await;
 }
 
+/// The bound was 5 s at every attempt: a snapshot that took longer over a slow link was cut off in its middle, for ever.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_takes_long_arrives_in_the_end() {
+    const NEEDS: Duration = Duration::from_secs(31);
+    let mut fake = Fake::start().await;
+    let mut watcher = tickets(&[fake.url()]).watch();
+    let mut attempts = 1;
+    let stream = loop {
+        let stream = fake.watch().await;
+        match tokio::time::timeout(NEEDS, stream.abandoned()).await {
+            Ok(()) => attempts += 1,
+            Err(_) => break stream,
+        }
+    };
+    stream.snapshot(1, &["a"]).await;
+    until(&mut watcher, "a snapshot", |s| is_fresh(s) && ids(s) == "a").await;
+    assert_eq!(attempts, 4, "5 s, 10 s, 20 s, 40 s");
+}
+
+/// tonic says OUT_OF_RANGE of a message beyond the limit, as the registry does of a revision that it does not know: the watcher
+/// took its registry for another one, and asked for the same snapshot again and again.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_too_large_is_named_so_and_not_asked_for_in_a_hurry() {
+    let mut fake = Fake::start().await;
+    let (mut watcher, mut stream) = watching_directly(&mut fake).await;
+    let mut huge = crate::fake::instance("c");
+    huge.version = "x".repeat(65 << 20);
+    let huge = v1::watch_response::Change::Snapshot(v1::Snapshot {
+        instances: vec![huge],
+        cause: v1::snapshot::Cause::Coalesced.into(),
+    });
+    for _ in 0..3 {
+        stream.send(9, huge.clone()).await;
+        let stale = until(&mut watcher, "stale", is_stale).await;
+        assert!(
+            matches!(&stale.state, SnapshotState::Stale { reason, .. }
+                if reason.contains("too large") && reason.contains("limit is: 67108864 bytes")),
+            "{:?}",
+            stale.state
+        );
+        assert_eq!((ids(&stale).as_str(), stale.revision, stale.unconfirmed), ("ab", 5, 0));
+        let begin = Instant::now();
+        stream = fake.watch().await;
+        assert!(begin.elapsed() >= Duration::from_secs(9), "{:?}", begin.elapsed());
+        assert_eq!(stream.request.start_after_revision, 5);
+        until(&mut watcher, "fresh", is_fresh).await;
+    }
+}
+
 /// A registry that came back on an empty disk used to be, in other systems, an empty list for every consumer.
 #[tokio::test(start_paused = true)]
 async fn a_registry_that_lost_its_state_empties_nothing() {
