@@ -3,6 +3,7 @@
 //! A request is validated into the model's types (every field that is wrong is named at once), handed to the driver or read
 //! from the hub, and the answer is translated back. Nothing here decides anything about instances or leases.
 
+mod backlog;
 mod error;
 mod fingerprint;
 mod governance;
@@ -20,6 +21,7 @@ mod watch;
 
 use std::{sync::Arc, time::Duration};
 
+pub(crate) use backlog::Backlog;
 use proto::registry::v1::{
     governance_service_server::GovernanceServiceServer, registry_service_server::RegistryServiceServer,
 };
@@ -42,6 +44,8 @@ pub(crate) struct Api {
     pub(crate) drain: DrainSignal,
     /// How long a watch may be silent.
     pub(crate) bookmark_interval: Duration,
+    /// What unread watches hold.
+    pub(crate) backlog: Backlog,
     /// Counts watchers.
     pub(crate) metrics: Metrics,
 }

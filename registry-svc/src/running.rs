@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, Api},
+    api::{self, Api, Backlog},
     catalog::{Batch, Capacity, Catalog},
     config::Config,
     driver::{Clock, Driver, DriverError},
@@ -149,6 +149,7 @@ impl Registry {
             hub,
             drain: host.drain_signal(),
             bookmark_interval: config.bookmark_interval,
+            backlog: Backlog::default(),
             metrics,
         };
         let host = host.serve(api::routes(api), &[api::DESCRIPTORS]);

@@ -95,7 +95,11 @@ impl RegistryService for Api {
     }
 
     async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<WatchStream>, Status> {
-        Ok(Response::new(watch::begin(self, request.get_ref())?))
+        Ok(Response::new(watch::begin(
+            self,
+            request.remote_addr(),
+            request.get_ref(),
+        )?))
     }
 
     async fn ack_watch(

@@ -80,6 +80,13 @@ impl Change {
     }
 }
 
+impl Removal {
+    /// Roughly what it costs in memory and on the wire.
+    pub(crate) fn bytes(&self) -> usize {
+        64 + self.key.bytes() + self.labels.bytes() + self.detail.as_str().len()
+    }
+}
+
 impl Batch {
     /// What the history keeps of it: all but what only the store needs to know, which may be far larger.
     pub(crate) fn for_history(self: &Arc<Self>) -> Arc<Self> {
@@ -109,9 +116,7 @@ impl Batch {
     pub(crate) fn bytes(&self) -> usize {
         let change = |change: &Change| match change {
             Change::Put { instance, left } => instance.bytes() + left.as_ref().map_or(0, Labels::bytes),
-            Change::Removed(removal) => {
-                64 + removal.key.bytes() + removal.labels.bytes() + removal.detail.as_str().len()
-            }
+            Change::Removed(removal) => removal.bytes(),
         };
         64 + self.changes.iter().map(change).sum::<usize>()
     }

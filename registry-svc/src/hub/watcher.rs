@@ -107,6 +107,23 @@ pub(crate) struct FutureRevision {
     pub(crate) present: Revision,
 }
 
+impl Step {
+    /// Roughly what it costs on the wire.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Snapshot { instances, .. } => instances.iter().map(|instance| instance.bytes()).sum(),
+            Self::Delta { events, .. } => {
+                let event = |told: &Told| match told {
+                    Told::Put(instance) => instance.bytes(),
+                    Told::Removed(removal) => removal.bytes(),
+                };
+                events.iter().map(event).sum()
+            }
+            Self::Bookmark { .. } => 0,
+        }
+    }
+}
+
 impl Watcher {
     pub(super) fn begin(hub: Arc<Hub>, selection: Selection, from: WatchFrom) -> Result<Self, FutureRevision> {
         let wake = {
