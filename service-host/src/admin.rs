@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::{
     health::Health,
-    listener::{Connections, Ended},
+    listener::{Connections, Ended, WriteTimeout},
 };
 
 /// Scrapers and probes; more would be somebody else.
@@ -19,8 +19,8 @@ pub(crate) const MAX_CONNECTIONS: usize = 64;
 const MAX_HEADERS: usize = 16 << 10;
 
 /// Serves admin connections. A request's headers may take `headers_timeout`, from the connection's start or the previous
-/// answer on it.
-pub(crate) fn connections(health: Health, headers_timeout: Duration) -> Connections {
+/// answer on it; an answer must be taken within `write_timeout`.
+pub(crate) fn connections(health: Health, headers_timeout: Duration, write_timeout: Duration) -> Connections {
     Arc::new(move |socket, peer, stop| {
         let health = health.clone();
         Box::pin(async move {
@@ -32,7 +32,7 @@ pub(crate) fn connections(health: Health, headers_timeout: Duration) -> Connecti
                 .timer(TokioTimer::new())
                 .header_read_timeout(headers_timeout)
                 .max_buf_size(MAX_HEADERS)
-                .serve_connection(TokioIo::new(socket), service);
+                .serve_connection(TokioIo::new(WriteTimeout::new(socket, write_timeout)), service);
             let mut connection = std::pin::pin!(connection);
             let result = tokio::select! {
                 result = connection.as_mut() => result,

@@ -84,7 +84,8 @@ pub struct Limits {
     pub preface_timeout: Duration,
     /// How often an otherwise quiet connection is pinged; default 10 s.
     pub keepalive_interval: Duration,
-    /// How long a ping may go unanswered before the connection is closed; default 5 s.
+    /// How long a ping may go unanswered before the connection is closed; default 5 s. A peer that takes none of what is
+    /// being sent for interval and timeout together is closed as well: a ping does not reach it.
     pub keepalive_timeout: Duration,
     /// How long a request message may take to arrive; default 10 s, and a second more for each 64 KiB of it that has
     /// arrived. Then the call ends with DEADLINE_EXCEEDED. Without it a peer that sends most of a message on each stream, and
@@ -103,6 +104,13 @@ pub struct Limits {
     pub max_pending_accept_reset_streams: usize,
     /// Bytes buffered for sending, a stream; default 64 KiB (hyper: 400 KiB, which tonic does not let one change).
     pub max_send_buffer: usize,
+}
+
+impl Limits {
+    /// How long a peer may take nothing of what is being sent to it.
+    pub(crate) fn write_timeout(&self) -> Duration {
+        self.keepalive_interval.saturating_add(self.keepalive_timeout)
+    }
 }
 
 impl Default for Limits {

@@ -26,14 +26,20 @@ use tower_service::Service;
 
 use crate::{
     config::Limits,
-    listener::{Connections, Ended, Opened, PrefaceIo, Stop},
+    listener::{Connections, Ended, Heard, Opened, PrefaceIo, Stop, WriteTimeout},
 };
+
+/// How long a connection that has said nothing yet may take to say something when the server stops. Its opening and a first
+/// call may be under way or in the socket's buffer, unread: that is a round trip between neighbours. More would delay the
+/// end for peers that never speak.
+const UNOPENED_LINGER: Duration = Duration::from_millis(100);
 
 /// The calls being answered, and the tasks that answer them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct InFlight {
     calls: Arc<AtomicUsize>,
     handlers: TaskTracker,
+    heard: Heard,
 }
 
 impl InFlight {
@@ -42,13 +48,16 @@ impl InFlight {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Resolves when no call has been open for `calm`.
+    /// Resolves when for `calm` no call has been open and no peer has said anything. A peer that still reads its last answer
+    /// out of the kernel's buffers says so with window updates; one that is stopped says nothing.
     pub(crate) async fn none_for(&self, calm: Duration) {
         // Only while draining, and then for seconds: looking now and then is simpler than being told.
         const LOOK: Duration = Duration::from_millis(20);
         let mut since = Instant::now();
+        let mut heard = self.heard.times();
         while since.elapsed() < calm {
-            if self.calls() > 0 {
+            let last = std::mem::replace(&mut heard, self.heard.times());
+            if self.calls() > 0 || heard != last {
                 since = Instant::now();
             }
             tokio::time::sleep(LOOK).await;
@@ -103,7 +112,7 @@ pub(crate) fn grpc<S, B>(stack: S, in_flight: &InFlight, limits: &Limits) -> Con
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
-    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B: http_body::Body<Data: Send> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut builder = http2::Builder::new(Handlers(in_flight.handlers.clone()));
@@ -117,6 +126,8 @@ where
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
     let preface_timeout = limits.preface_timeout;
+    let write_timeout = limits.write_timeout();
+    let heard = in_flight.heard.clone();
     Arc::new(move |socket, peer, stop| {
         let local_addr = socket.local_addr().ok();
         let service = OnConnection {
@@ -124,10 +135,10 @@ where
             local_addr,
             peer,
         };
-        let io = PrefaceIo::new(socket, preface_timeout);
+        let io = PrefaceIo::new(socket, preface_timeout, heard.clone());
         let opened = io.opened();
         Box::pin(drive(
-            builder.serve_connection(TokioIo::new(io), service),
+            builder.serve_connection(TokioIo::new(WriteTimeout::new(io, write_timeout)), service),
             opened,
             peer,
             stop,
@@ -136,7 +147,7 @@ where
 }
 
 async fn drive<S, B>(
-    connection: http2::Connection<TokioIo<PrefaceIo>, OnConnection<S>, Handlers>,
+    connection: http2::Connection<TokioIo<WriteTimeout<PrefaceIo>>, OnConnection<S>, Handlers>,
     opened: Opened,
     peer: SocketAddr,
     stop: Stop,
@@ -144,19 +155,23 @@ async fn drive<S, B>(
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B: http_body::Body<Data: Send> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = stop.gracefully.cancelled() => {
-            if !opened.get() {
-                // Nothing has been said on it, so nothing can be lost; waiting for its opening would delay the end.
-                return Ended::Closed;
-            }
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                result = connection.as_mut() => result,
+                () = tokio::time::sleep(UNOPENED_LINGER) => {
+                    if !opened.get() {
+                        return Ended::Closed;
+                    }
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = result {

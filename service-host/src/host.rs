@@ -130,7 +130,7 @@ impl Host {
                     name: "admin",
                     max_connections: admin::MAX_CONNECTIONS,
                 },
-                admin::connections(health.clone(), limits.preface_timeout),
+                admin::connections(health.clone(), limits.preface_timeout, limits.write_timeout()),
             );
             (accepting, address)
         });

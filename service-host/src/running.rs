@@ -11,8 +11,8 @@ use crate::{connection::InFlight, drain::DrainSignal, health::Health, listener::
 /// How long cut connections get to unwind; they have nothing to wait for, so this only bounds a bug.
 const UNWIND: Duration = Duration::from_secs(1);
 
-/// How long idle connections may take to close after their GOAWAY. A good peer needs a round trip; one that is stopped or
-/// cut off never answers, and must not use up the grace that is there for calls.
+/// How long idle connections may take to close after their GOAWAY, or since any peer was last heard of. A good peer needs a
+/// round trip; one that is stopped or cut off never answers, and must not use up the grace that is there for calls.
 const IDLE_LINGER: Duration = Duration::from_secs(1);
 
 /// A serving server. Dropped without [`Running::drain`] it stops at once and cuts every connection.
@@ -129,7 +129,7 @@ impl Running {
         self.parts.drain.clone()
     }
 
-    /// Resolves only if the server can no longer accept connections, which it never should.
+    /// Resolves only if the server can no longer accept connections, which it never should; at once, whoever is connected.
     pub async fn failed(&mut self) -> Failure {
         let Parts {
             serving,
@@ -139,13 +139,13 @@ impl Running {
         } = &mut self.parts;
         match admin {
             Some((admin, address)) => tokio::select! {
-                reason = serving.ended() => Failure { listener: "grpc", address: *local_addr, reason },
-                reason = admin.ended() => Failure { listener: "admin", address: *address, reason },
+                reason = serving.closed() => Failure { listener: "grpc", address: *local_addr, reason },
+                reason = admin.closed() => Failure { listener: "admin", address: *address, reason },
             },
             None => Failure {
                 listener: "grpc",
                 address: *local_addr,
-                reason: serving.ended().await,
+                reason: serving.closed().await,
             },
         }
     }

@@ -1,14 +1,19 @@
 //! The outermost layer: who answered, how many calls are open, and the end of streams that nobody else would end.
 //!
+//! A call is open until its last byte of data is with the kernel. The end of its body is too early: hyper hands a body over
+//! as soon as HTTP/2 has taken it, which then holds it for as long as the peer's window is closed.
+//!
 //! A health watch or a reflection stream stays open for as long as its caller likes. On drain they are ended here, with
 //! UNAVAILABLE, so that they never hold up a shutdown.
 
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
+use bytes::{Buf, Bytes};
 use http::{HeaderValue, Request, Response, header::HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -46,7 +51,7 @@ impl<S> Edge<S> {
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Edge<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>, Error = Infallible>,
-    ResBody: Body<Error = Status>,
+    ResBody: Body<Data = Bytes, Error = Status>,
 {
     type Response = Response<EdgeBody<ResBody>>;
     type Error = Infallible;
@@ -61,7 +66,7 @@ where
             Kind::Infrastructure(Box::pin(self.drain.token().cancelled_owned()))
         } else {
             Kind::Counted {
-                _guard: self.in_flight.enter(),
+                guard: Arc::new(self.in_flight.enter()),
             }
         };
         EdgeFuture {
@@ -74,8 +79,8 @@ where
 
 /// What has to happen to a call besides being answered.
 enum Kind {
-    /// Counted until its body ends or is dropped.
-    Counted { _guard: CallGuard },
+    /// Counted until its body has ended, or is dropped, and what it gave is sent.
+    Counted { guard: Arc<CallGuard> },
     /// Ended when the server drains.
     Infrastructure(Pin<Box<WaitForCancellationFutureOwned>>),
 }
@@ -120,18 +125,26 @@ pin_project! {
     }
 }
 
-impl<B: Body<Error = Status>> Body for EdgeBody<B> {
-    type Data = B::Data;
+impl<B: Body<Data = Bytes, Error = Status>> Body for EdgeBody<B> {
+    type Data = Sending;
     type Error = Status;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, Status>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Sending>, Status>>> {
         let mut this = self.project();
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
         };
         // What there is to say goes first: a health watch hears NOT_SERVING before it ends.
         if let Poll::Ready(frame) = inner.poll_frame(cx) {
-            return Poll::Ready(frame);
+            let guard = match this.kind {
+                Some(Kind::Counted { guard }) => Some(&*guard),
+                _ => None,
+            };
+            let sending = |bytes| Sending {
+                bytes,
+                _guard: guard.map(Arc::clone),
+            };
+            return Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(sending))));
         }
         if let Some(Kind::Infrastructure(drained)) = this.kind {
             ready!(drained.as_mut().poll(cx));
@@ -152,5 +165,31 @@ impl<B: Body<Error = Status>> Body for EdgeBody<B> {
             (Some(_), Some(Kind::Infrastructure(_))) => SizeHint::default(),
             (Some(inner), _) => inner.size_hint(),
         }
+    }
+}
+
+/// Data on its way out, which keeps its call open until HTTP/2 has written it and drops it.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    bytes: Bytes,
+    _guard: Option<Arc<CallGuard>>,
+}
+
+impl Buf for Sending {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        // Shares the memory where the default would copy it.
+        self.bytes.copy_to_bytes(length)
     }
 }

@@ -21,7 +21,7 @@ mod uploads;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::Buf;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use telemetry::server::ServerTraceLayer;
@@ -50,7 +50,7 @@ pub(crate) fn stack(
     settings: Settings,
 ) -> impl Service<
     Request<Incoming>,
-    Response = Response<impl http_body::Body<Data = Bytes, Error = tonic::Status> + Send + 'static>,
+    Response = Response<impl http_body::Body<Data = impl Buf + Send, Error = tonic::Status> + Send + 'static>,
     Error = Infallible,
     Future: Send,
 > + Clone

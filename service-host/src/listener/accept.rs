@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinHandle, JoinSet},
     time::Instant,
 };
@@ -53,6 +53,8 @@ pub(crate) enum Ended {
 pub(crate) struct Accepting {
     stop: Stop,
     task: JoinHandle<Outcome>,
+    /// Why the listener was closed, from the moment it is; connections may go on for long after.
+    closed: watch::Receiver<Option<String>>,
     outcome: Option<Outcome>,
 }
 
@@ -65,10 +67,12 @@ struct Outcome {
 impl Accepting {
     pub(crate) fn start(listener: TcpListener, settings: Settings, connections: Connections) -> Self {
         let stop = Stop::default();
-        let task = tokio::spawn(Loop::new(settings, connections, stop.clone()).run(listener));
+        let (close, closed) = watch::channel(None);
+        let task = tokio::spawn(Loop::new(settings, connections, stop.clone()).run(listener, close));
         Self {
             stop,
             task,
+            closed,
             outcome: None,
         }
     }
@@ -76,6 +80,15 @@ impl Accepting {
     /// Closes the listener and lets connections finish; [`Accepting::ended`] tells when they have.
     pub(crate) fn stop_accepting(&self) {
         self.stop.gracefully.cancel();
+    }
+
+    /// Resolves when nothing is accepted any more, with the reason, whoever is still connected.
+    pub(crate) async fn closed(&mut self) -> String {
+        if let Ok(reason) = self.closed.wait_for(Option::is_some).await {
+            return reason.clone().unwrap_or_default();
+        }
+        // The loop has gone without a reason: its task knows.
+        self.ended().await
     }
 
     /// Resolves when the loop and all its connections are over, with the reason. May be called again, and dropped early.
@@ -159,7 +172,7 @@ impl Loop {
         }
     }
 
-    async fn run(mut self, listener: TcpListener) -> Outcome {
+    async fn run(mut self, listener: TcpListener, close: watch::Sender<Option<String>>) -> Outcome {
         let mut connections = JoinSet::new();
         let mut cut = 0;
         let reason = loop {
@@ -183,6 +196,8 @@ impl Loop {
         };
         // Closed before the wait: a new caller is refused by the kernel at once instead of hanging until it is over.
         drop(listener);
+        // Said before the wait: those who are connected may stay for ever, and nobody else gets in meanwhile.
+        close.send_replace(Some(reason.clone()));
         while let Some(ended) = connections.join_next().await {
             cut += usize::from(was_cut(ended));
         }
@@ -367,6 +382,45 @@ mod tests {
             rounds += 1;
         }
         assert_eq!(rounds + 1, GIVE_UP_AFTER);
+    }
+
+    /// The reason was told only after the last connection had ended, which with one long stream was never.
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_listener_is_reported_while_somebody_is_connected() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        // shutdown(2) breaks a listening socket on Linux: accept(2) answers EINVAL from then on. It acts on the socket,
+        // whichever descriptor, and of whatever type in Rust, it is called through.
+        let handle = std::os::fd::AsFd::as_fd(&listener)
+            .try_clone_to_owned()
+            .expect("a descriptor");
+        let settings = Settings {
+            name: "test",
+            max_connections: 10,
+        };
+        let (served, mut serving) = tokio::sync::mpsc::unbounded_channel();
+        let for_ever: Connections = Arc::new(move |socket, _, _| {
+            let served = served.clone();
+            Box::pin(async move {
+                served.send(()).expect("the test waits");
+                let _socket = socket;
+                std::future::pending().await
+            })
+        });
+        let mut accepting = Accepting::start(listener, settings, for_ever);
+        let _connected = TcpStream::connect(address).await.expect("listening");
+        serving.recv().await.expect("served");
+        std::net::TcpStream::from(handle)
+            .shutdown(std::net::Shutdown::Both)
+            .expect("broken");
+        let patience = OUT_OF_FILES_BACK_OFF * (GIVE_UP_AFTER + 10);
+        let reason = tokio::time::timeout(patience, accepting.closed())
+            .await
+            .expect("reported");
+        assert!(reason.contains("Invalid argument"), "{reason}");
+        assert_eq!(accepting.closed().await, reason, "may be asked again");
+        assert_eq!(accepting.cut(Duration::from_secs(1)).await, 1, "somebody was connected");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,9 @@
 mod accept;
 mod fds;
 mod preface;
+mod write_timeout;
 
 pub(crate) use accept::{Accepting, Connections, Ended, Settings, Stop};
 pub(crate) use fds::cap;
-pub(crate) use preface::{Opened, PrefaceIo};
+pub(crate) use preface::{Heard, Opened, PrefaceIo};
+pub(crate) use write_timeout::WriteTimeout;

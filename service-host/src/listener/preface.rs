@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -29,6 +29,17 @@ pub(crate) struct PrefaceIo {
     /// None once the opening has arrived.
     opening: Option<Opening>,
     opened: Opened,
+    heard: Heard,
+}
+
+/// How often the peers of a server have said anything.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Heard(Arc<AtomicU64>);
+
+impl Heard {
+    pub(crate) fn times(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Whether a connection's opening has arrived; readable while the connection itself is being served.
@@ -48,7 +59,7 @@ struct Opening {
 }
 
 impl PrefaceIo {
-    pub(crate) fn new(inner: TcpStream, timeout: Duration) -> Self {
+    pub(crate) fn new(inner: TcpStream, timeout: Duration, heard: Heard) -> Self {
         let deadline = Box::pin(sleep_until(Instant::now() + timeout));
         let opening = Opening {
             missing: OPENING,
@@ -58,6 +69,7 @@ impl PrefaceIo {
             inner,
             opening: Some(opening),
             opened: Opened::default(),
+            heard,
         }
     }
 
@@ -69,11 +81,15 @@ impl PrefaceIo {
 impl AsyncRead for PrefaceIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let Some(opening) = &mut this.opening else {
-            return Pin::new(&mut this.inner).poll_read(cx, buf);
-        };
         let before = buf.filled().len();
-        match Pin::new(&mut this.inner).poll_read(cx, buf) {
+        let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            this.heard.0.fetch_add(1, Ordering::Relaxed);
+        }
+        let Some(opening) = &mut this.opening else {
+            return read;
+        };
+        match read {
             Poll::Ready(result) => {
                 opening.missing = opening.missing.saturating_sub(buf.filled().len() - before);
                 if opening.missing == 0 {

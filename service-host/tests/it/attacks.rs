@@ -300,6 +300,28 @@ async fn a_peer_that_answers_no_ping_is_closed() {
     assert!(pings >= 1, "closed without asking");
 }
 
+/// A stopped reader whose socket is full is not reached by pings, and GOAWAY waits behind what it does not take: such a
+/// connection stayed for ever, with its streams.
+#[tokio::test]
+async fn a_peer_that_takes_nothing_is_closed() {
+    let running = serve(limited(|limits| {
+        limits.keepalive_interval = Duration::from_millis(100);
+        limits.keepalive_timeout = Duration::from_millis(200);
+    }))
+    .await;
+    let mut raw = Raw::open(running.local_addr(), &[(SETTINGS_INITIAL_WINDOW_SIZE, (1 << 31) - 1)]).await;
+    raw.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes())
+        .await
+        .expect("written");
+    raw.send(HEADERS, END_HEADERS, 1, &call_headers(WATCH))
+        .await
+        .expect("written");
+    raw.send(DATA, END_STREAM, 1, &text("flood")).await.expect("written");
+    eventually("it runs", || running.calls_in_flight() == 1).await;
+    eventually("it is over", || running.calls_in_flight() == 0).await;
+    drop(raw);
+}
+
 /// Above the bound a connection is closed at once, and its place is free again when another one ends.
 #[tokio::test]
 async fn connections_are_bounded() {

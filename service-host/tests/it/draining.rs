@@ -8,9 +8,12 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use crate::support::{
     client::{Client, ask},
     config, eventually,
-    raw::{GOAWAY, Raw, SETTINGS},
+    raw::{
+        ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, Raw, SETTINGS, WINDOW_UPDATE, call_headers,
+        encode, message,
+    },
     serve, server_and_client,
-    service::Text,
+    service::{LARGE, Text},
 };
 
 /// tonic's own shutdown waits for ever on an open stream.
@@ -102,6 +105,91 @@ async fn a_health_watch_hears_the_end_and_does_not_delay_it() {
     assert_eq!(watch.message().await.expect_err("ended").code(), Code::Unavailable);
     let report = draining.await.expect("no panic");
     assert!(report.is_clean() && report.took < Duration::from_secs(5), "{report:?}");
+}
+
+const SAY: &str = "/tessera.test.v1.Test/Say";
+
+/// Asks for a large answer and waits for its beginning.
+async fn ask_for_a_large_answer(address: std::net::SocketAddr) -> (Raw, usize) {
+    let mut raw = Raw::open(address, &[]).await;
+    raw.send(HEADERS, END_HEADERS, 1, &call_headers(SAY))
+        .await
+        .expect("written");
+    let request = message(b"\x0a\x05large");
+    raw.send(DATA, END_STREAM, 1, &request).await.expect("written");
+    let begun = raw.next_of(DATA).await.expect("an answer").payload.len();
+    (raw, begun)
+}
+
+/// hyper drops a body once HTTP/2 has taken it: the call counted as finished with megabytes unsent, and a second later they
+/// were cut and the drain said that all was well.
+#[tokio::test]
+async fn a_slow_reader_gets_its_whole_answer() {
+    let running = serve(config()).await;
+    let (mut raw, mut read) = ask_for_a_large_answer(running.local_addr()).await;
+    let reading = async {
+        // 64 KiB a time makes some three seconds.
+        let mut pace = tokio::time::interval(Duration::from_millis(100));
+        let mut unread = read;
+        loop {
+            let frame = raw.next().await.expect("the answer goes on");
+            match frame.kind {
+                DATA => {
+                    read += frame.payload.len();
+                    unread += frame.payload.len();
+                }
+                HEADERS if frame.flags & END_STREAM != 0 => break,
+                PING if frame.flags & ACK == 0 => {
+                    raw.send(PING, ACK, 0, &frame.payload).await.expect("written");
+                }
+                _ => {}
+            }
+            if unread >= 60_000 {
+                pace.tick().await;
+                let granted = u32::try_from(std::mem::take(&mut unread))
+                    .expect("a window")
+                    .to_be_bytes();
+                raw.send(WINDOW_UPDATE, 0, 0, &granted).await.expect("written");
+                raw.send(WINDOW_UPDATE, 0, 1, &granted).await.expect("written");
+            }
+        }
+        raw.closed().await;
+        read
+    };
+    let (report, read) = tokio::join!(running.drain(Duration::from_secs(30)), reading);
+    assert!(read > LARGE, "{read} bytes");
+    assert!(report.is_clean() && report.connections_cut == 0, "{report:?}");
+    assert!(report.took > Duration::from_millis(1500), "it was slow: {report:?}");
+}
+
+/// The same with a reader that has stopped: its call is not finished, and the report says so.
+#[tokio::test]
+async fn an_answer_that_is_not_read_is_an_unfinished_call() {
+    let running = serve(config()).await;
+    let _unread = ask_for_a_large_answer(running.local_addr()).await;
+    let report = running.drain(Duration::from_millis(1500)).await;
+    assert_eq!((report.connections_cut, report.calls_cut), (1, 1), "{report}");
+}
+
+/// A connection that had said nothing was dropped, although its first call may be in the socket's buffer.
+#[tokio::test]
+async fn a_first_call_that_nobody_has_read_yet_is_answered() {
+    let running = serve(config()).await;
+    let mut silent = Raw::connect(running.local_addr()).await;
+    // Connections are accepted in order: when this one is served, that one is.
+    let mut other = Raw::open(running.local_addr(), &[]).await;
+    other.next_of(SETTINGS).await.expect("served");
+    let mut opening = PREFACE.to_vec();
+    opening.extend(encode(SETTINGS, 0, 0, &[]));
+    opening.extend(encode(HEADERS, END_HEADERS, 1, &call_headers(SAY)));
+    opening.extend(encode(DATA, END_STREAM, 1, &message(b"\x0a\x05hello")));
+    // Without an await until the drain has begun: the server, on the same thread, cannot have read it.
+    let written = silent.socket.try_write(&opening).expect("room in the buffer");
+    assert_eq!(written, opening.len());
+    let (report, answer) = tokio::join!(running.drain(Duration::from_secs(10)), silent.next_of(DATA));
+    let answer = answer.expect("answered");
+    assert!(answer.payload.ends_with(b"hello"), "{answer:?}");
+    assert!(report.is_clean(), "{report:?}");
 }
 
 /// Neither a silent connection nor a peer that does not answer (SIGSTOP) may use up the grace.

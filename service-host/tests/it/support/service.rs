@@ -28,6 +28,9 @@ use tower::{Service, service_fn};
 /// Bytes produced by "counted flood", which one test uses.
 pub(crate) static FLOODED: AtomicUsize = AtomicUsize::new(0);
 
+/// Length of the answer to "large".
+pub(crate) const LARGE: usize = 2 << 20;
+
 /// The only message.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Text {
@@ -57,6 +60,8 @@ impl Test {
         let text = match request.get_ref().text.as_str() {
             "hang" => std::future::pending().await,
             "panic" => panic!("secret words"),
+            // Many times what a peer's windows hold at first.
+            "large" => "x".repeat(LARGE),
             // As a handler does that answers with `?` on a call of its own.
             "pass on garbage" => {
                 return Err(Status::internal(
