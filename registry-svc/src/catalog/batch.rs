@@ -49,7 +49,7 @@ pub(crate) struct Removal {
 /// A lease was granted, changed or ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LeaseChange {
-    /// Granted, or more was registered under it: its owner is alive.
+    /// Granted, or more was registered under it, or the last of it was deregistered: its owner is alive.
     Kept(LeaseRecord),
     /// Another lease took an instance from it.
     Lost(LeaseRecord),
@@ -68,6 +68,8 @@ pub(crate) struct LeaseRecord {
     pub(crate) heartbeat: Heartbeat,
     /// The instances that other leases have taken from it.
     pub(crate) replaced: Vec<InstanceKey>,
+    /// Whether its owner has ended the last that was left of it, so that those which were taken are not all it had.
+    pub(crate) emptied: bool,
 }
 
 impl Change {

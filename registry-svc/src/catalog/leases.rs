@@ -23,6 +23,8 @@ pub(super) struct Lease {
     pub(super) instances: HashSet<InstanceKey>,
     /// What other leases have taken from it.
     pub(super) replaced: HashSet<InstanceKey>,
+    /// See [`LeaseRecord::emptied`].
+    pub(super) emptied: bool,
 }
 
 /// All leases.
@@ -38,9 +40,10 @@ impl Lease {
         self.heartbeat
     }
 
-    /// It had instances and all were taken: its owner is a process that has been succeeded.
+    /// The last that it kept was taken: its owner is a process that has been succeeded. One that had something left and ended
+    /// it itself has not been.
     pub(super) fn is_fenced(&self) -> bool {
-        self.instances.is_empty() && !self.replaced.is_empty()
+        self.instances.is_empty() && !self.replaced.is_empty() && !self.emptied
     }
 
     /// What the store keeps of it.
@@ -53,6 +56,7 @@ impl Lease {
             secret: self.secret,
             heartbeat: self.heartbeat,
             replaced,
+            emptied: self.emptied,
         }
     }
 }
@@ -87,6 +91,7 @@ impl Leases {
             queued: deadline,
             instances: HashSet::new(),
             replaced: record.replaced.into_iter().collect(),
+            emptied: record.emptied,
         };
         if let Some(former) = self.by_id.insert(record.id, lease) {
             self.queue.remove(&(former.queued, record.id));
@@ -177,6 +182,10 @@ impl Leases {
             assert!(
                 lease.instances.is_disjoint(&lease.replaced),
                 "{id} has lost what it keeps"
+            );
+            assert!(
+                !lease.emptied || lease.instances.is_empty(),
+                "{id} keeps something again"
             );
         }
     }

@@ -75,13 +75,19 @@ impl Catalog {
             self.leases.remove(id);
             vec![LeaseChange::Ended(id)]
         } else {
-            // An empty lease lives on until it lapses: its owner may register the next instance under it.
+            // An empty lease lives on until it lapses: its owner may register the next instance under it. Where others have
+            // taken some of its instances, that has to be put down: it would look as if they had taken all.
+            let mut kept = None;
             if let Some(lease) = self.leases.get_mut(id) {
                 for key in &keys {
                     lease.instances.remove(key);
                 }
+                if lease.instances.is_empty() && !lease.replaced.is_empty() {
+                    lease.emptied = true;
+                    kept = Some(LeaseChange::Kept(lease.record(id)));
+                }
             }
-            Vec::new()
+            kept.into_iter().collect()
         };
         let changes = keys
             .iter()

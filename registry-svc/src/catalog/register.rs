@@ -43,6 +43,7 @@ impl Catalog {
                         secret: secret.hash(),
                         heartbeat,
                         replaced: Vec::new(),
+                        emptied: false,
                     },
                     now,
                 );
@@ -167,6 +168,7 @@ impl Catalog {
             }
         }
         if let Some(winner) = self.leases.get_mut(lease) {
+            winner.emptied = false;
             winner.replaced.remove(&instance.key);
             winner.instances.insert(instance.key.clone());
         }

@@ -172,6 +172,36 @@ fn a_lease_loses_what_another_takes_and_is_fenced_off_when_that_is_all() {
     catalog.check_invariants();
 }
 
+/// A lease lost one instance to another and its owner deregistered the rest: it passed for one that had lost everything, so its
+/// owner, alive and renewing, was told that it had been succeeded.
+#[test]
+fn a_lease_that_its_owner_empties_is_not_fenced_off_by_what_it_lost_before() {
+    let mut catalog = catalog();
+    let both = vec![draft("a", "1", ""), draft("a", "2", "")];
+    register(&mut catalog, grant(1, heartbeat(100), both)).expect("registers");
+    register(&mut catalog, grant(2, heartbeat(100), vec![draft("a", "1", "")])).expect("takes one");
+    let outcome = catalog.apply(Command::Deregister(end(1, &["2"])), WALL);
+    outcome.reply.expect("ends the other");
+    catalog.renew(&owner(1)).expect("the lease lives");
+    let stale = catalog.apply(Command::Deregister(end(1, &["1"])), WALL).reply;
+    assert_eq!(stale.expect_err("taken"), CatalogError::StaleEpoch(key("a", "1")));
+    catalog.check_invariants();
+
+    // It does so after a restart too.
+    let record = match outcome.batch.expect("a batch").leases.as_slice() {
+        [LeaseChange::Kept(record)] => record.clone(),
+        other => panic!("{other:?}"),
+    };
+    let mut again = Catalog::restore(Capacity::default(), catalog.revision, vec![record], &[], now(0).moment);
+    again.renew(&owner(1)).expect("the lease lives");
+
+    register(&mut catalog, join(1, vec![draft("a", "3", "")])).expect("takes the next instance");
+    // Once that is taken nothing is left of it after all.
+    register(&mut catalog, grant(3, heartbeat(100), vec![draft("a", "3", "")])).expect("takes it");
+    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::LeaseFenced));
+    catalog.check_invariants();
+}
+
 #[test]
 fn capacity_is_kept() {
     let capacity = Capacity {
@@ -427,7 +457,9 @@ impl World {
             }
             Step::Renew { lease } => {
                 let fenced = self.leases.get(&owner(lease).lease).is_some_and(|record| {
-                    !record.replaced.is_empty() && !self.instances.values().any(|i| i.lease == record.id)
+                    !record.emptied
+                        && !record.replaced.is_empty()
+                        && !self.instances.values().any(|i| i.lease == record.id)
                 });
                 let lives = self.leases.contains_key(&owner(lease).lease);
                 assert_eq!(self.catalog.renew(&owner(lease)).is_ok(), lives && !fenced);

@@ -112,6 +112,8 @@ pub(super) struct LeaseTermsRecord {
     /// What is below a millisecond of the interval.
     #[prost(uint32, tag = "5")]
     interval_subsec_nanos: u32,
+    #[prost(bool, tag = "6")]
+    emptied: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -203,6 +205,7 @@ pub(super) fn encode_lease(lease: &LeaseRecord) -> Vec<u8> {
         misses: lease.heartbeat.misses(),
         replaced: lease.replaced.iter().map(KeyRecord::from).collect(),
         interval_subsec_nanos: interval.subsec_nanos() % 1_000_000,
+        emptied: lease.emptied,
     }
     .encode_to_vec()
 }
@@ -224,6 +227,7 @@ pub(super) fn decode_lease(id: LeaseId, bytes: &[u8]) -> Result<LeaseRecord, Rec
             .into_iter()
             .map(TryInto::try_into)
             .collect::<Result<_, _>>()?,
+        emptied: record.emptied,
     })
 }
 
