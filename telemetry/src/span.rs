@@ -17,6 +17,12 @@ pub(crate) fn install(provider: &SdkTracerProvider) {
     let _ = TRACER.set(provider.tracer("tessera"));
 }
 
+/// Whether this process records spans. Without it a sampled trace may be one that nobody has recorded: see
+/// [`propagation::ensure_trace`].
+pub(crate) fn is_recorded() -> bool {
+    TRACER.get().is_some()
+}
+
 /// A context with a new span under `parent`, or, where nothing is recorded, the parent's own span context (with random
 /// ids if it has none). `describe` is only called when it is needed, so that being off costs no attributes.
 pub(crate) fn start<D>(parent: &Context, kind: SpanKind, describe: D) -> Context
