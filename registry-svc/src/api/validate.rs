@@ -11,6 +11,8 @@ use crate::{
 
 /// The last second of the year 9999, where protobuf's timestamps end.
 const LAST_SECOND: i64 = 253_402_300_799;
+/// The longest duration in protobuf's range, some 10,000 years.
+const LONGEST_SECONDS: u64 = 315_576_000_000;
 
 /// Fields that break a rule, each with the rule.
 #[derive(Debug, Default)]
@@ -77,16 +79,24 @@ impl Violations {
 
     /// A duration, if it is one.
     pub(super) fn duration(&mut self, field: &str, duration: prost_types::Duration) -> Option<Duration> {
-        // try_into normalises and refuses negative ones.
-        let result = Duration::try_from(duration).map_err(|_| "must be a duration that is not negative");
-        self.check(field, result)
+        // Not with prost's conversion: it normalises first, and panics in debug builds where that overflows.
+        let seconds = u64::try_from(duration.seconds).ok();
+        let seconds = seconds.filter(|seconds| *seconds <= LONGEST_SECONDS);
+        let duration = seconds
+            .zip(nanos(duration.nanos))
+            .map(|(seconds, nanos)| Duration::new(seconds, nanos));
+        self.check(
+            field,
+            duration.ok_or("must be a duration in protobuf's range that is not negative"),
+        )
     }
 
     /// A timestamp, if it is one.
     pub(super) fn time(&mut self, field: impl Display, time: prost_types::Timestamp) -> Option<WallTime> {
-        let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
         let seconds = Some(time.seconds).filter(|seconds| (0..=LAST_SECOND).contains(seconds));
-        let time = seconds.zip(nanos).map(|(seconds, nanos)| WallTime { seconds, nanos });
+        let time = seconds
+            .zip(nanos(time.nanos))
+            .map(|(seconds, nanos)| WallTime { seconds, nanos });
         self.check(field, time.ok_or("must be a time from 1970-01-01 to 9999-12-31"))
     }
 }
@@ -101,6 +111,11 @@ impl Claim {
             secret: self.secret,
         })
     }
+}
+
+/// The part below a second.
+fn nanos(nanos: i32) -> Option<u32> {
+    u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)
 }
 
 /// `prefix.field`, or `field` at the top.

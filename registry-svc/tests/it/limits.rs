@@ -22,6 +22,20 @@ const REGISTER: &Rows<wire::RegisterRequest> = &[
     ("heartbeat_interval", |r| {
         r.heartbeat_interval = Some(seconds(i64::MAX, 0))
     }),
+    // prost's own conversion normalises these first; in a debug build the smallest one panicked there.
+    ("heartbeat_interval", |r| {
+        r.heartbeat_interval = Some(seconds(i64::MIN, 0))
+    }),
+    ("heartbeat_interval", |r| {
+        r.heartbeat_interval = Some(seconds(i64::MIN, i32::MIN))
+    }),
+    ("heartbeat_interval", |r| {
+        r.heartbeat_interval = Some(seconds(i64::MIN, i32::MAX))
+    }),
+    ("heartbeat_interval", |r| r.heartbeat_interval = Some(seconds(1, -1))),
+    ("heartbeat_interval", |r| {
+        r.heartbeat_interval = Some(seconds(0, i32::MAX))
+    }),
     ("heartbeat_interval", |r| {
         r.heartbeat_interval = Some(seconds(0, 100_000_000))
     }),
