@@ -28,6 +28,9 @@ mod state;
 /// How long leaving may take, and how long a drain waits to be heard: a process that stops must not hang on its registry.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// The contract's largest weight.
+const MAX_WEIGHT: u32 = 1_000;
+
 /// An instance that is being kept registered.
 ///
 /// Drop ends the heartbeats without a word, as a crash would: the lease lapses. To leave in order, [`drain`](Self::drain) and
@@ -132,9 +135,10 @@ impl Registrar {
         }
     }
 
-    /// Says another weight, 0 to 1000, now and at every later registration.
+    /// Says another weight, now and at every later registration. 0 to 1000; what is above becomes 1000, since nobody is here
+    /// to be told of a refusal.
     pub fn set_weight(&self, weight: u32) {
-        self.change(|says| says.weight = weight);
+        self.change(|says| says.weight = weight.min(MAX_WEIGHT));
     }
 
     /// Says another status, now and at every later registration.
@@ -268,13 +272,14 @@ impl Driver {
             Action::Update {
                 lease,
                 epoch,
+                field,
                 says,
                 within,
             } => {
                 let instance = says.laid_over(instance.clone());
                 let call = |peer: Peer| {
                     let (lease, instance) = (lease.clone(), instance.clone());
-                    async move { peer.update(lease, instance, epoch).await }
+                    async move { peer.update(lease, instance, field, epoch).await }
                 };
                 Outcome::Updated(endpoints.call(call_timeout.min(within), call).await)
             }

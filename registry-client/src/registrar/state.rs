@@ -6,7 +6,10 @@
 //! argument of every question, never a queue of commands, so nothing that was missed while the registry was away needs to be
 //! remembered.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use rand::{Rng, RngExt as _};
 
@@ -14,7 +17,7 @@ use crate::{
     backoff::Backoff,
     error::{Error, LeaseVerdict},
     model::{InstanceStatus, Removal},
-    wire::peer::{Granted, Lease, Says},
+    wire::peer::{Field, Granted, Lease, Says},
 };
 
 /// A registry that asks for more patience than this is not obeyed: a registrar that sleeps for an hour because of one wrong
@@ -45,10 +48,11 @@ pub(crate) enum Action {
     Register { request_id: String, says: Says },
     /// Heartbeat. An answer that takes longer than `within` is no use.
     Renew { lease: Lease, within: Duration },
-    /// Tell what has changed. Given up after `within`, so that it does not keep a heartbeat waiting.
+    /// Tell what has changed of one field. Given up after `within`, so that it does not keep a heartbeat waiting.
     Update {
         lease: Lease,
         epoch: i64,
+        field: Field,
         says: Says,
         within: Duration,
     },
@@ -148,8 +152,12 @@ struct Held {
     /// When the last heartbeat was sent.
     beat_at: Instant,
     renew_at: Instant,
-    /// An update that was sent and is not confirmed: until one is, what the registry knows is in doubt.
-    update: Option<Update>,
+    /// Updates that were sent and are not confirmed, at most one a field: until one is, what the registry knows of the field is
+    /// in doubt. Fields go one by one, so that one that the registry refuses does not hold back another: a drain, for example.
+    updates: BTreeMap<Field, Update>,
+    /// The field of the update sent last. Another one that is due goes first, or one that changes all the time would be the
+    /// only one told.
+    updated: Option<Field>,
 }
 
 #[derive(Debug)]
@@ -229,23 +237,25 @@ impl Machine {
                     within: held.patience(),
                 }
             }
-            Phase::Held(held) if held.update_due(now, &desired.says) => {
-                held.update = Some(Update {
-                    says: desired.says.clone(),
-                    again_at: now,
-                });
-                Action::Update {
-                    lease: held.granted.lease.clone(),
-                    epoch: held.granted.epoch,
-                    says: desired.says.clone(),
-                    within: held.patience(),
+            Phase::Held(held) => match held.update_due(now, &desired.says) {
+                Some(field) => {
+                    let says = desired.says.clone();
+                    held.updates.insert(field, Update { says, again_at: now });
+                    held.updated = Some(field);
+                    Action::Update {
+                        lease: held.granted.lease.clone(),
+                        epoch: held.granted.epoch,
+                        field,
+                        says: desired.says.clone(),
+                        within: held.patience(),
+                    }
                 }
-            }
-            Phase::Held(held) => Action::Wait {
-                until: held
-                    .update
-                    .as_ref()
-                    .map_or(held.renew_at, |update| update.again_at.min(held.renew_at)),
+                None => {
+                    let repeats = held.updates.values().map(|update| update.again_at);
+                    Action::Wait {
+                        until: repeats.fold(held.renew_at, Instant::min),
+                    }
+                }
             },
         }
     }
@@ -328,7 +338,8 @@ impl Machine {
             confirmed,
             beat_at: now,
             renew_at: confirmed + period(self.interval, ttl, rng),
-            update: None,
+            updates: BTreeMap::new(),
+            updated: None,
         });
         self.trouble = None;
         self.update_backoff.reset();
@@ -379,8 +390,10 @@ impl Machine {
 
     fn updated(&mut self, revision: i64) {
         let Phase::Held(held) = &mut self.phase else { return };
-        if let Some(update) = held.update.take() {
-            held.told = update.says;
+        if let Some(field) = held.updated
+            && let Some(update) = held.updates.remove(&field)
+        {
+            held.told.take(field, update.says);
         }
         held.granted.revision = revision;
         self.update_backoff.reset();
@@ -393,7 +406,7 @@ impl Machine {
             .next(rng)
             .max(error.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER));
         if let Phase::Held(held) = &mut self.phase
-            && let Some(update) = &mut held.update
+            && let Some(update) = held.updated.and_then(|field| held.updates.get_mut(&field))
         {
             update.again_at = now + delay;
         }
@@ -431,10 +444,16 @@ impl Held {
         }
     }
 
-    fn update_due(&self, now: Instant, says: &Says) -> bool {
-        match &self.update {
-            None => self.told != *says,
-            Some(update) => update.says != *says || update.again_at <= now,
+    fn update_due(&self, now: Instant, says: &Says) -> Option<Field> {
+        let mut due = Field::ALL.into_iter().filter(|field| match self.updates.get(field) {
+            None => !self.told.agrees(says, *field),
+            Some(update) => !update.says.agrees(says, *field) || update.again_at <= now,
+        });
+        let first = due.next();
+        if first == self.updated {
+            due.next().or(first)
+        } else {
+            first
         }
     }
 }

@@ -60,7 +60,47 @@ pub(crate) struct Says {
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
+/// One thing of what [`Says`] holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Field {
+    Status,
+    Weight,
+    Metadata,
+}
+
+impl Field {
+    /// The one that callers feel most comes first.
+    pub(crate) const ALL: [Self; 3] = [Self::Status, Self::Weight, Self::Metadata];
+
+    /// Its name in an update mask.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Weight => "weight",
+            Self::Metadata => "metadata",
+        }
+    }
+}
+
 impl Says {
+    /// True when both say the same of the field.
+    pub(crate) fn agrees(&self, other: &Self, field: Field) -> bool {
+        match field {
+            Field::Status => self.status == other.status,
+            Field::Weight => self.weight == other.weight,
+            Field::Metadata => self.metadata == other.metadata,
+        }
+    }
+
+    /// Says of the field what the other one says.
+    pub(crate) fn take(&mut self, field: Field, other: Self) {
+        match field {
+            Field::Status => self.status = other.status,
+            Field::Weight => self.weight = other.weight,
+            Field::Metadata => self.metadata = other.metadata,
+        }
+    }
+
     /// The instance, saying this.
     pub(crate) fn laid_over(self, instance: Instance) -> Instance {
         Instance {
@@ -153,14 +193,20 @@ impl Peer {
         Ok(answer.ttl.and_then(super::duration).filter(|ttl| !ttl.is_zero()))
     }
 
-    /// The revision of the change.
-    pub(crate) async fn update(&self, lease: Lease, instance: Instance, epoch: i64) -> Result<i64, Error> {
+    /// Changes one field to what the instance says of it. The revision of the change.
+    pub(crate) async fn update(
+        &self,
+        lease: Lease,
+        instance: Instance,
+        field: Field,
+        epoch: i64,
+    ) -> Result<i64, Error> {
         let request = v1::UpdateInstanceRequest {
             lease_id: lease.id,
             lease_secret: lease.secret,
             instance: Some(instance.into()),
             update_mask: Some(prost_types::FieldMask {
-                paths: ["weight", "status", "metadata"].map(String::from).to_vec(),
+                paths: vec![field.path().to_owned()],
             }),
             epoch,
         };

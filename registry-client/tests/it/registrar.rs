@@ -268,10 +268,7 @@ async fn a_drain_is_heard_then_lingers_then_the_instance_leaves() {
         update.instance.map(|i| (i.id, i.status)),
         Some(("ticket-1".into(), v1::InstanceStatus::Draining.into()))
     );
-    assert_eq!(
-        update.update_mask.expect("required").paths,
-        ["weight", "status", "metadata"]
-    );
+    assert_eq!(update.update_mask.expect("required").paths, ["status"]);
 
     let mut status = registrar.subscribe();
     registrar.deregister(Removal::Drained).await;
@@ -282,6 +279,42 @@ async fn a_drain_is_heard_then_lingers_then_the_instance_leaves() {
     assert_eq!(request.reason, i32::from(v1::RemovalReason::Drained));
     assert_eq!(fake.leases(), [""; 0]);
     assert!(status.changed().await.is_err(), "the task has ended");
+}
+
+/// After `set_weight(5000)` the registry refused every later update, since each named the weight again: the instance stopped
+/// without having drained.
+#[tokio::test(start_paused = true)]
+async fn a_weight_beyond_the_limit_costs_no_drain() {
+    let fake = Fake::start().await;
+    let registrar = registered(&to(&[fake.url()])).await;
+    registrar.set_weight(5_000);
+    let weight = |call: &Call| match call {
+        Call::Update(update) => update.instance.as_ref().and_then(|instance| instance.weight),
+        _ => None,
+    };
+    fake.until("the weight", |calls| {
+        calls.iter().any(|call| weight(call) == Some(1_000))
+    })
+    .await;
+    // What the registry refuses for a reason of its own.
+    fake.script([Fate::Refuse(refusal(Code::InvalidArgument, "INVALID_ARGUMENT", None))]);
+    registrar.set_metadata([("k".to_owned(), "x".repeat(2_000))].into());
+    until(&registrar, "the refusal", |status| {
+        matches!(status, RegistrarStatus::Retrying { .. })
+    })
+    .await;
+    let begin = Instant::now();
+    registrar.drain(Duration::ZERO).await;
+    assert!(begin.elapsed() < Duration::from_millis(100), "{:?}", begin.elapsed());
+    let masks: Vec<String> = fake
+        .calls()
+        .into_iter()
+        .filter_map(|call| match call {
+            Call::Update(update) => Some(update.update_mask.expect("required").paths.join("+")),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(masks, ["weight", "metadata", "status"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,5 @@
 //! The state machine in virtual time: each promise by itself, then random faults after which it must heal.
 
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 use rand::{SeedableRng as _, rngs::StdRng};
 use tonic::Code;
@@ -458,6 +456,69 @@ fn a_refused_update_does_not_disturb_the_heartbeats() {
     ));
 }
 
+/// Every update named all three fields, so one value that the registry refused took every later drain with it.
+#[test]
+fn a_refused_field_does_not_hold_back_another() {
+    let mut world = World::registered(12);
+    world.desired.says.metadata.insert("k".into(), "x".repeat(2_000));
+    world.desired.says.weight = 5_000;
+    let refused = || Outcome::Updated(Err(answer(Code::InvalidArgument, "INVALID_ARGUMENT", None)));
+    let refuse = |world: &mut World, n| {
+        let mut tried = Vec::new();
+        while tried.len() < n {
+            let outcome = match world.next().1 {
+                Action::Update { field, .. } => {
+                    tried.push(field);
+                    refused()
+                }
+                _ => Outcome::Renewed(Ok(Some(TTL))),
+            };
+            world.apply(outcome);
+        }
+        tried
+    };
+    refuse(&mut world, 20);
+
+    world.desired.says.status = InstanceStatus::Draining;
+    let (waited, action) = world.next();
+    assert_eq!(waited, Duration::ZERO);
+    assert!(
+        matches!(
+            action,
+            Action::Update {
+                field: Field::Status,
+                ..
+            }
+        ),
+        "{action:?}"
+    );
+    world.apply(Outcome::Updated(Ok(12)));
+    assert!(matches!(world.machine.status(), RegistrarStatus::Draining { .. }));
+
+    let tried = refuse(&mut world, 20);
+    assert!(!tried.contains(&Field::Status), "told once: {tried:?}");
+    for field in [Field::Weight, Field::Metadata] {
+        let n = tried.iter().filter(|tried| **tried == field).count();
+        assert!(n >= 5, "{field:?} is tried {n} times of 20");
+    }
+}
+
+#[test]
+fn a_field_that_changes_all_the_time_leaves_room_for_the_others() {
+    let mut world = World::registered(12);
+    world.desired.says.metadata.insert("k".into(), "v".into());
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        world.desired.says.weight += 1;
+        let (_, Action::Update { field, .. }) = world.next() else {
+            panic!("{:?}", world.machine)
+        };
+        told.push(field);
+        world.apply(Outcome::Updated(Ok(12)));
+    }
+    assert_eq!(told, [Field::Weight, Field::Metadata, Field::Weight, Field::Weight]);
+}
+
 /// Two processes with one id throw each other out. That cannot be cured here, but it must not become a storm.
 #[test]
 fn a_contested_id_is_fought_for_more_and_more_slowly() {
@@ -590,9 +651,15 @@ impl Model {
                 }
             }),
             Action::Renew { lease, .. } => Outcome::Renewed(self.owned(&lease).map(|_| Some(TTL))),
-            Action::Update { lease, epoch, says, .. } => Outcome::Updated(match self.owned(&lease) {
+            Action::Update {
+                lease,
+                epoch,
+                field,
+                says,
+                ..
+            } => Outcome::Updated(match self.owned(&lease) {
                 Ok(live) if live.1 == epoch => {
-                    live.2 = says;
+                    live.2.take(field, says);
                     self.revision += 1;
                     Ok(self.revision)
                 }
