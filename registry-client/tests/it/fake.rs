@@ -1,4 +1,5 @@
-//! A registry that follows a script. By default it grants every lease, knows the leases that it granted, and hands every watch
+//! A registry that follows a script. By default it grants every lease, knows those that it granted until they
+//! lapse, and hands every watch
 //! to the test, which drives it step by step.
 
 use std::{
@@ -42,6 +43,8 @@ pub(crate) enum Fate {
     Lose(Status),
     /// Nothing, ever.
     Hang,
+    /// It takes effect, and then nothing, ever.
+    Swallow,
 }
 
 #[derive(Default)]
@@ -50,12 +53,48 @@ struct State {
     script: VecDeque<Fate>,
     /// How long a call takes.
     round_trip: Duration,
-    leases: Vec<String>,
+    /// With their lifetime and their end.
+    leases: Vec<(String, Duration, Instant)>,
     answered: Vec<(v1::RegisterRequest, v1::RegisterResponse)>,
     revision: i64,
     service_pages: VecDeque<v1::ListServicesResponse>,
     instance_pages: VecDeque<v1::ListInstancesResponse>,
     instance: Option<v1::Instance>,
+}
+
+impl State {
+    fn live_leases(&mut self) -> impl Iterator<Item = &mut (String, Duration, Instant)> {
+        let now = Instant::now();
+        self.leases.iter_mut().filter(move |(.., end)| now < *end)
+    }
+
+    fn next_revision(&mut self) -> i64 {
+        self.revision += 1;
+        self.revision
+    }
+
+    fn grant(&mut self, request: &v1::RegisterRequest) -> v1::RegisterResponse {
+        let interval = request.heartbeat_interval.expect("this client says it");
+        let ttl = Duration::try_from(interval).expect("not negative") * request.misses_allowed;
+        let revision = self.next_revision();
+        let lease_id = format!("lease-{revision}");
+        self.leases.push((lease_id.clone(), ttl, Instant::now() + ttl));
+        v1::RegisterResponse {
+            lease_id,
+            lease_secret: "secret".into(),
+            instance_ids: request.instances.iter().map(|i| i.id.clone()).collect(),
+            epoch: revision,
+            ttl: prost_types::Duration::try_from(ttl).ok(),
+            revision,
+        }
+    }
+}
+
+/// What comes after the effect of a call.
+enum Then {
+    Answer,
+    Fail(Status),
+    Hang,
 }
 
 /// The registry under the test's control.
@@ -143,8 +182,9 @@ impl Fake {
         self.state().leases.clear();
     }
 
+    /// Those that live.
     pub(crate) fn leases(&self) -> Vec<String> {
-        self.state().leases.clone()
+        self.state().live_leases().map(|(id, ..)| id.clone()).collect()
     }
 
     pub(crate) fn serve_service_pages(&self, pages: impl IntoIterator<Item = v1::ListServicesResponse>) {
@@ -298,8 +338,8 @@ impl Service {
         self.state.lock().expect("no test panics with it")
     }
 
-    /// Notes a call; then an error to give at once, or one to give after the effect.
-    async fn arrive(&self, call: Call) -> Result<Option<Status>, Status> {
+    /// Notes a call; then an error to give at once, or what is to come after the effect.
+    async fn arrive(&self, call: Call) -> Result<Then, Status> {
         let (answer, round_trip) = {
             let mut state = self.state();
             state.calls.push((Instant::now(), call));
@@ -310,63 +350,70 @@ impl Service {
             tokio::time::sleep(round_trip).await;
         }
         match answer {
-            None => Ok(None),
+            None => Ok(Then::Answer),
             Some(Fate::Refuse(status)) => Err(status),
-            Some(Fate::Lose(status)) => Ok(Some(status)),
+            Some(Fate::Lose(status)) => Ok(Then::Fail(status)),
+            Some(Fate::Swallow) => Ok(Then::Hang),
             Some(Fate::Hang) => std::future::pending().await,
         }
     }
 
-    fn owned(&self, lease: &str) -> Result<(), Status> {
-        if self.state().leases.iter().any(|known| known == lease) {
-            Ok(())
-        } else {
-            Err(refusal(Code::NotFound, "LEASE_UNKNOWN", Some(Duration::from_secs(3))))
-        }
+    /// The lifetime of a lease that lives.
+    fn owned(&self, lease: &str) -> Result<Duration, Status> {
+        self.state()
+            .live_leases()
+            .find(|(id, ..)| id == lease)
+            .map(|(_, ttl, _)| *ttl)
+            .ok_or_else(|| refusal(Code::NotFound, "LEASE_UNKNOWN", Some(Duration::from_secs(3))))
     }
 }
 
-fn answer<T>(lost: Option<Status>, message: T) -> Result<Response<T>, Status> {
-    lost.map_or_else(|| Ok(Response::new(message)), Err)
+async fn answer<T>(then: Then, message: T) -> Result<Response<T>, Status> {
+    match then {
+        Then::Answer => Ok(Response::new(message)),
+        Then::Fail(status) => Err(status),
+        Then::Hang => std::future::pending().await,
+    }
 }
 
 #[tonic::async_trait]
 impl RegistryService for Service {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
         let request = request.into_inner();
-        let lost = self.arrive(Call::Register(request.clone())).await?;
-        let mut state = self.state();
-        let repeated = state
-            .answered
-            .iter()
-            .find(|(known, _)| known.request_id == request.request_id);
-        let response = match repeated {
-            Some((known, response)) if *known == request => response.clone(),
-            Some(_) => return Err(refusal(Code::AlreadyExists, "REQUEST_ID_REUSED", None)),
-            None => {
-                state.revision += 1;
-                let response = v1::RegisterResponse {
-                    lease_id: format!("lease-{}", state.revision),
-                    lease_secret: "secret".into(),
-                    instance_ids: request.instances.iter().map(|i| i.id.clone()).collect(),
-                    epoch: state.revision,
-                    ttl: Some(prost_types::Duration { seconds: 15, nanos: 0 }),
-                    revision: state.revision,
-                };
-                state.leases.push(response.lease_id.clone());
-                state.answered.push((request, response.clone()));
-                response
+        let then = self.arrive(Call::Register(request.clone())).await?;
+        let response = {
+            let mut state = self.state();
+            let lives: Vec<String> = state.live_leases().map(|(id, ..)| id.clone()).collect();
+            // An answer is repeated for as long as its lease lives.
+            let repeated = state.answered.iter().find(|(known, answer)| {
+                !known.request_id.is_empty()
+                    && known.request_id == request.request_id
+                    && lives.contains(&answer.lease_id)
+            });
+            match repeated {
+                Some((known, response)) if *known == request => response.clone(),
+                Some(_) => return Err(refusal(Code::AlreadyExists, "REQUEST_ID_REUSED", None)),
+                None => {
+                    let response = state.grant(&request);
+                    state.answered.push((request, response.clone()));
+                    response
+                }
             }
         };
-        answer(lost, response)
+        answer(then, response).await
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let request = request.into_inner();
-        let lost = self.arrive(Call::Renew).await?;
-        self.owned(&request.lease_id)?;
-        let ttl = Some(prost_types::Duration { seconds: 15, nanos: 0 });
-        answer(lost, v1::RenewResponse { ttl })
+        let then = self.arrive(Call::Renew).await?;
+        let ttl = self.owned(&request.lease_id)?;
+        for (id, ttl, end) in &mut self.state().leases {
+            if *id == request.lease_id {
+                *end = Instant::now() + *ttl;
+            }
+        }
+        let ttl = prost_types::Duration::try_from(ttl).ok();
+        answer(then, v1::RenewResponse { ttl }).await
     }
 
     async fn update_instance(
@@ -374,18 +421,13 @@ impl RegistryService for Service {
         request: Request<v1::UpdateInstanceRequest>,
     ) -> Result<Response<v1::UpdateInstanceResponse>, Status> {
         let request = request.into_inner();
-        let lost = self.arrive(Call::Update(Box::new(request.clone()))).await?;
+        let then = self.arrive(Call::Update(Box::new(request.clone()))).await?;
         self.owned(&request.lease_id)?;
-        let mut state = self.state();
-        state.revision += 1;
-        let revision = state.revision;
-        answer(
-            lost,
-            v1::UpdateInstanceResponse {
-                instance: request.instance,
-                revision,
-            },
-        )
+        let response = v1::UpdateInstanceResponse {
+            instance: request.instance,
+            revision: self.state().next_revision(),
+        };
+        answer(then, response).await
     }
 
     async fn deregister(
@@ -393,49 +435,48 @@ impl RegistryService for Service {
         request: Request<v1::DeregisterRequest>,
     ) -> Result<Response<v1::DeregisterResponse>, Status> {
         let request = request.into_inner();
-        let lost = self.arrive(Call::Deregister(request.clone())).await?;
+        let then = self.arrive(Call::Deregister(request.clone())).await?;
         self.owned(&request.lease_id)?;
-        let mut state = self.state();
-        state.leases.retain(|lease| *lease != request.lease_id);
-        state.revision += 1;
-        let revision = state.revision;
-        answer(lost, v1::DeregisterResponse { revision })
+        self.state().leases.retain(|(id, ..)| *id != request.lease_id);
+        let revision = self.state().next_revision();
+        answer(then, v1::DeregisterResponse { revision }).await
     }
 
     async fn list_services(
         &self,
         request: Request<v1::ListServicesRequest>,
     ) -> Result<Response<v1::ListServicesResponse>, Status> {
-        let lost = self.arrive(Call::ListServices(request.into_inner())).await?;
+        let then = self.arrive(Call::ListServices(request.into_inner())).await?;
         let page = self.state().service_pages.pop_front();
-        answer(lost, page.unwrap_or_default())
+        answer(then, page.unwrap_or_default()).await
     }
 
     async fn list_instances(
         &self,
         request: Request<v1::ListInstancesRequest>,
     ) -> Result<Response<v1::ListInstancesResponse>, Status> {
-        let lost = self.arrive(Call::ListInstances(request.into_inner())).await?;
+        let then = self.arrive(Call::ListInstances(request.into_inner())).await?;
         let page = self.state().instance_pages.pop_front();
-        answer(lost, page.unwrap_or_default())
+        answer(then, page.unwrap_or_default()).await
     }
 
     async fn get_instance(
         &self,
         _: Request<v1::GetInstanceRequest>,
     ) -> Result<Response<v1::GetInstanceResponse>, Status> {
-        let lost = self.arrive(Call::Get).await?;
+        let then = self.arrive(Call::Get).await?;
         let instance = self.state().instance.clone();
         if instance.is_none() {
             return Err(refusal(Code::NotFound, "INSTANCE_UNKNOWN", None));
         }
         answer(
-            lost,
+            then,
             v1::GetInstanceResponse {
                 instance,
                 ..v1::GetInstanceResponse::default()
             },
         )
+        .await
     }
 
     type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;

@@ -386,6 +386,52 @@ async fn changes_in_quick_succession_starve_neither_the_lease_nor_themselves() {
     assert_eq!(fake.registrations().len(), 1);
 }
 
+/// A lease lives from the request that made it, not from the answer that told of it at last. Planned from the answer, the first
+/// heartbeat came when the lease had lapsed, and the instance, which had never been away, left and came again.
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_was_answered_late_is_renewed_in_time() {
+    let fake = Fake::start().await;
+    let wire = WireCutter::before(fake.address).await;
+    let registrar = to(&[wire.url()]).register(registration().heartbeat(Duration::from_secs(30), 2));
+    registrar.registered(crate::PATIENCE).await.expect("registered");
+
+    fake.forget_leases();
+    fake.until("the refused heartbeat", |calls| renewals(calls) == 1).await;
+    fake.script([Fate::Swallow]);
+    fake.until("the registration", |_| fake.registrations().len() == 2)
+        .await;
+    // The lease of 60 s has begun; its answer is lost, and so is the way to ask for it: for 31 s, and a back-off of at most 10 s.
+    let granted = Instant::now();
+    wire.cut();
+    tokio::time::sleep_until(granted + Duration::from_secs(31)).await;
+    wire.mend();
+
+    until(&registrar, "the answer", is_registered(2)).await;
+    fake.until("a heartbeat", |calls| renewals(calls) == 2).await;
+    assert!(granted.elapsed() < Duration::from_secs(45), "{:?}", granted.elapsed());
+    fake.until("more heartbeats", |calls| renewals(calls) == 5).await;
+    assert_eq!(fake.leases(), ["lease-2"]);
+    let registrations = fake.registrations();
+    assert_eq!(registrations.len(), 3);
+    assert_eq!(registrations[1], registrations[2], "the same request");
+}
+
+/// With one miss allowed the deadline of a heartbeat was four fifths of the lease, of which half had gone when it was sent.
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_that_hangs_does_not_cost_a_lease_of_one_interval() {
+    let fake = Fake::start().await;
+    let registrar = to(&[fake.url()]).register(registration().heartbeat(Duration::from_secs(5), 1));
+    registrar.registered(crate::PATIENCE).await.expect("registered");
+    for n in 1..=5 {
+        fake.script([Fate::Hang]);
+        fake.until("the one that hangs and its repeat", |calls| renewals(calls) == 2 * n)
+            .await;
+    }
+    until(&registrar, "all is well", is_registered(1)).await;
+    assert_eq!(fake.leases(), ["lease-1"]);
+    assert_eq!(fake.registrations().len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dropped_registrar_is_silent() {
     let fake = Fake::start().await;
