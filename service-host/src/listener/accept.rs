@@ -399,11 +399,11 @@ mod tests {
             name: "test",
             max_connections: 10,
         };
-        let (served, mut serving) = tokio::sync::mpsc::unbounded_channel();
+        let (served, mut serving) = tokio::sync::mpsc::channel(1);
         let for_ever: Connections = Arc::new(move |socket, _, _| {
             let served = served.clone();
             Box::pin(async move {
-                served.send(()).expect("the test waits");
+                served.send(()).await.expect("the test waits");
                 let _socket = socket;
                 std::future::pending().await
             })
