@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -53,9 +53,8 @@ impl Embedded {
             path: path.clone(),
             source,
         };
-        fs::create_dir_all(directory).map_err(unusable)?;
+        let made = make(directory).map_err(unusable)?;
         let file = directory.join(FILE);
-        let is_new = !file.exists();
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(&file)
@@ -68,12 +67,7 @@ impl Embedded {
                     source: Box::new(other.into()),
                 },
             })?;
-        if is_new {
-            // A new file's name is in its directory, which has an fsync of its own.
-            fs::File::open(directory)
-                .and_then(|directory| directory.sync_all())
-                .map_err(unusable)?;
-        }
+        sync_names(directory, made).map_err(unusable)?;
         Self::over(directory.to_owned(), database)
     }
 
@@ -275,6 +269,32 @@ impl Store for Embedded {
             Ok(())
         })
     }
+}
+
+/// Makes a directory and those above it. Returns how many there were to make.
+fn make(directory: &Path) -> io::Result<usize> {
+    let missing = directory
+        .ancestors()
+        .take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+    let missing = missing.count();
+    fs::create_dir_all(directory)?;
+    Ok(missing)
+}
+
+/// A file's name is in its directory, which has an fsync of its own, and so is the directory's in the one above. At each open
+/// and not only when something was made: a crash may have come between making it and this.
+fn sync_names(directory: &Path, made: usize) -> io::Result<()> {
+    let directory = fs::canonicalize(directory)?;
+    // The directory, those above it that were made, and the one that holds the first of them.
+    for (above, directory) in directory.ancestors().take(made.max(1) + 1).enumerate() {
+        match fs::File::open(directory) {
+            Ok(directory) => directory.sync_all()?,
+            // One that we may not read was there before us.
+            Err(error) if above > 0 && error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn table_key(key: &InstanceKey) -> (&str, &str, &str) {
