@@ -50,8 +50,8 @@
 //! - Whether an instance of the set is reachable: ask the instance. `lb` skips those that it cannot reach.
 //! - That two processes may share an instance id. Each throws the other out when it registers; the fight is slowed down and
 //!   shows as [`RegistrarStatus::Retrying`] with STALE_EPOCH, but not decided here.
-//! - That a registry which lost its state *and* has since counted beyond our revision is recognised as another when it does
-//!   not name its history, as ours does.
+//! - That a registry which names no history, lost its state *and* has since counted beyond our revision is recognised as
+//!   another. Ours names it.
 //! - A set that outlives the consumer's process: there is no cache on disk yet.
 //!
 //! # How it is built
