@@ -176,7 +176,8 @@ impl Driver {
     }
 
     fn mutate(&mut self, mutation: Mutation, now: Now) {
-        // Its caller's deadline has passed, or it hung up: the answer would reach nobody.
+        // Its caller's deadline has passed, or it hung up: it has given up, may have asked again, and must not be surprised by
+        // a change that comes later. A Deregister that is dropped here is made good by the end of its lease.
         if mutation.reply.is_closed() {
             return;
         }
@@ -197,7 +198,6 @@ impl Driver {
 
     fn pulse(&mut self, now: Now) {
         self.last_pulse = now.moment;
-        self.hub.set_confidence(self.catalog.confidence());
         self.metrics.instances.set(count(self.catalog.instances()));
         self.metrics.leases.set(count(self.catalog.leases()));
         self.expire(now);
@@ -205,6 +205,8 @@ impl Driver {
 
     /// Only while nothing is on its way to the disk: a lease whose grant waits for a slow disk has not begun to live.
     fn expire(&mut self, now: Now) {
+        // Before what it allows: an expiry must not be told with the confidence of a recovery, during which there is none.
+        self.hub.set_confidence(self.catalog.confidence());
         if self.in_flight.is_some() || self.stopping {
             return;
         }

@@ -7,8 +7,8 @@ use crate::{
     hub::{Scope, Selection},
     model::{
         Detail, Draft, Endpoint, Heartbeat, Host, InstanceId, InstanceKey, Label, Labels, LeaseId, LeaseSecret,
-        Metadata, Moment, Namespace, Now, Port, Protocol, RemovalReason, ServiceName, Spec, Status, Version, WallTime,
-        Weight, Zone,
+        Metadata, Moment, Namespace, Now, Port, Protocol, RemovalReason, ServiceName, Spec, Status, Terms, Version,
+        WallTime, Weight, Zone,
     },
 };
 
@@ -96,7 +96,7 @@ pub(crate) fn join(n: u128, drafts: Vec<Draft>) -> Register {
         lease: LeaseChoice::Join {
             owner: owner(n),
             secret,
-            heartbeat: None,
+            terms: Terms::default(),
         },
     }
 }

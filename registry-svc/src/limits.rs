@@ -56,6 +56,9 @@ pub(crate) const MISSES_DEFAULT: u32 = 3;
 pub(crate) const TTL_MIN: Duration = Duration::from_millis(500);
 /// Characters of a lease id or secret on the wire; both are 32 today, a longer one was never granted.
 pub(crate) const LEASE_TEXT_CHARS: usize = 64;
+/// Versions that a list names of one service: with 1,000 services a page of them stays below the 4 MiB that a stock gRPC
+/// client accepts.
+pub(crate) const SERVICE_VERSIONS: usize = 32;
 /// The most entries of a page.
 pub(crate) const PAGE_MAX: usize = 1_000;
 /// The entries of a page when the request does not say.

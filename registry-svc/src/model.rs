@@ -16,7 +16,7 @@ mod version;
 pub(crate) use endpoint::{Endpoint, Host, Port, Protocol};
 pub(crate) use history_id::HistoryId;
 pub(crate) use instance::{Draft, Epoch, Instance, InstanceKey, Labels, Revision, Spec, Status, Weight};
-pub(crate) use lease::{Heartbeat, LeaseId, LeaseSecret, SecretHash};
+pub(crate) use lease::{Heartbeat, LeaseId, LeaseSecret, SecretHash, Terms};
 pub(crate) use metadata::Metadata;
 pub(crate) use name::{Detail, GrpcService, InstanceId, Label, Namespace, ServiceName, Zone};
 pub(crate) use time::{Moment, Now, WallTime};

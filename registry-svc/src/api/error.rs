@@ -59,6 +59,8 @@ fn refused(refusal: &CatalogError, text: String) -> Status {
         CatalogError::InstanceUnknown(_) => status::error(Code::NotFound, "INSTANCE_UNKNOWN", text),
         CatalogError::RequestIdReused => status::error(Code::AlreadyExists, "REQUEST_ID_REUSED", text),
         CatalogError::LeaseFull { .. } => status::error(Code::ResourceExhausted, "LEASE_FULL", text),
+        // Each is within its own bounds: it is what they make together.
+        CatalogError::Terms(_) => status::invalid([("heartbeat_interval", text.clone()), ("misses_allowed", text)]),
         CatalogError::RegistryFull { .. } => retry(Code::ResourceExhausted, "REGISTRY_FULL", text),
     }
 }

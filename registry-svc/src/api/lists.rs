@@ -183,6 +183,7 @@ fn summary(service: &ServiceName, view: &ServiceView) -> wire::ServiceSummary {
         versions: versions
             .into_iter()
             .filter(|version| !version.is_empty())
+            .take(limits::SERVICE_VERSIONS)
             .map(str::to_owned)
             .collect(),
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     catalog::{LeaseChoice, Register, Registered, RequestId},
     limits,
-    model::{Draft, Heartbeat, LeaseId, LeaseSecret, ValueError},
+    model::{Draft, Heartbeat, LeaseId, LeaseSecret, Terms, ValueError},
 };
 
 /// Validates a request and draws what it leaves to us.
@@ -22,10 +22,17 @@ pub(super) fn command(request: wire::RegisterRequest) -> Result<Register, ApiErr
     let mut violations = Violations::default();
     let request_id = request_id(&mut violations, &request.request_id);
     let wanted = instances(&mut violations, request.instances);
-    let terms = terms(&mut violations, request.heartbeat_interval, request.misses_allowed);
-    let claim = match (request.lease_id.as_str(), request.lease_secret.as_str()) {
-        ("", "") => None,
-        (lease, secret) => violations.claim(lease, secret),
+    let joins = !(request.lease_id.is_empty() && request.lease_secret.is_empty());
+    let terms = terms(
+        &mut violations,
+        request.heartbeat_interval,
+        request.misses_allowed,
+        joins,
+    );
+    let claim = if joins {
+        violations.claim(&request.lease_id, &request.lease_secret)
+    } else {
+        None
     };
     let (Some(request_id), Some(wanted), Some(terms)) = (request_id, wanted, terms) else {
         return Err(violations.into_error());
@@ -59,18 +66,20 @@ fn drawn(wanted: Wanted) -> Draft {
     wanted.draft(rand::random())
 }
 
-fn choice(claim: Option<Claim>, secret: String, terms: Option<Heartbeat>) -> Result<LeaseChoice, ApiError> {
+fn choice(claim: Option<Claim>, secret: String, terms: Terms) -> Result<LeaseChoice, ApiError> {
     let Some(claim) = claim else {
         return Ok(LeaseChoice::Grant {
             id: LeaseId::from_random(rand::random()),
             secret: LeaseSecret::from_random(rand::random()),
-            heartbeat: terms.map_or_else(default_terms, Ok)?,
+            heartbeat: terms
+                .over(Heartbeat::DEFAULT)
+                .map_err(|_| ApiError::Bug("terms that were checked break their rule"))?,
         });
     };
     Ok(LeaseChoice::Join {
         owner: claim.owner()?,
         secret,
-        heartbeat: terms,
+        terms,
     })
 }
 
@@ -117,23 +126,24 @@ fn instances(violations: &mut Violations, instances: Vec<wire::Instance>) -> Opt
     (all.len() == found).then_some(all)
 }
 
-/// `Some(None)` where the request says nothing: a new lease has the defaults, a joined one keeps its own.
+/// What the request leaves out is, for a new lease, the default, and for one that is joined, the lease's own, which only the
+/// catalog knows.
 fn terms(
     violations: &mut Violations,
     interval: Option<prost_types::Duration>,
     misses: u32,
-) -> Option<Option<Heartbeat>> {
+    joins: bool,
+) -> Option<Terms> {
     const INTERVAL: &str = "heartbeat_interval";
-    if interval.is_none() && misses == 0 {
-        return Some(None);
-    }
-    let interval: Duration = match interval {
-        Some(interval) => violations.duration(INTERVAL, interval)?,
-        None => limits::HEARTBEAT_DEFAULT,
+    let interval: Option<Duration> = match interval {
+        Some(interval) => Some(violations.duration(INTERVAL, interval)?),
+        None => None,
     };
-    let misses = if misses == 0 { limits::MISSES_DEFAULT } else { misses };
-    match Heartbeat::try_new(interval, misses) {
-        Ok(heartbeat) => Some(Some(heartbeat)),
+    let misses = (misses > 0).then_some(misses);
+    let terms = Terms { interval, misses };
+    let over = if joins { Heartbeat::LONGEST } else { Heartbeat::DEFAULT };
+    match terms.over(over) {
+        Ok(_) => Some(terms),
         Err(error) => {
             let field = if matches!(error, ValueError::OutOfRange { .. }) {
                 "misses_allowed"
@@ -144,9 +154,4 @@ fn terms(
             None
         }
     }
-}
-
-fn default_terms() -> Result<Heartbeat, ApiError> {
-    Heartbeat::try_new(limits::HEARTBEAT_DEFAULT, limits::MISSES_DEFAULT)
-        .map_err(|_| ApiError::Bug("the default heartbeat breaks its own rule"))
 }

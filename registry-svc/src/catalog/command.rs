@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::Batch;
 use crate::model::{
     Detail, Draft, Epoch, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, LeaseSecret, Metadata, RemovalReason,
-    Revision, SecretHash, Status, Weight,
+    Revision, SecretHash, Status, Terms, ValueError, Weight,
 };
 
 /// A change that is asked for. Renewals are not among them: they change nothing that is stored.
@@ -75,8 +75,8 @@ pub(crate) enum LeaseChoice {
         owner: Owner,
         /// As the owner showed it; only its answer needs it.
         secret: String,
-        /// New terms; else the lease keeps its own.
-        heartbeat: Option<Heartbeat>,
+        /// New terms; the lease keeps its own for what is left out.
+        terms: Terms,
     },
 }
 
@@ -214,6 +214,9 @@ pub(crate) enum CatalogError {
         /// The limit.
         limit: usize,
     },
+    /// The terms that are asked for do not go with those that the lease keeps.
+    #[error("with what the lease keeps of its own terms: {0}")]
+    Terms(ValueError),
     /// The registry has as many instances or leases as it may have.
     #[error("the registry holds its limit of {limit} {what}")]
     RegistryFull {

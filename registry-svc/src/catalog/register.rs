@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     limits,
-    model::{Detail, Draft, Instance, InstanceId, InstanceKey, LeaseId, RemovalReason, WallTime},
+    model::{Detail, Draft, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, RemovalReason, WallTime},
 };
 
 impl Catalog {
@@ -32,11 +32,11 @@ impl Catalog {
                 Recent::Reused => return Err(CatalogError::RequestIdReused),
             }
         }
-        self.admit(&register)?;
+        let heartbeat = self.admit(&register)?;
 
         // Nothing below fails: from here on the registration happens as a whole.
         let (lease, secret) = match register.lease {
-            LeaseChoice::Grant { id, secret, heartbeat } => {
+            LeaseChoice::Grant { id, secret, .. } => {
                 self.leases.insert(
                     LeaseRecord {
                         id,
@@ -49,12 +49,8 @@ impl Catalog {
                 );
                 (id, secret.reveal())
             }
-            LeaseChoice::Join {
-                owner,
-                secret,
-                heartbeat,
-            } => {
-                self.leases.extend(owner.lease, heartbeat, now);
+            LeaseChoice::Join { owner, secret, .. } => {
+                self.leases.extend(owner.lease, Some(heartbeat), now);
                 (owner.lease, secret)
             }
         };
@@ -90,11 +86,11 @@ impl Catalog {
         Ok((Reply::Registered(registered), Some(batch)))
     }
 
-    /// Whether the registration fits; changes nothing.
-    fn admit(&self, register: &Register) -> Result<(), CatalogError> {
+    /// Whether the registration fits, and the heartbeat that its lease is to have; changes nothing.
+    fn admit(&self, register: &Register) -> Result<Heartbeat, CatalogError> {
         let limit = limits::INSTANCES_PER_LEASE;
-        match &register.lease {
-            LeaseChoice::Grant { id, .. } => {
+        let heartbeat = match &register.lease {
+            LeaseChoice::Grant { id, heartbeat, .. } => {
                 if self.leases.len() >= self.capacity.leases {
                     return Err(CatalogError::RegistryFull {
                         what: "leases",
@@ -108,8 +104,9 @@ impl Catalog {
                 if register.drafts.len() > limit {
                     return Err(CatalogError::LeaseFull { limit });
                 }
+                *heartbeat
             }
-            LeaseChoice::Join { owner, .. } => {
+            LeaseChoice::Join { owner, terms, .. } => {
                 let lease = self.leases.owned_by(owner).ok_or(CatalogError::LeaseUnknown)?;
                 // A process that has been succeeded must not take its instances back by the lease it lost them under.
                 if lease.is_fenced() {
@@ -122,8 +119,9 @@ impl Catalog {
                 if lease.instances.len() + lease.replaced.len() + added.count() > limit {
                     return Err(CatalogError::LeaseFull { limit });
                 }
+                terms.over(lease.heartbeat()).map_err(CatalogError::Terms)?
             }
-        }
+        };
         let added = register
             .drafts
             .iter()
@@ -136,7 +134,7 @@ impl Catalog {
             });
         }
         debug_assert!(unique(&register.drafts), "the api refuses repeated keys");
-        Ok(())
+        Ok(heartbeat)
     }
 
     /// Puts one instance under `lease` and notes which lease lost it.

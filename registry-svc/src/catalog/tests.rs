@@ -114,10 +114,10 @@ fn shorter_terms_are_kept_at_once() {
     let mut catalog = catalog();
     register(&mut catalog, grant(1, heartbeat(10_000), vec![draft("a", "1", "")])).expect("registers");
     let mut shorter = join(1, vec![draft("a", "2", "")]);
-    let LeaseChoice::Join { heartbeat: terms, .. } = &mut shorter.lease else {
+    let LeaseChoice::Join { terms, .. } = &mut shorter.lease else {
         panic!("joins")
     };
-    *terms = Some(heartbeat(100));
+    terms.interval = Some(Duration::from_millis(100));
     assert_eq!(
         register(&mut catalog, shorter).expect("joins").ttl,
         Duration::from_millis(500)

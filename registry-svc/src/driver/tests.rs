@@ -9,7 +9,7 @@ use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::*;
 use crate::{
-    catalog::{Capacity, CatalogError, Command, Deregister, Register, Reply},
+    catalog::{Capacity, CatalogError, Command, Deregister, LeaseRecord, Register, Reply},
     fixtures::{draft, end, grant, heartbeat, now, owner},
     history::HistoryLimits,
     model::{Confidence, HistoryId, Instance, Metadata, Revision},
@@ -70,6 +70,11 @@ struct Bench {
 
 impl Parts {
     fn new() -> Self {
+        Self::restored(Vec::new())
+    }
+
+    /// After a restart that brought these leases back.
+    fn restored(leases: Vec<LeaseRecord>) -> Self {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let (verdicts, gate) = std_mpsc::channel();
         let limits = HistoryLimits {
@@ -84,16 +89,14 @@ impl Parts {
             Revision::ZERO,
             nothing,
             Vec::new(),
-            Confidence::Fresh,
+            if leases.is_empty() {
+                Confidence::Fresh
+            } else {
+                Confidence::Recovering
+            },
         ));
         let clock = Clock::start();
-        let catalog = Catalog::restore(
-            Capacity::default(),
-            Revision::ZERO,
-            Vec::new(),
-            nothing,
-            clock.now().moment,
-        );
+        let catalog = Catalog::restore(Capacity::default(), Revision::ZERO, leases, nothing, clock.now().moment);
         let stop = CancellationToken::new();
         let store = Gate {
             sizes: Arc::clone(&sizes),
@@ -324,6 +327,28 @@ async fn who_has_knocked_before_a_slow_commit_ends_does_not_lapse() {
     parts.commit(650).await;
     assert!(parts.driver.open.batches().is_empty(), "nobody has lapsed");
     assert!(done(renewed).await.expect("answers")[0].is_ok());
+}
+
+/// The window of a restart closed while a commit was on its way, and what lapsed right after it was told as of a registry that
+/// still recovers, during which nothing lapses: only the pulse told the confidence.
+#[tokio::test]
+async fn an_expiry_is_not_told_with_the_confidence_of_a_recovery() {
+    let silent = LeaseRecord {
+        id: owner(1).lease,
+        secret: owner(1).secret,
+        heartbeat: heartbeat(100),
+        replaced: Vec::new(),
+        emptied: false,
+    };
+    let mut parts = Parts::restored(vec![silent]);
+    let _slow = parts.mutate(100, Command::Register(registration(2, "slow")));
+    assert_eq!(parts.hub.confidence(), Confidence::Recovering);
+    for millis in (200..=600).step_by(100) {
+        parts.driver.catalog.look(now(millis));
+    }
+    parts.commit(700).await;
+    assert_eq!(parts.driver.open.batches().len(), 1, "the silent one has lapsed");
+    assert_eq!(parts.hub.confidence(), Confidence::Fresh);
 }
 
 #[tokio::test]

@@ -27,6 +27,15 @@ pub(crate) struct Heartbeat {
     misses: u32,
 }
 
+/// What a registrant asks for in a [`Heartbeat`]; what it leaves out is filled in from another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Terms {
+    /// How often it will renew.
+    pub(crate) interval: Option<Duration>,
+    /// How many renewals may fail to come.
+    pub(crate) misses: Option<u32>,
+}
+
 impl LeaseId {
     /// From its random bits.
     pub(crate) fn from_random(bits: u128) -> Self {
@@ -115,7 +124,28 @@ impl fmt::Debug for SecretHash {
     }
 }
 
+impl Terms {
+    /// The heartbeat that these make of `own`.
+    pub(crate) fn over(self, own: Heartbeat) -> Result<Heartbeat, ValueError> {
+        if self == Self::default() {
+            return Ok(own);
+        }
+        Heartbeat::try_new(self.interval.unwrap_or(own.interval), self.misses.unwrap_or(own.misses))
+    }
+}
+
 impl Heartbeat {
+    /// Of a registrant that says nothing.
+    pub(crate) const DEFAULT: Self = Self {
+        interval: limits::HEARTBEAT_DEFAULT,
+        misses: limits::MISSES_DEFAULT,
+    };
+    /// The longest there is: whatever is wrong over it is wrong over any.
+    pub(crate) const LONGEST: Self = Self {
+        interval: limits::HEARTBEAT_MAX,
+        misses: limits::MISSES_MAX,
+    };
+
     /// An interval of 100 ms to 1 h, 1 to 100 misses, and a time to live (their product) of at least 500 ms.
     pub(crate) fn try_new(interval: Duration, misses: u32) -> Result<Self, ValueError> {
         let (min, max) = (limits::HEARTBEAT_MIN, limits::HEARTBEAT_MAX);
@@ -184,6 +214,16 @@ mod tests {
         assert!(!format!("{secret:?} {:?}", secret.hash()).contains("feed"));
         assert_eq!(SecretHash::of(&secret.reveal()), secret.hash());
         assert_ne!(SecretHash::of("guess"), secret.hash());
+    }
+
+    #[test]
+    fn the_constants_follow_the_rules() {
+        for heartbeat in [Heartbeat::DEFAULT, Heartbeat::LONGEST] {
+            assert_eq!(
+                Heartbeat::try_new(heartbeat.interval, heartbeat.misses).ok(),
+                Some(heartbeat)
+            );
+        }
     }
 
     #[test]

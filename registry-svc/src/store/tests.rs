@@ -104,7 +104,7 @@ fn batch(revision: u64, id: u8, removes: bool) -> Arc<Batch> {
             secret,
             heartbeat,
             replaced,
-            emptied: id % 2 == 0,
+            emptied: id.is_multiple_of(2),
         };
         (
             Change::Put {

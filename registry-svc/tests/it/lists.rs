@@ -196,3 +196,19 @@ async fn what_is_not_there_is_said_so() {
     assert!(error.message().contains("default/a-svc/1"), "{error:?}");
     assert_eq!(ids(&mut client, "a-svc").await, Vec::<String>::new());
 }
+
+/// A service of which each instance says another version made ListServices answer with more than a client accepts.
+#[tokio::test]
+async fn a_service_of_many_versions_names_some_of_them() {
+    let fixture = Fixture::start().await;
+    let mut client = fixture.client().await;
+    let instances = (10..60).map(|n| wire::Instance {
+        version: format!("1.0.{n}"),
+        ..instance("a-svc", &n.to_string())
+    });
+    client.register(registration(instances)).await.expect("registers");
+    let list = client.list_services(wire::ListServicesRequest::default()).await;
+    let summary = &list.expect("lists").into_inner().services[0];
+    assert_eq!((summary.instances, summary.versions.len()), (50, 32));
+    assert!(summary.versions.is_sorted());
+}

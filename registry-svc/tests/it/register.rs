@@ -3,7 +3,7 @@
 use proto::registry::v1 as wire;
 use tonic::Code;
 
-use crate::support::{Fixture, deregistration, ids, instance, reason, register, registration, renewal};
+use crate::support::{Fixture, deregistration, fields, ids, instance, reason, register, registration, renewal};
 
 #[tokio::test]
 async fn an_instance_is_told_as_it_was_registered_with_defaults_filled_in() {
@@ -215,4 +215,46 @@ async fn the_former_owner_is_fenced_off() {
         .await
         .expect("and in charge");
     assert_eq!(ids(&mut client, "a-svc").await, ["1"]);
+}
+
+/// Joining with one of the two terms set the other one back to its default: 5 misses of a minute's interval became 25 s.
+#[tokio::test]
+async fn a_lease_that_is_joined_keeps_its_own_terms_for_what_is_left_out() {
+    let fixture = Fixture::start().await;
+    let mut client = fixture.client().await;
+    let lasting = wire::RegisterRequest {
+        heartbeat_interval: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+        misses_allowed: 10,
+        ..registration([instance("a-svc", "1")])
+    };
+    let lease = client.register(lasting).await.expect("registers").into_inner();
+    let again = |interval: Option<(i64, i32)>, misses_allowed| wire::RegisterRequest {
+        lease_id: lease.lease_id.clone(),
+        lease_secret: lease.lease_secret.clone(),
+        heartbeat_interval: interval.map(|(seconds, nanos)| prost_types::Duration { seconds, nanos }),
+        misses_allowed,
+        ..registration([instance("a-svc", "1")])
+    };
+    for (interval, misses, expected) in [
+        (None, 0, 600),
+        (None, 5, 300),
+        (Some((10, 0)), 0, 50),
+        (None, 6, 60),
+        (Some((1, 0)), 2, 2),
+        (None, 0, 2),
+    ] {
+        let answer = client
+            .register(again(interval, misses))
+            .await
+            .expect("joins")
+            .into_inner();
+        assert_eq!(answer.ttl.expect("told").seconds, expected, "{interval:?} x {misses}");
+    }
+    // Fine with the default of 3 misses or over any other lease, but with this one's two it is too short.
+    let error = client
+        .register(again(Some((0, 200_000_000)), 0))
+        .await
+        .expect_err("400 ms");
+    assert_eq!(fields(&error), ["heartbeat_interval", "misses_allowed"]);
+    client.renew(renewal(&lease)).await.expect("nothing happened to it");
 }
