@@ -133,9 +133,20 @@ pub(crate) fn fleeting(instances: impl IntoIterator<Item = wire::Instance>) -> w
     }
 }
 
-/// Registers one instance of `service` and expects it to work.
+/// The same with a time to live of 3 hours, for tests that a busy machine may slow down at will.
+pub(crate) fn lasting(instances: impl IntoIterator<Item = wire::Instance>) -> wire::RegisterRequest {
+    wire::RegisterRequest {
+        heartbeat_interval: Some(prost_types::Duration {
+            seconds: 3_600,
+            nanos: 0,
+        }),
+        ..registration(instances)
+    }
+}
+
+/// Registers one instance of `service` under a lasting lease and expects it to work.
 pub(crate) async fn register(client: &mut Client, service: &str, id: &str) -> wire::RegisterResponse {
-    let request = registration([instance(service, id)]);
+    let request = lasting([instance(service, id)]);
     client.register(request).await.expect("registers").into_inner()
 }
 
