@@ -121,7 +121,8 @@ impl Builder {
         Self { policy, ..self }
     }
 
-    /// How long a call waits when no instance is ready before it fails with UNAVAILABLE. Default: 3 s; zero fails at once.
+    /// How long a call waits when no instance is ready, or all that are have as many calls under way as they allow, before it
+    /// fails with UNAVAILABLE. Default: 3 s; zero fails at once.
     pub fn ready_timeout(self, ready_timeout: Duration) -> Self {
         Self { ready_timeout, ..self }
     }

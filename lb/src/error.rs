@@ -37,6 +37,18 @@ pub enum Error {
         /// How the source of the instances is.
         discovery: String,
     },
+    /// There are connected instances, and each has as many calls open as it allows.
+    #[error(
+        "no instance of {service} has room for one more call after {waited:.1?}: {ready} connected, each with as many calls under way as it allows"
+    )]
+    NoRoom {
+        /// The target's name.
+        service: Arc<str>,
+        /// How long was waited.
+        waited: Duration,
+        /// How many instances are connected.
+        ready: usize,
+    },
     /// The call's deadline has passed.
     #[error("the deadline passed while waiting for {waiting_for}")]
     DeadlineExceeded {
@@ -100,7 +112,7 @@ impl Error {
     pub fn never_processed(&self) -> bool {
         matches!(
             self,
-            Self::NoInstances { .. } | Self::NotReady { .. } | Self::NotTaken { .. }
+            Self::NoInstances { .. } | Self::NotReady { .. } | Self::NoRoom { .. } | Self::NotTaken { .. }
         )
     }
 }

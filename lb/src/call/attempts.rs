@@ -20,10 +20,10 @@ use crate::{
     Error, Picked,
     endpoint::{
         Endpoint,
-        connection::{Closed, Connection, NotOpened, Slot},
+        connection::{Closed, Connection, NotOpened},
         stream::Incoming,
     },
-    pool::Choice,
+    pool::{Choice, Place},
     status::code_of,
 };
 
@@ -38,7 +38,7 @@ pub(crate) struct Attempts<'a> {
     shared: &'a Shared,
     span: CallSpan,
     deadline: Option<Deadline>,
-    /// When waiting for something ready began, if it ever had to: one budget over all attempts.
+    /// When waiting for something ready with room began, if it ever had to: one budget over all attempts.
     started: Option<Instant>,
     unsent: u32,
     refused: u32,
@@ -79,12 +79,8 @@ impl<'a> Attempts<'a> {
             if self.deadline.is_some_and(Deadline::is_expired) {
                 return Err(self.too_late("its turn: nothing was sent".to_owned()));
             }
-            let choice = self.choose(refused_by.as_ref()).await?;
+            let Place { choice, slot } = self.place(refused_by.as_ref()).await?;
             let endpoint = choice.in_flight.endpoint();
-            let Ok(slot) = self.room_on(&choice, &mut timer).await? else {
-                self.give_up_on(&choice)?;
-                continue;
-            };
             let attempt = self
                 .span
                 .attempt(self.unsent + self.refused + 1, &endpoint.address, &endpoint.instance_id);
@@ -144,49 +140,49 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Room for a stream on the connection, waiting for it if the peer allows no more now.
-    async fn room_on(&self, choice: &Choice, timer: &mut Timer) -> Result<Result<Slot, Closed>, Error> {
-        match choice.connection.try_room() {
-            Ok(Some(slot)) => Ok(Ok(slot)),
-            Err(Closed) => Ok(Err(Closed)),
-            Ok(None) => self
-                .in_time(std::pin::pin!(choice.connection.room()), timer)
-                .await
-                .ok_or_else(|| {
-                    let endpoint = choice.in_flight.endpoint();
-                    self.too_late(format!(
-                        "room for one more call on {} ({})",
-                        endpoint.address, endpoint.instance_id
-                    ))
-                }),
+    /// The next endpoint, and room for a stream there.
+    async fn place(&mut self, avoid: Option<&Arc<Endpoint>>) -> Result<Place, Error> {
+        while let Some(choice) = self.shared.pool.pick(avoid) {
+            match choice.connection.try_room() {
+                Ok(Some(slot)) => return Ok(Place { choice, slot }),
+                Ok(None) => break,
+                Err(Closed) => self.give_up_on(&choice)?,
+            }
         }
+        // Boxed, so that the usual call need not be as large as one that waits.
+        Box::pin(self.wait_for_place(avoid)).await
     }
 
-    /// The next endpoint, waiting for one if need be: no longer than the ready timeout, and not past the deadline.
-    async fn choose(&mut self, avoid: Option<&Arc<Endpoint>>) -> Result<Choice, Error> {
-        if let Some(choice) = self.shared.pool.pick(avoid) {
-            return Ok(choice);
-        }
+    /// As [`Attempts::place`], anywhere: waiting no longer than the ready timeout, and not past the deadline.
+    async fn wait_for_place(&mut self, avoid: Option<&Arc<Endpoint>>) -> Result<Place, Error> {
+        let (pool, service) = (&self.shared.pool, &self.shared.service);
         let started = *self.started.get_or_insert_with(Instant::now);
         let patience = started + self.shared.ready_timeout;
         let until = self
             .deadline
             .map_or(patience, |deadline| deadline.instant().min(patience));
-        match self.shared.pool.pick_by(until).await {
-            Some(choice) => Ok(choice),
-            None => {
-                let error = self
-                    .shared
-                    .pool
-                    .scarcity()
-                    .into_error(&self.shared.service, started.elapsed());
-                Err(if until < patience {
-                    self.too_late(format!("a ready instance: {error}"))
-                } else {
-                    error
-                })
-            }
+        if let Some(place) = pool.place_by(until, avoid).await {
+            return Ok(place);
         }
+        let (error, wanted) = match pool.ready_count() {
+            0 => (
+                pool.scarcity().into_error(service, started.elapsed()),
+                "a ready instance",
+            ),
+            ready => {
+                let error = Error::NoRoom {
+                    service: Arc::clone(service),
+                    waited: started.elapsed(),
+                    ready,
+                };
+                (error, "room for one more call")
+            }
+        };
+        Err(if until < patience {
+            self.too_late(format!("{wanted}: {error}"))
+        } else {
+            error
+        })
     }
 
     /// A connection took no more calls: nobody shall pick it again, and the call may go on elsewhere.

@@ -9,7 +9,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{Ordering, fence},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -40,6 +43,7 @@ struct Inner {
 }
 
 /// Room for one stream; given back when dropped, with the stream.
+#[derive(Debug)]
 pub(crate) struct Slot {
     connection: Connection,
 }
@@ -87,12 +91,19 @@ impl Connection {
         }
     }
 
-    /// As [`Connection::try_room`], waiting for it in the order of arrival.
-    pub(crate) async fn room(&self) -> Result<Slot, Closed> {
+    /// As [`Connection::try_room`], waiting for it in the order of arrival. To stop waiting at any moment loses no room.
+    pub(crate) async fn room(self) -> Result<Slot, Closed> {
         self.inner.room.acquire().await.map_err(|_| Closed)?.forget();
-        Ok(Slot {
-            connection: self.clone(),
-        })
+        Ok(Slot { connection: self })
+    }
+
+    /// Whether [`Connection::try_room`] would find room now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.inner.room.available_permits() > 0 && !self.is_closed()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.inner.room.is_closed()
     }
 
     /// Opens a stream and sends `body` on it. A whole body stays in place and can be sent again; a streaming one is taken.
@@ -147,8 +158,18 @@ impl Connection {
     }
 
     /// No more calls: who waits for room goes elsewhere, who has it stays.
-    pub(super) fn close(&self) {
+    ///
+    /// Whoever counts a call and *then* asks for room either finds it closed, or is seen by whoever closes it and *then*
+    /// looks at the count ([`fence`] makes that so on every machine): none slips through between the two.
+    pub(crate) fn close(&self) {
         self.inner.room.close();
+        fence(Ordering::SeqCst);
+    }
+
+    /// For who had room before its call was counted: whether the connection still takes it.
+    pub(crate) fn still_takes(&self) -> bool {
+        fence(Ordering::SeqCst);
+        !self.is_closed()
     }
 }
 
@@ -160,10 +181,9 @@ impl Drop for Slot {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let closed = self.inner.room.is_closed();
         f.debug_struct("Connection")
             .field("id", &self.inner.id)
-            .field("closed", &closed)
+            .field("closed", &self.is_closed())
             .finish()
     }
 }

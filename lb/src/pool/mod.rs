@@ -5,10 +5,14 @@
 //! connected endpoints with their weights. Every change of the book publishes a new extract before the mutex is released, so a
 //! dead endpoint is out of the ready set when the function that noticed returns, and not when some queue is worked off.
 //!
+//! Connected is not yet able: a peer allows only so many streams at a time. Who finds its choice full takes another one that is
+//! not, and queues at all of them together (`queues`) if all are.
+//!
 //! The pool does not dial (each endpoint's driver does) and does not choose (the policies of `pick` do).
 
 mod diff;
 mod keeper;
+mod queues;
 mod ready;
 mod roster;
 
@@ -23,15 +27,19 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rand::Rng;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use keeper::{Keeper, KeeperSettings};
-pub(crate) use ready::Choice;
+pub(crate) use ready::{Choice, Place};
 pub(crate) use roster::{Backend, Key, Origin, Roster};
 
 use self::{
     diff::{Change, diff},
+    queues::Queues,
     ready::{Member, ReadySet},
 };
 use crate::{
@@ -121,12 +129,54 @@ impl Pool {
 
     /// The next endpoint, one call counted on it; `None` when none is ready. `avoid` is taken only if it is the only one.
     pub(crate) fn pick(&self, avoid: Option<&Arc<Endpoint>>) -> Option<Choice> {
-        let ready = self.ready.load();
+        self.pick_from(&self.ready.load(), avoid)
+    }
+
+    fn pick_from(&self, ready: &ReadySet, avoid: Option<&Arc<Endpoint>>) -> Option<Choice> {
         let index = match self.policy {
-            Policy::PowerOfTwoChoices => p2c::pick(&**ready, rand::rng().next_u64()),
-            Policy::RoundRobin => round_robin::pick(&**ready, || self.turn.fetch_add(1, Ordering::Relaxed)),
+            Policy::PowerOfTwoChoices => p2c::pick(ready, rand::rng().next_u64()),
+            Policy::RoundRobin => round_robin::pick(ready, || self.turn.fetch_add(1, Ordering::Relaxed)),
         }?;
         Some(ready.take(index, avoid))
+    }
+
+    /// As [`Pool::pick`], among those that have room for a stream, and with that room. For when the first choice was full:
+    /// it looks at every endpoint.
+    fn place(&self, avoid: Option<&Arc<Endpoint>>) -> Option<Place> {
+        loop {
+            let choice = self.pick_from(&self.ready.load().with_room(), avoid)?;
+            // Otherwise somebody else was faster, and the next look sees one less.
+            if let Ok(Some(slot)) = choice.connection.try_room() {
+                return Some(Place { choice, slot });
+            }
+        }
+    }
+
+    /// As [`Pool::pick`], waiting until anything is ready *and* has room for a stream, or `until` has come. Who waits counts
+    /// nowhere as in flight, and goes wherever room is first.
+    pub(crate) async fn place_by(&self, until: Instant, avoid: Option<&Arc<Endpoint>>) -> Option<Place> {
+        let mut queues = Queues::default();
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Listening before looking: a change in between is not missed.
+            changed.as_mut().enable();
+            if let Some(place) = self.place(avoid) {
+                return Some(place);
+            }
+            queues.follow(&self.ready.load());
+            tokio::select! {
+                biased;
+                place = queues.first() => return Some(place),
+                () = changed => {}
+                () = sleep_until(until) => return None,
+            }
+        }
+    }
+
+    /// How many endpoints are ready, with room or without.
+    pub(crate) fn ready_count(&self) -> usize {
+        self.ready.load().members().len()
     }
 
     /// As [`Pool::pick`], waiting until something is ready or `until` has come.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
-    endpoint::{Endpoint, InFlight, connection::Connection},
+    endpoint::{
+        Endpoint, InFlight,
+        connection::{Connection, Slot},
+    },
     pick::{Candidates, Weights},
 };
 
@@ -15,7 +18,7 @@ pub(crate) struct ReadySet {
 }
 
 /// One of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) connection: Connection,
@@ -27,6 +30,28 @@ pub(crate) struct Member {
 pub(crate) struct Choice {
     pub(crate) connection: Connection,
     pub(crate) in_flight: InFlight,
+}
+
+/// A choice with room for its stream: nothing stands between the call and its being sent.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) choice: Choice,
+    pub(crate) slot: Slot,
+}
+
+impl Member {
+    /// Counts a call that already has room here; nothing if the connection was closed meanwhile.
+    pub(crate) fn enter(self, slot: Slot) -> Option<Place> {
+        let in_flight = self.endpoint.begin();
+        // Only now, see `Connection::close`.
+        self.connection.still_takes().then(|| Place {
+            choice: Choice {
+                connection: self.connection,
+                in_flight,
+            },
+            slot,
+        })
+    }
 }
 
 impl Default for ReadySet {
@@ -43,6 +68,20 @@ impl ReadySet {
         let members: Vec<Member> = members.filter(|member| member.weight > 0).collect();
         let weights = Weights::new(members.iter().map(|member| member.weight));
         Self { members, weights }
+    }
+
+    pub(crate) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Those that have room for a stream now.
+    pub(crate) fn with_room(&self) -> Self {
+        Self::new(
+            self.members
+                .iter()
+                .filter(|member| member.connection.has_room())
+                .cloned(),
+        )
     }
 
     /// Counts a call on member `index`; on its neighbour if it is the one to avoid and there is a neighbour.
