@@ -72,6 +72,16 @@ impl Connection {
         }
     }
 
+    /// One to nobody, with room for `limit` streams.
+    #[cfg(test)]
+    pub(crate) async fn idle(limit: usize) -> Self {
+        let nobody = tokio::io::join(tokio::io::empty(), tokio::io::sink());
+        let (sender, _) = h2::client::handshake(nobody).await.expect("it only writes");
+        let connection = Self::new(0, sender);
+        connection.widen(limit);
+        connection
+    }
+
     /// Tells this connection from the earlier and later ones of the same endpoint.
     pub(crate) fn id(&self) -> u64 {
         self.inner.id

@@ -108,8 +108,8 @@ pub(crate) async fn drive(
 
             // Draining -> the end. The pool has already taken it out of the ready set and dropped its handle.
             State::Draining(draining) => {
-                // Somebody may have picked it a moment ago, from an older ready set, and not count as in flight yet. Closed
-                // before the count is looked at, the connection turns them away; they go elsewhere.
+                // Nobody can get in any more: the pool has closed the connection before it told us. Unless it never heard of it,
+                // when the connect and the removal crossed; then nobody was told of it either.
                 draining.link.connection.close();
                 break;
             }

@@ -216,7 +216,7 @@ impl Pool {
     /// Brings the book in line with `roster`. Endpoints that are in both are left alone, connections and all. The result
     /// needs drivers.
     pub(crate) fn apply(&self, roster: Roster) -> Vec<Newcomer> {
-        let mut newcomers = Vec::new();
+        let (mut newcomers, mut removed) = (Vec::new(), Vec::new());
         let mut book = self.book();
         book.known = roster.known;
         book.origin = roster.origin;
@@ -231,10 +231,10 @@ impl Pool {
                         Arc::clone(&backend.key.address),
                         backend.authority.clone(),
                     ));
-                    let removed = CancellationToken::new();
+                    let removal = CancellationToken::new();
                     newcomers.push(Newcomer {
                         endpoint: Arc::clone(&endpoint),
-                        removed: removed.clone(),
+                        removed: removal.clone(),
                     });
                     book.slots.insert(
                         backend.key.clone(),
@@ -242,7 +242,7 @@ impl Pool {
                             backend,
                             endpoint,
                             connection: None,
-                            removed,
+                            removed: removal,
                         },
                     );
                 }
@@ -256,13 +256,21 @@ impl Pool {
                 }
                 Change::Remove(key) => {
                     if let Some(slot) = book.slots.remove(&key) {
-                        slot.removed.cancel();
+                        // First of all: who picked it from an older set, or waits for its room, is turned away from here on.
+                        if let Some(connection) = slot.connection {
+                            connection.close();
+                        }
                         book.leaving.push(slot.endpoint);
+                        removed.push(slot.removed);
                     }
                 }
             }
         }
         self.publish(&book);
+        // Last of all: the driver takes this for the promise that no call can begin any more.
+        for removal in removed {
+            removal.cancel();
+        }
         newcomers
     }
 
@@ -346,5 +354,80 @@ impl ReadySink for Arc<Pool> {
 
     fn down(&self, endpoint: &Arc<Endpoint>) {
         self.connected(endpoint, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Wake, Waker};
+
+    use super::*;
+    use crate::endpoint::connection::Closed;
+
+    fn roster(ids: &[&str]) -> Roster {
+        let backends = ids.iter().map(|id| Backend {
+            key: Key {
+                instance_id: (*id).into(),
+                address: "127.0.0.1:1".into(),
+            },
+            authority: http::uri::Authority::from_static("127.0.0.1:1"),
+            weight: 100,
+            epoch: 1,
+        });
+        Roster {
+            backends: backends.collect(),
+            known: ids.len(),
+            origin: Origin::Fixed,
+        }
+    }
+
+    /// Asks, at the very moment a driver is told of the removal, whether a call could still begin.
+    struct Told {
+        pool: Arc<Pool>,
+        picked_before: Choice,
+        could_begin: AtomicU64,
+    }
+
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            let late = self.picked_before.connection.try_room();
+            if self.pool.pick(None).is_some() || late.is_ok() {
+                self.could_begin.store(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// A driver that has heard of the removal waits for the calls it can see and then cuts the connection. It was told before
+    /// the ready set was changed, and nothing turned away who had an older set in hand: such a call could be sent into a
+    /// connection that nobody would flush.
+    #[tokio::test]
+    async fn no_call_can_begin_once_the_driver_is_told_of_the_removal() {
+        let pool = Arc::new(Pool::new(Policy::default()));
+        let [newcomer] = &pool.apply(roster(&["a"]))[..] else {
+            panic!("one")
+        };
+        pool.up(&newcomer.endpoint, Connection::idle(2).await);
+        let told = Arc::new(Told {
+            picked_before: pool.pick(None).expect("ready"),
+            pool: Arc::clone(&pool),
+            could_begin: AtomicU64::new(0),
+        });
+        let mut waits = Box::pin(told.picked_before.connection.clone().room());
+        let (one, other) = (pool.place(None).expect("room"), pool.place(None).expect("room"));
+        let waker = Waker::from(Arc::clone(&told));
+        let mut removed = Box::pin(newcomer.removed.cancelled());
+        assert!(removed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(
+            waits
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_pending()
+        );
+
+        pool.apply(roster(&[]));
+        assert!(newcomer.removed.is_cancelled());
+        assert_eq!(told.could_begin.load(Ordering::SeqCst), 0);
+        drop((one, other));
+        assert_eq!(waits.await.expect_err("turned away"), Closed);
     }
 }

@@ -187,3 +187,32 @@ async fn calls_that_wait_for_room_go_elsewhere_when_the_instance_dies() {
     let mut cut = held.remove(&dying.addr()).expect("one on each");
     cut.next().await.expect("an end").expect_err("this one was under way");
 }
+
+/// Waiters used to be sent to the instance that was just removed, as soon as it had room; and counting there as in flight,
+/// they kept it from being let go.
+#[tokio::test]
+async fn calls_that_wait_for_room_do_not_go_to_an_instance_that_was_removed() {
+    let (leaving, staying) = (TestServer::narrow(1), TestServer::start());
+    let (told, builder) = fed(instances(&[("leaving", &leaving)]));
+    let channel = builder.build();
+    all_ready(&channel, 1).await;
+    let (_, held) = hold(&channel).await;
+    let call = tokio::spawn(waiting(&channel).await);
+    told.send(instances(&[])).expect("watched");
+    eventually("it is removed", || {
+        channel
+            .endpoints()
+            .iter()
+            .all(|endpoint| endpoint.state == lb::EndpointState::Draining)
+    })
+    .await;
+    assert_eq!(channel.endpoints()[0].in_flight, 1, "the watch alone");
+    drop(held);
+    eventually("nothing is left of it", || channel.endpoints().is_empty()).await;
+    told.send(instances(&[("staying", &staying)])).expect("watched");
+    assert_eq!(
+        in_time(call).await.expect("did not panic").expect("not lost"),
+        staying.addr()
+    );
+    assert_eq!(leaving.seen.calls(), 1, "the watch alone");
+}
