@@ -30,11 +30,11 @@ mod defaults {
 /// A connection to all instances of a service. Any generated tonic client takes it in place of a [`tonic::transport::Channel`].
 ///
 /// Cheap to clone; all clones share the connections. Always ready: whether anybody can be called is decided when a call is
-/// made, not in `poll_ready`. When the last clone is dropped, calls under way still finish.
+/// made, not in `poll_ready`. When the last clone is dropped, calls that were begun still finish, also those that were not
+/// polled yet.
 #[derive(Clone, Debug)]
 pub struct Channel {
     shared: Arc<call::Shared>,
-    keeper: Arc<Keeper>,
 }
 
 /// Makes a [`Channel`]. See [`Channel::builder`].
@@ -111,7 +111,7 @@ impl Channel {
     /// Takes no more calls, on any clone, and waits until those under way have ended; put a limit on the wait. Only who wants
     /// to know needs it: dropping every clone closes as well.
     pub async fn close(&self) {
-        self.keeper.close().await;
+        self.shared.keeper.close().await;
     }
 }
 
@@ -161,14 +161,15 @@ impl Builder {
             connect_timeout: self.connect_timeout,
             backoff: self.backoff,
         };
-        let keeper = Arc::new(Keeper::spawn(Arc::clone(&pool), source, settings));
+        let keeper = Keeper::spawn(Arc::clone(&pool), source, settings);
         let shared = Arc::new(call::Shared {
             service,
             pool,
+            keeper,
             ready_timeout: self.ready_timeout,
             call_timeout: self.call_timeout,
         });
-        Channel { shared, keeper }
+        Channel { shared }
     }
 }
 

@@ -19,13 +19,15 @@ pub(crate) use request::{RequestBody, Streaming};
 pub use response::ResponseBody;
 
 use self::{attempts::Attempts, head::Head};
-use crate::pool::Pool;
+use crate::pool::{Keeper, Pool};
 
-/// What a channel's calls have in common.
+/// What a channel's calls have in common. Each holds it until its response's head has arrived: before that a call needs the
+/// pool, and so whoever keeps it, even if the channel itself is gone.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) service: Arc<str>,
     pub(crate) pool: Arc<Pool>,
+    pub(crate) keeper: Keeper,
     pub(crate) ready_timeout: Duration,
     pub(crate) call_timeout: Option<Duration>,
 }

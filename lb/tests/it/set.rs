@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use http_body_util::BodyExt as _;
 use registry_client::{Discovery, Instance, InstanceStatus, Snapshot, SnapshotState};
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
+use tower_service::Service as _;
 
 use crate::support::{TestServer, all_ready, ask, check, client, eventually, ready};
 
@@ -209,4 +211,30 @@ async fn a_stream_outlives_the_last_handle_of_its_channel() {
     drop(channel);
     server.seen.tell_watchers().await;
     stream.next().await.expect("the stream goes on").expect("not an error");
+}
+
+/// What `channel.oneshot(request)` of tower does: the service is gone before its future is polled for the first time. The pool
+/// was cleared by then, and the call failed for want of instances.
+#[tokio::test]
+async fn a_call_outlives_the_last_handle_of_its_channel() {
+    let server = TestServer::start();
+    let (_fed, mut channel) = Fed::channel([instance("a", &server)]);
+    all_ready(&channel, 1).await;
+    let request = http::Request::post("/grpc.health.v1.Health/Check")
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::new(http_body_util::Full::new(
+            bytes::Bytes::from_static(&[0; 5]),
+        )))
+        .expect("a request");
+    let call = channel.call(request);
+    drop(channel);
+    // Whatever the drop has set in motion happens now: nothing else has anything to do.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let response = call.await.expect("answered");
+    let body = response.into_body().collect().await.expect("all of it");
+    let status = body.trailers().and_then(|trailers| trailers.get("grpc-status"));
+    assert_eq!(status, Some(&http::HeaderValue::from_static("0")));
+    assert_eq!(server.seen.calls(), 1);
 }
