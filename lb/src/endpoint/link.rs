@@ -30,6 +30,12 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 const STREAM_WINDOW: u32 = 1 << 20;
 /// All streams of one connection together; bounds what a peer can make us buffer.
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// What the bookkeeping of unread DATA frames may cost beside the bytes that windows count. h2 reckons 256 bytes a frame, less
+/// its payload, over all streams, and when the budget is spent it ends the *connection*, every call of it; half the window,
+/// its default, are 17,000 unread messages of 7 bytes on a single stream whose reader is slow. With eight times the window
+/// the windows stop the peer first: one stream's is full of even the smallest of messages (5 bytes) after 53 MB of
+/// bookkeeping, and the connection's is full of messages that are 29 bytes or more, on whichever streams, after 64 MB.
+const DATA_FRAME_BUDGET: usize = 8 * CONNECTION_WINDOW as usize;
 /// Of response headers and trailers, as gRPC's own implementations have it.
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// More streams than this on one connection is "unlimited"; keeps the count in the range of the semaphore.
@@ -97,6 +103,7 @@ async fn speak<T: AsyncRead + AsyncWrite + Unpin>(stream: T) -> Result<Connected
     let (sender, mut io) = client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .data_frame_budget(DATA_FRAME_BUDGET)
         .max_header_list_size(MAX_HEADER_LIST)
         .enable_push(false)
         .initial_max_send_streams(0)
@@ -222,7 +229,61 @@ impl KeepAlive {
 
 #[cfg(test)]
 mod tests {
+    use http::{Request, Response};
+
     use super::*;
+    use crate::{
+        call::RequestBody,
+        endpoint::{
+            raw_peer::{DATA, END_HEADERS, HEADERS, RawPeer, STATUS_200, frame, streams_allowed},
+            stream::{Exchange, Incoming},
+        },
+    };
+
+    /// A call without a body, sent.
+    fn send(connection: &Connection) -> Exchange {
+        let slot = connection.try_room().expect("open").expect("room");
+        let head = || Request::post("http://h/s/m").body(()).expect("a head");
+        Connection::send(slot, head, &mut RequestBody::Whole(None)).expect("sent")
+    }
+
+    /// Connected to a raw peer that allows so many streams.
+    async fn connected(limit: u32) -> (Connected<tokio::io::DuplexStream>, RawPeer) {
+        let (ours, mut peer) = RawPeer::pair();
+        let (connected, ()) = tokio::join!(speak(ours), async {
+            peer.send(&streams_allowed(limit)).await;
+            peer.preface().await;
+        });
+        (connected.expect("speaks HTTP/2"), peer)
+    }
+
+    /// A subscriber that does not keep up used to end the calls of everybody on its connection: 17,000 small messages that
+    /// nobody had read yet were more bookkeeping than h2 allows by default, long before any window was full.
+    #[tokio::test]
+    async fn a_window_full_of_the_smallest_messages_harms_nobody_else() {
+        const EMPTY_MESSAGE: [u8; 5] = [0; 5];
+        let (Connected { connection, link, gone }, mut peer) = connected(100).await;
+        let link = tokio::spawn(link);
+        let stalled = send(&connection);
+        let stream = peer.next(HEADERS).await.stream;
+        peer.send(&frame(HEADERS, END_HEADERS, stream, STATUS_200)).await;
+        let unread: Response<Incoming> = stalled.await.expect("answered");
+        let message = frame(DATA, 0, stream, &EMPTY_MESSAGE);
+        let full = STREAM_WINDOW as usize / EMPTY_MESSAGE.len();
+        for _ in 0..full / 1000 {
+            peer.send(&message.repeat(1000)).await;
+        }
+        peer.send(&message.repeat(full % 1000)).await;
+        peer.sync().await;
+
+        let other = send(&connection);
+        let stream = peer.next(HEADERS).await.stream;
+        peer.send(&frame(HEADERS, END_HEADERS, stream, STATUS_200)).await;
+        other.await.expect("answered");
+        assert!(gone.is_empty(), "the connection is as good as before");
+        drop(unread);
+        link.abort();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_falls_silent_is_given_up_after_interval_and_timeout() {

@@ -7,6 +7,8 @@ mod backoff;
 pub(crate) mod connection;
 pub(crate) mod driver;
 mod link;
+#[cfg(test)]
+mod raw_peer;
 mod state;
 pub(crate) mod stream;
 
