@@ -112,6 +112,11 @@ impl Connection {
         self.inner.room.available_permits() > 0 && !self.is_closed()
     }
 
+    /// Whether any of the `limit` streams that the peer allows is in use.
+    pub(super) fn has_calls(&self, limit: usize) -> bool {
+        self.inner.room.available_permits() < limit
+    }
+
     fn is_closed(&self) -> bool {
         self.inner.room.is_closed()
     }

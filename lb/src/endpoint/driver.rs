@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Backoff, Endpoint, EndpointState,
     connection::Connection,
-    link::{Connected, connect},
+    keepalive::Pace,
+    link::{Connected, Gone, connect},
     state::{Idle, State},
 };
 
@@ -29,7 +30,7 @@ pub(crate) trait ReadySink {
 /// A connection in use.
 struct Live {
     connection: Connection,
-    gone: oneshot::Receiver<String>,
+    gone: oneshot::Receiver<Gone>,
 }
 
 /// Drives `endpoint` until `removed`; then returns once its last call has ended.
@@ -42,6 +43,7 @@ pub(crate) async fn drive(
     removed: CancellationToken,
 ) {
     let mut state: State<Live> = State::Idle(Idle);
+    let mut pace = Pace::default();
     // The present connection, and earlier ones that still answer calls.
     let mut links = JoinSet::new();
     loop {
@@ -55,7 +57,7 @@ pub(crate) async fn drive(
                 let connected = tokio::select! {
                     biased;
                     () = removed.cancelled() => break,
-                    connected = connect(&endpoint.address, connect_timeout) => connected,
+                    connected = connect(&endpoint.address, connect_timeout, pace) => connected,
                 };
                 match connected {
                     Ok(Connected { connection, link, gone }) => {
@@ -80,16 +82,18 @@ pub(crate) async fn drive(
                 let gone = tokio::select! {
                     biased;
                     () = removed.cancelled() => None,
-                    // The sender goes without a word only if the link panicked.
-                    gone = &mut ready.link.gone => Some(gone.unwrap_or_else(|_| "the connection failed".to_owned())),
+                    gone = &mut ready.link.gone => Some(gone.unwrap_or_else(|_| Gone::panicked())),
                 };
                 match gone {
                     None => State::Draining(ready.retire()),
-                    Some(why) => {
+                    Some(Gone { why, too_many_pings }) => {
                         // Out of the ready set before anything else: calls are being picked meanwhile.
                         sink.down(&endpoint);
                         tracing::debug!(address = %endpoint.address, instance = %endpoint.instance_id, why, "connection lost");
                         endpoint.failed(why);
+                        if too_many_pings {
+                            pace = pace.slower();
+                        }
                         ready.lost(Instant::now(), &backoff, &mut rng)
                     }
                 }

@@ -6,26 +6,24 @@
 use std::{
     pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use h2::{Ping, PingPong, client};
+use h2::client;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::oneshot,
-    time::{Instant, Sleep, sleep},
 };
 
-use super::connection::Connection;
+use super::{
+    connection::Connection,
+    heard::{Heard, Note},
+    keepalive::{self, KeepAlive, Pace, too_many_pings},
+};
 
-/// How long a connection is silent before a ping asks whether anybody is there. Our own servers accept it; so does everybody
-/// who follows gRPC's keepalive guide when calls are under way.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// A peer that has not answered a ping for this long is gone: 13 s at most from the plug being pulled to the loss noticed.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Per stream; fast enough for 2 Gbit/s at a round trip of 4 ms.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// All streams of one connection together; bounds what a peer can make us buffer.
@@ -60,46 +58,51 @@ pub(crate) struct Connected<T = TcpStream> {
     pub(crate) connection: Connection,
     /// To be spawned.
     pub(crate) link: Link<T>,
-    /// Resolves, with the reason, when the connection takes no more calls.
-    pub(crate) gone: oneshot::Receiver<String>,
+    /// Resolves when the connection takes no more calls.
+    pub(crate) gone: oneshot::Receiver<Gone>,
+}
+
+/// Why a connection takes no more calls.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    /// For people.
+    pub(crate) why: String,
+    /// The peer was asked too often whether it is there.
+    pub(crate) too_many_pings: bool,
 }
 
 /// The live connection. Resolves when its socket is closed.
 pub(crate) struct Link<T = TcpStream> {
-    io: client::Connection<T, Bytes>,
+    io: client::Connection<Heard<T>, Bytes>,
+    heard: Note,
     /// Never sends; is asked whether it could.
     probe: client::SendRequest<Bytes>,
     connection: Connection,
     keep_alive: Option<KeepAlive>,
     limit: usize,
-    gone: Option<oneshot::Sender<String>>,
+    gone: Option<oneshot::Sender<Gone>>,
     /// Whether others have been let go first since the last look at the socket.
     gathered: bool,
 }
 
-struct KeepAlive {
-    pings: PingPong,
-    timer: Pin<Box<Sleep>>,
-    awaiting_pong: bool,
-}
-
 /// Dials `address` (`host:port`; a name is resolved anew each time) and waits for the server to speak, `timeout` in all.
-pub(crate) async fn connect(address: &str, timeout: Duration) -> Result<Connected, ConnectError> {
-    tokio::time::timeout(timeout, establish(address))
+pub(super) async fn connect(address: &str, timeout: Duration, pace: Pace) -> Result<Connected, ConnectError> {
+    tokio::time::timeout(timeout, establish(address, pace))
         .await
         .unwrap_or(Err(ConnectError::Timeout(timeout)))
 }
 
-async fn establish(address: &str) -> Result<Connected, ConnectError> {
+async fn establish(address: &str, pace: Pace) -> Result<Connected, ConnectError> {
     let stream = TcpStream::connect(address).await.map_err(ConnectError::Tcp)?;
     // Calls are small and wait for nothing: Nagle's algorithm would only add its delay.
     stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
-    speak(stream).await
+    speak(stream, pace).await
 }
 
-async fn speak<T: AsyncRead + AsyncWrite + Unpin>(stream: T) -> Result<Connected<T>, ConnectError> {
+async fn speak<T: AsyncRead + AsyncWrite + Unpin>(stream: T, pace: Pace) -> Result<Connected<T>, ConnectError> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
+    let (stream, heard) = Heard::new(stream);
     let (sender, mut io) = client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -121,16 +124,13 @@ async fn speak<T: AsyncRead + AsyncWrite + Unpin>(stream: T) -> Result<Connected
         },
     })
     .await?;
-    let keep_alive = io.ping_pong().map(|pings| KeepAlive {
-        pings,
-        timer: Box::pin(sleep(KEEPALIVE_INTERVAL)),
-        awaiting_pong: false,
-    });
+    let keep_alive = io.ping_pong().map(|pings| KeepAlive::new(pings, pace));
     let connection = Connection::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), sender.clone());
     connection.widen(limit);
     let (tell, gone) = oneshot::channel();
     let link = Link {
         io,
+        heard,
         probe: sender,
         connection: connection.clone(),
         keep_alive,
@@ -141,13 +141,40 @@ async fn speak<T: AsyncRead + AsyncWrite + Unpin>(stream: T) -> Result<Connected
     Ok(Connected { connection, link, gone })
 }
 
+impl Gone {
+    /// The link went without a word.
+    pub(super) fn panicked() -> Self {
+        Self::because("the connection failed")
+    }
+
+    fn because(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            too_many_pings: false,
+        }
+    }
+
+    fn failed(error: h2::Error) -> Self {
+        Self {
+            too_many_pings: too_many_pings(&error),
+            why: error.to_string(),
+        }
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
-    fn takes_no_more(&mut self, why: impl FnOnce() -> String) {
+    fn takes_no_more(&mut self, why: impl FnOnce() -> Gone) {
         if let Some(gone) = self.gone.take() {
             self.connection.close();
             // Nobody listens when the endpoint was removed meanwhile.
             let _ = gone.send(why());
         }
+    }
+
+    fn poll_dead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (heard, calls) = (self.heard.take(), self.connection.has_calls(self.limit));
+        let keep_alive = self.keep_alive.as_mut();
+        keep_alive.map_or(Poll::Pending, |keep_alive| keep_alive.poll_dead(cx, heard, calls))
     }
 
     fn follow_limit(&mut self) {
@@ -173,55 +200,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Link<T> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // Before the socket: a ping that is due has to be written.
-        if this
-            .keep_alive
-            .as_mut()
-            .is_some_and(|keep_alive| keep_alive.poll_dead(cx).is_ready())
-        {
-            this.takes_no_more(|| format!("a ping was not answered within {KEEPALIVE_TIMEOUT:?}"));
-            return Poll::Ready(());
-        }
         match Pin::new(&mut this.io).poll(cx) {
             Poll::Ready(ended) => {
-                this.takes_no_more(|| {
-                    ended.map_or_else(|error| error.to_string(), |()| "closed by the server".to_owned())
-                });
+                this.takes_no_more(|| ended.map_or_else(Gone::failed, |()| Gone::because("closed by the server")));
                 Poll::Ready(())
             }
             Poll::Pending => {
                 // A GOAWAY came, or the stream ids are used up (after some hours at full speed).
                 if let Poll::Ready(Err(error)) = this.probe.poll_ready(cx) {
-                    this.takes_no_more(|| error.to_string());
+                    this.takes_no_more(|| Gone::failed(error));
                 }
                 this.follow_limit();
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl KeepAlive {
-    /// Ready when the peer is dead.
-    fn poll_dead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if self.awaiting_pong {
-                match self.pings.poll_pong(cx) {
-                    Poll::Ready(Ok(_)) => {
-                        self.awaiting_pong = false;
-                        self.timer.as_mut().reset(Instant::now() + KEEPALIVE_INTERVAL);
-                    }
-                    // The connection is about to tell why.
-                    Poll::Ready(Err(_)) => return Poll::Pending,
-                    Poll::Pending => return self.timer.as_mut().poll(cx),
+                // A ping that is due now wakes us again to write it.
+                let dead = this.poll_dead(cx);
+                if dead.is_ready() {
+                    this.takes_no_more(|| {
+                        Gone::because(format!("a ping was not answered within {:?}", keepalive::TIMEOUT))
+                    });
                 }
-            } else {
-                ready!(self.timer.as_mut().poll(cx));
-                if self.pings.send_ping(Ping::opaque()).is_err() {
-                    return Poll::Pending;
-                }
-                self.awaiting_pong = true;
-                self.timer.as_mut().reset(Instant::now() + KEEPALIVE_TIMEOUT);
+                dead
             }
         }
     }
@@ -230,12 +227,13 @@ impl KeepAlive {
 #[cfg(test)]
 mod tests {
     use http::{Request, Response};
+    use tokio::time::Instant;
 
     use super::*;
     use crate::{
         call::RequestBody,
         endpoint::{
-            raw_peer::{DATA, END_HEADERS, HEADERS, RawPeer, STATUS_200, frame, streams_allowed},
+            raw_peer::{ACK, DATA, END_HEADERS, GOAWAY, HEADERS, PING, RawPeer, STATUS_200, frame, streams_allowed},
             stream::{Exchange, Incoming},
         },
     };
@@ -250,7 +248,7 @@ mod tests {
     /// Connected to a raw peer that allows so many streams.
     async fn connected(limit: u32) -> (Connected<tokio::io::DuplexStream>, RawPeer) {
         let (ours, mut peer) = RawPeer::pair();
-        let (connected, ()) = tokio::join!(speak(ours), async {
+        let (connected, ()) = tokio::join!(speak(ours, Pace::default()), async {
             peer.send(&streams_allowed(limit)).await;
             peer.preface().await;
         });
@@ -286,45 +284,72 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_falls_silent_is_given_up_after_interval_and_timeout() {
-        let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let server = tokio::spawn(async move {
-            let mut connection = h2::server::handshake(theirs).await.expect("speaks HTTP/2");
-            // Answers for a while, three pings at least, and then nobody reads any more.
-            let _ = tokio::time::timeout(Duration::from_secs(35), connection.accept()).await;
-            std::future::pending::<()>().await;
-            drop(connection);
-        });
-        let Connected { connection, link, gone } = speak(ours).await.expect("speaks HTTP/2");
-        let (started, link) = (Instant::now(), tokio::spawn(link));
-        let why = gone.await.expect("says why");
+    async fn a_peer_that_falls_silent_during_a_call_is_given_up_after_interval_and_timeout() {
+        let (Connected { connection, link, gone }, mut peer) = connected(100).await;
+        let link = tokio::spawn(link);
+        let call = send(&connection);
+        let started = Instant::now();
+        // It answers three pings, and then nobody reads any more.
+        for _ in 0..3 {
+            let ping = peer.next(PING).await;
+            peer.send(&frame(PING, ACK, 0, &ping.payload)).await;
+        }
+        let gone = gone.await.expect("says why");
+        assert!(gone.why.contains("a ping was not answered within 3s"), "{gone:?}");
         let lived = started.elapsed();
-        assert!(why.contains("a ping was not answered within 3s"), "{why}");
         assert!(
-            lived > Duration::from_secs(35)
-                && lived <= Duration::from_secs(35) + KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT
+            lived >= Duration::from_secs(43) && lived < Duration::from_secs(44),
+            "{lived:?}"
         );
         assert!(connection.try_room().is_err(), "it takes no more calls");
         link.await.expect("the link ends");
-        server.abort();
+        assert!(call.await.is_err(), "broken off");
     }
 
+    /// Pings used to go out every 10 s, come what may. gRPC's servers end the connection of a client that does so, and all
+    /// calls with it: about every 40 s.
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_answers_pings_is_kept_however_idle() {
-        let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let server = tokio::spawn(async move {
-            let mut connection = h2::server::handshake(theirs).await.expect("speaks HTTP/2");
-            let _ = connection.accept().await;
-        });
-        let Connected {
-            connection,
-            link,
-            mut gone,
-        } = speak(ours).await.expect("speaks HTTP/2");
+    async fn a_peer_is_not_asked_without_calls_or_while_it_talks() {
+        let (Connected { connection, link, gone }, mut peer) = connected(100).await;
         let link = tokio::spawn(link);
+        let started = Instant::now();
         tokio::time::sleep(Duration::from_secs(3600)).await;
-        assert!(gone.try_recv().is_err() && connection.try_room().is_ok());
+        let call = send(&connection);
+        let stream = peer.next(HEADERS).await.stream;
+        peer.send(&frame(HEADERS, END_HEADERS, stream, STATUS_200)).await;
+        let unread: Response<Incoming> = call.await.expect("answered");
+        for _ in 0..400 {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            peer.send(&frame(DATA, 0, stream, b"x")).await;
+        }
+        // The first ping of all comes 10 s after the last word.
+        peer.next(PING).await;
+        assert_eq!(started.elapsed().as_secs(), 3600 + 400 * 9 + 10);
+        assert!(gone.is_empty());
+        drop((unread, peer));
         link.abort();
-        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_was_asked_too_often_says_so() {
+        const ENHANCE_YOUR_CALM: u8 = 11;
+        for (reason, data, expected) in [
+            (ENHANCE_YOUR_CALM, "too_many_pings", true),
+            (ENHANCE_YOUR_CALM, "too_many_calls", false),
+            (0, "too_many_pings", false),
+        ] {
+            for hangs_up in [false, true] {
+                let (Connected { connection, link, gone }, mut peer) = connected(100).await;
+                let link = tokio::spawn(link);
+                let payload = [&[0, 0, 0, 0, 0, 0, 0, reason], data.as_bytes()].concat();
+                peer.send(&frame(GOAWAY, 0, 0, &payload)).await;
+                let peer = (!hangs_up).then_some(peer);
+                let gone = gone.await.expect("says why");
+                assert_eq!(gone.too_many_pings, expected, "{gone:?}");
+                assert!(connection.try_room().is_err(), "it takes no more calls");
+                drop(peer);
+                link.abort();
+            }
+        }
     }
 }

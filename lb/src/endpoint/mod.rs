@@ -1,11 +1,14 @@
 //! One address that may be called: what everybody may know of it, and who keeps it connected.
 //!
 //! [`Endpoint`] is the shared record: identity, calls in flight, what the views show. The life itself is in `state` (pure)
-//! and `driver` (its effects). `link` keeps a connection moving, `connection` and `stream` are what calls use of it. Which endpoints exist is the pool's business.
+//! and `driver` (its effects). `link` keeps a connection moving (and alive: `keepalive`), `connection` and `stream` are what
+//! calls use of it. Which endpoints exist is the pool's business.
 
 mod backoff;
 pub(crate) mod connection;
 pub(crate) mod driver;
+mod heard;
+mod keepalive;
 mod link;
 #[cfg(test)]
 mod raw_peer;

@@ -22,8 +22,8 @@ pub(super) struct RawPeer(DuplexStream);
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) kind: u8,
-    pub(super) flags: u8,
     pub(super) stream: u32,
+    pub(super) payload: Vec<u8>,
 }
 
 /// The frame's bytes.
@@ -66,8 +66,8 @@ impl RawPeer {
         self.0.read_exact(&mut payload).await.expect("a frame");
         Frame {
             kind: head[3],
-            flags: head[4],
             stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
+            payload,
         }
     }
 
@@ -84,7 +84,8 @@ impl RawPeer {
 
     /// Returns when the client has processed all that was sent.
     pub(super) async fn sync(&mut self) {
-        self.send(&frame(PING, 0, 0, &[7; 8])).await;
-        while self.next(PING).await.flags != ACK {}
+        const MINE: [u8; 8] = [7; 8];
+        self.send(&frame(PING, 0, 0, &MINE)).await;
+        while self.next(PING).await.payload != MINE {}
     }
 }
