@@ -11,7 +11,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{Ordering, fence},
+        atomic::{AtomicUsize, Ordering, fence},
     },
     task::{Context, Poll, Waker},
 };
@@ -40,6 +40,8 @@ struct Inner {
     sender: Mutex<SendRequest<Bytes>>,
     /// A permit per stream that may be opened now. Closed when the connection takes no more calls.
     room: Semaphore,
+    /// Streams that are open beyond what the peer allows by now. As many of the next ones to end make no room.
+    debt: AtomicUsize,
 }
 
 /// Room for one stream; given back when dropped, with the stream.
@@ -68,6 +70,7 @@ impl Connection {
                 id,
                 sender: Mutex::new(sender),
                 room: Semaphore::new(0),
+                debt: AtomicUsize::new(0),
             }),
         }
     }
@@ -114,7 +117,7 @@ impl Connection {
 
     /// Whether any of the `limit` streams that the peer allows is in use.
     pub(super) fn has_calls(&self, limit: usize) -> bool {
-        self.inner.room.available_permits() < limit
+        self.inner.room.available_permits() < limit + self.inner.debt.load(Ordering::Relaxed)
     }
 
     fn is_closed(&self) -> bool {
@@ -149,11 +152,18 @@ impl Connection {
     ) -> Result<(ResponseFuture, SendStream<Bytes>), NotOpened> {
         let mut sender = self.inner.sender.lock().unwrap_or_else(PoisonError::into_inner);
         if let Ok(opened) = sender.send_request(head(), end_of_stream) {
+            // A handle keeps hold of the stream that has reached the peer's limit until it opens another one, and a stream that
+            // is held is not cancelled at the peer when its call is dropped. A fresh clone holds nothing. (With streams that
+            // were given up a moment ago h2 may count more than we do, and hold one of which we do not know; that one is
+            // cancelled with the next stream.)
+            if self.inner.room.available_permits() == 0 {
+                *sender = sender.clone();
+            }
             return Ok(opened);
         }
         // A handle whose last stream still waits inside h2 opens no other one, while a fresh clone does; that happens when the
         // peer has lowered its limit a moment ago. Asking the handle beforehand would cost every call a lock, and would take
-        // the wake-up away from the stream that waits.
+        // the wake-up away from the stream that waits; the clone knows no such stream.
         *sender = sender.clone();
         match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(_)) => Err(NotOpened::Closed),
@@ -163,13 +173,16 @@ impl Connection {
 
     /// The peer allows `more` streams than before.
     pub(super) fn widen(&self, more: usize) {
-        self.inner.room.add_permits(more);
+        self.inner.give_back(more);
     }
 
-    /// The peer allows `fewer` streams than before. Those that are open stay; as they cannot be counted out here, the limit may
-    /// be exceeded by as many for a while, and h2 holds them back then.
+    /// The peer allows `fewer` streams than before. Those that are open stay; what cannot be taken away is owed.
     pub(super) fn narrow(&self, fewer: usize) {
-        self.inner.room.forget_permits(fewer);
+        let Inner { room, debt, .. } = &*self.inner;
+        let owed = fewer - room.forget_permits(fewer);
+        debt.fetch_add(owed, Ordering::SeqCst);
+        // A stream that ended between the two has made room, though it should have paid.
+        self.inner.give_back(room.forget_permits(owed));
     }
 
     /// No more calls: who waits for room goes elsewhere, who has it stays.
@@ -188,9 +201,22 @@ impl Connection {
     }
 }
 
+impl Inner {
+    /// Room for `streams`, less what is owed.
+    fn give_back(&self, mut streams: usize) {
+        // Nearly always nothing, and then this look is all it costs.
+        if self.debt.load(Ordering::SeqCst) > 0 {
+            let pay = |debt: usize| Some(debt.saturating_sub(streams));
+            let (Ok(owed) | Err(owed)) = self.debt.fetch_update(Ordering::SeqCst, Ordering::SeqCst, pay);
+            streams = streams.saturating_sub(owed);
+        }
+        self.room.add_permits(streams);
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.connection.inner.room.add_permits(1);
+        self.connection.inner.give_back(1);
     }
 }
 
@@ -200,5 +226,59 @@ impl fmt::Debug for Connection {
             .field("id", &self.inner.id)
             .field("closed", &self.is_closed())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many as there is room for.
+    fn fill(connection: &Connection) -> Vec<Slot> {
+        std::iter::from_fn(|| connection.try_room().expect("open")).collect()
+    }
+
+    /// What was in use when the peer lowered its limit used to make room again when it ended: the limit was exceeded by as
+    /// many for the rest of the connection's life, and h2 held those calls back in a queue that nobody sees.
+    #[tokio::test]
+    async fn a_lowered_limit_is_kept_once_enough_streams_have_ended() {
+        let connection = Connection::idle(5).await;
+        let mut open = fill(&connection);
+        connection.narrow(3);
+        for still_open in (2..5).rev() {
+            open.pop();
+            assert_eq!(open.len(), still_open);
+            assert!(!connection.has_room(), "{still_open} are open, 2 allowed");
+        }
+        open.pop();
+        assert_eq!(fill(&connection).len(), 1);
+        drop(open);
+        assert_eq!(fill(&connection).len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_limit_that_is_raised_again_first_pays_what_is_owed() {
+        let connection = Connection::idle(4).await;
+        let mut open = fill(&connection);
+        connection.narrow(4);
+        assert!(connection.has_calls(0));
+        open.pop();
+        connection.widen(4);
+        assert_eq!(fill(&connection).len(), 1, "3 are open, 4 allowed");
+        drop(open);
+        assert_eq!(fill(&connection).len(), 4);
+        assert!(!connection.has_calls(4));
+    }
+
+    #[tokio::test]
+    async fn room_that_is_free_is_taken_away_at_once() {
+        let connection = Connection::idle(4).await;
+        let open = connection.try_room().expect("open").expect("room");
+        connection.narrow(4);
+        assert!(!connection.has_room());
+        drop(open);
+        assert!(!connection.has_room(), "none is allowed");
+        connection.widen(1);
+        assert_eq!(fill(&connection).len(), 1);
     }
 }

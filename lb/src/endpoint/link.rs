@@ -233,7 +233,9 @@ mod tests {
     use crate::{
         call::RequestBody,
         endpoint::{
-            raw_peer::{ACK, DATA, END_HEADERS, GOAWAY, HEADERS, PING, RawPeer, STATUS_200, frame, streams_allowed},
+            raw_peer::{
+                ACK, DATA, END_HEADERS, GOAWAY, HEADERS, PING, RST_STREAM, RawPeer, STATUS_200, frame, streams_allowed,
+            },
             stream::{Exchange, Incoming},
         },
     };
@@ -280,6 +282,40 @@ mod tests {
         other.await.expect("answered");
         assert!(gone.is_empty(), "the connection is as good as before");
         drop(unread);
+        link.abort();
+    }
+
+    #[tokio::test]
+    async fn the_peers_limit_is_followed_down_to_nothing_and_up_again() {
+        let (Connected { connection, link, .. }, mut peer) = connected(2).await;
+        let link = tokio::spawn(link);
+        let call = send(&connection);
+        peer.send(&streams_allowed(0)).await;
+        peer.sync().await;
+        assert!(!connection.has_room());
+        drop(call);
+        assert!(!connection.has_room());
+        peer.send(&streams_allowed(1)).await;
+        peer.sync().await;
+        let one = connection.try_room().expect("open").expect("room");
+        assert!(!connection.has_room());
+        drop(one);
+        link.abort();
+    }
+
+    /// h2's handle for sending keeps hold of the stream that has reached the peer's limit; dropping that call did not cancel
+    /// it, and the server worked on for nobody until the next call was sent.
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_call_that_had_taken_the_last_room_is_cancelled() {
+        let (Connected { connection, link, .. }, mut peer) = connected(1).await;
+        let link = tokio::spawn(link);
+        let call = send(&connection);
+        let stream = peer.next(HEADERS).await.stream;
+        drop(call);
+        let reset = tokio::time::timeout(Duration::from_secs(5), peer.next(RST_STREAM)).await;
+        let reset = reset.expect("it is cancelled");
+        let cancel = u32::from(h2::Reason::CANCEL).to_be_bytes();
+        assert_eq!((reset.stream, &reset.payload[..]), (stream, &cancel[..]));
         link.abort();
     }
 
