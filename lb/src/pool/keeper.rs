@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rand::rngs::StdRng;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Newcomer, Pool};
@@ -87,8 +87,66 @@ async fn keep(pool: Arc<Pool>, mut updates: Updates, settings: KeeperSettings, s
     }
 }
 
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
+/// Nobody cancels a driver but a runtime that shuts down, and then there is nothing to report.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && !error.is_cancelled()
+    {
         tracing::error!(%error, "the driver of an endpoint failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing::{Event, Metadata, Subscriber, span};
+
+    use super::*;
+
+    /// Counts what is logged.
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Subscriber for Counted {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    /// Every process that ended while a channel was open could end with an ERROR: the runtime cancels its tasks in whatever
+    /// order, and a keeper that saw a driver cancelled called that a failure.
+    #[tokio::test]
+    async fn a_driver_that_is_cancelled_with_its_runtime_is_no_failure() {
+        let mut drivers = JoinSet::new();
+        drivers.spawn(std::future::pending::<()>());
+        drivers.abort_all();
+        let cancelled = drivers.join_next().await.expect("one");
+        drivers.spawn(async { panic!("on purpose") });
+        let panicked = drivers.join_next().await.expect("one");
+
+        let logged = Arc::new(AtomicUsize::new(0));
+        tracing::subscriber::with_default(Counted(Arc::clone(&logged)), || {
+            report(Ok(()));
+            report(cancelled);
+            assert_eq!(logged.load(Ordering::SeqCst), 0);
+            report(panicked);
+            assert_eq!(logged.load(Ordering::SeqCst), 1);
+        });
     }
 }
