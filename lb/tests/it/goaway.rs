@@ -1,8 +1,11 @@
 //! Servers that say they will not take a call: it goes elsewhere, once, and nobody notices.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use registry_client::{Discovery, Instance, Snapshot};
@@ -10,30 +13,47 @@ use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 
 use crate::support::{
-    ScriptedServer, TestServer, all_ready, answer, ask, channel_to, check, client, goaway_on_request, reason,
+    GoingAway, ScriptedServer, TestServer, all_ready, answer, ask, channel_to, check, client, eventually, in_time,
+    ready, reason,
 };
 
 #[tokio::test]
 async fn a_graceful_shutdown_loses_no_call_and_ends_no_stream() {
     let (mut leaving, staying) = (TestServer::start(), TestServer::start());
     let channel = channel_to(&[leaving.addr(), staying.addr()]).await;
-    // A stream on the one that will leave.
-    let mut streams = Vec::new();
-    while leaving.seen.calls() == 0 {
-        streams.push(client(&channel).watch(ask("")).await.expect("answered").into_inner());
+    // A watch on each: one on the leaving server alone would make it the busier of the two, which no call ever meets.
+    let mut watches = HashMap::new();
+    for _ in 0..2 {
+        let response = client(&channel).watch(ask("")).await.expect("answered");
+        let picked = response.extensions().get::<lb::Picked>().expect("on every response");
+        watches.insert(picked.address.to_string(), response.into_inner());
     }
-    let mut stream = streams.pop().expect("opened");
+    assert_eq!((leaving.seen.calls(), staying.seen.calls()), (1, 1));
+    // Calls before, during and after.
+    let stop = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (channel, stop) = (channel.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    check(&channel).await.expect("no call is lost");
+                }
+            })
+        })
+        .collect();
+    eventually("it is in the middle of calls", || leaving.seen.calls() > 50).await;
     leaving.drain();
-    for _ in 0..200 {
-        check(&channel).await.expect("no call is lost");
+    eventually("it is out of the set", || ready(&channel) == 1).await;
+    let (left, stayed) = (leaving.seen.calls(), staying.seen.calls());
+    eventually("calls go on", || staying.seen.calls() > stayed + 200).await;
+    // What had been sent before may have been counted since; each caller has one call under way.
+    assert!(leaving.seen.calls() <= left + callers.len(), "no new calls go there");
+    stop.store(true, Ordering::SeqCst);
+    for caller in callers {
+        caller.await.expect("no call is lost");
     }
-    for _ in 0..50 {
-        assert_eq!(
-            check(&channel).await.expect("answered"),
-            staying.addr(),
-            "the leaving one is out of the set by now"
-        );
-    }
+
+    let mut stream = watches.remove(&leaving.addr()).expect("one on each");
     leaving.seen.tell_watchers().await;
     stream.next().await.expect("the stream goes on").expect("not an error");
     leaving.seen.end_watches();
@@ -86,41 +106,47 @@ async fn a_call_that_everybody_refuses_fails_after_two_attempts() {
 
 #[tokio::test]
 async fn a_stream_above_the_last_of_a_goaway_goes_elsewhere() {
-    let (going, task) = goaway_on_request(0).await;
-    let taker = TestServer::start();
-    // Every call must meet it: nothing else is there at first.
-    for _ in 0..5 {
-        let (told, snapshots) = watch::channel(Arc::new(Snapshot::fresh(1, [Instance::new("s", "going", &going)])));
-        let channel = lb::Channel::builder(Discovery::fed_by("s", snapshots)).build();
-        all_ready(&channel, 1).await;
-        let call = tokio::spawn({
-            let channel = channel.clone();
-            async move { check(&channel).await }
-        });
-        told.send(Arc::new(Snapshot::fresh(
-            2,
-            [Instance::new("s", "taker", &taker.addr())],
-        )))
-        .expect("watched");
-        assert_eq!(call.await.expect("did not panic").expect("answered"), taker.addr());
-    }
-    assert_eq!(taker.seen.calls(), 5, "each call was processed once");
-    task.abort();
+    let (going, taker) = (GoingAway::start(0).await, TestServer::start());
+    // The call must meet it: nothing else is there at first.
+    let (told, snapshots) = watch::channel(Arc::new(Snapshot::fresh(
+        1,
+        [Instance::new("s", "going", &going.addr())],
+    )));
+    let channel = lb::Channel::builder(Discovery::fed_by("s", snapshots)).build();
+    all_ready(&channel, 1).await;
+    let call = tokio::spawn({
+        let channel = channel.clone();
+        async move { check(&channel).await }
+    });
+    eventually("the call has met it", || going.met() == 1).await;
+    told.send(Arc::new(Snapshot::fresh(
+        2,
+        [
+            Instance::new("s", "going", &going.addr()),
+            Instance::new("s", "taker", &taker.addr()),
+        ],
+    )))
+    .expect("watched");
+    all_ready(&channel, 2).await;
+    going.leave();
+    let answered = in_time(call).await.expect("did not panic");
+    assert_eq!(answered.expect("answered"), taker.addr());
+    assert_eq!((going.met(), taker.seen.calls()), (1, 1), "once each");
 }
 
 #[tokio::test]
 async fn a_stream_that_a_goaway_includes_is_not_sent_again_when_it_breaks() {
-    let (going, task) = goaway_on_request(1).await;
-    let (other, other_task) = goaway_on_request(1).await;
-    let channel = channel_to(&[going, other]).await;
-    let status = check(&channel).await.expect_err("it broke off");
+    let (one, other) = (GoingAway::start(1).await, GoingAway::start(1).await);
+    let channel = channel_to(&[one.addr(), other.addr()]).await;
+    one.leave();
+    other.leave();
+    let status = in_time(check(&channel)).await.expect_err("it broke off");
     assert_eq!(
         (status.code(), reason(&status).as_str()),
         (tonic::Code::Unavailable, "BROKEN_OFF"),
         "{status}"
     );
-    task.abort();
-    other_task.abort();
+    assert_eq!(one.met() + other.met(), 1, "sent once");
 }
 
 #[tokio::test]

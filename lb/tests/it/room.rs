@@ -8,7 +8,7 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_health::pb::HealthCheckResponse;
 
-use crate::support::{PATIENCE, TestServer, all_ready, ask, channel_to, check, client, eventually, ready, reason};
+use crate::support::{TestServer, all_ready, ask, channel_to, check, client, eventually, in_time, ready, reason};
 
 #[tokio::test]
 async fn calls_beyond_the_peers_limit_wait_their_turn() {
@@ -80,10 +80,6 @@ fn instances(servers: &[(&str, &TestServer)]) -> Arc<Snapshot> {
 fn fed(first: Arc<Snapshot>) -> (watch::Sender<Arc<Snapshot>>, lb::Builder) {
     let (told, snapshots) = watch::channel(first);
     (told, lb::Channel::builder(Discovery::fed_by("s", snapshots)))
-}
-
-async fn in_time<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("in time")
 }
 
 /// A call used to wait for room on the one endpoint it had picked, whatever the others did: with one of three full of

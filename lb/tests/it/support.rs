@@ -14,7 +14,7 @@ use http::HeaderMap;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Runtime,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::Instant,
 };
@@ -39,6 +39,11 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// What `future` comes to, which is not waited for for ever.
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("in time")
 }
 
 /// What the servers' handlers do, and what they have seen.
@@ -235,40 +240,86 @@ impl Drop for ScriptedServer {
     }
 }
 
-/// A server that answers the first stream of every connection with GOAWAY frame naming `last` as the last stream it will
-/// process, and hangs up. h2's server has no way to say that.
-pub(crate) async fn goaway_on_request(last: u32) -> (String, JoinHandle<()>) {
+/// A server that answers the first stream of every connection with a GOAWAY frame, and hangs up. h2's server has no way to
+/// choose which streams that includes.
+#[derive(Debug)]
+pub(crate) struct GoingAway {
+    address: SocketAddr,
+    met: Arc<AtomicUsize>,
+    leave: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl GoingAway {
+    /// Names `last` as the last stream that it will process, once it is told to [`GoingAway::leave`].
+    pub(crate) async fn start(last: u32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let met = Arc::new(AtomicUsize::new(0));
+        let (leave, told) = watch::channel(false);
+        let count = Arc::clone(&met);
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(go_away(stream, last, Arc::clone(&count), told.clone()));
+            }
+        });
+        Self {
+            address,
+            met,
+            leave,
+            task,
+        }
+    }
+
+    pub(crate) fn addr(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// How many streams it has met.
+    pub(crate) fn met(&self) -> usize {
+        self.met.load(Ordering::SeqCst)
+    }
+
+    /// From now on streams are answered.
+    pub(crate) fn leave(&self) {
+        self.leave.send(true).expect("it runs");
+    }
+}
+
+impl Drop for GoingAway {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn go_away(
+    mut stream: TcpStream,
+    last: u32,
+    met: Arc<AtomicUsize>,
+    mut told: watch::Receiver<bool>,
+) -> std::io::Result<()> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const HEADERS: u8 = 1;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound").to_string();
-    let serve = move |mut stream: TcpStream| async move {
-        stream.write_all(&SETTINGS).await?;
-        stream.read_exact(&mut [0; 24]).await?;
-        let ended: std::io::Result<()> = loop {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).await?;
-            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-            stream.read_exact(&mut vec![0; length]).await?;
-            if head[3] == HEADERS {
-                let mut goaway = vec![0, 0, 8, 7, 0, 0, 0, 0, 0];
-                goaway.extend(last.to_be_bytes());
-                goaway.extend(0_u32.to_be_bytes());
-                stream.write_all(&goaway).await?;
-                break stream.shutdown().await;
-            }
-        };
-        ended
-    };
-    let task = tokio::spawn(async move {
-        let mut connections = tokio::task::JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            connections.spawn(serve(stream));
+    stream.write_all(&SETTINGS).await?;
+    stream.read_exact(&mut [0; 24]).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        stream.read_exact(&mut vec![0; length]).await?;
+        if head[3] == HEADERS {
+            met.fetch_add(1, Ordering::SeqCst);
+            told.wait_for(|leave| *leave).await.expect("the test goes on");
+            let mut goaway = vec![0, 0, 8, 7, 0, 0, 0, 0, 0];
+            goaway.extend(last.to_be_bytes());
+            goaway.extend(0_u32.to_be_bytes());
+            stream.write_all(&goaway).await?;
+            return stream.shutdown().await;
         }
-    });
-    (address, task)
+    }
 }
 
 /// Answers a raw stream with one message.
