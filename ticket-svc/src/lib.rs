@@ -8,7 +8,6 @@
 //! (event, seat). An expired hold is not swept away: it counts as free wherever seats are counted, picked or taken.
 
 mod api;
-mod clock;
 mod config;
 mod domain;
 mod error;
@@ -16,8 +15,9 @@ mod seed;
 mod service;
 mod store;
 
+pub use service_store::OpenError;
+
 pub use self::{
     config::Config,
     service::{Running, StartError, StopReport, Tickets},
-    store::OpenError,
 };

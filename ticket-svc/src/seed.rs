@@ -3,15 +3,14 @@
 //! Sown in one transaction and only when there is no event at all, so that three processes that start together, or a second
 //! start, do not double it.
 
+use service_store::{Currency, Invalid, Timestamp};
 use uuid::Uuid;
 
 use crate::{
     domain::{
-        event::{NewEvent, SeatingPlan, Section},
-        money::{Currency, Money},
+        event::{NewEvent, SeatingPlan, Section, Title},
+        price::Price,
         seat::SectionName,
-        text::{Invalid, Title},
-        time::Timestamp,
     },
     store::{Store, StoreError},
 };
@@ -113,7 +112,7 @@ fn event(now: Timestamp, (title, venue, days, hour, sections): Entry) -> Result<
     let text = |text| Title::try_new(text).map_err(|error| SeedError::Programme(error.to_string()));
     let broken = |Invalid(limit): Invalid| SeedError::Programme(limit.to_owned());
     let sections = sections.iter().map(|(name, rows, seats_per_row, cents)| {
-        let price = Money::try_new(Currency::EUR, *cents)?;
+        let price = Price::try_new(Currency::EUR, *cents)?;
         Section::try_new(SectionName::try_new(name)?, *rows, *seats_per_row, price)
     });
     let sections = sections.collect::<Result<Vec<_>, _>>().map_err(broken)?;

@@ -4,13 +4,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use registry_client::{Registrar, Registration, Registry, Removal};
 use service_host::{DrainReport, Host};
+use service_store::{Clock as _, OpenError, SystemClock};
 
 use crate::{
     api::{SERVICE_NAME, TicketApi},
-    clock::{Clock as _, SystemClock},
     config::Config,
     seed::{self, SeedError},
-    store::{OpenError, Store},
+    store::Store,
 };
 
 /// What it is called in the registry.

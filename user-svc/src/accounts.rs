@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use service_store::Timestamp;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -9,7 +10,6 @@ use crate::{
     domain::{
         account::{Email, NewUser, Password, User},
         refusal::Refusal,
-        time::Timestamp,
     },
     passwords::{PasswordError, Passwords},
     store::{Known, Store, StoreError},

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::{
     accounts::AccountError,
-    domain::{money::WalletError, refusal::Refusal},
+    domain::{refusal::Refusal, wallet::WalletError},
     passwords::PasswordError,
     purchases::BuyError,
     store::StoreError,

@@ -13,7 +13,6 @@
 
 mod accounts;
 mod api;
-mod clock;
 mod config;
 mod domain;
 mod error;
@@ -24,8 +23,9 @@ mod store;
 mod tickets;
 mod trace;
 
+pub use service_store::OpenError;
+
 pub use self::{
     config::Config,
     service::{Running, StartError, StopReport, Users},
-    store::OpenError,
 };

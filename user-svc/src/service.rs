@@ -4,16 +4,16 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use registry_client::{Registrar, Registration, Registry, Removal};
 use service_host::{DrainReport, Host};
+use service_store::{OpenError, SystemClock};
 use tokio_util::sync::DropGuard;
 
 use crate::{
     accounts::Accounts,
     api::{SERVICE_NAME, UserApi},
-    clock::SystemClock,
     config::Config,
     passwords::{PasswordError, Passwords},
     purchases::Purchases,
-    store::{OpenError, Store},
+    store::Store,
     tickets::Tickets,
 };
 

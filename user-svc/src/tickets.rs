@@ -7,12 +7,12 @@ use proto::ticket::v1::{
     ticket_service_client::TicketServiceClient,
 };
 use service_host::INSTANCE_HEADER;
+use service_store::{Currency, Money};
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::domain::{
-    money::{Currency, Money},
     order::{Failing, Failure, Held, Order, SeatId, Selection},
     saga::{ConfirmOutcome, HoldOutcome, ReleaseOutcome},
 };

@@ -16,16 +16,31 @@ const EDGES: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("telemetry", &[]),
     ("service-host", &["telemetry"]),
+    ("service-store", &[]),
     ("registry-client", &["proto"]),
     ("lb", &["registry-client", "telemetry"]),
     ("registry-svc", &["proto", "service-host", "telemetry"]),
     (
         "user-svc",
-        &["proto", "registry-client", "lb", "service-host", "telemetry"],
+        &[
+            "proto",
+            "registry-client",
+            "lb",
+            "service-host",
+            "service-store",
+            "telemetry",
+        ],
     ),
     (
         "ticket-svc",
-        &["proto", "registry-client", "lb", "service-host", "telemetry"],
+        &[
+            "proto",
+            "registry-client",
+            "lb",
+            "service-host",
+            "service-store",
+            "telemetry",
+        ],
     ),
     (
         "cli",

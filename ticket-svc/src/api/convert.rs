@@ -1,14 +1,13 @@
 //! Domain values as messages of the wire.
 
 use proto::{common, ticket::v1};
+use service_store::{Money, Timestamp};
 
 use crate::{
     domain::{
         event::{Counts, Event, Section},
         hold::{Hold, Ticket},
-        money::Money,
         seat::{SeatId, SeatState},
-        time::Timestamp,
     },
     store::SeatView,
 };
@@ -32,7 +31,7 @@ fn section(section: &Section) -> v1::Section {
         name: section.name.to_string(),
         rows: section.rows,
         seats_per_row: section.seats_per_row,
-        price: Some(money(section.price)),
+        price: Some(money(section.price.amount())),
     }
 }
 

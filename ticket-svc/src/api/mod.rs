@@ -3,7 +3,6 @@
 mod convert;
 mod page;
 mod read;
-mod violations;
 
 use proto::ticket::v1::{
     ConfirmHoldRequest, ConfirmHoldResponse, CreateEventRequest, CreateEventResponse, GetEventRequest,
@@ -63,7 +62,7 @@ impl TicketService for TicketApi {
         let page = read::list_events(&request.into_inner())?;
         // One more than asked for tells whether there is a next page.
         let mut events = self.store.events(page.cursor, page.size + 1).await?;
-        let next_page_token = page.cut(&mut events, |(event, _)| page::event_token(event));
+        let next_page_token = page.cut(&mut events, |(event, _)| event.cursor().to_token());
         let events = events.into_iter().map(convert::event).collect();
         Ok(Response::new(ListEventsResponse {
             events,

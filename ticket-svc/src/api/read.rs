@@ -1,23 +1,26 @@
 //! Requests as domain values, or INVALID_ARGUMENT with everything that is wrong with them.
 
 use proto::ticket::v1::{self, hold_seats_request};
+use service_host::status;
+use service_store::{Currency, Page, PageSizes, Text, TimeCursor, Timestamp, Violations};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{
-    page::{self, Page},
-    violations::Violations,
+use super::page;
+use crate::domain::{
+    event::{NewEvent, SeatingPlan, Section},
+    hold::{ChosenSeats, FencingToken, HoldTtl, MAX_SEATS, NewHold, Quantity, Selection},
+    price::Price,
+    seat::{Place, SeatId, SeatState, SectionName},
 };
-use crate::{
-    domain::{
-        event::{NewEvent, SeatingPlan, Section},
-        hold::{ChosenSeats, FencingToken, HoldTtl, MAX_SEATS, NewHold, Quantity, Selection},
-        money::{Currency, Money},
-        seat::{Place, SeatId, SeatState, SectionName},
-        text::Text,
-        time::Timestamp,
-    },
-    store::EventCursor,
+
+/// How many events a page has.
+const EVENTS: PageSizes = PageSizes { default: 50, max: 200 };
+
+/// How many seats a page has.
+const SEATS: PageSizes = PageSizes {
+    default: 200,
+    max: 1_000,
 };
 
 pub(super) fn create_event(request: v1::CreateEventRequest) -> Result<(Uuid, NewEvent), Status> {
@@ -26,25 +29,26 @@ pub(super) fn create_event(request: v1::CreateEventRequest) -> Result<(Uuid, New
     let event = new_event(&mut violations, &request.event.unwrap_or_default());
     match (request_id, event) {
         (Some(request_id), Some(event)) => Ok((request_id, event)),
-        _ => Err(violations.into_status()),
+        _ => Err(status::invalid(violations)),
     }
 }
 
 pub(super) fn get_event(request: &v1::GetEventRequest) -> Result<Uuid, Status> {
     let mut violations = Violations::default();
     let event_id = violations.uuid("event_id", &request.event_id);
-    event_id.ok_or_else(|| violations.into_status())
+    event_id.ok_or_else(|| status::invalid(violations))
 }
 
-pub(super) fn list_events(request: &v1::ListEventsRequest) -> Result<Page<EventCursor>, Status> {
+pub(super) fn list_events(request: &v1::ListEventsRequest) -> Result<Page<TimeCursor>, Status> {
     let mut violations = Violations::default();
-    let page = page::read(
+    let page = Page::read(
         &mut violations,
-        (request.page_size, 50, 200),
+        EVENTS,
+        request.page_size,
         &request.page_token,
-        page::event_cursor,
+        TimeCursor::from_token,
     );
-    page.ok_or_else(|| violations.into_status())
+    page.ok_or_else(|| status::invalid(violations))
 }
 
 pub(super) fn list_seats(request: &v1::ListSeatsRequest) -> Result<(Uuid, Option<SeatState>, Page<Place>), Status> {
@@ -57,15 +61,16 @@ pub(super) fn list_seats(request: &v1::ListSeatsRequest) -> Result<(Uuid, Option
         Ok(v1::SeatState::Sold) => Some(Some(SeatState::Sold)),
         Err(_) => violations.check("state", Err("must be a SeatState, or unspecified for all")),
     };
-    let page = page::read(
+    let page = Page::read(
         &mut violations,
-        (request.page_size, 200, 1_000),
+        SEATS,
+        request.page_size,
         &request.page_token,
         page::seat_cursor,
     );
     match (event_id, state, page) {
         (Some(event_id), Some(state), Some(page)) => Ok((event_id, state, page)),
-        _ => Err(violations.into_status()),
+        _ => Err(status::invalid(violations)),
     }
 }
 
@@ -87,7 +92,7 @@ pub(super) fn hold_seats(request: v1::HoldSeatsRequest) -> Result<NewHold, Statu
             selection,
             ttl,
         }),
-        _ => Err(violations.into_status()),
+        _ => Err(status::invalid(violations)),
     }
 }
 
@@ -99,7 +104,7 @@ pub(super) fn confirm_hold(request: &v1::ConfirmHoldRequest) -> Result<(Uuid, Fe
     let order_id = violations.uuid("order_id", &request.order_id);
     match (hold_id, token, order_id) {
         (Some(hold_id), Some(token), Some(order_id)) => Ok((hold_id, token, order_id)),
-        _ => Err(violations.into_status()),
+        _ => Err(status::invalid(violations)),
     }
 }
 
@@ -116,7 +121,7 @@ pub(super) fn release_hold(request: &v1::ReleaseHoldRequest) -> Result<(Uuid, Op
     };
     match (hold_id, token) {
         (Some(hold_id), Some(token)) => Ok((hold_id, token)),
-        _ => Err(violations.into_status()),
+        _ => Err(status::invalid(violations)),
     }
 }
 
@@ -160,7 +165,7 @@ fn section(violations: &mut Violations, field: &str, section: &v1::Section) -> O
         format!("{field}.price.currency_code"),
         Currency::try_new(&price.currency_code),
     );
-    let amount = Money::try_new(currency.unwrap_or(Currency::EUR), price.minor_units);
+    let amount = Price::try_new(currency.unwrap_or(Currency::EUR), price.minor_units);
     let price = violations.check(format!("{field}.price.minor_units"), amount);
     let (name, _, price) = (name?, currency?, price?);
     violations.check(

@@ -1,14 +1,15 @@
 //! Events and their seating plan. Which seats are taken is not known here.
 
+use service_store::{Currency, Fingerprint, Invalid, Money, Text, TimeCursor, Timestamp};
 use uuid::Uuid;
 
 use super::{
-    fingerprint::Fingerprint,
-    money::{Currency, Money},
+    price::Price,
     seat::{Place, SeatId, SectionName},
-    text::{Invalid, Title},
-    time::Timestamp,
 };
+
+/// What an event is called, or where it is.
+pub(crate) type Title = Text<200>;
 
 /// An event as its maker describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub(crate) struct Section {
     pub(crate) name: SectionName,
     pub(crate) rows: u32,
     pub(crate) seats_per_row: u32,
-    pub(crate) price: Money,
+    pub(crate) price: Price,
 }
 
 /// The sections of an event: 1 to 50 with different names, one currency, at most 20,000 seats.
@@ -63,16 +64,26 @@ impl NewEvent {
                 .text(section.name.as_str())
                 .number(section.rows.into())
                 .number(section.seats_per_row.into())
-                .text(section.price.currency().as_str())
-                .number(section.price.minor().into());
+                .text(section.price.amount().currency().as_str())
+                .number(section.price.amount().minor().into());
         }
         print.finish()
     }
 }
 
+impl Event {
+    /// Where it stands in the list of events.
+    pub(crate) fn cursor(&self) -> TimeCursor {
+        TimeCursor {
+            at: self.starts_at,
+            id: self.id,
+        }
+    }
+}
+
 impl Section {
     /// Takes a section of 1 to 100 rows with 1 to 200 seats each.
-    pub(crate) fn try_new(name: SectionName, rows: u32, seats_per_row: u32, price: Money) -> Result<Self, Invalid> {
+    pub(crate) fn try_new(name: SectionName, rows: u32, seats_per_row: u32, price: Price) -> Result<Self, Invalid> {
         if !(1..=100).contains(&rows) {
             return Err(Invalid("rows must be 1 to 100"));
         }
@@ -106,10 +117,8 @@ impl SeatingPlan {
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Invalid("each section must have a name of its own"));
         }
-        if sections
-            .windows(2)
-            .any(|pair| pair[0].price.currency() != pair[1].price.currency())
-        {
+        let currency = |section: &Section| section.price.amount().currency();
+        if sections.windows(2).any(|pair| currency(&pair[0]) != currency(&pair[1])) {
             return Err(Invalid("all sections must have one currency"));
         }
         let seats = sections.iter().map(Section::seats).fold(0, u32::saturating_add);
@@ -124,7 +133,9 @@ impl SeatingPlan {
     }
 
     pub(crate) fn currency(&self) -> Currency {
-        self.0.first().map_or(Currency::EUR, |section| section.price.currency())
+        self.0
+            .first()
+            .map_or(Currency::EUR, |section| section.price.amount().currency())
     }
 
     pub(crate) fn total(&self) -> u32 {
@@ -154,7 +165,7 @@ impl SeatingPlan {
         let section = self.0.get(place.section as usize)?;
         Some((
             SeatId::new(section.name.clone(), place.row, place.number),
-            section.price,
+            section.price.amount(),
         ))
     }
 }
@@ -176,7 +187,7 @@ mod tests {
     use super::*;
 
     fn section(name: &str, rows: u32, seats_per_row: u32, currency: &str) -> Section {
-        let price = Money::try_new(Currency::try_new(currency).expect("a code"), 100).expect("in range");
+        let price = Price::try_new(Currency::try_new(currency).expect("a code"), 100).expect("in range");
         Section::try_new(SectionName::try_new(name).expect("a name"), rows, seats_per_row, price).expect("in range")
     }
 

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use service_store::{Fingerprint, Invalid, Money, Text, Timestamp};
 use uuid::Uuid;
 
 use super::{
-    fingerprint::Fingerprint,
-    money::Money,
     refusal::Refusal,
     seat::{SeatId, SectionName},
-    text::{BuyerId, Invalid},
-    time::Timestamp,
 };
+
+/// Who seats are held for. The caller's name for them; nothing is looked up by it.
+pub(crate) type BuyerId = Text<64>;
 
 /// The most seats of one hold.
 pub(crate) const MAX_SEATS: usize = 10;

@@ -3,11 +3,8 @@
 //! Pure: nothing here awaits, reads a clock, draws randomness, logs, or knows of SQL or gRPC. Time and ids are arguments.
 
 pub(crate) mod event;
-pub(crate) mod fingerprint;
 pub(crate) mod hold;
-pub(crate) mod money;
 pub(crate) mod pick;
+pub(crate) mod price;
 pub(crate) mod refusal;
 pub(crate) mod seat;
-pub(crate) mod text;
-pub(crate) mod time;

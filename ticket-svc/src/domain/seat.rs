@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{text::Invalid, time::Timestamp};
+use service_store::{Invalid, Timestamp};
 
 /// The name of a section: 1 to 40 of A-Z, a-z, 0-9 and '-'.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,24 +1,17 @@
 //! Events: made with their seats, found, listed and counted.
 
+use service_store::{TimeCursor, Timestamp, Write};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, Write,
+    Store, StoreError,
     rows::{self, EventKey, EventRow, StoredEvent},
 };
 use crate::domain::{
     event::{Counts, Event, NewEvent},
     refusal::Refusal,
-    time::Timestamp,
 };
-
-/// Where a page of events begins: after this start time and id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct EventCursor {
-    pub(crate) starts_at: Timestamp,
-    pub(crate) id: Uuid,
-}
 
 /// An event and how many of its seats are in which state.
 pub(crate) type Counted = (Event, Counts);
@@ -65,17 +58,17 @@ impl Store {
 
     /// One event.
     pub(crate) async fn event(&self, id: Uuid) -> Result<Counted, StoreError> {
-        let mut reader = self.reader.acquire().await?;
+        let mut reader = self.database.reader().acquire().await?;
         let stored = rows::event(&mut reader, EventKey::Id(id)).await?;
         let stored = stored.ok_or(Refusal::EventUnknown(id))?;
-        count(&mut reader, stored, self.clock.now()).await
+        count(&mut reader, stored, self.database.now()).await
     }
 
     /// At most `limit` events after `cursor`, by start time and id.
-    pub(crate) async fn events(&self, cursor: Option<EventCursor>, limit: u32) -> Result<Vec<Counted>, StoreError> {
-        let mut reader = self.reader.acquire().await?;
+    pub(crate) async fn events(&self, cursor: Option<TimeCursor>, limit: u32) -> Result<Vec<Counted>, StoreError> {
+        let mut reader = self.database.reader().acquire().await?;
         let (starts_at, id) = cursor.map_or((i64::MIN, String::new()), |cursor| {
-            (cursor.starts_at.as_nanos(), cursor.id.to_string())
+            (cursor.at.as_nanos(), cursor.id.to_string())
         });
         let found: Vec<EventRow> = sqlx::query_as(
             "SELECT seq, id, title, venue, starts_at, currency FROM events
@@ -86,7 +79,7 @@ impl Store {
         .bind(limit)
         .fetch_all(&mut *reader)
         .await?;
-        let now = self.clock.now();
+        let now = self.database.now();
         let mut events = Vec::with_capacity(found.len());
         for row in found {
             let stored = rows::with_plan(&mut reader, row).await?;
@@ -120,7 +113,7 @@ async fn insert(write: &mut Write, request_id: Uuid, id: Uuid, new: &NewEvent) -
         .bind(section.name.as_str())
         .bind(section.rows)
         .bind(section.seats_per_row)
-        .bind(section.price.minor())
+        .bind(section.price.amount().minor())
         .execute(&mut *write.tx)
         .await?;
         // One statement a section: 20,000 seats are no 20,000 round trips to the connection's thread.
@@ -163,7 +156,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::clock::SystemClock;
+    use service_store::SystemClock;
 
     /// The partial index was made for counting and not used for it: listing 50 events read all their seats.
     #[tokio::test]
@@ -178,7 +171,7 @@ mod tests {
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain)
             .bind(1)
             .bind(1)
-            .fetch_all(&store.reader)
+            .fetch_all(store.database.reader())
             .await
             .expect("a plan");
         let searches: Vec<&str> = plan

@@ -1,20 +1,19 @@
 //! Holds: granted, confirmed and released, each in one transaction that looks, decides and writes.
 
+use service_store::{Money, Timestamp, Write};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, Write,
+    Store, StoreError,
     rows::{self, EventKey, StoredEvent},
 };
 use crate::domain::{
     event::Event,
     hold::{Confirmation, FencingToken, Hold, HoldFacts, HoldPhase, MAX_SEATS, NewHold, Release, Selection, Ticket},
-    money::Money,
     pick,
     refusal::Refusal,
     seat::Place,
-    time::Timestamp,
 };
 
 /// A hold as it is stored.
@@ -93,7 +92,7 @@ impl Store {
                 Release::GiveBack => give_back(&mut write, hold.facts.token).await?,
             },
         }
-        write.commit().await
+        Ok(write.commit().await?)
     }
 }
 

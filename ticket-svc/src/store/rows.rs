@@ -1,14 +1,14 @@
 //! Columns back into domain values. What does not fit was not written by us and is reported as corrupt, never guessed.
 
+use service_store::{Currency, Timestamp};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::StoreError;
 use crate::domain::{
     event::{Event, SeatingPlan, Section},
-    money::{Currency, Money},
+    price::Price,
     seat::{Occupancy, Place, SectionName},
-    time::Timestamp,
 };
 
 /// An event with its key in the store.
@@ -55,7 +55,7 @@ pub(super) async fn with_plan(connection: &mut SqliteConnection, row: EventRow) 
     let sections = sections
         .into_iter()
         .map(|(name, rows, seats_per_row, price)| {
-            let price = Money::try_new(currency, price)?;
+            let price = Price::try_new(currency, price)?;
             Section::try_new(SectionName::try_new(&name)?, rows, seats_per_row, price)
         })
         .collect::<Result<Vec<_>, _>>()

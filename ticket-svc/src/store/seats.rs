@@ -1,5 +1,6 @@
 //! Seats as buyers see them.
 
+use service_store::Money;
 use uuid::Uuid;
 
 use super::{
@@ -7,7 +8,6 @@ use super::{
     rows::{self, EventKey},
 };
 use crate::domain::{
-    money::Money,
     refusal::Refusal,
     seat::{Place, SeatId, SeatState},
 };
@@ -30,10 +30,10 @@ impl Store {
         cursor: Option<Place>,
         limit: u32,
     ) -> Result<Vec<SeatView>, StoreError> {
-        let mut reader = self.reader.acquire().await?;
+        let mut reader = self.database.reader().acquire().await?;
         let stored = rows::event(&mut reader, EventKey::Id(event_id)).await?;
         let stored = stored.ok_or(Refusal::EventUnknown(event_id))?;
-        let now = self.clock.now();
+        let now = self.database.now();
         // Rows and numbers count from 1, so this is before the first seat.
         let after = cursor.unwrap_or(Place {
             section: 0,

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use service_store::{Clock, Currency, Text, Timestamp};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -15,10 +16,9 @@ use super::*;
 use crate::domain::{
     event::{NewEvent, SeatingPlan, Section},
     hold::{ChosenSeats, FencingToken, HoldTtl, MAX_SEATS, NewHold, Quantity, Selection},
-    money::{Currency, Money},
+    price::Price,
     refusal::Refusal,
     seat::{SeatState, SectionName},
-    text::Text,
 };
 
 /// A clock that stands still until told.
@@ -116,7 +116,7 @@ fn ids() -> [Uuid; MAX_SEATS] {
 }
 
 fn event(sections: &[(&str, u32, u32)]) -> NewEvent {
-    let price = Money::try_new(Currency::EUR, 1_000).expect("in range");
+    let price = Price::try_new(Currency::EUR, 1_000).expect("in range");
     let section = |(name, rows, seats): &(&str, u32, u32)| {
         Section::try_new(SectionName::try_new(name).expect("a name"), *rows, *seats, price).expect("in range")
     };
@@ -432,20 +432,16 @@ async fn pages_of_seats_and_events_neither_skip_nor_repeat() {
     loop {
         let page = fixture.store.events(cursor, 2).await.expect("a page");
         let Some((last, _)) = page.last() else { break };
-        cursor = Some(EventCursor {
-            starts_at: last.starts_at,
-            id: last.id,
-        });
+        cursor = Some(last.cursor());
         events.extend(page.into_iter().map(|(event, _)| event.id));
     }
     assert_eq!(events.len(), 5);
     assert!(events.is_sorted(), "equal start times go by id");
 }
 
-/// sqlx takes no migration lock on SQLite, and switching a new file to WAL does not wait: three processes that start on a
-/// new file at the same instant failed with "database is locked" or "table already exists".
+/// Several processes may be told to sow the same new file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn three_processes_open_a_new_file_at_once() {
+async fn of_three_processes_that_start_at_once_one_sows() {
     let folder = Arc::new(TempDir::new().expect("a temporary folder"));
     let clock = Arc::new(Hand::default());
     let mut processes = tokio::task::JoinSet::new();
@@ -465,43 +461,18 @@ async fn three_processes_open_a_new_file_at_once() {
     );
 }
 
-/// A start that meets a rush must not fail for it: opening waits, and longer than SQLite does by itself.
-#[tokio::test]
-async fn opening_waits_for_a_file_that_another_process_keeps() {
-    let fixture = Fixture::with(&[("A", 1, 1)]).await;
-    let lock = fixture.store.begin().await.expect("the lock");
-    let mut opening = Box::pin(open(&fixture.folder, &fixture.clock));
-    let early = tokio::time::timeout(3 * open::BUSY_TIMEOUT, &mut opening).await;
-    assert!(early.is_err(), "it neither opened nor gave up");
-    drop(lock);
-    opening.await;
-}
-
 /// Another process keeps the file: the call gives up before its deadline and says that a retry may help.
 #[tokio::test]
 async fn a_locked_file_is_busy_by_the_deadline_and_free_again_after() {
     let fixture = Fixture::with(&[("A", 1, 2)]).await;
     let other = fixture.another_process().await;
     let lock = other.begin().await.expect("the lock");
-    let deadline = telemetry::deadline::Deadline::after(Duration::from_millis(400));
+    let deadline = Deadline::after(Duration::from_millis(400));
     let refused = deadline.scope(fixture.store.hold(&fixture.best(1))).await;
     assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
     assert!(!deadline.is_expired(), "there is time left to answer");
     drop(lock);
     fixture.store.hold(&fixture.best(1)).await.expect("the lock is free");
-}
-
-#[tokio::test]
-async fn a_place_that_cannot_be_a_shared_file_is_refused() {
-    let clock: Arc<dyn Clock> = Arc::new(Hand::default());
-    for location in ["", ":memory:", "sqlite::memory:", "sqlite:x?mode=memory"] {
-        let error = Store::open(location, clock.clone()).await.expect_err("not a file");
-        assert!(matches!(error, open::OpenError::NoFile), "{location:?}: {error}");
-    }
-    let error = Store::open("/nonexistent/folder/tickets.db", clock)
-        .await
-        .expect_err("no such folder");
-    assert!(matches!(error, open::OpenError::File { .. }), "{error}");
 }
 
 /// The last line of defence is the unique constraint on tickets.

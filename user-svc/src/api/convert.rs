@@ -1,15 +1,14 @@
 //! Domain values as messages of the wire.
 
 use proto::{common, user::v1};
+use service_store::{Money, Timestamp};
 
 use crate::{
     accounts::Session,
     domain::{
         account::User,
-        money::Money,
         order::{Failing, Failure, Order, OrderState},
         saga::Step,
-        time::Timestamp,
     },
 };
 

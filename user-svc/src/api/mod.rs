@@ -1,9 +1,7 @@
 //! `tessera.user.v1.UserService`: reads requests, asks accounts, purchases and the store, writes answers. No rule lives here.
 
 mod convert;
-mod page;
 mod read;
-mod violations;
 mod watch;
 
 use std::{pin::Pin, time::Duration};
@@ -130,7 +128,7 @@ impl UserService for UserApi {
         let (user_id, page) = read::list_orders(&request.into_inner())?;
         // One more than asked for tells whether there is a next page.
         let mut orders = self.store.orders(user_id, page.cursor, page.size + 1).await?;
-        let next_page_token = page.cut(&mut orders, page::order_token);
+        let next_page_token = page.cut(&mut orders, |order| order.cursor().to_token());
         let orders = orders.into_iter().map(convert::order).collect();
         Ok(Response::new(ListOrdersResponse {
             orders,

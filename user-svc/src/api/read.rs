@@ -2,22 +2,19 @@
 //! apart here and never printed.
 
 use proto::user::v1::{self, buy_ticket_request};
+use service_host::status;
+use service_store::{Currency, Page, PageSizes, Text, TimeCursor, Violations};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{
-    page::{self, Page},
-    violations::Violations,
+use crate::domain::{
+    account::{Email, NewUser, Password},
+    order::{ChosenSeats, MAX_SEATS, NewOrder, Quantity, SeatId, Selection},
+    wallet::TopUp,
 };
-use crate::{
-    domain::{
-        account::{Email, NewUser, Password},
-        money::{Currency, TopUp},
-        order::{ChosenSeats, MAX_SEATS, NewOrder, Quantity, SeatId, Selection},
-        text::Text,
-    },
-    store::OrderCursor,
-};
+
+/// How many orders a page has.
+const ORDERS: PageSizes = PageSizes { default: 50, max: 200 };
 
 pub(super) fn create_user(request: v1::CreateUserRequest) -> Result<(NewUser, Password), Status> {
     let mut violations = Violations::default();
@@ -39,7 +36,7 @@ pub(super) fn create_user(request: v1::CreateUserRequest) -> Result<(NewUser, Pa
             },
             password,
         )),
-        _ => Err(violations.into_status()),
+        _ => Err(status::invalid(violations)),
     }
 }
 
@@ -49,7 +46,7 @@ pub(super) fn sign_in(request: v1::SignInRequest) -> Result<(Email, Password), S
     let password = violations.check("password", Password::try_typed(request.password));
     match (email, password) {
         (Some(email), Some(password)) => Ok((email, password)),
-        _ => Err(violations.into_status()),
+        _ => Err(status::invalid(violations)),
     }
 }
 
@@ -68,7 +65,7 @@ pub(super) fn top_up(request: &v1::TopUpRequest) -> Result<(Uuid, Uuid, TopUp), 
     let top_up = violations.check("amount.minor_units", top_up);
     match (request_id, user_id, currency, top_up) {
         (Some(request_id), Some(user_id), Some(_), Some(top_up)) => Ok((request_id, user_id, top_up)),
-        _ => Err(violations.into_status()),
+        _ => Err(status::invalid(violations)),
     }
 }
 
@@ -85,7 +82,7 @@ pub(super) fn buy_ticket(request: v1::BuyTicketRequest) -> Result<NewOrder, Stat
             event_id,
             selection,
         }),
-        _ => Err(violations.into_status()),
+        _ => Err(status::invalid(violations)),
     }
 }
 
@@ -97,25 +94,26 @@ pub(super) fn watch_order(request: &v1::WatchOrderRequest) -> Result<Uuid, Statu
     one_id("order_id", &request.order_id)
 }
 
-pub(super) fn list_orders(request: &v1::ListOrdersRequest) -> Result<(Uuid, Page<OrderCursor>), Status> {
+pub(super) fn list_orders(request: &v1::ListOrdersRequest) -> Result<(Uuid, Page<TimeCursor>), Status> {
     let mut violations = Violations::default();
     let user_id = violations.uuid("user_id", &request.user_id);
-    let page = page::read(
+    let page = Page::read(
         &mut violations,
-        (request.page_size, 50, 200),
+        ORDERS,
+        request.page_size,
         &request.page_token,
-        page::order_cursor,
+        TimeCursor::from_token,
     );
     match (user_id, page) {
         (Some(user_id), Some(page)) => Ok((user_id, page)),
-        _ => Err(violations.into_status()),
+        _ => Err(status::invalid(violations)),
     }
 }
 
 fn one_id(field: &str, value: &str) -> Result<Uuid, Status> {
     let mut violations = Violations::default();
     let id = violations.uuid(field, value);
-    id.ok_or_else(|| violations.into_status())
+    id.ok_or_else(|| status::invalid(violations))
 }
 
 fn selection(violations: &mut Violations, selection: Option<buy_ticket_request::Selection>) -> Option<Selection> {

@@ -2,13 +2,11 @@
 
 use std::fmt;
 
+use service_store::{Currency, Invalid, Money, Text, Timestamp};
 use uuid::Uuid;
 
-use super::{
-    money::{Currency, Money},
-    text::{DisplayName, Invalid},
-    time::Timestamp,
-};
+/// How to address a person.
+pub(crate) type DisplayName = Text<100>;
 
 /// An e-mail address in the one spelling under which it is compared: lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,10 +4,7 @@
 
 pub(crate) mod account;
 pub(crate) mod backoff;
-pub(crate) mod fingerprint;
-pub(crate) mod money;
 pub(crate) mod order;
 pub(crate) mod refusal;
 pub(crate) mod saga;
-pub(crate) mod text;
-pub(crate) mod time;
+pub(crate) mod wallet;

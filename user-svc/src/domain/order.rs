@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use service_store::{Fingerprint, Invalid, Money, TimeCursor, Timestamp};
 use uuid::Uuid;
 
-use super::{fingerprint::Fingerprint, money::Money, saga::Step, text::Invalid, time::Timestamp};
+use super::saga::Step;
 
 /// The most seats of one order.
 pub(crate) const MAX_SEATS: usize = 10;
@@ -139,6 +140,14 @@ impl Order {
             Step::Succeeded(_) => OrderState::Succeeded,
             Step::Failed(_) => OrderState::Failed,
             Step::Hold | Step::Debit | Step::Confirm | Step::Refund(_) | Step::Release(_) => OrderState::Processing,
+        }
+    }
+
+    /// Where it stands in the lists of orders.
+    pub(crate) fn cursor(&self) -> TimeCursor {
+        TimeCursor {
+            at: self.created_at,
+            id: self.id,
         }
     }
 

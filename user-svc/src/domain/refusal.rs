@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::money::WalletError;
+use super::wallet::WalletError;
 
 /// A rule said no. Asking again changes nothing unless the world does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

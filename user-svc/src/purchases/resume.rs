@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Purchases;
 use crate::{
     domain::{order::Order, saga::Attempts},
-    store::{OrderCursor, StoreError},
+    store::StoreError,
     trace,
 };
 
@@ -49,10 +49,7 @@ impl Purchases {
                 }
             };
             let Some(last) = page.last() else { break };
-            cursor = Some(OrderCursor {
-                created_at: last.created_at,
-                id: last.id,
-            });
+            cursor = Some(last.cursor());
             for order in page {
                 let slot = tokio::select! {
                     () = self.inner.closing.cancelled() => return,

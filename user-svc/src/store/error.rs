@@ -22,28 +22,9 @@ pub(crate) enum StoreError {
     Sqlite(#[source] sqlx::Error),
 }
 
-/// Primary result codes of SQLite: another connection has the lock.
-const SQLITE_BUSY: i64 = 5;
-const SQLITE_LOCKED: i64 = 6;
-
-impl StoreError {
-    /// Did SQLite fail only because another connection has the lock?
-    pub(super) fn is_busy(error: &sqlx::Error) -> bool {
-        match error {
-            sqlx::Error::PoolTimedOut => true,
-            sqlx::Error::Database(database) => database
-                .code()
-                .and_then(|code| code.parse::<i64>().ok())
-                // The low byte of an extended code is the primary one.
-                .is_some_and(|code| matches!(code & 0xff, SQLITE_BUSY | SQLITE_LOCKED)),
-            _ => false,
-        }
-    }
-}
-
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        if Self::is_busy(&error) {
+        if service_store::is_busy(&error) {
             Self::Busy
         } else {
             Self::Sqlite(error)

@@ -1,22 +1,15 @@
 //! Orders: recorded, moved on step by step, found.
 
+use service_store::{TimeCursor, Write};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use super::{Store, StoreError, Write, rows, users, wallet};
+use super::{Store, StoreError, rows, users, wallet};
 use crate::domain::{
     order::{Failing, Failure, Held, NewOrder, Order, Selection, Trace},
     refusal::Refusal,
     saga::{self, Step},
-    time::Timestamp,
 };
-
-/// Where a page of orders begins: before this creation time and id, newest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OrderCursor {
-    pub(crate) created_at: Timestamp,
-    pub(crate) id: Uuid,
-}
 
 /// An order as BuyTicket finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +56,12 @@ impl Store {
 
     /// The order that the same request recorded before, if it did.
     pub(crate) async fn recorded_order(&self, new: &NewOrder) -> Result<Option<Order>, StoreError> {
-        same_order(&mut *self.reader.acquire().await?, new).await
+        same_order(&mut *self.database.reader().acquire().await?, new).await
     }
 
     /// One order.
     pub(crate) async fn order(&self, id: Uuid) -> Result<Order, StoreError> {
-        let row = find(&mut *self.reader.acquire().await?, id).await?;
+        let row = find(&mut *self.database.reader().acquire().await?, id).await?;
         rows::order(&row.ok_or(Refusal::OrderUnknown(id))?)
     }
 
@@ -76,13 +69,13 @@ impl Store {
     pub(crate) async fn orders(
         &self,
         user_id: Uuid,
-        cursor: Option<OrderCursor>,
+        cursor: Option<TimeCursor>,
         limit: u32,
     ) -> Result<Vec<Order>, StoreError> {
-        let mut reader = self.reader.acquire().await?;
+        let mut reader = self.database.reader().acquire().await?;
         users::user(&mut reader, user_id).await?;
         let (created_at, id) = cursor.map_or((i64::MAX, String::new()), |cursor| {
-            (cursor.created_at.as_nanos(), cursor.id.to_string())
+            (cursor.at.as_nanos(), cursor.id.to_string())
         });
         let found = sqlx::query(
             "SELECT * FROM orders WHERE user_id = ? AND (created_at, id) < (?, ?)
@@ -100,11 +93,11 @@ impl Store {
     /// At most `limit` unfinished orders after `cursor`, oldest first.
     pub(crate) async fn unfinished_orders(
         &self,
-        cursor: Option<OrderCursor>,
+        cursor: Option<TimeCursor>,
         limit: u32,
     ) -> Result<Vec<Order>, StoreError> {
         let (created_at, id) = cursor.map_or((i64::MIN, String::new()), |cursor| {
-            (cursor.created_at.as_nanos(), cursor.id.to_string())
+            (cursor.at.as_nanos(), cursor.id.to_string())
         });
         let found = sqlx::query(
             "SELECT * FROM orders WHERE step NOT IN ('succeeded', 'failed') AND (created_at, id) > (?, ?)
@@ -113,7 +106,7 @@ impl Store {
         .bind(created_at)
         .bind(id)
         .bind(limit)
-        .fetch_all(&self.reader)
+        .fetch_all(self.database.reader())
         .await?;
         found.iter().map(rows::order).collect()
     }
@@ -121,7 +114,7 @@ impl Store {
     /// How many orders are unfinished.
     pub(crate) async fn count_unfinished_orders(&self) -> Result<u64, StoreError> {
         let count = sqlx::query_scalar("SELECT count(*) FROM orders WHERE step NOT IN ('succeeded', 'failed')");
-        Ok(count.fetch_one(&self.reader).await?)
+        Ok(count.fetch_one(self.database.reader()).await?)
     }
 
     /// Records the next step, and what was held if that is news. [`StoreError::Overtaken`] when someone else did first.

@@ -1,14 +1,13 @@
 //! Columns back into domain values. What does not fit was not written by us and is reported as corrupt, never guessed.
 
+use service_store::{Currency, Money, Timestamp};
 use sqlx::{Row as _, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::StoreError;
 use crate::domain::{
-    money::{Currency, Money},
     order::{ChosenSeats, Failing, Failure, Held, Order, Quantity, SeatId, Selection, Trace},
     saga::Step,
-    time::Timestamp,
 };
 
 pub(super) fn uuid(text: &str) -> Result<Uuid, StoreError> {

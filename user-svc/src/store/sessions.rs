@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use service_store::Timestamp;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
-use crate::domain::time::Timestamp;
 
 impl Store {
     /// Opens a session of `lifetime` and forgets the user's sessions that have ended. Answers when it ends.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use service_store::{Clock, Currency, Money, Text, Timestamp};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -9,11 +10,10 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::{
     account::{Email, NewUser, User},
-    money::{Currency, Money, TopUp, WalletError},
     order::{ChosenSeats, Failing, Failure, Held, NewOrder, Order, OrderState, Quantity, SeatId, Selection, Trace},
     refusal::Refusal,
     saga::Step,
-    text::Text,
+    wallet::{TopUp, WalletError},
 };
 
 /// A clock that ticks once each time it is read.
@@ -93,7 +93,7 @@ impl Fixture {
                 OR balance <> coalesce((SELECT balance_after FROM ledger WHERE user_id = users.id
                                         ORDER BY seq DESC LIMIT 1), 0)",
         )
-        .fetch_one(&self.store.reader)
+        .fetch_one(self.store.database.reader())
         .await
         .expect("a count");
         assert_eq!(wrong, 0, "a balance is not the sum of its ledger");
@@ -294,6 +294,24 @@ async fn a_wallet_is_never_overdrawn_by_a_rush() {
     fixture.check_ledger().await;
 }
 
+/// Another process keeps the file: the call gives up before its deadline and says that a retry may help.
+#[tokio::test]
+async fn a_locked_file_is_busy_by_the_deadline_and_free_again_after() {
+    let fixture = Fixture::with(0).await;
+    let lock = open(&fixture.folder).await.begin().await.expect("the lock");
+    let deadline = Deadline::after(std::time::Duration::from_millis(400));
+    let top_up = fixture.store.top_up(id(), fixture.user.id, euro(1));
+    let refused = deadline.scope(top_up).await;
+    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
+    assert!(!deadline.is_expired(), "there is time left to answer");
+    drop(lock);
+    fixture
+        .store
+        .top_up(id(), fixture.user.id, euro(1))
+        .await
+        .expect("the lock is free");
+}
+
 #[tokio::test]
 async fn an_order_is_recorded_once_and_reads_back_as_written() {
     let fixture = Fixture::with(0).await;
@@ -388,21 +406,14 @@ async fn orders_page_newest_first_and_unfinished_ones_oldest_first() {
     loop {
         let page = fixture.store.orders(fixture.user.id, cursor, 2).await.expect("a page");
         let Some(last) = page.last() else { break };
-        cursor = Some(OrderCursor {
-            created_at: last.created_at,
-            id: last.id,
-        });
+        cursor = Some(last.cursor());
         newest.extend(page.into_iter().map(|order| order.id));
     }
     assert_eq!(newest, ids.iter().rev().copied().collect::<Vec<_>>());
 
     let first = fixture.store.unfinished_orders(None, 2).await.expect("a page");
-    let last = first.last().expect("two");
-    let cursor = OrderCursor {
-        created_at: last.created_at,
-        id: last.id,
-    };
-    let rest = fixture.store.unfinished_orders(Some(cursor), 9).await.expect("a page");
+    let cursor = first.last().map(Order::cursor);
+    let rest = fixture.store.unfinished_orders(cursor, 9).await.expect("a page");
     let unfinished: Vec<Uuid> = first.iter().chain(&rest).map(|order| order.id).collect();
     assert_eq!(unfinished, [ids[0], ids[1], ids[3], ids[4]]);
 }

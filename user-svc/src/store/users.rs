@@ -56,7 +56,7 @@ impl Store {
 
     /// The account that a request made, if it did.
     pub(crate) async fn user_of_request(&self, request_id: Uuid) -> Result<Option<Known>, StoreError> {
-        by_request(&mut *self.reader.acquire().await?, request_id).await
+        by_request(&mut *self.database.reader().acquire().await?, request_id).await
     }
 
     /// The account with this address, if there is one.
@@ -65,14 +65,14 @@ impl Store {
             "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE email = ?",
         )
         .bind(email.as_str())
-        .fetch_optional(&self.reader)
+        .fetch_optional(self.database.reader())
         .await?;
         row.map(known).transpose()
     }
 
     /// One account.
     pub(crate) async fn user(&self, id: Uuid) -> Result<User, StoreError> {
-        user(&mut *self.reader.acquire().await?, id).await
+        user(&mut *self.database.reader().acquire().await?, id).await
     }
 }
 

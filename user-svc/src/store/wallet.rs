@@ -1,13 +1,14 @@
 //! The ledger and the balances that it adds up to. Each entry and its balance are one write.
 
+use service_store::{Money, Write};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::{Store, StoreError, Write, rows, users};
+use super::{Store, StoreError, rows, users};
 use crate::domain::{
-    money::{Money, TopUp},
     order::Order,
     refusal::Refusal,
+    wallet::{self, TopUp},
 };
 
 /// What an entry is. With its reference it is unique.
@@ -39,20 +40,20 @@ impl Store {
     /// Adds money, once for each `request_id`. Answers what the wallet held right after.
     pub(crate) async fn top_up(&self, request_id: Uuid, user_id: Uuid, top_up: TopUp) -> Result<Money, StoreError> {
         let mut write = self.begin().await?;
-        let wallet = users::user(&mut write.tx, user_id).await?.balance;
+        let before = users::user(&mut write.tx, user_id).await?.balance;
         if let Some(entry) = find(&mut write.tx, Kind::TopUp, request_id).await? {
             let same = entry.user_id == user_id
                 && entry.amount == top_up.amount().minor()
-                && wallet.currency() == top_up.amount().currency();
+                && before.currency() == top_up.amount().currency();
             if !same {
                 return Err(Refusal::RequestIdReused(request_id).into());
             }
-            return rows::money(wallet.currency().as_str(), entry.balance_after);
+            return rows::money(before.currency().as_str(), entry.balance_after);
         }
-        let balance = wallet.topped_up(top_up).map_err(Refusal::from)?;
-        enter(&mut write, user_id, Kind::TopUp, request_id, wallet, balance).await?;
+        let after = wallet::after_top_up(before, top_up).map_err(Refusal::from)?;
+        enter(&mut write, user_id, Kind::TopUp, request_id, before, after).await?;
         write.commit().await?;
-        Ok(balance)
+        Ok(after)
     }
 }
 
@@ -61,9 +62,9 @@ pub(super) async fn debit(write: &mut Write, order: &Order, price: Money) -> Res
     if find(&mut write.tx, Kind::Debit, order.id).await?.is_some() {
         return Ok(());
     }
-    let wallet = users::user(&mut write.tx, order.user_id).await?.balance;
-    let balance = wallet.debited(price).map_err(Refusal::from)?;
-    enter(write, order.user_id, Kind::Debit, order.id, wallet, balance).await
+    let before = users::user(&mut write.tx, order.user_id).await?.balance;
+    let after = wallet::after_debit(before, price).map_err(Refusal::from)?;
+    enter(write, order.user_id, Kind::Debit, order.id, before, after).await
 }
 
 /// Gives back what the order's debit took, if there was one, once.
@@ -74,11 +75,11 @@ pub(super) async fn refund(write: &mut Write, order: &Order) -> Result<(), Store
     if find(&mut write.tx, Kind::Refund, order.id).await?.is_some() {
         return Ok(());
     }
-    let wallet = users::user(&mut write.tx, order.user_id).await?.balance;
+    let before = users::user(&mut write.tx, order.user_id).await?.balance;
     // What the ledger says was taken, not what the order says it cost.
-    let paid = rows::money(wallet.currency().as_str(), debit.amount.saturating_neg())?;
-    let balance = wallet.refunded(paid).map_err(Refusal::from)?;
-    enter(write, order.user_id, Kind::Refund, order.id, wallet, balance).await
+    let paid = rows::money(before.currency().as_str(), debit.amount.saturating_neg())?;
+    let after = wallet::after_refund(before, paid).map_err(Refusal::from)?;
+    enter(write, order.user_id, Kind::Refund, order.id, before, after).await
 }
 
 async fn find(connection: &mut SqliteConnection, kind: Kind, reference: Uuid) -> Result<Option<Entry>, StoreError> {

@@ -2,9 +2,9 @@
 //! ends, and money and seats end on the same side.
 
 use proptest::{collection::vec, prelude::*};
+use service_store::{Currency, Money};
 
 use super::*;
-use crate::domain::money::{Currency, Money};
 
 /// What happens to one performance of a step.
 #[derive(Debug, Clone, Copy)]

@@ -4,18 +4,20 @@ use std::time::Duration;
 
 /// Nanoseconds since 1970-01-01T00:00:00Z. Range of the type: the years 1677 to 2262.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Timestamp(i64);
+pub struct Timestamp(i64);
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 impl Timestamp {
     /// From nanoseconds since the epoch.
-    pub(crate) const fn from_nanos(nanos: i64) -> Self {
+    #[must_use]
+    pub const fn from_nanos(nanos: i64) -> Self {
         Self(nanos)
     }
 
     /// From seconds since the epoch and the nanoseconds of that second (0 to 999,999,999); `None` when out of range.
-    pub(crate) fn from_parts(seconds: i64, nanos: i32) -> Option<Self> {
+    #[must_use]
+    pub fn from_parts(seconds: i64, nanos: i32) -> Option<Self> {
         if !(0..NANOS_PER_SECOND).contains(&i64::from(nanos)) {
             return None;
         }
@@ -24,18 +26,21 @@ impl Timestamp {
     }
 
     /// Nanoseconds since the epoch.
-    pub(crate) const fn as_nanos(self) -> i64 {
+    #[must_use]
+    pub const fn as_nanos(self) -> i64 {
         self.0
     }
 
     /// Seconds since the epoch, rounded down, and the nanoseconds of that second.
-    pub(crate) fn to_parts(self) -> (i64, i32) {
+    #[must_use]
+    pub fn to_parts(self) -> (i64, i32) {
         let nanos = i32::try_from(self.0.rem_euclid(NANOS_PER_SECOND)).unwrap_or_default();
         (self.0.div_euclid(NANOS_PER_SECOND), nanos)
     }
 
     /// This much later; stays at the end of the range.
-    pub(crate) fn after(self, duration: Duration) -> Self {
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
         Self(
             self.0
                 .saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)),

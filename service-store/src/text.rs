@@ -5,21 +5,18 @@ use std::fmt;
 /// Why a value is not taken; its Display names the limit, for a `BadRequest` violation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Invalid(pub(crate) &'static str);
+pub struct Invalid(pub &'static str);
 
 /// Text of 1 to `MAX` characters without control characters (they forge log lines and terminals), trimmed.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Text<const MAX: usize>(String);
-
-/// What an event is called, or where it is.
-pub(crate) type Title = Text<200>;
-
-/// Who seats are held for. The caller's name for them; nothing is looked up by it.
-pub(crate) type BuyerId = Text<64>;
+pub struct Text<const MAX: usize>(String);
 
 impl<const MAX: usize> Text<MAX> {
-    /// Takes `text` if it keeps the limits.
-    pub(crate) fn try_new(text: &str) -> Result<Self, OutOfLimits<MAX>> {
+    /// Takes `text`, trimmed, if it keeps the limits.
+    ///
+    /// # Errors
+    /// [`OutOfLimits`], which names them.
+    pub fn try_new(text: &str) -> Result<Self, OutOfLimits<MAX>> {
         let text = text.trim();
         let length = text.chars().count();
         if length == 0 || length > MAX || text.chars().any(char::is_control) {
@@ -28,7 +25,9 @@ impl<const MAX: usize> Text<MAX> {
         Ok(Self(text.to_owned()))
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -42,7 +41,7 @@ impl<const MAX: usize> fmt::Debug for Text<MAX> {
 /// The text is empty, too long, or has control characters.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must have 1 to {MAX} characters, none of them control characters")]
-pub(crate) struct OutOfLimits<const MAX: usize>;
+pub struct OutOfLimits<const MAX: usize>;
 
 #[cfg(test)]
 mod tests {

@@ -4,45 +4,51 @@ use sha2::{Digest as _, Sha256};
 
 /// SHA-256 over the fields of a request that matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fingerprint([u8; 32]);
+pub struct Fingerprint([u8; 32]);
 
 /// Collects the fields of one request.
 #[derive(Debug)]
-pub(crate) struct FingerprintBuilder(Sha256);
+pub struct FingerprintBuilder(Sha256);
 
 impl Fingerprint {
     /// Begins with what is asked, so that equal fields of two methods differ.
-    pub(crate) fn of(method: &'static str) -> FingerprintBuilder {
+    #[must_use]
+    pub fn of(method: &'static str) -> FingerprintBuilder {
         FingerprintBuilder(Sha256::new()).text(method)
     }
 
     /// Is it the one that was stored?
-    pub(crate) fn matches(&self, stored: &[u8]) -> bool {
+    #[must_use]
+    pub fn matches(&self, stored: &[u8]) -> bool {
         self.0 == stored
     }
 
     /// To be stored.
-    pub(crate) fn to_vec(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
         self.0.to_vec()
     }
 }
 
 impl FingerprintBuilder {
     /// Adds text. Its length goes first: without it "ab"+"c" and "a"+"bc" would be one request.
-    pub(crate) fn text(mut self, text: &str) -> Self {
+    #[must_use]
+    pub fn text(mut self, text: &str) -> Self {
         self.0.update((text.len() as u64).to_be_bytes());
         self.0.update(text.as_bytes());
         self
     }
 
     /// Adds a number.
-    pub(crate) fn number(mut self, number: i128) -> Self {
+    #[must_use]
+    pub fn number(mut self, number: i128) -> Self {
         self.0.update(number.to_be_bytes());
         self
     }
 
     /// The fingerprint of what was added.
-    pub(crate) fn finish(self) -> Fingerprint {
+    #[must_use]
+    pub fn finish(self) -> Fingerprint {
         Fingerprint(self.0.finalize().into())
     }
 }

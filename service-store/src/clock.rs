@@ -1,18 +1,18 @@
-//! The wall clock, as something that can be handed in. The domain never sees it: it takes instants.
+//! The wall clock, as something that can be handed in. Domains never see it: they take instants.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::domain::time::Timestamp;
+use crate::time::Timestamp;
 
 /// Tells the time.
-pub(crate) trait Clock: Send + Sync + 'static {
+pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now(&self) -> Timestamp;
 }
 
 /// The machine's clock.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct SystemClock;
+pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {

@@ -9,14 +9,12 @@ use sqlx::{
 };
 use tokio::time::Instant;
 
-use super::{Store, StoreError};
+use super::{Database, is_busy};
 use crate::clock::Clock;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
-
 /// How long SQLite itself waits for the lock, each time it is asked. Short: the waiting that matters is
-/// [`Store::begin`]'s, which knows the deadline.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+/// [`Database::begin`]'s, which knows the deadline.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How long opening waits for other processes that open the same new file.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
@@ -24,7 +22,7 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// Readers of one process. SQLite reads are short and run on a thread each; more than the cores only adds switching.
 const READERS: u32 = 4;
 
-/// Why a store could not be opened.
+/// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The location is not a path or an SQLite URL.
@@ -36,8 +34,8 @@ pub enum OpenError {
         #[source]
         source: sqlx::Error,
     },
-    /// The location is empty or memory: money must outlive the process.
-    #[error("the store must be a file, for example users.db")]
+    /// The location is empty or memory: records outlive the process, and processes may share them.
+    #[error("the store must be a file: give its path, or an sqlite: URL")]
     NoFile,
     /// The file cannot be opened or written.
     #[error("cannot open the store {}; is its directory writable?", path.display())]
@@ -59,20 +57,24 @@ pub enum OpenError {
     },
 }
 
-impl Store {
-    /// Opens `location`: a path, or an SQLite URL such as `sqlite:users.db`. The file is made if there is none.
-    pub(crate) async fn open(location: &str, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+impl Database {
+    /// Opens `location`, a path or an SQLite URL such as `sqlite:tickets.db`, and brings its schema up to date. The file is
+    /// made if there is none. Waits up to 10 s for other processes that do the same.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the location or the file in its message.
+    pub async fn open(location: &str, migrations: &Migrator, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let options = options(location)?;
         let path = options.get_filename().to_path_buf();
         let writer = pool(1, options.clone());
         let reader = pool(READERS, options.pragma("query_only", "ON"));
-        let store = Self { writer, reader, clock };
+        let database = Self { writer, reader, clock };
         let give_up = Instant::now() + OPEN_PATIENCE;
         loop {
-            match store.migrate(&path).await {
-                Ok(()) => return Ok(store),
+            match database.migrate(migrations, &path).await {
+                Ok(()) => return Ok(database),
                 // Switching a new file to WAL needs it alone and does not wait by itself, and three processes may start at once.
-                Err(OpenError::File { source, .. }) if StoreError::is_busy(&source) => {}
+                Err(OpenError::File { source, .. }) if is_busy(&source) => {}
                 Err(error) => return Err(error),
             }
             if Instant::now() >= give_up {
@@ -85,7 +87,7 @@ impl Store {
         }
     }
 
-    async fn migrate(&self, path: &std::path::Path) -> Result<(), OpenError> {
+    async fn migrate(&self, migrations: &Migrator, path: &std::path::Path) -> Result<(), OpenError> {
         let file = |source| OpenError::File {
             path: path.to_path_buf(),
             source,
@@ -93,7 +95,7 @@ impl Store {
         // sqlx takes no lock of its own on SQLite; under the write lock its steps become savepoints, so that processes
         // which start at once migrate one after another and the later ones find it done.
         let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(file)?;
-        MIGRATIONS
+        migrations
             .run_direct(None, &mut *tx, false)
             .await
             .map_err(|source| OpenError::Schema {

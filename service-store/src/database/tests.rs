@@ -1,0 +1,146 @@
+//! A real file under several processes at once. A process is a [`Database`] of its own here.
+
+use sqlx::{
+    SqlSafeStr as _,
+    migrate::{Migration, MigrationType, Migrator},
+};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::clock::SystemClock;
+
+fn migrations() -> Migrator {
+    let first = Migration::new(
+        1,
+        "numbers".into(),
+        MigrationType::Simple,
+        "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT".into_sql_str(),
+        false,
+    );
+    Migrator::with_migrations(vec![first])
+}
+
+async fn try_open(location: &str) -> Result<Database, OpenError> {
+    Database::open(location, &migrations(), Arc::new(SystemClock)).await
+}
+
+async fn open(folder: &TempDir) -> Database {
+    let path = folder.path().join("numbers.db");
+    try_open(path.to_str().expect("UTF-8")).await.expect("the file opens")
+}
+
+async fn insert(database: &Database, number: i64) -> Result<(), sqlx::Error> {
+    let mut write = database.begin(None).await?;
+    sqlx::query("INSERT INTO numbers VALUES (?)")
+        .bind(number)
+        .execute(&mut *write.tx)
+        .await?;
+    write.commit().await
+}
+
+async fn count(database: &Database) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM numbers")
+        .fetch_one(database.reader())
+        .await
+        .expect("a count")
+}
+
+fn folder() -> TempDir {
+    TempDir::new().expect("a temporary folder")
+}
+
+/// sqlx takes no migration lock on SQLite, and switching a new file to WAL does not wait: three processes that start on a
+/// new file at the same instant failed with "database is locked" or "table already exists".
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn three_processes_open_a_new_file_at_once() {
+    let folder = Arc::new(folder());
+    let mut processes = JoinSet::new();
+    for number in 0..3 {
+        let folder = folder.clone();
+        processes.spawn(async move {
+            let database = open(&folder).await;
+            insert(&database, number).await.expect("inserted");
+        });
+    }
+    processes.join_all().await;
+    assert_eq!(count(&open(&folder).await).await, 3);
+}
+
+/// A start that meets a rush must not fail for it: opening waits, and longer than SQLite does by itself.
+#[tokio::test]
+async fn opening_waits_for_a_file_that_another_process_keeps() {
+    let folder = folder();
+    let lock = open(&folder).await.begin(None).await.expect("the lock");
+    let mut opening = Box::pin(open(&folder));
+    let early = tokio::time::timeout(3 * open::BUSY_TIMEOUT, &mut opening).await;
+    assert!(early.is_err(), "it neither opened nor gave up");
+    drop(lock);
+    opening.await;
+}
+
+/// Another process keeps the file: the call gives up before its deadline and says that a retry may help.
+#[tokio::test]
+async fn a_locked_file_is_busy_by_the_deadline_and_free_again_after() {
+    let folder = folder();
+    let (database, other) = (open(&folder).await, open(&folder).await);
+    let lock = other.begin(None).await.expect("the lock");
+    let time_left = Duration::from_millis(400);
+    let started = Instant::now();
+    let error = database.begin(Some(time_left)).await.expect_err("the file is locked");
+    assert!(is_busy(&error), "{error}");
+    assert!(started.elapsed() < time_left, "there is time left to answer");
+    drop(lock);
+    insert(&database, 1).await.expect("the lock is free");
+}
+
+#[tokio::test]
+async fn what_is_not_committed_was_never_there() {
+    let folder = folder();
+    let database = open(&folder).await;
+    let mut write = database.begin(None).await.expect("the lock");
+    sqlx::query("INSERT INTO numbers VALUES (1)")
+        .execute(&mut *write.tx)
+        .await
+        .expect("inserted");
+    assert_eq!(count(&database).await, 0, "readers see what is committed");
+    drop(write);
+    insert(&database, 1).await.expect("no such number yet");
+    assert_eq!(count(&database).await, 1);
+}
+
+#[tokio::test]
+async fn readers_cannot_write() {
+    let folder = folder();
+    let database = open(&folder).await;
+    let written = sqlx::query("INSERT INTO numbers VALUES (1)")
+        .execute(database.reader())
+        .await;
+    let error = written.expect_err("readers only read");
+    assert!(!is_busy(&error), "no retry helps: {error}");
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_a_shared_file_is_refused() {
+    for location in ["", ":memory:", "sqlite::memory:", "sqlite:x?mode=memory"] {
+        let error = try_open(location).await.expect_err("not a file");
+        assert!(matches!(error, OpenError::NoFile), "{location:?}: {error}");
+    }
+    let error = try_open("/nonexistent/folder/numbers.db")
+        .await
+        .expect_err("no such folder");
+    assert!(matches!(error, OpenError::File { .. }), "{error}");
+}
+
+#[test]
+fn the_wait_leaves_time_to_answer_and_has_an_end() {
+    for (left, waits) in [
+        (None, DEFAULT_PATIENCE),
+        (Some(Duration::ZERO), Duration::ZERO),
+        (Some(ANSWER_MARGIN), Duration::ZERO),
+        (Some(Duration::from_millis(400)), Duration::from_millis(350)),
+        (Some(Duration::from_secs(3600)), DEFAULT_PATIENCE),
+    ] {
+        assert_eq!(patience(left), waits, "{left:?}");
+    }
+}

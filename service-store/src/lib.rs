@@ -1,0 +1,33 @@
+//! What a service that keeps records in SQL has in common with the next one.
+//!
+//! [`Database`] is the one file of a service: opened and brought up to date by however many processes start at once, written
+//! by one transaction at a time ([`Write`]), which waits for a busy file no longer than its call can. The rest is what such
+//! a service reads from requests and keeps in rows. It is pure, so that domains may use it: nothing of it awaits or knows of
+//! SQL or gRPC, and only [`SystemClock`] reads a clock.
+//!
+//! - [`Violations`] collect what is wrong with a request, [`Page`] is the part of a list that it asks for;
+//! - [`Fingerprint`] tells a repeated request from another one with the same id;
+//! - [`Text`], [`Money`] and [`Timestamp`] are values with limits.
+//!
+//! Not here: queries, rules, refusals and how errors map to statuses. Those are each service's own, also where they look
+//! alike. The registry keeps no SQL and does not use this.
+
+mod clock;
+mod database;
+mod fingerprint;
+mod money;
+mod page;
+mod text;
+mod time;
+mod violations;
+
+pub use self::{
+    clock::{Clock, SystemClock},
+    database::{Database, OpenError, Write, is_busy},
+    fingerprint::{Fingerprint, FingerprintBuilder},
+    money::{Currency, Money, SumError},
+    page::{Page, PageSizes, TimeCursor},
+    text::{Invalid, OutOfLimits, Text},
+    time::Timestamp,
+    violations::Violations,
+};
