@@ -45,7 +45,9 @@ pub(super) struct Share {
 
 /// Room for a message until HTTP/2 has taken it up. Nothing for a small one.
 #[derive(Debug, Default)]
-pub(super) struct Held(#[allow(dead_code, reason = "gives the room back when dropped")] Option<OwnedSemaphorePermit>);
+pub(super) struct Held {
+    _room: Option<OwnedSemaphorePermit>,
+}
 
 impl Backlog {
     /// A watch begins on a connection.
@@ -77,7 +79,9 @@ impl Share {
         }
         let bytes = u32::try_from(bytes.min(CONNECTION_BYTES)).unwrap_or(u32::MAX);
         // It is never closed, so this does not fail.
-        Held(Arc::clone(&self.room).acquire_many_owned(bytes).await.ok())
+        Held {
+            _room: Arc::clone(&self.room).acquire_many_owned(bytes).await.ok(),
+        }
     }
 }
 
