@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr as _, sync::Arc, time::Duration};
 
 use sqlx::{
-    SqlitePool,
+    Connection as _, SqlitePool,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -135,5 +135,9 @@ fn pool(size: u32, options: SqliteConnectOptions) -> SqlitePool {
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
+        // SQLite ends a transaction by itself when the disk is full or fails (see "Response To Errors Within A Transaction" in
+        // its manual of transactions). sqlx then finds nothing to roll back, and counts the connection as within a transaction
+        // for ever: it could not begin another one. By now its rollback has been tried, so whoever still has one is closed.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .connect_lazy_with(options)
 }
