@@ -103,6 +103,9 @@ pub(crate) enum Confirmation {
     Sell,
     /// They were sold to this very order before: answer the same tickets.
     Repeat,
+    /// It is too late: give the seats back, and refuse. Only a refusal that is recorded is final: a buyer who hears it is
+    /// refunded, and a clock that steps back must not let the same hold sell after that.
+    Lapse,
 }
 
 /// What a release comes to.
@@ -122,7 +125,7 @@ impl HoldFacts {
         }
         match self.phase {
             HoldPhase::Held { until } if now < until => Ok(Confirmation::Sell),
-            HoldPhase::Held { .. } => Err(Refusal::HoldExpired(self.id)),
+            HoldPhase::Held { .. } => Ok(Confirmation::Lapse),
             HoldPhase::Confirmed { order_id: buyer } if buyer == order_id => Ok(Confirmation::Repeat),
             HoldPhase::Confirmed { .. } => Err(Refusal::HoldConfirmed(self.id)),
             HoldPhase::Released => Err(Refusal::HoldReleased(self.id)),
@@ -247,7 +250,8 @@ mod tests {
         let other = FencingToken(8);
         for (hold, token, order, now, expected) in [
             (held, TOKEN, ORDER, 99, Ok(Confirmation::Sell)),
-            (held, TOKEN, ORDER, 100, Err(Refusal::HoldExpired(ID))),
+            (held, TOKEN, ORDER, 100, Ok(Confirmation::Lapse)),
+            (held, other, ORDER, 100, Err(Refusal::HoldTokenWrong(ID))),
             (held, other, ORDER, 99, Err(Refusal::HoldTokenWrong(ID))),
             (confirmed, TOKEN, ORDER, 999, Ok(Confirmation::Repeat)),
             (confirmed, TOKEN, ID, 0, Err(Refusal::HoldConfirmed(ID))),

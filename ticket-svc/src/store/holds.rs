@@ -73,6 +73,12 @@ impl Store {
                 Ok(tickets)
             }
             Confirmation::Repeat => tickets(&mut write.tx, &hold).await,
+            Confirmation::Lapse => {
+                give_back(&mut write, token).await?;
+                // Before the refusal is told: see the variant.
+                write.commit().await?;
+                Err(Refusal::HoldExpired(hold_id).into())
+            }
         }
     }
 
@@ -255,7 +261,8 @@ async fn take(
 async fn sell(write: &mut Write, hold: &StoredHold, order_id: Uuid, ids: [Uuid; MAX_SEATS]) -> Result<(), StoreError> {
     let places = places(&mut write.tx, hold).await?;
     let token = hold.facts.token.0;
-    // Conditional on the token: a seat that went to a later hold is not ours to sell, whatever the clock says.
+    // Conditional on the token: a seat that went to a later hold is not ours to sell, whatever the clock says. It never comes
+    // back to this token, so the refusal is final without a record.
     let sold = sqlx::query(
         "UPDATE seats SET state = 2, held_until = NULL WHERE (event, section, row_no, seat_no) IN
            (SELECT ?1, section, row_no, seat_no FROM hold_seats WHERE hold = ?2) AND hold = ?2 AND state = 1",

@@ -328,6 +328,38 @@ async fn a_seat_that_went_to_a_later_hold_is_not_sold_to_the_earlier_one() {
         .expect("the later one may");
 }
 
+/// "Expired" was told and not recorded. The user service refunds when it hears that; had the clock stepped back then, a
+/// repeated confirmation that was still under way would have found the hold good again, and sold the seats for nothing.
+#[tokio::test]
+async fn a_hold_that_was_refused_as_expired_is_never_confirmed() {
+    let fixture = Fixture::with(&[("A", 1, 2)]).await;
+    let request = fixture.best(2);
+    let hold = fixture.store.hold(&request).await.expect("free");
+    fixture.clock.advance(Duration::from_secs(120));
+    let order = id();
+    let late = fixture.store.confirm(hold.id, hold.token, order, ids()).await;
+    assert_eq!(refusal(late), Refusal::HoldExpired(hold.id));
+    fixture.clock.0.store(0, Ordering::SeqCst);
+    assert_eq!(fixture.counts().await, (2, 0, 0), "its seats are free, not held again");
+    let again = fixture.store.confirm(hold.id, hold.token, order, ids()).await;
+    assert_eq!(refusal(again), Refusal::HoldReleased(hold.id));
+    assert_eq!(
+        refusal(fixture.store.hold(&request).await),
+        Refusal::HoldReleased(hold.id)
+    );
+    let next = fixture.store.hold(&fixture.best(2)).await.expect("free");
+    fixture
+        .store
+        .release(hold.id, Some(hold.token))
+        .await
+        .expect("releasing it once more succeeds");
+    fixture
+        .store
+        .confirm(next.id, next.token, id(), ids())
+        .await
+        .expect("the next one may");
+}
+
 #[tokio::test]
 async fn a_release_is_remembered_before_and_after_the_hold() {
     let fixture = Fixture::with(&[("A", 1, 2)]).await;
