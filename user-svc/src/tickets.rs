@@ -207,14 +207,14 @@ fn hold_refusal(status: &Status) -> HoldOutcome {
     HoldOutcome::Refused(Failing::new(failure, detail))
 }
 
-/// Did the request provably come to nothing? By the balancer's word that it reached no handler, or the ticket service's that
-/// its store could not be written.
+/// Did the request provably come to nothing? By the balancer's word that it reached no handler (`lb::Error::never_processed`),
+/// or the ticket service's that its store could not be written.
 fn was_not_done(status: &Status) -> bool {
     let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN);
     info.is_some_and(|info| {
         matches!(
             info.reason.as_str(),
-            "NO_INSTANCES" | "NOT_READY" | "NOT_TAKEN" | "STORE_BUSY"
+            "NO_INSTANCES" | "NOT_READY" | "NO_ROOM" | "NOT_TAKEN" | "STORE_BUSY"
         )
     })
 }
@@ -226,5 +226,52 @@ fn confirm_refusal(status: &Status) -> ConfirmOutcome {
             ConfirmOutcome::Refused(Failing::new(Failure::HoldExpired, detail))
         }
         _ => ConfirmOutcome::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// NO_ROOM came to the balancer later than this list of its reasons, and was taken for a request that may have been
+    /// carried out: a purchase that was never sent anywhere ended with a release, and in doubt.
+    #[test]
+    fn what_the_balancer_never_sent_was_not_done() {
+        let (service, waited, discovery) = (|| "tickets".into(), Duration::ZERO, || "fixed".to_owned());
+        let errors = [
+            lb::Error::NoInstances {
+                service: service(),
+                waited,
+                known: 0,
+                discovery: discovery(),
+            },
+            lb::Error::NotReady {
+                service: service(),
+                waited,
+                endpoints: Vec::new(),
+                discovery: discovery(),
+            },
+            lb::Error::NoRoom {
+                service: service(),
+                waited,
+                ready: 1,
+            },
+            lb::Error::NotTaken {
+                service: service(),
+                attempts: 3,
+                address: "127.0.0.1:1".into(),
+                reason: "refused".to_owned(),
+            },
+            lb::Error::DeadlineExceeded {
+                service: service(),
+                waiting_for: "a response".to_owned(),
+            },
+        ];
+        for error in errors {
+            let (shown, never_processed) = (error.to_string(), error.never_processed());
+            let outcome = hold_refusal(&error.into());
+            let not_done = matches!(outcome, HoldOutcome::NotDone(_));
+            assert_eq!(not_done, never_processed, "{shown}: {outcome:?}");
+        }
     }
 }
