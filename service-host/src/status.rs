@@ -34,13 +34,33 @@ pub fn retryable(code: Code, reason: &'static str, message: impl Into<String>, r
     Status::with_error_details(code, message, details)
 }
 
+/// Errors travel in headers: what is listed must fit there twice, as text and as details in base64, below the 16 KiB of
+/// headers that clients commonly accept. So many violations and bytes are listed, and the rest is counted.
+const MOST_VIOLATIONS: usize = 20;
+/// Of fields and descriptions together. The message escapes what is not ASCII threefold and the details grow by a third
+/// and their framing: 2 KiB become at most 6 + 4 KiB.
+const MOST_BYTES: usize = 2 << 10;
+/// So that the first violation is listed whatever it says.
+const LONGEST_DESCRIPTION: usize = 512;
+
 /// INVALID_ARGUMENT with one `BadRequest` violation for each `(field, description)`. A field is named as in the proto
-/// (`seats[2].row`); a description says what would be right, limits included.
+/// (`seats[2].row`); a description says what would be right, limits included. At most 20 violations, or 2 KiB of them, are
+/// listed; the message counts the others.
 pub fn invalid(violations: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>) -> Status {
     let mut details = info("INVALID_ARGUMENT", []);
     let mut message = String::new();
+    let (mut listed, mut unlisted, mut bytes) = (0, 0_usize, 0);
     for (field, description) in violations {
         let (field, description) = (field.into(), description.into());
+        // A description is our own words, a field may be the caller's.
+        let (field, description) = (excerpt(&field), shortened(&description, LONGEST_DESCRIPTION));
+        bytes += field.len() + description.len();
+        // Once one is left out, so are those after it: what is listed is the beginning, not a selection.
+        if unlisted > 0 || listed == MOST_VIOLATIONS || bytes > MOST_BYTES {
+            unlisted += 1;
+            continue;
+        }
+        listed += 1;
         if !message.is_empty() {
             message.push_str("; ");
         }
@@ -51,6 +71,9 @@ pub fn invalid(violations: impl IntoIterator<Item = (impl Into<String>, impl Int
     }
     if message.is_empty() {
         message.push_str("the request is not valid");
+    }
+    if unlisted > 0 {
+        message.push_str(&format!("; and {unlisted} more"));
     }
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
@@ -63,11 +86,15 @@ pub fn unimplemented(what: &str) -> Status {
 /// What a caller sent, short enough to be sent back: names here have far fewer than 128 bytes, and whatever a peer can make
 /// an answer repeat, it can make it repeat in headers that other peers refuse.
 pub(crate) fn excerpt(text: &str) -> Cow<'_, str> {
-    const LONGEST: usize = 128;
-    if text.len() <= LONGEST {
+    shortened(text, 128)
+}
+
+/// At most `longest` bytes of the text, and how long it was.
+fn shortened(text: &str, longest: usize) -> Cow<'_, str> {
+    if text.len() <= longest {
         return text.into();
     }
-    let end = (0..=LONGEST)
+    let end = (0..=longest)
         .rev()
         .find(|end| text.is_char_boundary(*end))
         .unwrap_or_default();
@@ -127,6 +154,32 @@ mod tests {
         let bad = status.get_details_bad_request().expect("has BadRequest");
         assert_eq!(bad.field_violations.len(), 2);
         assert_eq!(bad.field_violations[0].field, "seats");
+    }
+
+    /// An event with 38 bad sections was answered in more than the 16 KiB of headers that clients accept: they saw a reset
+    /// stream instead of what was wrong.
+    #[test]
+    fn however_much_is_wrong_the_answer_fits_into_headers() {
+        let check = |field: &str, description: &str, count: usize, listed: usize| {
+            let status = invalid((0..count).map(|number| (format!("{field}[{number}]"), description)));
+            let mut headers = http::HeaderMap::new();
+            status.add_header(&mut headers).expect("valid headers");
+            let size: usize = headers
+                .iter()
+                // RFC 9113, section 6.5.2: a field counts 32 bytes more than it has.
+                .map(|(name, value)| name.as_str().len() + value.len() + 32)
+                .sum();
+            assert!(size < 12 << 10, "{size} bytes of headers");
+            let bad = status.get_details_bad_request().expect("has BadRequest");
+            assert_eq!(bad.field_violations.len(), listed);
+            assert!(
+                status.message().ends_with(&format!("; and {} more", count - listed)),
+                "{}",
+                status.message()
+            );
+        };
+        check("sections", "must have 1 to 100 rows", 38, MOST_VIOLATIONS);
+        check(&"é".repeat(500), &"ü".repeat(5_000), 1_000, 3);
     }
 
     #[test]
