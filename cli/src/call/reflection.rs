@@ -14,8 +14,10 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-/// More files than any service imports; a server that goes on is not believed.
-const MOST_FILES: usize = 1_000;
+/// More than any service imports; a server that goes on is not believed.
+const MOST_FILES: usize = 2_000;
+/// More than any schema has that a person calls by hand.
+const MOST_BYTES: usize = 16 << 20;
 
 /// Why a service cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,16 @@ impl From<Status> for ReflectionError {
     }
 }
 
+/// What a server has sent so far, by name.
+#[derive(Default)]
+struct Files {
+    by_name: BTreeMap<String, FileDescriptorProto>,
+    /// All that was read for them; a file that is sent again counts again, or the end of a call's patience would be the
+    /// only bound.
+    bytes: usize,
+    received: usize,
+}
+
 /// A conversation with a server about what it serves.
 struct Conversation {
     requests: mpsc::Sender<ServerReflectionRequest>,
@@ -51,9 +63,9 @@ struct Conversation {
 pub(crate) async fn describe(channel: lb::Channel, service: &str) -> Result<ServiceDescriptor, ReflectionError> {
     // One instance answers the whole conversation: two versions of a schema are never mixed.
     let first = MessageRequest::FileContainingSymbol(service.to_owned());
-    let mut files = BTreeMap::new();
+    let mut files = Files::default();
     let begun = Conversation::begin(channel.clone(), first).await;
-    let kept = begun.and_then(|(conversation, answer)| keep(&mut files, answer).map(|()| conversation));
+    let kept = begun.and_then(|(conversation, answer)| files.keep(answer).map(|()| conversation));
     let mut conversation = match kept {
         Ok(conversation) => conversation,
         // Told by an answer or, as tonic does, by the end of the conversation.
@@ -66,22 +78,19 @@ pub(crate) async fn describe(channel: lb::Channel, service: &str) -> Result<Serv
         Err(error) => return Err(error),
     };
     // A server may send what a file imports along with it, or wait until it is asked.
-    while let Some(missing) = missing(&files) {
-        if files.len() >= MOST_FILES {
-            return Err(ReflectionError::Malformed(format!("more than {MOST_FILES} files")));
-        }
+    while let Some(missing) = files.missing() {
         let answer = conversation
             .ask(MessageRequest::FileByFilename(missing.clone()))
             .await?;
-        keep(&mut files, answer)?;
-        if !files.contains_key(&missing) {
+        files.keep(answer)?;
+        if !files.by_name.contains_key(&missing) {
             return Err(ReflectionError::Malformed(format!(
                 "asked for {missing}, it sent something else"
             )));
         }
     }
     let set = FileDescriptorSet {
-        file: files.into_values().collect(),
+        file: files.by_name.into_values().collect(),
     };
     let pool = DescriptorPool::from_file_descriptor_set(set).map_err(ReflectionError::Descriptors)?;
     pool.get_service_by_name(service)
@@ -140,27 +149,85 @@ fn question(request: MessageRequest) -> ServerReflectionRequest {
     }
 }
 
-fn keep(files: &mut BTreeMap<String, FileDescriptorProto>, answer: MessageResponse) -> Result<(), ReflectionError> {
-    match answer {
-        MessageResponse::FileDescriptorResponse(response) => {
-            for bytes in response.file_descriptor_proto {
-                let file = FileDescriptorProto::decode(bytes.as_slice())
-                    .map_err(|error| ReflectionError::Malformed(error.to_string()))?;
-                files.insert(file.name().to_owned(), file);
+impl Files {
+    fn keep(&mut self, answer: MessageResponse) -> Result<(), ReflectionError> {
+        match answer {
+            MessageResponse::FileDescriptorResponse(response) => {
+                for bytes in response.file_descriptor_proto {
+                    self.add(&bytes)?;
+                }
+                Ok(())
             }
-            Ok(())
+            MessageResponse::ErrorResponse(error) => {
+                let code = Code::from_i32(error.error_code);
+                Err(Status::new(code, error.error_message).into())
+            }
+            other => Err(ReflectionError::Malformed(format!(
+                "asked for a file, it answered {other:?}"
+            ))),
         }
-        MessageResponse::ErrorResponse(error) => {
-            let code = Code::from_i32(error.error_code);
-            Err(Status::new(code, error.error_message).into())
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<(), ReflectionError> {
+        self.received += 1;
+        self.bytes += bytes.len();
+        if self.received > MOST_FILES {
+            return Err(ReflectionError::Malformed(format!("more than {MOST_FILES} files")));
         }
-        other => Err(ReflectionError::Malformed(format!(
-            "asked for a file, it answered {other:?}"
-        ))),
+        if self.bytes > MOST_BYTES {
+            return Err(ReflectionError::Malformed(format!(
+                "more than {} MiB",
+                MOST_BYTES >> 20
+            )));
+        }
+        let file = FileDescriptorProto::decode(bytes).map_err(|error| ReflectionError::Malformed(error.to_string()))?;
+        self.by_name.insert(file.name().to_owned(), file);
+        Ok(())
+    }
+
+    /// A file that another one imports, and that is not there yet.
+    fn missing(&self) -> Option<String> {
+        let mut imports = self.by_name.values().flat_map(|file| &file.dependency);
+        imports.find(|import| !self.by_name.contains_key(*import)).cloned()
     }
 }
 
-fn missing(files: &BTreeMap<String, FileDescriptorProto>) -> Option<String> {
-    let imports = files.values().flat_map(|file| &file.dependency);
-    imports.into_iter().find(|import| !files.contains_key(*import)).cloned()
+#[cfg(test)]
+mod tests {
+    use tonic_reflection::pb::v1::FileDescriptorResponse;
+
+    use super::*;
+
+    fn answer(files: Vec<FileDescriptorProto>) -> MessageResponse {
+        MessageResponse::FileDescriptorResponse(FileDescriptorResponse {
+            file_descriptor_proto: files.iter().map(FileDescriptorProto::encode_to_vec).collect(),
+        })
+    }
+
+    /// Only the rounds of the conversation were counted: a server could send any number of files in each, and files of any
+    /// size.
+    #[test]
+    fn a_server_that_goes_on_sending_is_not_believed() {
+        let file = |number: usize| FileDescriptorProto {
+            name: Some(format!("{number}.proto")),
+            ..FileDescriptorProto::default()
+        };
+        let mut files = Files::default();
+        files
+            .keep(answer((0..MOST_FILES).map(file).collect()))
+            .expect("as many as may be");
+        let error = files.keep(answer(vec![file(MOST_FILES)])).expect_err("one more");
+        assert!(error.to_string().contains("more than 2000 files"), "{error}");
+
+        let large = FileDescriptorProto {
+            // A package of 9 MiB: no name of anything, but as good as any to weigh much.
+            package: Some("a".repeat(9 << 20)),
+            ..file(0)
+        };
+        let mut files = Files::default();
+        files.keep(answer(vec![large.clone()])).expect("below the bound");
+        // The same file again takes no more room, and yet it was sent.
+        let error = files.keep(answer(vec![large])).expect_err("18 MiB");
+        assert!(error.to_string().contains("more than 16 MiB"), "{error}");
+    }
 }
