@@ -76,7 +76,7 @@ async fn live(cluster: &mut Cluster, args: &UpArgs, output: Output, progress: &P
 }
 
 /// Waits until the registry lists every child as callable.
-async fn registered(cluster: &Cluster, args: &UpArgs, progress: &Progress) -> Result<Registry, Failure> {
+async fn registered(cluster: &mut Cluster, args: &UpArgs, progress: &Progress) -> Result<Registry, Failure> {
     progress.doing("waiting until all are registered …".to_owned());
     let address = cluster
         .registry()
@@ -95,7 +95,12 @@ async fn registered(cluster: &Cluster, args: &UpArgs, progress: &Progress) -> Re
             }
             true
         };
-        if !tokio::time::timeout(REGISTERED_PATIENCE, enough).await.unwrap_or(false) {
+        let enough = tokio::select! {
+            enough = tokio::time::timeout(REGISTERED_PATIENCE, enough) => enough.unwrap_or(false),
+            // Who dies now is told of at once, and is back before patience ends.
+            () = cluster.supervise(progress) => false,
+        };
+        if !enough {
             return Err(Failure::new(format!(
                 "not every {service} has registered within {} s",
                 REGISTERED_PATIENCE.as_secs()
