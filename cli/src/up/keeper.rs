@@ -21,14 +21,17 @@ use tokio_util::sync::CancellationToken;
 use super::{
     log::Log,
     plan::ChildPlan,
-    restart::{Restart, port_for},
+    restart::{Ports, Restart, ports_for},
 };
 use crate::announcement::Announcement;
 
 /// A role opens its store and binds in well under a second; this is for a machine that does ten other things.
 const START_PATIENCE: Duration = Duration::from_secs(30);
-/// A role's own drain is bounded by 10 s of calls in flight, and 2 s to leave the registry. After this it is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// After this a child is killed. It must not be before the child's own bounds, which add up to 19.3 s: 2.3 s until callers
+/// have learnt that it drains (2 s to tell the registry, 300 ms linger), 10 s for calls in flight, 1 s each to unwind
+/// connections, handlers and the administration port, 2 s to leave the registry and 2 s for spans to leave. The rest is
+/// for the store to close.
+const STOP_PATIENCE: Duration = Duration::from_secs(25);
 
 /// What a keeper tells the cluster.
 #[derive(Debug)]
@@ -96,13 +99,14 @@ impl Keeper {
     /// Keeps the child until told to stop; returns when it has ended.
     pub(crate) async fn keep(self, stop: CancellationToken) {
         let mut restart = Restart::new();
+        let asked = self.plan.ports();
         let mut learnt = None;
         let mut refused = false;
         loop {
             let born = Instant::now();
             let log_start = self.log.size();
-            let port = port_for(self.plan.role.port_role(), self.plan.port, learnt, refused);
-            let (how, served) = match self.live(port, &mut learnt, &stop).await {
+            let ports = ports_for(self.plan.role.port_role(), asked, learnt, refused);
+            let (how, served) = match self.live(ports, &mut learnt, &stop).await {
                 End::Stopped => return,
                 End::Died { how, served } => (how, served),
             };
@@ -125,10 +129,10 @@ impl Keeper {
     }
 
     /// One life of the child.
-    async fn live(&self, port: u16, learnt: &mut Option<u16>, stop: &CancellationToken) -> End {
+    async fn live(&self, ports: Ports, learnt: &mut Option<Ports>, stop: &CancellationToken) -> End {
         let born = Instant::now();
         let died = |how: String| End::Died { how, served: false };
-        let mut child = match self.spawn(port) {
+        let mut child = match self.spawn(ports) {
             Ok(child) => child,
             Err(error) => return died(format!("could not be started: {error}")),
         };
@@ -160,7 +164,10 @@ impl Keeper {
                 ));
             }
         };
-        *learnt = Some(announcement.listen.port());
+        *learnt = Some(Ports {
+            listen: announcement.listen.port(),
+            admin: announcement.admin.map_or(0, |admin| admin.port()),
+        });
         let serving = Serving {
             name: self.plan.name.clone(),
             listen: announcement.listen,
@@ -175,7 +182,7 @@ impl Keeper {
         }
     }
 
-    fn spawn(&self, port: u16) -> std::io::Result<Child> {
+    fn spawn(&self, ports: Ports) -> std::io::Result<Child> {
         let mut command = Command::new(&self.binary);
         // What is meant for `up` is not meant for its children: they are told everything by flags. The service's name
         // in traces is its own.
@@ -185,7 +192,7 @@ impl Keeper {
             }
         }
         command
-            .args(self.plan.arguments(port, self.registry))
+            .args(self.plan.arguments(ports, self.registry))
             .env_remove("OTEL_SERVICE_NAME")
             .env("TESSERA_EXIT_WITH_PARENT", "1")
             .stdin(Stdio::piped())

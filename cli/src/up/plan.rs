@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::restart::PortRole;
+use super::restart::{PortRole, Ports};
 use crate::args::{Admin, LogFormat, UpArgs};
 
 /// The demo cluster listens on this machine only: it has no authentication.
@@ -147,15 +147,23 @@ impl ChildPlan {
         admin_port(self.port)
     }
 
+    /// What it is to listen on when it is started first.
+    pub(crate) fn ports(&self) -> Ports {
+        Ports {
+            listen: self.port,
+            admin: self.admin_port().unwrap_or(0),
+        }
+    }
+
     /// Where its log is.
     pub(crate) fn log(&self) -> PathBuf {
         logs(&self.data_dir).join(format!("{}.log", self.name))
     }
 
-    /// The arguments of the process when it listens on `port` and the registry on `registry`.
-    pub(crate) fn arguments(&self, port: u16, registry: Option<SocketAddr>) -> Vec<String> {
-        let listen = SocketAddr::from((HOST, port));
-        let admin = SocketAddr::from((HOST, admin_port(port).unwrap_or(0)));
+    /// The arguments of the process when it listens on `ports` and the registry on `registry`.
+    pub(crate) fn arguments(&self, ports: Ports, registry: Option<SocketAddr>) -> Vec<String> {
+        let listen = SocketAddr::from((HOST, ports.listen));
+        let admin = SocketAddr::from((HOST, ports.admin));
         let mut arguments = vec![self.role.subcommand().to_owned()];
         let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         flag("--listen", listen.to_string());
@@ -260,12 +268,14 @@ mod tests {
         let plan = plan(&["--instances", "1"]).expect("valid");
         let registry = Some(SocketAddr::from((HOST, 7000)));
         assert_eq!(
-            plan.children[1].arguments(7101, registry).join(" "),
+            plan.children[1].arguments(plan.children[1].ports(), registry).join(" "),
             "ticket --listen 127.0.0.1:7101 --admin-listen 127.0.0.1:9101 --instance-id ticket-1 --log-format text \
              --store /data/tickets.db --registry http://127.0.0.1:7000 --namespace default --seed"
         );
         assert_eq!(
-            plan.children[0].arguments(0, None).join(" "),
+            plan.children[0]
+                .arguments(Ports { listen: 0, admin: 0 }, None)
+                .join(" "),
             "registry --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --instance-id registry --log-format text \
              --data-dir /data/registry"
         );

@@ -76,7 +76,14 @@ impl Progress {
     pub(crate) fn back(&self, serving: &Serving) {
         let green = AnsiColor::Green.on_default();
         let Serving { name, listen, pid, .. } = serving;
-        self.line(&format!("{green}✓{green:#} {name} is back on {listen} (process {pid})"));
+        // Its former one may have been taken meanwhile.
+        let admin = serving
+            .admin
+            .map(|admin| format!(", metrics on {admin}"))
+            .unwrap_or_default();
+        self.line(&format!(
+            "{green}✓{green:#} {name} is back on {listen} (process {pid}{admin})"
+        ));
     }
 
     /// These are being stopped.

@@ -41,12 +41,31 @@ pub(crate) enum PortRole {
     Discovered,
 }
 
+/// Both ports of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ports {
+    /// Where it serves; 0 for any free one.
+    pub(crate) listen: u16,
+    /// Where its administration is; 0 for any free one.
+    pub(crate) admin: u16,
+}
+
+/// Both ports to listen on when starting once more; `asked` and `learnt` as for [`port_for`]. Nobody depends on an
+/// administration port, whoever's it is.
+pub(crate) fn ports_for(role: PortRole, asked: Ports, learnt: Option<Ports>, refused: bool) -> Ports {
+    let learnt_admin = learnt.map(|ports| ports.admin);
+    Ports {
+        listen: port_for(role, asked.listen, learnt.map(|ports| ports.listen), refused),
+        admin: port_for(PortRole::Discovered, asked.admin, learnt_admin, refused),
+    }
+}
+
 /// The port to listen on when starting once more. `asked` is 0 where any will do, `learnt` is what the last life that
 /// served listened on, and `refused` says that the last life ended before it served.
 ///
 /// A learnt port is kept, so that what `up` printed stays true; one that somebody else took meanwhile must not keep the
 /// child down for ever, unless others depend on it.
-pub(crate) fn port_for(role: PortRole, asked: u16, learnt: Option<u16>, refused: bool) -> u16 {
+fn port_for(role: PortRole, asked: u16, learnt: Option<u16>, refused: bool) -> u16 {
     match (asked, learnt) {
         (0, Some(port)) if role == PortRole::Fixed || !refused => port,
         _ => asked,
@@ -85,5 +104,25 @@ mod tests {
         check(PortRole::Discovered, 0, Some(40_001), false, 40_001);
         check(PortRole::Discovered, 0, Some(40_001), true, 0);
         check(PortRole::Fixed, 0, Some(40_001), true, 40_001);
+    }
+
+    /// The second life of a registry on any port took its administration port for the learnt port + 2000: another one
+    /// than `up` had printed, and one that nobody had found to be free.
+    #[test]
+    fn both_ports_are_remembered() {
+        let any = Ports { listen: 0, admin: 0 };
+        let learnt = Ports {
+            listen: 40_001,
+            admin: 50_002,
+        };
+        assert_eq!(ports_for(PortRole::Fixed, any, None, false), any);
+        assert_eq!(ports_for(PortRole::Fixed, any, Some(learnt), false), learnt);
+        let elsewhere = Ports { admin: 0, ..learnt };
+        assert_eq!(ports_for(PortRole::Fixed, any, Some(learnt), true), elsewhere);
+        let asked = Ports {
+            listen: 7000,
+            admin: 9000,
+        };
+        assert_eq!(ports_for(PortRole::Fixed, asked, Some(asked), true), asked);
     }
 }
