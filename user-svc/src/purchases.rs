@@ -94,11 +94,15 @@ impl Purchases {
     /// Records the order and buys what it says. Answers once it is recorded, with a way to follow it unless it has ended
     /// before. The same request again joins the running purchase, or takes it up.
     pub(crate) async fn buy(&self, new: NewOrder) -> Result<(Order, Option<Following>), BuyError> {
-        let before = self.inner.store.recorded_order(&new).await?;
-        if let Some(order) = before.filter(Order::is_final) {
-            return Ok((order, None));
+        // Before a slot is taken: what is under way has its own.
+        if let Some(joined) = self.join(&new).await? {
+            return Ok(joined);
         }
-        let slot = self.slot()?;
+        let slot = match self.slot() {
+            Ok(slot) => slot,
+            // It may have started or ended since that look, and its own slot be the one that is missing.
+            Err(error) => return self.join(&new).await?.ok_or(error),
+        };
         let (recorded, heard) = oneshot::channel();
         let (purchases, context) = (self.clone(), trace::of_purchase(&Context::current()));
         // Recorded within the task too: were the caller to hang up between the record and the start, nobody would start it.
@@ -108,6 +112,17 @@ impl Purchases {
             .spawn(self.clone().until_cut(task).with_context(context));
         // The sender is dropped unsent only when the grace of a shutdown is over.
         heard.await.unwrap_or(Err(BuyError::Closing))
+    }
+
+    /// The order, if the same request recorded it before and it has ended or is driven now: nothing is left to start.
+    async fn join(&self, new: &NewOrder) -> Result<Option<(Order, Option<Following>)>, StoreError> {
+        let Some(order) = self.inner.store.recorded_order(new).await? else {
+            return Ok(None);
+        };
+        if order.is_final() {
+            return Ok(Some((order, None)));
+        }
+        Ok(self.follow(order.id).map(|following| (order, Some(following))))
     }
 
     /// A way to follow an order, if this process drives it now.
@@ -260,3 +275,6 @@ fn heard_by<T>(order: &mut Order, heard: Heard<T>) -> T {
     }
     heard.outcome
 }
+
+#[cfg(test)]
+mod tests;

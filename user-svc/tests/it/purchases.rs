@@ -344,6 +344,10 @@ async fn beyond_the_bound_buyers_are_told_to_come_back_and_nothing_is_recorded()
         async move { client.buy_ticket(request).await }
     });
     wait_until(|| fixture.tickets.called(Method::Hold) == 1).await;
+    let repeat = tokio::spawn({
+        let (mut client, request) = (fixture.client.clone(), first.clone());
+        async move { client.buy_ticket(request).await }
+    });
     let second = two_seats(&user);
     let status = fixture
         .client
@@ -372,7 +376,12 @@ async fn beyond_the_bound_buyers_are_told_to_come_back_and_nothing_is_recorded()
         [&first.request_id]
     );
     fixture.tickets.open_gate();
-    running.await.expect("no panic").expect("bought");
+    let bought = running.await.expect("no panic").expect("bought").into_inner();
+    let repeated = repeat
+        .await
+        .expect("no panic")
+        .expect("the same purchase needs no room");
+    assert_eq!(repeated.into_inner(), bought);
     // The slot is free once the task has ended, a moment after the answer.
     let second = loop {
         match fixture.client.clone().buy_ticket(second.clone()).await {

@@ -1,0 +1,116 @@
+//! What a fixture of the whole service cannot set up: moments between two looks.
+
+use service_store::SystemClock;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Status, service::InterceptorLayer, transport::Server};
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{
+    account::{Email, NewUser},
+    order::{Quantity, Selection, Trace},
+};
+
+/// Purchases over a ticket service that answers no call.
+struct Fixture {
+    purchases: Purchases,
+    new: NewOrder,
+    server: tokio::task::JoinHandle<()>,
+    // Dropped last: the file must outlive the pools.
+    _folder: TempDir,
+}
+
+impl Fixture {
+    /// At most so many purchases at once.
+    async fn start(limit: usize) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let path = folder.path().join("users.db");
+        let store = Store::open(path.to_str().expect("UTF-8"), Arc::new(SystemClock))
+            .await
+            .expect("the store opens");
+        let new_user = NewUser {
+            request_id: Uuid::new_v4(),
+            email: Email::try_new("ada@example.org").expect("an address"),
+            display_name: service_store::Text::try_new("Ada").expect("in limits"),
+            currency: service_store::Currency::EUR,
+        };
+        let user = store
+            .create_user(Uuid::new_v4(), &new_user, "hash")
+            .await
+            .expect("new")
+            .user;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let target = lb::Target::fixed([listener.local_addr().expect("bound").to_string()]).expect("an address");
+        let refusing = InterceptorLayer::new(move |_: Request<()>| -> Result<Request<()>, Status> {
+            Err(Status::unavailable("refused"))
+        });
+        let router = Server::builder()
+            .layer(refusing)
+            .add_routes(tonic::service::Routes::default());
+        let server = tokio::spawn(async move {
+            let served = router.serve_with_incoming(TcpListenerStream::new(listener)).await;
+            served.expect("it serves");
+        });
+        let tickets = Tickets::new(lb::Channel::builder(target).build());
+        let new = NewOrder {
+            id: Uuid::new_v4(),
+            user_id: user.id,
+            event_id: Uuid::new_v4(),
+            selection: Selection::BestAvailable {
+                quantity: Quantity::try_new(2).expect("in range"),
+                section: None,
+            },
+        };
+        Self {
+            purchases: Purchases::new(store, tickets, limit),
+            new,
+            server,
+            _folder: folder,
+        }
+    }
+
+    fn store(&self) -> &Store {
+        &self.purchases.inner.store
+    }
+
+    async fn record(&self) -> Order {
+        match self.store().record_order(&self.new, &Trace::default()).await {
+            Ok(Recorded::New(order)) => order,
+            other => panic!("not new: {other:?}"),
+        }
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// A repeated BuyTicket took a slot before it joined the purchase that was under way: with all slots taken, one of them by
+/// that very purchase, its own buyer was told that too many are under way.
+#[tokio::test]
+async fn a_repeat_joins_its_purchase_without_a_slot() {
+    let fixture = Fixture::start(1).await;
+    let order = fixture.record().await;
+    let slot = fixture.purchases.slot().expect("the only one");
+    let (driving, _) = fixture.purchases.inner.register.enter(order.id);
+    let (joined, following) = fixture.purchases.buy(fixture.new.clone()).await.expect("joined");
+    assert_eq!(joined, order);
+    assert!(following.is_some(), "there is something to follow");
+    let stranger = NewOrder {
+        id: Uuid::new_v4(),
+        ..fixture.new.clone()
+    };
+    let refused = fixture.purchases.buy(stranger).await;
+    assert!(matches!(refused, Err(BuyError::Full)), "{refused:?}");
+    drop(driving);
+    let refused = fixture.purchases.buy(fixture.new.clone()).await;
+    assert!(
+        matches!(refused, Err(BuyError::Full)),
+        "to take it up needs a slot: {refused:?}"
+    );
+    drop(slot);
+}
