@@ -191,8 +191,15 @@ impl Purchases {
     }
 
     /// Performs step after step until the order is final, a shutdown interrupts a wait, or the store says that someone else
-    /// drives it.
-    async fn drive(&self, mut order: Order, mut attempts: Attempts, driving: Driving) {
+    /// drives it. `known` was read before the registration.
+    async fn drive(&self, known: Order, mut attempts: Attempts, driving: Driving) {
+        // Looked at again under the registration: another driver may have moved it, and ended, since it was read.
+        let Some(mut order) = self.present(&known).await else {
+            return;
+        };
+        if order.version != known.version {
+            attempts = Attempts::RESUMED;
+        }
         while !order.is_final() {
             let in_doubt = match self.perform(&mut order, attempts).await {
                 Ok(Performed::Moved(moved)) => {
@@ -221,12 +228,39 @@ impl Purchases {
             } else {
                 EAGER
             };
-            let delay = backoff::delay(attempts.count, cap, rand::random());
-            attempts = attempts.another(in_doubt);
-            tokio::select! {
-                () = self.inner.closing.cancelled() => return,
-                () = tokio::time::sleep(delay) => {}
+            if !self.pause(attempts, cap).await {
+                return;
             }
+            attempts = attempts.another(in_doubt);
+        }
+    }
+
+    /// The order as it is recorded now. `None`: it cannot be read, or a shutdown interrupted the wait until it can.
+    async fn present(&self, known: &Order) -> Option<Order> {
+        let mut attempts = Attempts::FIRST;
+        loop {
+            let error = match self.inner.store.order(known.id).await {
+                Ok(order) => return Some(order),
+                Err(error) => error,
+            };
+            if !matches!(error, StoreError::Busy | StoreError::Sqlite(_)) {
+                tracing::error!(order = %known.id, error = &error as &dyn std::error::Error, "stuck");
+                return None;
+            }
+            tracing::warn!(order = %known.id, error = &error as &dyn std::error::Error, "cannot read it; again soon");
+            if !self.pause(attempts, EAGER).await {
+                return None;
+            }
+            attempts = attempts.another(false);
+        }
+    }
+
+    /// Waits before another attempt. `false`: a shutdown interrupted it.
+    async fn pause(&self, attempts: Attempts, cap: Duration) -> bool {
+        let delay = backoff::delay(attempts.count, cap, rand::random());
+        tokio::select! {
+            () = self.inner.closing.cancelled() => false,
+            () = tokio::time::sleep(delay) => true,
         }
     }
 

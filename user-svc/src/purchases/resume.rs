@@ -65,7 +65,7 @@ impl Purchases {
     }
 
     /// `false` when it is driven already, by a call that came since the start.
-    fn take_up(&self, order: Order, slot: OwnedSemaphorePermit) -> bool {
+    pub(super) fn take_up(&self, order: Order, slot: OwnedSemaphorePermit) -> bool {
         let (Some(driving), _) = self.inner.register.enter(order.id) else {
             return false;
         };

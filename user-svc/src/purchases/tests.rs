@@ -1,5 +1,7 @@
 //! What a fixture of the whole service cannot set up: moments between two looks.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use service_store::SystemClock;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -10,13 +12,14 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::{
     account::{Email, NewUser},
-    order::{Quantity, Selection, Trace},
+    order::{Failing, Failure, Quantity, Selection, Trace},
 };
 
-/// Purchases over a ticket service that answers no call.
+/// Purchases, and a ticket service that counts its calls and answers none.
 struct Fixture {
     purchases: Purchases,
     new: NewOrder,
+    calls: Arc<AtomicUsize>,
     server: tokio::task::JoinHandle<()>,
     // Dropped last: the file must outlive the pools.
     _folder: TempDir,
@@ -43,11 +46,14 @@ impl Fixture {
             .user;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let target = lb::Target::fixed([listener.local_addr().expect("bound").to_string()]).expect("an address");
-        let refusing = InterceptorLayer::new(move |_: Request<()>| -> Result<Request<()>, Status> {
-            Err(Status::unavailable("refused"))
+        let calls = Arc::<AtomicUsize>::default();
+        let counter = calls.clone();
+        let counting = InterceptorLayer::new(move |_: Request<()>| -> Result<Request<()>, Status> {
+            counter.fetch_add(1, Ordering::SeqCst);
+            Err(Status::unavailable("counted"))
         });
         let router = Server::builder()
-            .layer(refusing)
+            .layer(counting)
             .add_routes(tonic::service::Routes::default());
         let server = tokio::spawn(async move {
             let served = router.serve_with_incoming(TcpListenerStream::new(listener)).await;
@@ -66,6 +72,7 @@ impl Fixture {
         Self {
             purchases: Purchases::new(store, tickets, limit),
             new,
+            calls,
             server,
             _folder: folder,
         }
@@ -80,6 +87,13 @@ impl Fixture {
             Ok(Recorded::New(order)) => order,
             other => panic!("not new: {other:?}"),
         }
+    }
+
+    /// Waits for all purchases; how often the ticket service was called.
+    async fn finish(&self) -> usize {
+        let left = self.purchases.finish(Duration::from_secs(60)).await.expect("a count");
+        assert_eq!(left, 0, "unfinished orders");
+        self.calls.load(Ordering::SeqCst)
     }
 }
 
@@ -113,4 +127,37 @@ async fn a_repeat_joins_its_purchase_without_a_slot() {
         "to take it up needs a slot: {refused:?}"
     );
     drop(slot);
+}
+
+/// An order was read, then registered as driven. If its driver came to the end in between, the step that was read was performed
+/// once more: the ticket service was asked for seats for an order that had failed already.
+#[tokio::test]
+async fn an_order_that_ended_before_it_was_taken_up_is_left_alone() {
+    let fixture = Fixture::start(1).await;
+    let order = fixture.record().await;
+    let store = fixture.store();
+    let stale = store
+        .advance(&order, Step::Hold, None)
+        .await
+        .expect("the first to move it");
+    let failed = Step::Failed(Failing::new(Failure::SoldOut, "sold out"));
+    let ended = store.advance(&stale, failed, None).await.expect("the first to move it");
+    let slot = fixture.purchases.slot().expect("the only one");
+    assert!(fixture.purchases.take_up(stale, slot), "nobody drives it");
+    assert_eq!(fixture.finish().await, 0, "the ticket service was called");
+    assert_eq!(store.order(order.id).await.expect("the order"), ended);
+}
+
+/// The other half: what is as it was read goes on from there.
+#[tokio::test]
+async fn an_order_that_is_as_it_was_read_goes_on() {
+    let fixture = Fixture::start(1).await;
+    let order = fixture.record().await;
+    let slot = fixture.purchases.slot().expect("the only one");
+    assert!(fixture.purchases.take_up(order.clone(), slot), "nobody drives it");
+    if let Some(mut following) = fixture.purchases.follow(order.id) {
+        let end = tokio::time::timeout(Duration::from_secs(60), following.ended());
+        end.await.expect("it ends");
+    }
+    assert!(fixture.finish().await > 0, "the ticket service was not called");
 }
