@@ -1,10 +1,12 @@
 //! `tessera demo`: buys tickets as a client of the cluster would, by discovery and balancer alone, and checks what it
 //! was told.
 //!
-//! In reading order: `programme` (what to buy), `shop` (the calls), `purchase` (what came of them), `audit` (whether it
+//! In reading order: `programme` (what to buy), `shop` (the calls), `patience` (when they are
+//! repeated), `purchase` (what came of them), `audit` (whether it
 //! adds up), `report` (telling it).
 
 mod audit;
+mod patience;
 mod programme;
 mod purchase;
 mod report;
@@ -42,6 +44,10 @@ const NAMES: [&str; 8] = [
     "Grace",
     "Hypatia",
 ];
+
+/// So many accounts are opened at the same time, however many buy then: the services hash a password on a processor for
+/// tens of milliseconds, and let few more wait than that. More at a time would open none sooner, and some too late.
+const ACCOUNTS_AT_ONCE: usize = 32;
 
 /// What to buy, and how.
 #[derive(Debug)]
@@ -158,7 +164,7 @@ async fn open_accounts(demo: &Demo, shop: &Shop, event: &Event) -> (Vec<Buyer>, 
                 opened
             }
         })
-        .buffer_unordered(width(demo))
+        .buffer_unordered(width(demo).min(ACCOUNTS_AT_ONCE))
         .collect()
         .await;
     bar.finish_and_clear();

@@ -1,5 +1,5 @@
-//! The two services as the demo uses them: typed calls through the balancer, each with a deadline. What the answers
-//! mean is not decided here.
+//! The two services as the demo uses them: typed calls through the balancer, each bounded and patient (`patience`). What
+//! the answers mean is not decided here.
 
 use std::time::Duration;
 
@@ -15,16 +15,15 @@ use proto::{
     },
 };
 use registry_client::Registry;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Status};
 use uuid::Uuid;
 
+use super::patience;
 use crate::channel;
 
-/// A registration hashes a password, and many at once wait for each other; a purchase is five calls of others.
-const CALL: Duration = Duration::from_secs(30);
 /// How often an order that is still being worked on is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// The deadline of a purchase is `CALL`; what goes on after it is compensation, and that is quick.
+/// The deadline of a purchase is that of its call; what goes on after it is compensation, and that is quick.
 const SETTLED: Duration = Duration::from_secs(15);
 /// The most that one page of each list holds.
 const EVENTS_A_PAGE: i32 = 200;
@@ -67,7 +66,11 @@ impl Shop {
                 page_size: EVENTS_A_PAGE,
                 page_token,
             };
-            let page = bounded(self.tickets.clone().list_events(with_deadline(request))).await?;
+            let page = patience::call(request, |request| {
+                let mut tickets = self.tickets.clone();
+                async move { tickets.list_events(request).await }
+            })
+            .await?;
             events.extend(page.events);
             page_token = page.next_page_token;
             if page_token.is_empty() {
@@ -81,7 +84,11 @@ impl Shop {
         let request = GetEventRequest {
             event_id: event_id.to_owned(),
         };
-        let answer = bounded(self.tickets.clone().get_event(with_deadline(request))).await?;
+        let answer = patience::call(request, |request| {
+            let mut tickets = self.tickets.clone();
+            async move { tickets.get_event(request).await }
+        })
+        .await?;
         answer.event.ok_or_else(|| nothing("GetEvent", "event"))
     }
 
@@ -96,7 +103,11 @@ impl Shop {
                 page_size: SEATS_A_PAGE,
                 page_token,
             };
-            let page = bounded(self.tickets.clone().list_seats(with_deadline(request))).await?;
+            let page = patience::call(request, |request| {
+                let mut tickets = self.tickets.clone();
+                async move { tickets.list_seats(request).await }
+            })
+            .await?;
             seats.extend(page.seats);
             page_token = page.next_page_token;
             if page_token.is_empty() {
@@ -116,7 +127,11 @@ impl Shop {
             password: Uuid::new_v4().to_string(),
             currency_code: currency_code.to_owned(),
         };
-        let answer = bounded(self.users.clone().create_user(with_deadline(request))).await?;
+        let answer = patience::call(request, |request| {
+            let mut users = self.users.clone();
+            async move { users.create_user(request).await }
+        })
+        .await?;
         answer.user.ok_or_else(|| nothing("CreateUser", "user"))
     }
 
@@ -127,9 +142,12 @@ impl Shop {
             user_id: user_id.to_owned(),
             amount: Some(amount),
         };
-        Ok(bounded(self.users.clone().top_up(with_deadline(request)))
-            .await?
-            .balance)
+        Ok(patience::call(request, |request| {
+            let mut users = self.users.clone();
+            async move { users.top_up(request).await }
+        })
+        .await?
+        .balance)
     }
 
     /// Buys the best free seats.
@@ -143,7 +161,11 @@ impl Shop {
                 section: String::new(),
             })),
         };
-        let answer = bounded(self.users.clone().buy_ticket(with_deadline(request))).await?;
+        let answer = patience::call(request, |request| {
+            let mut users = self.users.clone();
+            async move { users.buy_ticket(request).await }
+        })
+        .await?;
         answer.order.ok_or_else(|| nothing("BuyTicket", "order"))
     }
 
@@ -155,7 +177,11 @@ impl Shop {
             while !is_final(&latest) {
                 tokio::time::sleep(LOOK_AGAIN).await;
                 let request = GetOrderRequest { order_id: id.clone() };
-                let answer = bounded(self.users.clone().get_order(with_deadline(request))).await?;
+                let answer = patience::call(request, |request| {
+                    let mut users = self.users.clone();
+                    async move { users.get_order(request).await }
+                })
+                .await?;
                 latest = answer.order.ok_or_else(|| nothing("GetOrder", "order"))?;
             }
             Ok::<(), Status>(())
@@ -170,23 +196,6 @@ impl Shop {
 fn is_final(order: &Order) -> bool {
     use proto::user::v1::OrderState;
     matches!(order.state(), OrderState::Succeeded | OrderState::Failed)
-}
-
-fn with_deadline<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(CALL);
-    request
-}
-
-/// The deadline holds even against a peer that does not keep it.
-async fn bounded<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
-    match tokio::time::timeout(CALL, call).await {
-        Ok(answer) => answer.map(Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded(format!(
-            "no answer within {} s",
-            CALL.as_secs()
-        ))),
-    }
 }
 
 fn nothing(method: &str, what: &str) -> Status {
