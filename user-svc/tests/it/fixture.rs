@@ -5,12 +5,13 @@ use std::time::Duration;
 use proto::{
     common::v1::Money,
     user::v1::{
-        BestAvailable, BuyTicketRequest, CreateUserRequest, GetOrderRequest, GetUserRequest, Order, OrderState,
-        SeatChoice, TopUpRequest, User, WatchOrderRequest, buy_ticket_request, user_service_client::UserServiceClient,
+        BestAvailable, BuyTicketRequest, CreateUserRequest, GetOrderRequest, GetUserRequest, Order, SeatChoice,
+        TopUpRequest, User, WatchOrderRequest, WatchOrderResponse, buy_ticket_request,
+        user_service_client::UserServiceClient,
     },
 };
 use tempfile::TempDir;
-use tonic::{Status, transport::Channel};
+use tonic::{Status, Streaming, transport::Channel};
 use tonic_types::StatusExt as _;
 use user_svc::{Config, Running, Users};
 use uuid::Uuid;
@@ -122,19 +123,37 @@ impl Fixture {
     }
 }
 
-pub(crate) async fn watch_to_the_end(mut client: Client, id: &str) -> Vec<Order> {
-    let watch = async {
-        let request = WatchOrderRequest {
-            order_id: id.to_owned(),
-        };
-        let mut stream = client.watch_order(request).await.expect("the order").into_inner();
+pub(crate) async fn watch_to_the_end(client: Client, id: &str) -> Vec<Order> {
+    Watch::start(client, id).await.rest().await
+}
+
+/// A WatchOrder call, state by state. Each wait is bounded.
+pub(crate) struct Watch(Streaming<WatchOrderResponse>);
+
+impl Watch {
+    pub(crate) async fn start(mut client: Client, id: &str) -> Self {
+        let order_id = id.to_owned();
+        let call = client.watch_order(WatchOrderRequest { order_id });
+        let stream = tokio::time::timeout(PATIENCE, call).await.expect("it answers in time");
+        Self(stream.expect("the order").into_inner())
+    }
+
+    /// The next state; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<Order> {
+        let state = tokio::time::timeout(PATIENCE, self.0.message())
+            .await
+            .expect("it moves in time");
+        state.expect("a state").map(|state| state.order.expect("the order"))
+    }
+
+    /// All states that are left.
+    pub(crate) async fn rest(mut self) -> Vec<Order> {
         let mut seen = Vec::new();
-        while let Some(state) = stream.message().await.expect("a state") {
-            seen.push(state.order.expect("the order"));
+        while let Some(order) = self.next().await {
+            seen.push(order);
         }
         seen
-    };
-    tokio::time::timeout(PATIENCE, watch).await.expect("the order ends")
+    }
 }
 
 pub(crate) async fn connect(server: &Running) -> Client {
@@ -194,10 +213,6 @@ fn buy(user_id: &str, selection: buy_ticket_request::Selection) -> BuyTicketRequ
         event_id: id(),
         selection: Some(selection),
     }
-}
-
-pub(crate) fn is_final(order: &Order) -> bool {
-    matches!(order.state(), OrderState::Succeeded | OrderState::Failed)
 }
 
 /// The machine-readable reason of an error.

@@ -7,7 +7,7 @@ use tonic::{Code, Request};
 
 use crate::{
     fake::{Act, HoldState, INSTANCE, Method, PRICE},
-    fixture::{Fixture, PATIENCE, chosen, euro, id, is_final, reason, two_seats},
+    fixture::{Fixture, PATIENCE, Watch, chosen, euro, id, reason, two_seats},
 };
 
 /// How a purchase with 100 EUR ended, and what it left.
@@ -271,16 +271,16 @@ async fn the_answer_beats_the_deadline_and_the_purchase_goes_on() {
         .expect("PROCESSING is an answer");
     let order = answer.into_inner().order.expect("the order");
     assert_eq!(order.state(), OrderState::Processing, "{order:?}");
-    let (seen, ()) = tokio::join!(fixture.watch_to_the_end(&order.id), async {
-        fixture.tickets.open_gate()
-    });
-    let states: Vec<OrderState> = seen.iter().map(Order::state).collect();
-    assert_eq!(
-        (states.first(), states.last()),
-        (Some(&OrderState::Processing), Some(&OrderState::Succeeded))
-    );
+    let mut watch = Watch::start(fixture.client.clone(), &order.id).await;
+    let first = watch.next().await.expect("the present state");
+    assert_eq!(first.state(), OrderState::Processing, "{first:?}");
+    // Not before that state was seen: the purchase could be over before the watch begins.
+    fixture.tickets.open_gate();
+    let states: Vec<OrderState> = watch.rest().await.iter().map(Order::state).collect();
+    let (last, before) = states.split_last().expect("a state after the gate");
+    assert_eq!(*last, OrderState::Succeeded);
     assert!(
-        seen[..seen.len() - 1].iter().all(|order| !is_final(order)),
+        before.iter().all(|state| *state == OrderState::Processing),
         "{states:?}"
     );
     assert_eq!(fixture.balance(&user).await, PURSE - 2 * PRICE);
