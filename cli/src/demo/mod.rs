@@ -21,6 +21,7 @@ use registry_client::Registry;
 use tonic::Status;
 
 use self::{
+    audit::Stock,
     purchase::{Outcome, Purchase, Summary},
     report::Report,
     shop::Shop,
@@ -48,6 +49,11 @@ const NAMES: [&str; 8] = [
 /// So many accounts are opened at the same time, however many buy then: the services hash a password on a processor for
 /// tens of milliseconds, and let few more wait than that. More at a time would open none sooner, and some too late.
 const ACCOUNTS_AT_ONCE: usize = 32;
+
+/// While others buy, an event and the list of its seats differ, since they are asked for one after the other.
+const LOOKS: u32 = 5;
+/// Long enough for another one's purchase to end meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What to buy, and how.
 #[derive(Debug)]
@@ -106,17 +112,15 @@ pub(crate) async fn run(demo: &Demo, output: Output) -> Result<(), Failure> {
     let bought = begun.elapsed();
 
     let summary = Summary::of(&purchases);
-    let after = shop
-        .event(&before.id)
-        .await
-        .map_err(failed("the event cannot be read"))?;
-    let sold = shop
-        .sold_seats(&before.id)
-        .await
-        .map_err(failed("the sold seats cannot be listed"))?;
-    let findings = audit::findings(&summary, &before, &after, &sold);
+    // What was bought is told even when nobody can be asked about it any more.
+    let (stock, unchecked) = match take_stock(&shop, &before.id).await {
+        Ok(stock) => (Some(stock), None),
+        Err(error) => (None, Some(status::failure("what was sold cannot be checked", &error))),
+    };
+    let findings = audit::findings(&summary, &before, stock.as_ref());
     let report = Report {
-        event: &after,
+        event: stock.as_ref().map_or(&before, |stock| &stock.event),
+        checked: stock.is_some(),
         buyers: &buyers,
         purchases: &purchases,
         summary: &summary,
@@ -125,8 +129,29 @@ pub(crate) async fn run(demo: &Demo, output: Output) -> Result<(), Failure> {
         opened,
         bought,
     };
-    output.print(&report.as_json(), || report.human())?;
-    verdict(&summary, findings)
+    let printed = output.print(&report.as_json(), || report.human());
+    conclude(verdict(&summary, findings, unchecked), printed)
+}
+
+/// What was found outweighs whether anybody read the report: `tessera demo | head -1` must not hide a seat sold twice.
+fn conclude(verdict: Result<(), Failure>, printed: Result<(), Failure>) -> Result<(), Failure> {
+    verdict.and(printed)
+}
+
+/// Asks for the event and its seats until both say the same, or for [`LOOKS`] times.
+async fn take_stock(shop: &Shop, event_id: &str) -> Result<Stock, Status> {
+    let mut looks = 1;
+    loop {
+        let before = shop.event(event_id).await?;
+        let seats = shop.seats(event_id).await?;
+        let event = shop.event(event_id).await?;
+        let stock = Stock::new(&before, event, seats);
+        if stock.agrees() || looks == LOOKS {
+            return Ok(stock);
+        }
+        looks += 1;
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Somebody with an account and money in it.
@@ -267,14 +292,49 @@ fn bar(length: u32, what: &'static str) -> ProgressBar {
     bar
 }
 
-fn verdict(summary: &Summary, findings: Vec<audit::Finding>) -> Result<(), Failure> {
+fn verdict(summary: &Summary, findings: Vec<audit::Finding>, unchecked: Option<Failure>) -> Result<(), Failure> {
     if !findings.is_empty() {
         let failure = Failure::new("what was sold does not add up");
         return Err(findings.into_iter().fold(failure, Failure::detail));
+    }
+    if let Some(unchecked) = unchecked {
+        return Err(unchecked);
     }
     match summary.failed {
         0 => Ok(()),
         failed => Err(Failure::new(format!("{} failed", output::count(failed, "purchase")))
             .advice("look up their traces, or the logs of the services")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::ExitCode;
+
+    use super::*;
+
+    /// The report was printed first, and a reader that had left made the end of it a success.
+    #[test]
+    fn what_is_wrong_outweighs_a_reader_that_left() {
+        let code = |verdict, printed| {
+            let failure = conclude(verdict, printed).expect_err("not as it should be");
+            failure.report()
+        };
+        let gone = || Err(Failure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
+        let failed = Summary {
+            failed: 1,
+            ..Summary::default()
+        };
+        assert_eq!(code(verdict(&failed, Vec::new(), None), gone()), ExitCode::from(1));
+        let found = verdict(
+            &Summary::default(),
+            vec!["sold to more than one buyer: A/1/1".to_owned()],
+            None,
+        );
+        assert_eq!(code(found, gone()), ExitCode::from(1));
+        let unchecked = Failure::new("what was sold cannot be checked");
+        let unchecked = verdict(&Summary::default(), Vec::new(), Some(unchecked));
+        assert_eq!(code(unchecked, gone()), ExitCode::from(1));
+        assert_eq!(code(Ok(()), gone()), ExitCode::SUCCESS);
     }
 }

@@ -19,6 +19,8 @@ const SHOWN: usize = 10;
 pub(crate) struct Report<'a> {
     /// The event after the run.
     pub(crate) event: &'a Event,
+    /// Whether the ticket service could be asked after the run; if not, the event is that of before.
+    pub(crate) checked: bool,
     /// Who bought.
     pub(crate) buyers: &'a [Buyer],
     /// What they bought.
@@ -56,6 +58,7 @@ impl Report<'_> {
             "sold_out": summary.sold_out,
             "failed": summary.failed,
             "sold_twice": summary.sold_twice,
+            "checked": self.checked,
             "findings": self.findings,
             "p50_ms": millis(summary.p50),
             "p99_ms": millis(summary.p99),
@@ -83,7 +86,7 @@ impl Report<'_> {
                 text.push_str(&orders(failed.into_iter().take(SHOWN)));
             }
         }
-        if self.findings.is_empty() {
+        if self.checked && self.findings.is_empty() {
             text.push_str(&self.checked());
         }
         text

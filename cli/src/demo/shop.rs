@@ -92,14 +92,14 @@ impl Shop {
         answer.event.ok_or_else(|| nothing("GetEvent", "event"))
     }
 
-    /// The seats of an event that are sold.
-    pub(crate) async fn sold_seats(&self, event_id: &str) -> Result<Vec<Seat>, Status> {
+    /// All seats of an event, as they are now. An event has at most 20,000: 20 pages.
+    pub(crate) async fn seats(&self, event_id: &str) -> Result<Vec<Seat>, Status> {
         let mut seats = Vec::new();
         let mut page_token = String::new();
         loop {
             let request = ListSeatsRequest {
                 event_id: event_id.to_owned(),
-                state: SeatState::Sold.into(),
+                state: SeatState::Unspecified.into(),
                 page_size: SEATS_A_PAGE,
                 page_token,
             };
