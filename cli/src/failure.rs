@@ -3,7 +3,10 @@
 
 use std::{fmt, io, process::ExitCode};
 
-/// Why the process ends with another code than 0.
+use crate::output::plain;
+
+/// Why the process ends with another code than 0. Much of it is what others said, and they are not trusted with the
+/// terminal: every part is made plain as it comes in.
 #[derive(Debug)]
 pub(crate) struct Failure {
     what: String,
@@ -43,7 +46,7 @@ impl Failure {
     /// `what` failed.
     pub(crate) fn new(what: impl Into<String>) -> Self {
         Self {
-            what: what.into(),
+            what: plain(&what.into()),
             why: None,
             advice: None,
             details: Vec::new(),
@@ -69,13 +72,13 @@ impl Failure {
 
     /// What to do next.
     pub(crate) fn advice(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into());
+        self.advice = Some(plain(&advice.into()));
         self
     }
 
     /// A further line below the first one.
     pub(crate) fn detail(mut self, line: impl Into<String>) -> Self {
-        self.details.push(line.into());
+        self.details.push(plain(&line.into()));
         self
     }
 
@@ -83,6 +86,11 @@ impl Failure {
     pub(crate) fn exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
         self
+    }
+
+    /// Whether it is only that nobody reads the output any more.
+    pub(crate) fn is_reader_gone(&self) -> bool {
+        self.exit == Exit::ReaderGone
     }
 
     /// Prints it, and says how to exit.
@@ -136,7 +144,8 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    // After the line is one: `plain` leaves out what separates lines.
+    plain(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]
@@ -155,6 +164,23 @@ mod tests {
         assert_eq!(Failure::new("nothing works").to_string(), "nothing works");
     }
 
+    /// A foreign server's message could rename the window, clear the screen or write over what was said before.
+    #[test]
+    fn what_others_say_does_not_steer_the_terminal() {
+        let evil = "\u{1b}]0;owned\u{7}a\u{1b}[2Jb\rc\u{9b}31md\u{202e}e";
+        let failure = Failure::new(evil).why(evil).advice(evil).detail(evil);
+        let told = format!("{failure}\n{}", failure.details.join("\n"));
+        assert!(
+            told.chars().all(|letter| letter == '\n' || !letter.is_control()),
+            "{told:?}"
+        );
+        assert!(!told.contains("owned") && !told.contains('\u{202e}'), "{told:?}");
+        assert_eq!(
+            Failure::new("a").why("one\ttwo\nthree").to_string(),
+            "a (one two three)"
+        );
+    }
+
     #[test]
     fn exit_codes_are_those_of_the_documentation() {
         assert_eq!(Exit::Failed.code(), 1);
@@ -167,6 +193,8 @@ mod tests {
     fn a_reader_that_leaves_is_no_failure() {
         let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!(failure.exit.code(), 0);
+        assert!(failure.is_reader_gone());
+        assert!(!Failure::new("a seat was sold twice").is_reader_gone());
     }
 
     #[test]

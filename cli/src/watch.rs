@@ -60,7 +60,8 @@ async fn watch(registry: &Registry, service: &str, output: Output) -> Result<(),
             // It lost its history, or is another one: begin anew rather than never.
             Some(Error::Answered(answer)) if answer.code == tonic::Code::OutOfRange => revision = 0,
             Some(error) => output::note(&format!(
-                "tessera: the watch broke ({error}); resuming after revision {revision}"
+                "tessera: the watch broke ({}); resuming after revision {revision}",
+                output::plain(&error.to_string())
             )),
             None => output::note(&format!(
                 "tessera: the registry ended the watch; resuming after revision {revision}"
@@ -159,21 +160,23 @@ fn delta(revision: i64, event: &InstanceEvent) -> Line {
                 } else {
                     format!(": {detail}")
                 };
-                format!("LEFT       revision {revision}, {service}/{id} {reason}{detail}")
+                output::plain(&format!(
+                    "LEFT       revision {revision}, {service}/{id} {reason}{detail}"
+                ))
             },
         },
     }
 }
 
 fn in_words(instance: &Instance) -> String {
-    format!(
+    output::plain(&format!(
         "{}/{} {} at {}, weight {}",
         instance.service,
         instance.id,
         instances::status(instance),
         instance.grpc_address().unwrap_or_else(|| "no gRPC address".to_owned()),
         instance.weight,
-    )
+    ))
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ pub(crate) async fn run(args: &CallArgs, output: Output) -> Result<(), Failure> 
         }
     };
     if args.verbose {
-        let by = by.as_deref().unwrap_or(&args.target);
+        let by = output::plain(by.as_deref().unwrap_or(&args.target));
         output::note(&format!(
             "answered by {by} in {}, trace {trace_id}",
             output::duration(begun.elapsed())

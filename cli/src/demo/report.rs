@@ -101,7 +101,9 @@ impl Report<'_> {
         } = self.event;
         let bold = anstyle::Style::new().bold();
         format!(
-            "{bold}{title}{bold:#}, {venue}, {} UTC\n",
+            "{bold}{}{bold:#}, {}, {} UTC\n",
+            output::plain(title),
+            output::plain(venue),
             output::timestamp(starts_at.as_ref())
         )
     }
@@ -112,8 +114,8 @@ impl Report<'_> {
         };
         format!(
             "{} <{}> has put in {}\n\n",
-            user.display_name,
-            user.email,
+            output::plain(&user.display_name),
+            output::plain(&user.email),
             output::money(balance.as_ref())
         )
     }
@@ -125,7 +127,7 @@ impl Report<'_> {
         let spread: Vec<String> = summary
             .spread
             .iter()
-            .map(|(instance, orders)| format!("{instance} {orders}"))
+            .map(|(instance, orders)| format!("{} {orders}", output::plain(instance)))
             .collect();
         let mut lines = vec![
             (
@@ -196,7 +198,7 @@ fn orders<'a>(purchases: impl Iterator<Item = &'a Purchase>) -> String {
         ]);
         let why = purchase.outcome.why();
         if !why.is_empty() {
-            reasons.push_str(&format!("{}: {why}\n", purchase.trace_id));
+            reasons.push_str(&format!("{}: {}\n", purchase.trace_id, output::plain(&why)));
         }
     }
     let table = table.render();

@@ -7,7 +7,7 @@ mod text;
 
 pub(crate) use self::{
     table::Table,
-    text::{count, duration, instant, money, one_of, timestamp},
+    text::{count, duration, instant, money, one_of, plain, timestamp},
 };
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -43,8 +43,25 @@ impl Output {
             _ => serde_json::to_string(value),
         };
         let text = rendered.map_err(|error| Failure::new("the result cannot be written as JSON").because(&error))?;
-        write_stdout(&text)
+        write_stdout(&escaped(text))
     }
+}
+
+/// JSON must escape the control characters of ASCII only, and there are more. Outside of its texts JSON has none of these,
+/// so wherever one is, its escape means the same.
+fn escaped(json: String) -> String {
+    let steers = |letter: char| letter.is_control() && letter != '\n';
+    if !json.contains(steers) {
+        return json;
+    }
+    json.chars().fold(String::new(), |mut text, letter| {
+        if steers(letter) {
+            text.push_str(&format!("\\u{:04x}", u32::from(letter)));
+        } else {
+            text.push(letter);
+        }
+        text
+    })
 }
 
 /// How JSON is laid out for people.
@@ -72,4 +89,22 @@ pub(crate) fn note(text: &str) {
 /// Whether a person looks at stderr, so that a line may be redrawn.
 pub(crate) fn is_interactive() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    /// U+009B begins a control sequence on many terminals, and serde_json writes it as it is.
+    #[test]
+    fn json_does_not_steer_the_terminal_and_means_the_same() {
+        let value = serde_json::json!({ "title": "a\u{9b}31m\u{7f}\u{1b}é" });
+        let text = escaped(serde_json::to_string_pretty(&value).expect("JSON"));
+        assert!(
+            text.chars().all(|letter| letter == '\n' || !letter.is_control()),
+            "{text:?}"
+        );
+        let again: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(again, value);
+    }
 }

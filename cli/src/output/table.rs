@@ -3,6 +3,8 @@
 
 use anstyle::Style;
 
+use super::plain;
+
 /// Rows under a header.
 pub(crate) struct Table {
     inner: comfy_table::Table,
@@ -22,11 +24,11 @@ impl Table {
         Self { inner }
     }
 
-    /// Adds a row of as many cells as the header has.
+    /// Adds a row of as many cells as the header has. What is in them is often what others say of themselves.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         // An empty cell would shift what `awk` counts.
         self.inner
-            .add_row(cells.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell }));
+            .add_row(cells.map(|cell| if cell.is_empty() { "-".to_owned() } else { plain(&cell) }));
     }
 
     /// The text, the header in bold.
@@ -54,5 +56,13 @@ mod tests {
         table.row(["user".to_owned(), "a".to_owned()]);
         let plain = anstream::adapter::strip_str(&table.render()).to_string();
         assert_eq!(plain, "SERVICE      ZONE\nticket-svc   -\nuser         a\n");
+    }
+
+    /// Whoever can register an instance could write to the terminal of whoever lists them.
+    #[test]
+    fn a_cell_neither_steers_the_terminal_nor_makes_a_row() {
+        let mut table = Table::new(["id"]);
+        table.row(["a\u{1b}[2J\nb".to_owned()]);
+        assert!(table.render().ends_with("\na b\n"), "{:?}", table.render());
     }
 }

@@ -5,6 +5,22 @@ use std::time::Duration;
 use jiff::Timestamp;
 use proto::common::v1::Money;
 
+/// What somebody else said, without what could steer our terminal: escape sequences and other control characters, and
+/// those that change the direction of writing (Unicode, UAX #9), which can make a text read as another one.
+pub(crate) fn plain(text: &str) -> String {
+    let steers = |letter: &char| {
+        letter.is_control()
+            || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    // Whole sequences first: without its escape character the rest of one would be text.
+    anstream::adapter::strip_str(text)
+        .to_string()
+        .chars()
+        .map(|letter| if letter.is_whitespace() { ' ' } else { letter })
+        .filter(|letter| !steers(letter))
+        .collect()
+}
+
 /// `1 ticket`, `2 tickets`.
 pub(crate) fn count(number: usize, singular: &str) -> String {
     match number {
@@ -34,6 +50,7 @@ pub(crate) fn money(money: Option<&Money>) -> String {
     else {
         return "-".to_owned();
     };
+    let currency_code = plain(currency_code);
     match currency_code.as_str() {
         "JPY" | "KRW" | "VND" | "CLP" | "ISK" => format!("{minor_units} {currency_code}"),
         _ => {
@@ -97,6 +114,13 @@ mod tests {
         check(i64::MIN, "EUR", "-92233720368547758.08 EUR");
         check(500, "JPY", "500 JPY");
         assert_eq!(money(None), "-");
+    }
+
+    #[test]
+    fn plain_text_stays_and_sequences_go() {
+        assert_eq!(plain("Žižkov 東京, row 3"), "Žižkov 東京, row 3");
+        assert_eq!(plain("\u{1b}[31mred\u{1b}[0m\u{8}\u{7f}\u{9b}"), "red");
+        assert_eq!(plain("a\nb\tc"), "a b c");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::output::plain;
+
 /// A log may grow to this size, and there may be one older one: 32 MiB a child at most.
 const LARGEST: u64 = 16 << 20;
 /// A report shows so many lines: what a terminal has room for beside the rest.
@@ -81,10 +83,7 @@ fn last_lines(text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let first = lines.len().saturating_sub(LAST_LINES);
     // A log is not trusted with our terminal: what could steer it is left out.
-    lines[first..]
-        .iter()
-        .map(|line| anstream::adapter::strip_str(line).to_string())
-        .collect()
+    lines[first..].iter().map(|line| plain(line)).collect()
 }
 
 #[cfg(test)]
