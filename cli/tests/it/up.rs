@@ -5,7 +5,7 @@ use std::{fs::OpenOptions, io::Write as _, net::TcpListener};
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-use crate::run::run;
+use crate::run::{end, run, tessera};
 
 /// `up` in this folder, on any ports.
 fn up(data_dir: &str, more: &[&str]) -> crate::run::Ended {
@@ -54,6 +54,33 @@ fn a_second_up_on_the_same_folder_is_one_line() {
     up(&path, &[])
         .code(1)
         .one_line(&["another `tessera up`", "4711", &path, "--data-dir"]);
+}
+
+/// Nobody read what `up --once` printed before the demo, and so there was no demo, and the exit code said that all is
+/// well. Without events the demo fails, which shows that it ran.
+#[test]
+fn once_runs_the_demo_though_nobody_reads() {
+    let folder = folder();
+    let path = folder.path().display().to_string();
+    let mut command = tessera(&[
+        "up",
+        "--once",
+        "--no-seed",
+        "--instances",
+        "1",
+        "--data-dir",
+        &path,
+        "--registry-port",
+        "0",
+        "--ticket-port",
+        "0",
+        "--user-port",
+        "0",
+    ]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    command.stdout(writer);
+    end(command).code(1).says(&["there are no events"]);
 }
 
 #[test]
