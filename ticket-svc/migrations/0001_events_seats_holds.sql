@@ -33,7 +33,7 @@ CREATE TABLE holds (
   event      INTEGER NOT NULL REFERENCES events (seq),
   buyer      TEXT    NOT NULL,
   body_hash  BLOB    NOT NULL,
-  -- 0 held, 1 confirmed, 2 released. An expired hold stays 0: expiry is a matter of the clock, not of a write.
+  -- 0 held, 1 confirmed, 2 released. A hold expires by the clock, not by a write; a confirmation that comes too late makes it 2.
   phase      INTEGER NOT NULL DEFAULT 0 CHECK (phase IN (0, 1, 2)),
   expires_at INTEGER NOT NULL,
   order_id   TEXT,
