@@ -155,7 +155,7 @@ mod tests {
     fn surroundings(binary: &str) -> Surroundings {
         Surroundings {
             binary: binary.into(),
-            here: "/home/ada/tessera".into(),
+            here: "/srv/tessera".into(),
             path: Vec::new(),
             namespace: "default".to_owned(),
         }
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn default_ports_need_no_flags_and_others_do() {
-        let surroundings = surroundings("/home/ada/tessera/target/release/tessera");
+        let surroundings = surroundings("/srv/tessera/target/release/tessera");
         let first = |port| {
             hints(&surroundings, &[member(Role::Registry, "registry", port)])
                 .remove(0)
