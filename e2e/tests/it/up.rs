@@ -176,10 +176,13 @@ async fn a_killed_child_is_reported_and_restarted() {
     };
     wait::until("the report", || async { said("starting it again") }).await;
     let back = wait::until("the restart", || async { said("is back") }).await;
-    let raw = back
-        .rsplit("process ")
-        .next()
-        .and_then(|rest| rest.trim_end_matches(')').parse().ok());
+    let digits = back.rsplit("process ").next().unwrap_or_default();
+    let raw = digits
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect::<String>()
+        .parse()
+        .ok();
     up.pids.insert(name, raw.expect("its process id"));
 
     wait::until("three callable instances", || async {
