@@ -153,25 +153,23 @@ async fn silent_and_half_open_connections_are_closed_in_time() {
     raw.next_of(HEADERS).await.expect("an answer");
 }
 
-/// One byte at a time, each of them soon enough: the deadline is for the whole opening.
+/// One byte at a time, each of them soon enough: the deadline is for the whole opening. This test once dripped on past the end of
+/// the preface into bytes that HTTP/2 itself refuses, so that it passed without any deadline; now it counts.
 #[tokio::test]
-async fn a_dripping_preface_is_closed_in_time() {
+async fn a_dripping_preface_is_closed_before_it_is_complete() {
     let running = serve(limited(|limits| limits.preface_timeout = Duration::from_millis(200))).await;
     let mut raw = Raw::connect(running.local_addr()).await;
-    let started = Instant::now();
-    let mut drip = PREFACE.iter().cycle();
+    let mut drip = PREFACE.iter();
     let mut buffer = [0; 1024];
     loop {
-        assert!(started.elapsed() < PATIENCE, "still open");
         tokio::select! {
             read = raw.socket.read(&mut buffer) => if matches!(read, Ok(0) | Err(_)) { break },
             () = tokio::time::sleep(Duration::from_millis(50)) => {
-                let byte = *drip.next().expect("endless");
+                let byte = *drip.next().expect("closed before the preface was complete");
                 if raw.socket.write_all(&[byte]).await.is_err() { break }
             }
         }
     }
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
