@@ -3,22 +3,26 @@
 //! What has a rule is built by `try_new` and keeps its fields to itself, so that nothing past the `api` checks again. No
 //! generated types, no I/O and no clock here.
 
+use std::time::Duration;
+
 mod endpoint;
 mod history_id;
 mod instance;
 mod lease;
 mod metadata;
 mod name;
+mod replica;
 mod time;
 mod value_error;
 mod version;
 
 pub(crate) use endpoint::{Endpoint, Host, Port, Protocol};
 pub(crate) use history_id::HistoryId;
-pub(crate) use instance::{Draft, Epoch, Instance, InstanceKey, Labels, Revision, Spec, Status, Weight};
+pub(crate) use instance::{Draft, Epoch, Instance, InstanceKey, Labels, Revision, ServiceKey, Spec, Status, Weight};
 pub(crate) use lease::{Heartbeat, LeaseId, LeaseSecret, SecretHash, Terms};
 pub(crate) use metadata::Metadata;
 pub(crate) use name::{Detail, GrpcService, InstanceId, Label, Namespace, ServiceName, Zone};
+pub(crate) use replica::{ReplicaId, Replicas};
 pub(crate) use time::{Moment, Now, WallTime};
 pub(crate) use value_error::ValueError;
 pub(crate) use version::Version;
@@ -55,4 +59,11 @@ pub(crate) enum Confidence {
     Fresh,
     /// Just restarted: nothing expires until the owners have had the time to come back.
     Recovering,
+    /// Too many leases lapse at once: expiry is slowed down.
+    Protecting,
+    /// The store cannot be reached: true as of so long ago.
+    Stale {
+        /// How long ago.
+        age: Duration,
+    },
 }

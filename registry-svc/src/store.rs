@@ -8,14 +8,16 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 pub(crate) use embedded::Embedded;
 use thiserror::Error;
 
+use tokio::sync::mpsc;
+
 use crate::{
     catalog::{Batch, LeaseRecord},
-    model::{HistoryId, Instance, Revision},
+    model::{HistoryId, Instance, Replicas, Revision},
 };
 
 /// Durable state.
@@ -26,10 +28,45 @@ pub(crate) trait Store: Send + 'static {
     /// The batches after `compacted` that are still kept, oldest first, without a gap, up to the last commit.
     fn history(&mut self) -> Result<Vec<Batch>, StoreError>;
 
-    /// Makes consecutive batches durable, all or none, and forgets the history up to and with `compacted`. When it returns,
-    /// they survive a power cut. After an error nothing may be assumed and the store must not be used again: a second fsync
-    /// can succeed without having written what the first one lost.
-    fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<(), StoreError>;
+    /// Makes consecutive batches durable, all or none, and forgets the history up to and with `compacted`. With
+    /// [`Verdict::Durable`] they survive a power cut; with the others nothing was written and the store may be used again.
+    /// After an error nothing may be assumed and the store must not be used again: a second fsync can succeed without having
+    /// written what the first one lost. A store that is away keeps trying until it knows, so this may take as long as that.
+    fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<Verdict, StoreError>;
+
+    /// What others do with the same store, for the whole life of the store; `None` for a store that is not shared. Called
+    /// once, after [`Store::history`] and from within a runtime. The batches begin after what was loaded, in order and without
+    /// a gap; those that this store has committed itself may or may not be among them.
+    fn news(&mut self) -> Option<mpsc::Receiver<News>> {
+        None
+    }
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It survives a power cut.
+    Durable,
+    /// Nothing was written: another replica was first. Its batches come by [`Store::news`].
+    Overtaken,
+    /// Nothing was written: there is no room, as this says for people. A later commit may fit.
+    NoRoom(String),
+}
+
+/// What happens to a store that is shared.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// Committed by another replica: consecutive.
+    Batches(Vec<Arc<Batch>>),
+    /// Replicas have come or gone, or another one is elected.
+    Replicas(Replicas),
+    /// The store cannot be reached. Told again while that lasts is allowed.
+    Away {
+        /// How long ago it could.
+        since: Duration,
+    },
+    /// The store can be reached again, and all that was committed meanwhile has been told.
+    Back,
 }
 
 /// See [`Store::load`].

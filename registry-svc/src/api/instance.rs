@@ -270,12 +270,15 @@ pub(super) fn reason(reason: RemovalReason) -> wire::RemovalReason {
 }
 
 pub(super) fn confidence(confidence: Confidence) -> wire::Confidence {
-    let state = match confidence {
-        Confidence::Fresh => wire::confidence::State::Fresh,
-        Confidence::Recovering => wire::confidence::State::Recovering,
+    let (state, age) = match confidence {
+        Confidence::Fresh => (wire::confidence::State::Fresh, None),
+        Confidence::Recovering => (wire::confidence::State::Recovering, None),
+        Confidence::Protecting => (wire::confidence::State::Protecting, None),
+        Confidence::Stale { age } => (wire::confidence::State::Stale, Some(age)),
     };
     wire::Confidence {
         state: state.into(),
-        age: None,
+        // A time that protobuf cannot hold is longer than any registry lives.
+        age: age.and_then(|age| age.try_into().ok()),
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     catalog::Batch,
     model::Revision,
     running::history_limits,
-    store::{Loaded, Store, StoreError},
+    store::{Loaded, Store, StoreError, Verdict},
 };
 
 /// A disk that is full, gone or dying.
@@ -25,7 +25,7 @@ impl Store for Dying {
         Ok(Vec::new())
     }
 
-    fn commit(&mut self, _batches: &[Arc<Batch>], _compacted: Revision) -> Result<(), StoreError> {
+    fn commit(&mut self, _batches: &[Arc<Batch>], _compacted: Revision) -> Result<Verdict, StoreError> {
         let source = std::io::Error::other("input/output error");
         Err(StoreError::Directory {
             path: "the-disk".into(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Detail, Heartbeat, Instance, InstanceKey, Labels, LeaseId, RemovalReason, Revision, SecretHash, WallTime,
+    Detail, Heartbeat, Instance, InstanceKey, Labels, LeaseId, RemovalReason, ReplicaId, Revision, SecretHash, WallTime,
 };
 
 /// All of one revision. Never split, neither on disk nor on the wire.
@@ -66,6 +66,8 @@ pub(crate) struct LeaseRecord {
     pub(crate) secret: SecretHash,
     /// How long it lives.
     pub(crate) heartbeat: Heartbeat,
+    /// The replica that hears its heartbeats.
+    pub(crate) owner: ReplicaId,
     /// The instances that other leases have taken from it.
     pub(crate) replaced: Vec<InstanceKey>,
     /// Whether its owner has ended the last that was left of it, so that those which were taken are not all it had.

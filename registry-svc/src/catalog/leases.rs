@@ -10,13 +10,14 @@ use std::{
 };
 
 use super::{LeaseRecord, LeaseTime, Owner, RenewError};
-use crate::model::{Heartbeat, InstanceKey, LeaseId, SecretHash};
+use crate::model::{Heartbeat, InstanceKey, LeaseId, ReplicaId, SecretHash};
 
 /// A lease that lives.
 #[derive(Debug)]
 pub(super) struct Lease {
     secret: SecretHash,
     heartbeat: Heartbeat,
+    owner: ReplicaId,
     deadline: LeaseTime,
     queued: LeaseTime,
     /// What it keeps.
@@ -55,6 +56,7 @@ impl Lease {
             id,
             secret: self.secret,
             heartbeat: self.heartbeat,
+            owner: self.owner,
             replaced,
             emptied: self.emptied,
         }
@@ -87,6 +89,7 @@ impl Leases {
         let lease = Lease {
             secret: record.secret,
             heartbeat: record.heartbeat,
+            owner: record.owner,
             deadline,
             queued: deadline,
             instances: HashSet::new(),

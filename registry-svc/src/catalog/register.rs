@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     limits,
-    model::{Detail, Draft, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, RemovalReason, WallTime},
+    model::{Detail, Draft, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, RemovalReason, ReplicaId, WallTime},
 };
 
 impl Catalog {
@@ -42,6 +42,7 @@ impl Catalog {
                         id,
                         secret: secret.hash(),
                         heartbeat,
+                        owner: ReplicaId::ALONE,
                         replaced: Vec::new(),
                         emptied: false,
                     },

@@ -12,8 +12,8 @@ use crate::{
     catalog::{Capacity, CatalogError, Command, Deregister, LeaseRecord, Register, Reply},
     fixtures::{draft, end, grant, heartbeat, now, owner},
     history::HistoryLimits,
-    model::{Confidence, HistoryId, Instance, Metadata, Revision},
-    store::Loaded,
+    model::{Confidence, HistoryId, Instance, Metadata, ReplicaId, Revision},
+    store::{Loaded, Verdict},
 };
 
 /// Bounds every wait.
@@ -34,16 +34,16 @@ impl Store for Gate {
         Ok(Vec::new())
     }
 
-    fn commit(&mut self, batches: &[Arc<Batch>], _compacted: Revision) -> Result<(), StoreError> {
+    fn commit(&mut self, batches: &[Arc<Batch>], _compacted: Revision) -> Result<Verdict, StoreError> {
         self.sizes.lock().expect("no panic").push(batches.len());
         match self.verdicts.recv() {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(Verdict::Durable),
             Ok(false) => Err(StoreError::Directory {
                 path: "disk".into(),
                 source: std::io::Error::other("fsync failed"),
             }),
             // The test is over.
-            Err(_) => Ok(()),
+            Err(_) => Ok(Verdict::Durable),
         }
     }
 }
@@ -337,6 +337,7 @@ async fn an_expiry_is_not_told_with_the_confidence_of_a_recovery() {
         id: owner(1).lease,
         secret: owner(1).secret,
         heartbeat: heartbeat(100),
+        owner: ReplicaId::ALONE,
         replaced: Vec::new(),
         emptied: false,
     };

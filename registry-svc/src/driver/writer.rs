@@ -13,7 +13,7 @@ use super::DriverError;
 use crate::{
     catalog::Batch,
     model::Revision,
-    store::{Store, StoreError},
+    store::{Store, StoreError, Verdict},
 };
 
 /// One group is on its way at a time: the driver waits for it before it sends the next.
@@ -34,9 +34,11 @@ struct Job {
     compacted: Revision,
 }
 
-/// A group is durable.
+/// The store has answered.
 #[derive(Debug)]
 pub(super) struct Committed {
+    /// What became of it.
+    pub(super) verdict: Verdict,
     /// How long the disk took.
     pub(super) took: Duration,
 }
@@ -50,7 +52,10 @@ impl Writer {
                 let begun = Instant::now();
                 let result = store.commit(&job.batches, job.compacted);
                 let failed = result.is_err();
-                let told = outbox.blocking_send(result.map(|()| Committed { took: begun.elapsed() }));
+                let told = outbox.blocking_send(result.map(|verdict| Committed {
+                    verdict,
+                    took: begun.elapsed(),
+                }));
                 // After an error the store must not be used again.
                 if failed || told.is_err() {
                     return;

@@ -27,6 +27,15 @@ pub(crate) struct InstanceKey {
     pub(crate) id: InstanceId,
 }
 
+/// Names a service in all of the registry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ServiceKey {
+    /// Isolates.
+    pub(crate) namespace: Namespace,
+    /// The application.
+    pub(crate) service: ServiceName,
+}
+
 /// An instance's numbers, its lease and what frames them.
 const FRAME_BYTES: usize = 128;
 
@@ -217,6 +226,14 @@ impl Instance {
 }
 
 impl InstanceKey {
+    /// Its service.
+    pub(crate) fn service_key(&self) -> ServiceKey {
+        ServiceKey {
+            namespace: self.namespace.clone(),
+            service: self.service.clone(),
+        }
+    }
+
     /// Its three names together.
     pub(crate) fn bytes(&self) -> usize {
         self.namespace.as_str().len() + self.service.as_str().len() + self.id.as_str().len()

@@ -12,7 +12,7 @@ use std::{
 
 use redb::{Database, DatabaseError, ReadableTable as _, TableDefinition, WriteTransaction};
 
-use super::{Loaded, Store, StoreError, record};
+use super::{Loaded, Store, StoreError, Verdict, record};
 use crate::{
     catalog::{Batch, Change, LeaseChange},
     model::{HistoryId, InstanceKey, LeaseId, Revision},
@@ -227,8 +227,10 @@ impl Store for Embedded {
         Ok(batches)
     }
 
-    fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<(), StoreError> {
-        let Some(newest) = batches.last() else { return Ok(()) };
+    fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<Verdict, StoreError> {
+        let Some(newest) = batches.last() else {
+            return Ok(Verdict::Durable);
+        };
         self.run("commit", |write| {
             let mut instances = write.open_table(INSTANCES)?;
             let mut leases = write.open_table(LEASES)?;
@@ -266,7 +268,7 @@ impl Store for Embedded {
             }
             meta.insert(META_REVISION, newest.revision.get())?;
             meta.insert(META_COMPACTED, compacted.get())?;
-            Ok(())
+            Ok(Verdict::Durable)
         })
     }
 }

@@ -11,8 +11,8 @@ use crate::{
     catalog::{Batch, Change, LeaseRecord, Removal},
     model::{
         Detail, Endpoint, Epoch, GrpcService, Heartbeat, Host, Instance, InstanceId, InstanceKey, Label, Labels,
-        LeaseId, Metadata, Namespace, Port, Protocol, RemovalReason, Revision, SecretHash, ServiceName, Spec, Status,
-        ValueError, Version, WallTime, Weight, Zone,
+        LeaseId, Metadata, Namespace, Port, Protocol, RemovalReason, ReplicaId, Revision, SecretHash, ServiceName,
+        Spec, Status, ValueError, Version, WallTime, Weight, Zone,
     },
 };
 
@@ -114,6 +114,8 @@ pub(super) struct LeaseTermsRecord {
     interval_subsec_nanos: u32,
     #[prost(bool, tag = "6")]
     emptied: bool,
+    #[prost(fixed64, tag = "7")]
+    owner: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -206,6 +208,7 @@ pub(super) fn encode_lease(lease: &LeaseRecord) -> Vec<u8> {
         replaced: lease.replaced.iter().map(KeyRecord::from).collect(),
         interval_subsec_nanos: interval.subsec_nanos() % 1_000_000,
         emptied: lease.emptied,
+        owner: lease.owner.bits(),
     }
     .encode_to_vec()
 }
@@ -228,6 +231,7 @@ pub(super) fn decode_lease(id: LeaseId, bytes: &[u8]) -> Result<LeaseRecord, Rec
             .map(TryInto::try_into)
             .collect::<Result<_, _>>()?,
         emptied: record.emptied,
+        owner: ReplicaId::from_bits(record.owner),
     })
 }
 

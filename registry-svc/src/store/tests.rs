@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     catalog::{Change, LeaseChange, Removal},
     fixtures::{WALL, draft, heartbeat, key},
-    model::{Detail, InstanceKey, LeaseId, LeaseSecret, Metadata, RemovalReason, WallTime},
+    model::{Detail, InstanceKey, LeaseId, LeaseSecret, Metadata, RemovalReason, ReplicaId, WallTime},
 };
 
 /// What a store must hold after some batches.
@@ -103,6 +103,7 @@ fn batch(revision: u64, id: u8, removes: bool) -> Arc<Batch> {
             id: lease,
             secret,
             heartbeat,
+            owner: ReplicaId::from_bits(id.into()),
             replaced,
             emptied: id.is_multiple_of(2),
         };
