@@ -164,9 +164,11 @@ impl Store for Embedded {
             .database
             .begin_read_table(INSTANCES)
             .map_err(|error| self.failed(ACTION, error))?;
+        let mut decoder = record::Decoder::default();
         for entry in table.iter().map_err(|error| self.failed(ACTION, error))? {
             let (key, value) = entry.map_err(|error| self.failed(ACTION, error))?;
-            let instance = record::decode_instance(value.value())
+            let instance = decoder
+                .instance(value.value())
                 .map_err(|why| self.damaged(format!("instance {:?}", key.value()), why))?;
             loaded.instances.push(Arc::new(instance));
         }
@@ -177,8 +179,9 @@ impl Store for Embedded {
         for entry in table.iter().map_err(|error| self.failed(ACTION, error))? {
             let (id, value) = entry.map_err(|error| self.failed(ACTION, error))?;
             let id = LeaseId::from_random(id.value());
-            let lease =
-                record::decode_lease(id, value.value()).map_err(|why| self.damaged(format!("lease {id}"), why))?;
+            let lease = decoder
+                .lease(id, value.value())
+                .map_err(|why| self.damaged(format!("lease {id}"), why))?;
             loaded.leases.push(lease);
         }
         // An instance without its lease would never expire.
@@ -205,6 +208,7 @@ impl Store for Embedded {
             .begin_read_table(HISTORY)
             .map_err(|error| self.failed(ACTION, error))?;
         let mut batches = Vec::new();
+        let mut decoder = record::Decoder::default();
         let mut expected = compacted.next();
         for entry in table
             .range(expected.get()..)
@@ -216,7 +220,8 @@ impl Store for Embedded {
                 return Err(self.damaged(format!("revision {expected}"), "it is missing"));
             }
             batches.push(
-                record::decode_batch(revision, value.value())
+                decoder
+                    .batch(revision, value.value())
                     .map_err(|why| self.damaged(format!("revision {revision}"), why))?,
             );
             expected = revision.next();
