@@ -35,8 +35,9 @@ pub(crate) trait Store: Send + 'static {
     fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<Verdict, StoreError>;
 
     /// What others do with the same store, for the whole life of the store; `None` for a store that is not shared. Called
-    /// once, after [`Store::history`] and from within a runtime. The batches begin after what was loaded, in order and without
-    /// a gap; those that this store has committed itself may or may not be among them.
+    /// once, after [`Store::history`] and from within a runtime. The first are the [`News::Replicas`] of now: they are there when
+    /// this returns. The batches begin after what was loaded, in order and without a gap; those that this store has committed
+    /// itself may or may not be among them.
     fn news(&mut self) -> Option<mpsc::Receiver<News>> {
         None
     }
@@ -67,6 +68,8 @@ pub(crate) enum News {
     },
     /// The store can be reached again, and all that was committed meanwhile has been told.
     Back,
+    /// The store must not be used again, as after an error of a commit. The last news.
+    Failed(StoreError),
 }
 
 /// See [`Store::load`].
@@ -120,6 +123,22 @@ pub(crate) enum StoreError {
         action: &'static str,
         /// Why.
         source: Box<redb::Error>,
+    },
+    /// A store in the network cannot be reached, or refuses to serve us.
+    #[error("the store at {store} cannot be used: {why}")]
+    Unreachable {
+        /// Its members' addresses, without credentials.
+        store: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A store in the network holds what this replica cannot go on from.
+    #[error("the store at {store}: {what}")]
+    Unusable {
+        /// Its members' addresses, without credentials.
+        store: String,
+        /// What, and what to do.
+        what: String,
     },
     /// A record is not what this registry writes.
     #[error("data directory {}: the record of {what} is damaged: {why}", path.display())]
