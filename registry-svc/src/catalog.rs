@@ -6,11 +6,14 @@
 //!
 //! Invariants, checked after every step of the property tests:
 //! 1. An instance is kept by exactly one lease, that lease lives and lists it.
-//! 2. A lease is queued exactly once, never later than its deadline.
+//! 2. A lease is queued at most once, never later than its deadline.
 //! 3. epoch ≤ revision of an instance ≤ revision of the catalog.
 //! 4. A refused command changes nothing.
 //! 5. Revisions of batches are consecutive.
-//! 6. During recovery nothing lapses.
+//! 6. During recovery, and while the store is away, nothing lapses.
+//! 7. A lease has a place in the queue exactly where its time is counted here: it is this replica's own, or an orphan and this
+//!    replica is elected.
+//! 8. What is undone was never there; only renewals stay.
 
 mod batch;
 mod clock;
@@ -19,25 +22,33 @@ mod expiry;
 mod leases;
 mod mutate;
 mod register;
+mod replicas;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod undo;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 pub(crate) use batch::{Batch, Change, LeaseChange, LeaseRecord, Removal};
 use clock::LeaseClock;
 pub(crate) use clock::{LeaseTime, PULSE};
 pub(crate) use command::{
-    CatalogError, Command, Deregister, LeaseChoice, Outcome, Owner, Register, Registered, RenewError, Reply, RequestId,
-    Secret, Update,
+    Beat, CatalogError, Command, Deregister, LeaseChoice, Outcome, Owner, Register, Registered, RenewError, Renewed,
+    Reply, RequestId, Secret, Update,
 };
 use leases::Leases;
 use requests::RecentRequests;
+use undo::Step;
+pub(crate) use undo::Undo;
 
 use crate::{
     limits,
-    model::{Confidence, Instance, InstanceKey, Moment, Now, Revision, WallTime},
+    model::{Confidence, Instance, InstanceKey, LeaseId, Moment, Now, ReplicaId, Revision, ServiceKey, WallTime},
 };
 
 /// How much the whole registry may hold.
@@ -47,6 +58,28 @@ pub(crate) struct Capacity {
     pub(crate) instances: usize,
     /// Leases.
     pub(crate) leases: usize,
+}
+
+/// How a catalog is set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// This replica.
+    pub(crate) own: ReplicaId,
+    /// How much it may hold.
+    pub(crate) capacity: Capacity,
+    /// What the leases of a replica that has died are given beyond their time to live: their owners have to notice, find
+    /// another replica and perhaps stand in line there.
+    pub(crate) orphan_grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            own: ReplicaId::ALONE,
+            capacity: Capacity::default(),
+            orphan_grace: Duration::from_secs(10),
+        }
+    }
 }
 
 /// How long after a restart nothing expires, at the most. Leases of a longer time to live outlast it anyway.
@@ -62,6 +95,7 @@ pub(crate) struct Catalog {
     clock: LeaseClock,
     requests: RecentRequests,
     recovering_until: Option<LeaseTime>,
+    protecting: Arc<BTreeSet<ServiceKey>>,
 }
 
 impl Default for Capacity {
@@ -77,7 +111,7 @@ impl Catalog {
     /// What a restart brings back, or nothing. Every lease has its full time from now; until the longest of them has passed
     /// (at most [`RECOVERY_MAX`]) nothing lapses, so that no owner is punished for the time the registry was away.
     pub(crate) fn restore(
-        capacity: Capacity,
+        settings: Settings,
         revision: Revision,
         leases: Vec<LeaseRecord>,
         instances: &[Arc<Instance>],
@@ -90,15 +124,20 @@ impl Catalog {
             .max()
             .map(|ttl| ttl.min(RECOVERY_MAX));
         let mut catalog = Self {
-            capacity,
+            capacity: settings.capacity,
             revision,
             instances: HashMap::with_capacity(instances.len()),
-            leases: Leases::default(),
+            leases: Leases::new(settings.own, settings.orphan_grace),
             recovering_until: window.map(|window| clock.now().plus(window)),
             clock,
             requests: RecentRequests::default(),
+            protecting: Arc::default(),
         };
-        for lease in leases {
+        for mut lease in leases {
+            // Whatever replicas there were before: who is alone hears everybody.
+            if settings.own == ReplicaId::ALONE {
+                lease.owner = settings.own;
+            }
             catalog.leases.insert(lease, catalog.clock.now());
         }
         for instance in instances {
@@ -111,22 +150,19 @@ impl Catalog {
     }
 
     /// Applies a command. The caller has looked at the clock with [`Catalog::look`].
-    pub(crate) fn apply(&mut self, command: Command, wall: WallTime) -> Outcome {
+    pub(crate) fn apply(&mut self, command: &Command, wall: WallTime) -> Outcome {
+        let mut undo = Undo::default();
         let applied = match command {
-            Command::Register(register) => self.register(register, wall),
-            Command::Update(update) => self.update(update, wall),
-            Command::Deregister(deregister) => self.deregister(&deregister, wall),
+            Command::Register(register) => self.register(register, wall, &mut undo),
+            Command::Update(update) => self.update(update, wall, &mut undo),
+            Command::Deregister(deregister) => self.deregister(deregister, wall, &mut undo),
+            Command::Claim(owner) => self.claim(owner, wall, &mut undo),
         };
-        match applied {
-            Ok((reply, batch)) => Outcome {
-                reply: Ok(reply),
-                batch,
-            },
-            Err(error) => Outcome {
-                reply: Err(error),
-                batch: None,
-            },
-        }
+        let (reply, batch) = match applied {
+            Ok((reply, batch)) => (Ok(reply), batch),
+            Err(error) => (Err(error), None),
+        };
+        Outcome { reply, batch, undo }
     }
 
     /// Tells the catalog the time; every input of the driver begins with it. Returns the length of a pause that it noticed,
@@ -140,8 +176,20 @@ impl Catalog {
     }
 
     /// A heartbeat. It touches a deadline and nothing else.
-    pub(crate) fn renew(&mut self, owner: &Owner) -> Result<Duration, RenewError> {
+    pub(crate) fn renew(&mut self, owner: &Owner) -> Result<Renewed, RenewError> {
         self.leases.renew(owner, self.clock.now())
+    }
+
+    /// The stream that carried these renewals broke, which is how a process that dies looks from here. Its owner is alive if it
+    /// renews by any way within one heartbeat interval and `slack`; that is all it is given, instead of all the misses that its
+    /// lease allows. Who was heard elsewhere since is not touched, nor is who belongs to another replica. Returns how many
+    /// leases are now due earlier.
+    pub(crate) fn suspect(&mut self, heard: &[(LeaseId, Beat)], slack: Duration) -> usize {
+        let now = self.clock.now();
+        let suspected = heard
+            .iter()
+            .filter(|(lease, beat)| self.leases.suspect(*lease, *beat, slack, now));
+        suspected.count()
     }
 
     /// How many instances there are.
@@ -162,8 +210,14 @@ impl Catalog {
         }
     }
 
+    /// The services whose expiry is slowed down. The same `Arc` while nothing of it has changed.
+    pub(crate) fn protecting(&self) -> Arc<BTreeSet<ServiceKey>> {
+        Arc::clone(&self.protecting)
+    }
+
     /// Puts a finished revision on the record.
-    fn seal(&mut self, wall: WallTime, changes: Vec<Change>, leases: Vec<LeaseChange>) -> Arc<Batch> {
+    fn seal(&mut self, wall: WallTime, changes: Vec<Change>, leases: Vec<LeaseChange>, undo: &mut Undo) -> Arc<Batch> {
+        undo.note(Step::Sealed(self.revision));
         self.revision = self.revision.next();
         Arc::new(Batch {
             revision: self.revision,

@@ -181,7 +181,7 @@ impl Driver {
         if mutation.reply.is_closed() {
             return;
         }
-        let outcome = self.catalog.apply(mutation.command, now.wall);
+        let outcome = self.catalog.apply(&mutation.command, now.wall);
         // From here on the group counts it.
         drop(mutation.room);
         self.open.add(outcome.batch);
@@ -218,7 +218,8 @@ impl Driver {
             };
             self.renew(vec![round]);
         }
-        self.open.add(self.catalog.expire(now.wall));
+        let expired = self.catalog.expire(now.wall, rand::random());
+        self.open.add(expired.into_iter().map(|(batch, _undo)| batch));
     }
 
     fn committed(&mut self, committed: Committed, now: Now) {

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::{
     api::{self, Api, Backlog},
-    catalog::{Batch, Capacity, Catalog},
+    catalog::{Batch, Catalog, Settings},
     config::Config,
     driver::{Clock, Driver, DriverError},
     history::HistoryLimits,
@@ -129,8 +129,8 @@ impl Registry {
             leases,
         } = loaded;
         let leases_count = leases.len();
-        let capacity = Capacity::default();
-        let catalog = Catalog::restore(capacity, revision, leases, &instances, clock.now().moment);
+        let settings = Settings::default();
+        let catalog = Catalog::restore(settings, revision, leases, &instances, clock.now().moment);
         let hub = Arc::new(Hub::restore(
             history,
             history_id,

@@ -33,9 +33,9 @@ pub(super) async fn renew(api: &Api, request: &wire::RenewRequest) -> Result<wir
         .first()
         .copied()
         .ok_or(ApiError::Bug("a renewal without a result"))?;
-    let ttl = result.map_err(CatalogError::from)?;
+    let renewed = result.map_err(CatalogError::from)?;
     Ok(wire::RenewResponse {
-        ttl: Some(instance::duration(ttl)),
+        ttl: Some(instance::duration(renewed.ttl)),
     })
 }
 
@@ -83,7 +83,7 @@ async fn round(api: &Api, renewals: Vec<wire::RenewRequest>) -> Result<wire::Kee
     let results = renewals.into_iter().zip(owners).map(|(renewal, owner)| {
         let renewed = owner.and_then(|_| results.next()?.ok());
         let outcome = match renewed {
-            Some(ttl) => Outcome::Ttl(instance::duration(ttl)),
+            Some(renewed) => Outcome::Ttl(instance::duration(renewed.ttl)),
             None => Outcome::RegisterAgainAfter(instance::duration(jittered_delay())),
         };
         // Echoed to match it up, but not what could never have been one of ours.

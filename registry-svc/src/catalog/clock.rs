@@ -2,7 +2,8 @@
 //!
 //! A registry that was stopped (SIGSTOP, a frozen virtual machine, a starved box) heard no heartbeat meanwhile, so that time
 //! must not count against any owner. To move every deadline would cost time for each lease just when the registry is behind;
-//! instead the clock that deadlines are read on stands still during a pause.
+//! instead the clock that deadlines are read on stands still during a pause. It also stands still while the store is away: what
+//! lapses then could not be committed, and whoever comes back with the store would find that all time has run out at once.
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub(crate) struct LeaseTime(Moment);
 pub(crate) struct LeaseClock {
     last: Moment,
     paused: Duration,
+    stopped: bool,
 }
 
 impl LeaseTime {
@@ -39,6 +41,7 @@ impl LeaseClock {
         Self {
             last: now,
             paused: Duration::ZERO,
+            stopped: false,
         }
     }
 
@@ -46,12 +49,32 @@ impl LeaseClock {
     pub(crate) fn look(&mut self, now: Moment) -> Option<Duration> {
         let gap = now.since(self.last);
         self.last = self.last.max(now);
+        if self.stopped {
+            self.paused += gap;
+            return None;
+        }
         if gap <= PULSE + TOLERANCE {
             return None;
         }
         let pause = gap - PULSE;
         self.paused += pause;
         Some(pause)
+    }
+
+    /// Stands still from the last look on.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Runs again.
+    pub(crate) fn go(&mut self, now: Moment) {
+        self.look(now);
+        self.stopped = false;
+    }
+
+    /// Whether it stands still on purpose.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// The time of the last look.
@@ -91,6 +114,21 @@ mod tests {
         // The time after the pause counts as before.
         assert_eq!(clock.look(at(61_200)), None);
         assert_eq!(clock.now(), LeaseTime(at(1_200)));
+    }
+
+    #[test]
+    fn stands_still_while_it_is_stopped() {
+        let mut clock = LeaseClock::new(at(1_000));
+        clock.stop();
+        // Neither many short gaps nor a long one counts, and none is reported as a pause: we were here.
+        for millis in [1_100, 1_200, 91_200] {
+            assert_eq!(clock.look(at(millis)), None);
+            assert_eq!(clock.now(), LeaseTime(at(1_000)));
+        }
+        clock.go(at(91_300));
+        assert_eq!(clock.now(), LeaseTime(at(1_000)));
+        assert_eq!(clock.look(at(91_400)), None);
+        assert_eq!(clock.now(), LeaseTime(at(1_100)));
     }
 
     #[test]

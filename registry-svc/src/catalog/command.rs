@@ -4,14 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
 
-use super::Batch;
+use super::{Batch, Undo};
 use crate::model::{
     Detail, Draft, Epoch, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, LeaseSecret, Metadata, RemovalReason,
     Revision, SecretHash, Status, Terms, ValueError, Weight,
 };
 
 /// A change that is asked for. Renewals are not among them: they change nothing that is stored.
-#[derive(Debug)]
+///
+/// Whoever applies one keeps it until its batch is durable: it may have to be taken back ([`Undo`]) and applied again.
+#[derive(Debug, Clone)]
 pub(crate) enum Command {
     /// Registers instances under one lease, all or none.
     Register(Register),
@@ -19,6 +21,9 @@ pub(crate) enum Command {
     Update(Update),
     /// Ends instances, or a lease with all of its own.
     Deregister(Deregister),
+    /// Makes this replica the one that hears a lease's heartbeats. No client asks for it: it follows from a renewal that came
+    /// here ([`Renewed::claim`]).
+    Claim(Owner),
 }
 
 impl Command {
@@ -28,6 +33,7 @@ impl Command {
             Self::Register(register) => register.drafts.iter().map(Draft::bytes).sum(),
             Self::Update(update) => update.metadata.as_ref().map_or(0, Metadata::bytes),
             Self::Deregister(deregister) => id_bytes(&deregister.ids),
+            Self::Claim(_) => 0,
         }
     }
 }
@@ -38,7 +44,7 @@ fn id_bytes(ids: &[InstanceId]) -> usize {
 }
 
 /// See [`Command::Register`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Register {
     /// Makes a repeat answer the same.
     pub(crate) request: Option<RequestId>,
@@ -58,7 +64,7 @@ pub(crate) struct RequestId {
 }
 
 /// Under which lease to register.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum LeaseChoice {
     /// A new one.
     Grant {
@@ -90,7 +96,7 @@ pub(crate) struct Owner {
 }
 
 /// See [`Command::Update`]. What is `None` stays.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Update {
     /// Who asks.
     pub(crate) owner: Owner,
@@ -107,7 +113,7 @@ pub(crate) struct Update {
 }
 
 /// See [`Command::Deregister`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Deregister {
     /// Who asks.
     pub(crate) owner: Owner,
@@ -126,6 +132,8 @@ pub(crate) struct Outcome {
     pub(crate) reply: Result<Reply, CatalogError>,
     /// What to make durable; none when nothing changed.
     pub(crate) batch: Option<Arc<Batch>>,
+    /// Takes it back.
+    pub(crate) undo: Undo,
 }
 
 /// What a command answers.
@@ -143,6 +151,8 @@ pub(crate) enum Reply {
         /// The revision after the removal.
         revision: Revision,
     },
+    /// To [`Command::Claim`]: this replica hears the lease's heartbeats.
+    Claimed,
 }
 
 impl Reply {
@@ -151,13 +161,13 @@ impl Reply {
         match self {
             Self::Registered(registered) => registered.bytes(),
             Self::Updated { instance } => instance.bytes(),
-            Self::Deregistered { .. } => 0,
+            Self::Deregistered { .. } | Self::Claimed => 0,
         }
     }
 }
 
 /// The answer to a registration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Registered {
     /// What keeps the instances.
     pub(crate) lease: LeaseId,
@@ -179,7 +189,7 @@ impl Registered {
 }
 
 /// A secret on its way back to its owner. Not printed.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) String);
 
 impl std::fmt::Debug for Secret {
@@ -225,6 +235,28 @@ pub(crate) enum CatalogError {
         /// The limit.
         limit: usize,
     },
+}
+
+/// The answer to a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Renewed {
+    /// How long the lease lives from now.
+    pub(crate) ttl: Duration,
+    /// Another replica hears this lease's heartbeats as yet: submit [`Command::Claim`].
+    pub(crate) claim: bool,
+    /// Which renewal this was.
+    pub(crate) beat: Beat,
+}
+
+/// Counts the renewals of one lease: tells whether there has been a later one ([`Catalog::suspect`](super::Catalog::suspect)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Beat(u32);
+
+impl Beat {
+    /// The one after this. It may begin again at 0: 4 billion renewals later nobody remembers the first.
+    pub(super) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
 }
 
 /// Why a renewal is refused.

@@ -1,4 +1,7 @@
-//! The leases that live, and who is due when.
+//! The leases that live, whose they are, and who is due when.
+//!
+//! A lease belongs to the replica that hears its heartbeats, and only that one counts its time. What a dead replica has left
+//! behind is an orphan: the elected replica gives it its full time and a grace. All others wait to be told.
 //!
 //! Renewing is the hottest path of a registry, so it only writes the lease's deadline. The queue keeps for each lease the
 //! deadline that it had when it was last queued: never later than the true one. What comes up early is queued again, which
@@ -9,42 +12,67 @@ use std::{
     time::Duration,
 };
 
-use super::{LeaseRecord, LeaseTime, Owner, RenewError};
-use crate::model::{Heartbeat, InstanceKey, LeaseId, ReplicaId, SecretHash};
+use super::{Beat, LeaseRecord, LeaseTime, Owner, RenewError, Renewed};
+use crate::model::{Heartbeat, InstanceKey, LeaseId, ReplicaId, Replicas, SecretHash};
 
 /// A lease that lives.
 #[derive(Debug)]
 pub(super) struct Lease {
     secret: SecretHash,
-    heartbeat: Heartbeat,
-    owner: ReplicaId,
+    pub(super) terms: LeaseTerms,
+    beat: Beat,
     deadline: LeaseTime,
-    queued: LeaseTime,
+    /// Where it stands in the queue, if its time is counted here.
+    queued: Option<LeaseTime>,
     /// What it keeps.
     pub(super) instances: HashSet<InstanceKey>,
     /// What other leases have taken from it.
     pub(super) replaced: HashSet<InstanceKey>,
+}
+
+/// What a command may change of a lease besides what it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeaseTerms {
+    /// How often it is renewed and how long it lives.
+    pub(super) heartbeat: Heartbeat,
+    /// The replica that hears it.
+    pub(super) owner: ReplicaId,
     /// See [`LeaseRecord::emptied`].
     pub(super) emptied: bool,
 }
 
+/// What an instance's name is to a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Membership {
+    /// Nothing.
+    None,
+    /// It keeps it.
+    Kept,
+    /// Another lease has taken it.
+    Replaced,
+}
+
 /// All leases.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Leases {
     by_id: HashMap<LeaseId, Lease>,
     queue: BTreeSet<(LeaseTime, LeaseId)>,
+    /// How many leases each replica hears.
+    owners: HashMap<ReplicaId, usize>,
+    replicas: Replicas,
+    orphan_grace: Duration,
 }
 
 impl Lease {
-    /// How often it is renewed and how long it lives.
-    pub(super) fn heartbeat(&self) -> Heartbeat {
-        self.heartbeat
-    }
-
     /// The last that it kept was taken: its owner is a process that has been succeeded. One that had something left and ended
     /// it itself has not been.
     pub(super) fn is_fenced(&self) -> bool {
-        self.instances.is_empty() && !self.replaced.is_empty() && !self.emptied
+        self.instances.is_empty() && !self.replaced.is_empty() && !self.terms.emptied
+    }
+
+    /// How long it lives without a renewal.
+    pub(super) fn ttl(&self) -> Duration {
+        self.terms.heartbeat.ttl()
     }
 
     /// What the store keeps of it.
@@ -55,15 +83,59 @@ impl Lease {
         LeaseRecord {
             id,
             secret: self.secret,
-            heartbeat: self.heartbeat,
-            owner: self.owner,
+            heartbeat: self.terms.heartbeat,
+            owner: self.terms.owner,
             replaced,
-            emptied: self.emptied,
+            emptied: self.terms.emptied,
         }
+    }
+
+    /// What a name is to it.
+    pub(super) fn membership(&self, key: &InstanceKey) -> Membership {
+        if self.instances.contains(key) {
+            Membership::Kept
+        } else if self.replaced.contains(key) {
+            Membership::Replaced
+        } else {
+            Membership::None
+        }
+    }
+
+    /// Makes a name what it is to be to it. Returns what it was.
+    pub(super) fn set_membership(&mut self, key: &InstanceKey, membership: Membership) -> Membership {
+        let before = self.membership(key);
+        if before == membership {
+            return before;
+        }
+        match before {
+            Membership::None => {}
+            Membership::Kept => drop(self.instances.remove(key)),
+            Membership::Replaced => drop(self.replaced.remove(key)),
+        }
+        match membership {
+            Membership::None => {}
+            Membership::Kept => drop(self.instances.insert(key.clone())),
+            Membership::Replaced => drop(self.replaced.insert(key.clone())),
+        }
+        before
     }
 }
 
 impl Leases {
+    /// None yet. Alone until it is told of others.
+    pub(super) fn new(own: ReplicaId, orphan_grace: Duration) -> Self {
+        Self {
+            by_id: HashMap::new(),
+            queue: BTreeSet::new(),
+            owners: HashMap::new(),
+            replicas: Replicas {
+                own,
+                ..Replicas::default()
+            },
+            orphan_grace,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -83,34 +155,56 @@ impl Leases {
             .filter(|lease| lease.secret == owner.secret)
     }
 
-    /// A new lease, or one that a restart brings back.
+    /// This replica.
+    pub(super) fn own(&self) -> ReplicaId {
+        self.replicas.own
+    }
+
+    /// A new lease, or one that a restart or another replica brings.
     pub(super) fn insert(&mut self, record: LeaseRecord, now: LeaseTime) {
-        let deadline = now.plus(record.heartbeat.ttl());
         let lease = Lease {
             secret: record.secret,
-            heartbeat: record.heartbeat,
-            owner: record.owner,
-            deadline,
-            queued: deadline,
+            terms: LeaseTerms {
+                heartbeat: record.heartbeat,
+                owner: record.owner,
+                emptied: record.emptied,
+            },
+            beat: Beat::default(),
+            deadline: now,
+            queued: None,
             instances: HashSet::new(),
             replaced: record.replaced.into_iter().collect(),
-            emptied: record.emptied,
         };
-        if let Some(former) = self.by_id.insert(record.id, lease) {
-            self.queue.remove(&(former.queued, record.id));
+        self.remove(record.id);
+        self.put_back(record.id, lease, now);
+        self.extend(record.id, now);
+    }
+
+    /// A lease that was ended comes back, due no earlier than now.
+    pub(super) fn put_back(&mut self, id: LeaseId, mut lease: Lease, now: LeaseTime) {
+        lease.queued = None;
+        lease.deadline = lease.deadline.max(now);
+        *self.owners.entry(lease.terms.owner).or_default() += 1;
+        let deadline = lease.deadline;
+        let counts = self.span(&lease.terms).is_some();
+        let lease = self.by_id.entry(id).insert_entry(lease).into_mut();
+        if counts {
+            schedule(&mut self.queue, id, lease, deadline);
         }
-        self.queue.insert((deadline, record.id));
     }
 
     /// Ends a lease.
     pub(super) fn remove(&mut self, id: LeaseId) -> Option<Lease> {
         let lease = self.by_id.remove(&id)?;
-        self.queue.remove(&(lease.queued, id));
+        if let Some(queued) = lease.queued {
+            self.queue.remove(&(queued, id));
+        }
+        self.disown(lease.terms.owner);
         Some(lease)
     }
 
     /// The owner is alive: its lease has its full time again.
-    pub(super) fn renew(&mut self, owner: &Owner, now: LeaseTime) -> Result<Duration, RenewError> {
+    pub(super) fn renew(&mut self, owner: &Owner, now: LeaseTime) -> Result<Renewed, RenewError> {
         let lease = self
             .by_id
             .get_mut(&owner.lease)
@@ -119,33 +213,114 @@ impl Leases {
         if lease.is_fenced() {
             return Err(RenewError::LeaseFenced);
         }
-        let ttl = lease.heartbeat.ttl();
-        lease.deadline = now.plus(ttl);
-        Ok(ttl)
+        let ttl = lease.ttl();
+        lease.beat = lease.beat.next();
+        let beat = lease.beat;
+        let claim = lease.terms.owner != self.replicas.own;
+        if claim {
+            // An orphan must not end while its claim is on the way.
+            self.extend(owner.lease, now);
+        } else {
+            lease.deadline = now.plus(ttl);
+        }
+        Ok(Renewed { ttl, claim, beat })
     }
 
     /// The owner asks again for a lease that it was granted: like a renewal, from one who may not know the secret yet. Whether
     /// the lease lives. A fenced one lives but gains no time, for its owner has been succeeded.
     pub(super) fn revive(&mut self, id: LeaseId, now: LeaseTime) -> bool {
-        let Some(lease) = self.by_id.get_mut(&id) else {
+        let Some(lease) = self.by_id.get(&id) else {
             return false;
         };
         if !lease.is_fenced() {
-            lease.deadline = now.plus(lease.heartbeat.ttl());
+            self.extend(id, now);
         }
         true
     }
 
-    /// Gives a lease its full time under its present or new terms.
-    pub(super) fn extend(&mut self, id: LeaseId, heartbeat: Option<Heartbeat>, now: LeaseTime) {
-        let Some(lease) = self.by_id.get_mut(&id) else { return };
-        lease.heartbeat = heartbeat.unwrap_or(lease.heartbeat);
-        lease.deadline = now.plus(lease.heartbeat.ttl());
-        // Shorter terms may pull the deadline before the queued one, and the queue must never be late.
-        if lease.deadline < lease.queued {
-            self.queue.remove(&(lease.queued, id));
-            lease.queued = lease.deadline;
-            self.queue.insert((lease.queued, id));
+    /// Gives a lease its full time, if it is counted here.
+    pub(super) fn extend(&mut self, id: LeaseId, now: LeaseTime) {
+        let Some(lease) = self.by_id.get(&id) else { return };
+        let Some(span) = self.span(&lease.terms) else { return };
+        self.due_at(id, now.plus(span));
+    }
+
+    /// Changes the terms of a lease. It keeps the time it has, but no more than its new terms give and, with a new owner, as
+    /// much as that owner gives. Returns the former terms.
+    pub(super) fn set_terms(&mut self, id: LeaseId, terms: LeaseTerms, now: LeaseTime) -> Option<LeaseTerms> {
+        let lease = self.by_id.get_mut(&id)?;
+        let before = std::mem::replace(&mut lease.terms, terms);
+        let deadline = lease.deadline;
+        if before.owner != terms.owner {
+            self.disown(before.owner);
+            *self.owners.entry(terms.owner).or_default() += 1;
+        }
+        match self.span(&terms) {
+            None => self.unqueue(id),
+            Some(span) if before.owner != terms.owner => self.due_at(id, now.plus(span)),
+            Some(span) => self.due_at(id, deadline.min(now.plus(span))),
+        }
+        Some(before)
+    }
+
+    /// The stream that carried its heartbeats broke: unless one has come by another way since, the lease is due when the next
+    /// heartbeat and `slack` have passed. Whether that changed anything.
+    pub(super) fn suspect(&mut self, id: LeaseId, beat: Beat, slack: Duration, now: LeaseTime) -> bool {
+        let Some(lease) = self.by_id.get(&id) else { return false };
+        let due = now.plus(lease.terms.heartbeat.interval()).plus(slack);
+        if lease.beat != beat || lease.terms.owner != self.replicas.own || lease.deadline <= due {
+            return false;
+        }
+        self.due_at(id, due);
+        true
+    }
+
+    /// Who is there. Looks at every lease when an owner of some is counted anew or not any more, which is when a replica comes
+    /// or goes.
+    pub(super) fn set_replicas(&mut self, replicas: &Replicas, now: LeaseTime) {
+        let before = std::mem::replace(&mut self.replicas, replicas.clone());
+        let turned: HashSet<ReplicaId> = self
+            .owners
+            .keys()
+            .copied()
+            .filter(|owner| counting(&before, *owner) != counting(&self.replicas, *owner))
+            .collect();
+        if turned.is_empty() {
+            return;
+        }
+        let turned: Vec<LeaseId> = self
+            .by_id
+            .iter()
+            .filter(|(_, lease)| turned.contains(&lease.terms.owner))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in turned {
+            let Some(lease) = self.by_id.get(&id) else { continue };
+            match self.span(&lease.terms) {
+                Some(span) => self.due_at(id, now.plus(span)),
+                None => self.unqueue(id),
+            }
+        }
+    }
+
+    /// Whether every lease has an owner that lives.
+    pub(super) fn all_are_heard(&self) -> bool {
+        self.owners
+            .keys()
+            .all(|owner| *owner == self.replicas.own || self.replicas.alive.contains(owner))
+    }
+
+    /// Whether its replica has died.
+    pub(super) fn is_orphan(&self, lease: &Lease) -> bool {
+        counting(&self.replicas, lease.terms.owner) == Counting::Orphans
+    }
+
+    /// How long it lives from a sign of life on; `None` for a lease whose time is not counted here.
+    pub(super) fn span(&self, terms: &LeaseTerms) -> Option<Duration> {
+        match counting(&self.replicas, terms.owner) {
+            Counting::Own => Some(terms.heartbeat.ttl()),
+            Counting::Orphans => Some(terms.heartbeat.ttl() + self.orphan_grace),
+            Counting::Elsewhere => None,
         }
     }
 
@@ -155,14 +330,17 @@ impl Leases {
             if queued > now {
                 return None;
             }
-            self.queue.pop_first();
-            let Some(lease) = self.by_id.get_mut(&id) else { continue };
+            let Some(lease) = self.by_id.get_mut(&id) else {
+                self.queue.pop_first();
+                continue;
+            };
             if lease.deadline > now {
-                lease.queued = lease.deadline;
-                self.queue.insert((lease.queued, id));
+                self.queue.pop_first();
+                lease.queued = Some(lease.deadline);
+                self.queue.insert((lease.deadline, id));
                 continue;
             }
-            return self.by_id.remove(&id).map(|lease| (id, lease));
+            return self.remove(id).map(|lease| (id, lease));
         }
         None
     }
@@ -172,29 +350,93 @@ impl Leases {
         self.queue.first().map(|(queued, _)| *queued)
     }
 
-    /// Panics where the two structures disagree.
+    /// Sets a deadline; the queue must never be late.
+    fn due_at(&mut self, id: LeaseId, deadline: LeaseTime) {
+        if let Some(lease) = self.by_id.get_mut(&id) {
+            schedule(&mut self.queue, id, lease, deadline);
+        }
+    }
+
+    fn unqueue(&mut self, id: LeaseId) {
+        if let Some(lease) = self.by_id.get_mut(&id)
+            && let Some(queued) = lease.queued.take()
+        {
+            self.queue.remove(&(queued, id));
+        }
+    }
+
+    fn disown(&mut self, owner: ReplicaId) {
+        if let Some(count) = self.owners.get_mut(&owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.owners.remove(&owner);
+            }
+        }
+    }
+
+    /// Panics where the structures disagree.
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
-        assert_eq!(self.queue.len(), self.by_id.len(), "each lease is queued once");
+        let queued = self.by_id.values().filter(|lease| lease.queued.is_some()).count();
+        assert_eq!(self.queue.len(), queued, "nothing else is queued");
+        let mut owners = HashMap::new();
         for (id, lease) in &self.by_id {
-            assert!(
-                self.queue.contains(&(lease.queued, *id)),
-                "{id} is queued where it says"
+            *owners.entry(lease.terms.owner).or_insert(0) += 1;
+            assert_eq!(
+                lease.queued.is_some(),
+                self.span(&lease.terms).is_some(),
+                "{id} is queued where it is counted"
             );
-            assert!(lease.queued <= lease.deadline, "{id} is never queued late");
+            if let Some(queued) = lease.queued {
+                assert!(self.queue.contains(&(queued, *id)), "{id} is queued where it says");
+                assert!(queued <= lease.deadline, "{id} is never queued late");
+            }
             assert!(
                 lease.instances.is_disjoint(&lease.replaced),
                 "{id} has lost what it keeps"
             );
             assert!(
-                !lease.emptied || lease.instances.is_empty(),
+                !lease.terms.emptied || lease.instances.is_empty(),
                 "{id} keeps something again"
             );
         }
+        assert_eq!(owners, self.owners, "the count of leases by owner");
     }
 
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&LeaseId, &Lease)> {
         self.by_id.iter()
     }
+}
+
+/// How a replica counts the time of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counting {
+    /// It hears its heartbeats.
+    Own,
+    /// The one that did is dead, and this one is elected to end what stays silent.
+    Orphans,
+    /// Another one does.
+    Elsewhere,
+}
+
+fn counting(replicas: &Replicas, owner: ReplicaId) -> Counting {
+    if owner == replicas.own {
+        Counting::Own
+    } else if replicas.elected && !replicas.alive.contains(&owner) {
+        Counting::Orphans
+    } else {
+        Counting::Elsewhere
+    }
+}
+
+fn schedule(queue: &mut BTreeSet<(LeaseTime, LeaseId)>, id: LeaseId, lease: &mut Lease, deadline: LeaseTime) {
+    lease.deadline = deadline;
+    match lease.queued {
+        Some(queued) if queued <= deadline => return,
+        Some(queued) => drop(queue.remove(&(queued, id))),
+        None => {}
+    }
+    lease.queued = Some(deadline);
+    queue.insert((deadline, id));
 }

@@ -2,26 +2,31 @@
 
 use std::sync::Arc;
 
-use super::{Batch, Catalog, CatalogError, Change, Deregister, LeaseChange, Removal, Reply, Update};
-use crate::model::{Instance, InstanceId, InstanceKey, WallTime};
+use super::{
+    Batch, Catalog, CatalogError, Change, Deregister, LeaseChange, Removal, Reply, Undo, Update,
+    leases::{LeaseTerms, Membership},
+    undo::Step,
+};
+use crate::model::{Instance, InstanceId, InstanceKey, LeaseId, WallTime};
 
 impl Catalog {
     pub(super) fn update(
         &mut self,
-        update: Update,
+        update: &Update,
         wall: WallTime,
+        undo: &mut Undo,
     ) -> Result<(Reply, Option<Arc<Batch>>), CatalogError> {
         let lease = self.leases.owned_by(&update.owner).ok_or(CatalogError::LeaseUnknown)?;
         let Some(present) = self.instances.get(&update.key) else {
             return Err(CatalogError::InstanceUnknown(update.key.to_string()));
         };
         if !lease.instances.contains(&update.key) || present.epoch != update.epoch {
-            return Err(CatalogError::StaleEpoch(update.key));
+            return Err(CatalogError::StaleEpoch(update.key.clone()));
         }
         let mut spec = present.spec.clone();
         spec.weight = update.weight.unwrap_or(spec.weight);
         spec.status = update.status.unwrap_or(spec.status);
-        spec.metadata = update.metadata.unwrap_or(spec.metadata);
+        spec.metadata = update.metadata.clone().unwrap_or(spec.metadata);
         if spec == present.spec {
             return Ok((
                 Reply::Updated {
@@ -35,12 +40,13 @@ impl Catalog {
             revision: self.revision.next(),
             ..Instance::clone(present)
         });
-        self.instances.insert(update.key, Arc::clone(&instance));
+        let before = self.instances.insert(update.key.clone(), Arc::clone(&instance));
+        undo.note(Step::Instance(update.key.clone(), before));
         let change = Change::Put {
             instance: Arc::clone(&instance),
             left: None,
         };
-        let batch = self.seal(wall, vec![change], Vec::new());
+        let batch = self.seal(wall, vec![change], Vec::new(), undo);
         Ok((Reply::Updated { instance }, Some(batch)))
     }
 
@@ -48,6 +54,7 @@ impl Catalog {
         &mut self,
         deregister: &Deregister,
         wall: WallTime,
+        undo: &mut Undo,
     ) -> Result<(Reply, Option<Arc<Batch>>), CatalogError> {
         let id = deregister.owner.lease;
         let lease = self
@@ -72,26 +79,19 @@ impl Catalog {
         keys.dedup();
 
         let leases = if all {
-            self.leases.remove(id);
+            if let Some(lease) = self.leases.remove(id) {
+                undo.note(Step::Ended(id, Box::new(lease)));
+            }
             vec![LeaseChange::Ended(id)]
         } else {
-            // An empty lease lives on until it lapses: its owner may register the next instance under it. Where others have
-            // taken some of its instances, that has to be put down: it would look as if they had taken all.
-            let mut kept = None;
-            if let Some(lease) = self.leases.get_mut(id) {
-                for key in &keys {
-                    lease.instances.remove(key);
-                }
-                if lease.instances.is_empty() && !lease.replaced.is_empty() {
-                    lease.emptied = true;
-                    kept = Some(LeaseChange::Kept(lease.record(id)));
-                }
+            for key in &keys {
+                self.set_membership(id, key, Membership::None, undo);
             }
-            kept.into_iter().collect()
+            self.note_emptied(id, undo).into_iter().collect()
         };
         let changes = keys
             .iter()
-            .filter_map(|key| self.instances.remove(key))
+            .filter_map(|key| self.take_instance(key, undo))
             .map(|instance| {
                 Change::Removed(Removal {
                     key: instance.key.clone(),
@@ -101,13 +101,36 @@ impl Catalog {
                 })
             });
         let changes = changes.collect();
-        let batch = self.seal(wall, changes, leases);
+        let batch = self.seal(wall, changes, leases, undo);
         Ok((
             Reply::Deregistered {
                 revision: batch.revision,
             },
             Some(batch),
         ))
+    }
+
+    /// An empty lease lives on until it lapses: its owner may register the next instance under it. Where others have taken some
+    /// of its instances, that has to be put down: it would look as if they had taken all.
+    fn note_emptied(&mut self, id: LeaseId, undo: &mut Undo) -> Option<LeaseChange> {
+        let lease = self.leases.get(id)?;
+        if !lease.instances.is_empty() || lease.replaced.is_empty() {
+            return None;
+        }
+        let terms = LeaseTerms {
+            emptied: true,
+            ..lease.terms
+        };
+        self.set_terms(id, terms, undo);
+        let lease = self.leases.get(id)?;
+        Some(LeaseChange::Kept(lease.record(id)))
+    }
+
+    /// Takes an instance out, in a way that can be taken back.
+    pub(super) fn take_instance(&mut self, key: &InstanceKey, undo: &mut Undo) -> Option<Arc<Instance>> {
+        let instance = self.instances.remove(key)?;
+        undo.note(Step::Instance(key.clone(), Some(Arc::clone(&instance))));
+        Some(instance)
     }
 }
 

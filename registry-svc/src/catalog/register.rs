@@ -4,18 +4,22 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Batch, Catalog, CatalogError, Change, LeaseChange, LeaseChoice, LeaseRecord, Register, Registered, Removal, Reply,
-    Secret, requests::Recent,
+    Secret, Undo,
+    leases::{LeaseTerms, Membership},
+    requests::Recent,
+    undo::Step,
 };
 use crate::{
     limits,
-    model::{Detail, Draft, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, RemovalReason, ReplicaId, WallTime},
+    model::{Detail, Draft, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, RemovalReason, WallTime},
 };
 
 impl Catalog {
     pub(super) fn register(
         &mut self,
-        register: Register,
+        register: &Register,
         wall: WallTime,
+        undo: &mut Undo,
     ) -> Result<(Reply, Option<Arc<Batch>>), CatalogError> {
         let now = self.clock.now();
         if let Some(request) = &register.request {
@@ -27,39 +31,48 @@ impl Catalog {
                         return Ok((Reply::Registered(registered), None));
                     }
                     // Its lease has ended: the same answer would be a lease that nobody can renew.
-                    self.requests.forget(request);
+                    if let Some(answered) = self.requests.forget(request.id) {
+                        undo.note(Step::Forgotten(request.id, answered));
+                    }
                 }
                 Recent::Reused => return Err(CatalogError::RequestIdReused),
             }
         }
-        let heartbeat = self.admit(&register)?;
+        let heartbeat = self.admit(register)?;
 
         // Nothing below fails: from here on the registration happens as a whole.
-        let (lease, secret) = match register.lease {
+        let own = self.leases.own();
+        let (lease, secret) = match &register.lease {
             LeaseChoice::Grant { id, secret, .. } => {
-                self.leases.insert(
-                    LeaseRecord {
-                        id,
-                        secret: secret.hash(),
-                        heartbeat,
-                        owner: ReplicaId::ALONE,
-                        replaced: Vec::new(),
-                        emptied: false,
-                    },
-                    now,
-                );
-                (id, secret.reveal())
+                let record = LeaseRecord {
+                    id: *id,
+                    secret: secret.hash(),
+                    heartbeat,
+                    owner: own,
+                    replaced: Vec::new(),
+                    emptied: false,
+                };
+                self.leases.insert(record, now);
+                undo.note(Step::Granted(*id));
+                (*id, secret.reveal())
             }
+            // Whoever registers here is heard here from now on.
             LeaseChoice::Join { owner, secret, .. } => {
-                self.leases.extend(owner.lease, Some(heartbeat), now);
-                (owner.lease, secret)
+                let terms = LeaseTerms {
+                    heartbeat,
+                    owner: own,
+                    emptied: false,
+                };
+                self.set_terms(owner.lease, terms, undo);
+                self.leases.extend(owner.lease, now);
+                (owner.lease, secret.clone())
             }
         };
         let ids: Arc<[InstanceId]> = register.drafts.iter().map(|draft| draft.key.id.clone()).collect();
         let mut changes = Vec::with_capacity(register.drafts.len());
         let mut losers: Vec<LeaseId> = Vec::new();
-        for draft in register.drafts {
-            self.put(draft, lease, wall, &mut changes, &mut losers);
+        for draft in &register.drafts {
+            self.put(draft, lease, wall, &mut changes, &mut losers, undo);
         }
         losers.sort_unstable();
         losers.dedup();
@@ -68,12 +81,12 @@ impl Catalog {
             .into_iter()
             .filter_map(|id| self.leases.get(id).map(|lost| LeaseChange::Lost(lost.record(id))));
         let leases = kept.into_iter().chain(lost).collect();
-        let batch = self.seal(wall, changes, leases);
+        let batch = self.seal(wall, changes, leases, undo);
 
         let ttl = self
             .leases
             .get(lease)
-            .map_or(limits::TTL_MIN, |lease| lease.heartbeat().ttl());
+            .map_or(limits::TTL_MIN, super::leases::Lease::ttl);
         let registered = Registered {
             lease,
             secret: Secret(secret),
@@ -82,7 +95,8 @@ impl Catalog {
             ttl,
         };
         if let Some(request) = register.request {
-            self.requests.remember(request, registered.clone(), now);
+            let evicted = self.requests.remember(request, registered.clone(), now);
+            undo.note(Step::Remembered(request.id, evicted));
         }
         Ok((Reply::Registered(registered), Some(batch)))
     }
@@ -120,7 +134,7 @@ impl Catalog {
                 if lease.instances.len() + lease.replaced.len() + added.count() > limit {
                     return Err(CatalogError::LeaseFull { limit });
                 }
-                terms.over(lease.heartbeat()).map_err(CatalogError::Terms)?
+                terms.over(lease.terms.heartbeat).map_err(CatalogError::Terms)?
             }
         };
         let added = register
@@ -141,14 +155,16 @@ impl Catalog {
     /// Puts one instance under `lease` and notes which lease lost it.
     fn put(
         &mut self,
-        draft: Draft,
+        draft: &Draft,
         lease: LeaseId,
         wall: WallTime,
         changes: &mut Vec<Change>,
         losers: &mut Vec<LeaseId>,
+        undo: &mut Undo,
     ) {
-        let instance = Arc::new(draft.registered(self.revision.next(), lease, wall));
+        let instance = Arc::new(draft.clone().registered(self.revision.next(), lease, wall));
         let former = self.instances.insert(instance.key.clone(), Arc::clone(&instance));
+        undo.note(Step::Instance(instance.key.clone(), former.clone()));
         let mut left = None;
         match former {
             None => {}
@@ -158,20 +174,30 @@ impl Catalog {
             }
             // Another process has taken the name: watchers see one leave and one come.
             Some(former) => {
-                if let Some(loser) = self.leases.get_mut(former.lease) {
-                    loser.instances.remove(&former.key);
-                    loser.replaced.insert(former.key.clone());
-                    losers.push(former.lease);
-                }
+                self.set_membership(former.lease, &former.key, Membership::Replaced, undo);
+                losers.push(former.lease);
                 changes.push(Change::Removed(replaced(&former)));
             }
         }
-        if let Some(winner) = self.leases.get_mut(lease) {
-            winner.emptied = false;
-            winner.replaced.remove(&instance.key);
-            winner.instances.insert(instance.key.clone());
-        }
+        self.set_membership(lease, &instance.key, Membership::Kept, undo);
         changes.push(Change::Put { instance, left });
+    }
+
+    /// Makes a name what it is to be to a lease, in a way that can be taken back.
+    pub(super) fn set_membership(
+        &mut self,
+        lease: LeaseId,
+        key: &InstanceKey,
+        membership: Membership,
+        undo: &mut Undo,
+    ) {
+        let Some(present) = self.leases.get_mut(lease) else {
+            return;
+        };
+        let before = present.set_membership(key, membership);
+        if before != membership {
+            undo.note(Step::Member(lease, key.clone(), before));
+        }
     }
 }
 

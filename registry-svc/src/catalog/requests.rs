@@ -13,13 +13,15 @@ use crate::limits;
 pub(super) struct RecentRequests {
     by_id: HashMap<u128, Answered>,
     /// By the number of the answer: the oldest first.
-    by_age: BTreeMap<u64, (LeaseTime, u128)>,
+    by_age: BTreeMap<u64, u128>,
     answered: u64,
     bytes: usize,
 }
 
-#[derive(Debug)]
-struct Answered {
+/// An answer that is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answered {
+    at: LeaseTime,
     number: u64,
     body: [u8; 32],
     registered: Registered,
@@ -47,57 +49,68 @@ impl RecentRequests {
         }
     }
 
-    /// Remembers an answer to a request that was [`Recent::New`].
-    pub(super) fn remember(&mut self, request: RequestId, registered: Registered, now: LeaseTime) {
-        self.bytes += registered.bytes();
-        while self.by_id.len() >= limits::REQUEST_IDS || self.bytes > limits::REQUEST_ID_BYTES {
+    /// Remembers an answer to a request that was [`Recent::New`]. Returns those that had to make room, the oldest last.
+    pub(super) fn remember(
+        &mut self,
+        request: RequestId,
+        registered: Registered,
+        now: LeaseTime,
+    ) -> Vec<(u128, Answered)> {
+        let bytes = registered.bytes();
+        let mut evicted = Vec::new();
+        while self.by_id.len() >= limits::REQUEST_IDS || self.bytes + bytes > limits::REQUEST_ID_BYTES {
             // The new one alone is far below the limit.
-            if self.by_age.is_empty() {
-                break;
-            }
-            self.forget_oldest();
+            let Some(oldest) = self.forget_oldest() else { break };
+            evicted.push(oldest);
         }
+        evicted.reverse();
         self.answered += 1;
-        self.by_age.insert(self.answered, (now, request.id));
-        self.by_id.insert(
-            request.id,
-            Answered {
-                number: self.answered,
-                body: request.body,
-                registered,
-            },
-        );
+        let answered = Answered {
+            at: now,
+            number: self.answered,
+            body: request.body,
+            registered,
+        };
+        self.remember_again(request.id, answered);
+        evicted
+    }
+
+    /// What was forgotten too early comes back as it was.
+    pub(super) fn remember_again(&mut self, id: u128, answered: Answered) {
+        self.bytes += answered.registered.bytes();
+        self.by_age.insert(answered.number, id);
+        self.by_id.insert(id, answered);
     }
 
     /// The answer is not good any more: the request is new again.
-    pub(super) fn forget(&mut self, request: &RequestId) {
-        if let Some(answered) = self.by_id.remove(&request.id) {
-            self.by_age.remove(&answered.number);
-            self.bytes -= answered.registered.bytes();
-        }
+    pub(super) fn forget(&mut self, id: u128) -> Option<Answered> {
+        let answered = self.by_id.remove(&id)?;
+        self.by_age.remove(&answered.number);
+        self.bytes -= answered.registered.bytes();
+        Some(answered)
     }
 
     /// Frees what is past its window.
     pub(super) fn forget_old(&mut self, now: LeaseTime) {
-        while let Some((_, (at, _))) = self.by_age.first_key_value()
-            && at.plus(limits::REQUEST_ID_WINDOW) <= now
+        while let Some((_, id)) = self.by_age.first_key_value()
+            && let Some(oldest) = self.by_id.get(id)
+            && oldest.at.plus(limits::REQUEST_ID_WINDOW) <= now
         {
             self.forget_oldest();
         }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some((_, (_, id))) = self.by_age.pop_first()
-            && let Some(answered) = self.by_id.remove(&id)
-        {
-            self.bytes -= answered.registered.bytes();
-        }
+    fn forget_oldest(&mut self) -> Option<(u128, Answered)> {
+        let (_, id) = self.by_age.pop_first()?;
+        let answered = self.by_id.remove(&id)?;
+        self.bytes -= answered.registered.bytes();
+        Some((id, answered))
     }
 
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         assert_eq!(self.by_id.len(), self.by_age.len(), "each request is remembered once");
-        for (number, (_, id)) in &self.by_age {
+        for (number, id) in &self.by_age {
             assert_eq!(self.by_id.get(id).map(|answered| answered.number), Some(*number));
         }
         let bytes: usize = self.by_id.values().map(|answered| answered.registered.bytes()).sum();
@@ -146,7 +159,7 @@ mod tests {
             matches!(requests.look_up(&request(0), time), Recent::New),
             "the oldest goes first"
         );
-        requests.forget(&request(4_999));
+        requests.forget(request(4_999).id);
         requests.check_invariants();
         assert!(matches!(requests.look_up(&request(4_999), time), Recent::New));
     }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 fn catalog() -> Catalog {
-    Catalog::restore(Capacity::default(), Revision::ZERO, Vec::new(), &[], now(0).moment)
+    Catalog::restore(Settings::default(), Revision::ZERO, Vec::new(), &[], now(0).moment)
 }
 
 /// Looks at the clock every 100 ms up to a time, as the driver does, and expires; what lapsed.
@@ -19,7 +19,7 @@ fn run(catalog: &mut Catalog, from: u64, to: u64) -> Vec<String> {
     let mut lapsed = Vec::new();
     for millis in (from..=to).step_by(100) {
         catalog.look(now(millis));
-        for batch in catalog.expire(WALL) {
+        for (batch, _) in catalog.expire(WALL, 0) {
             lapsed.extend(
                 batch
                     .changes
@@ -33,7 +33,7 @@ fn run(catalog: &mut Catalog, from: u64, to: u64) -> Vec<String> {
 }
 
 fn register(catalog: &mut Catalog, register: Register) -> Result<Registered, CatalogError> {
-    match catalog.apply(Command::Register(register), WALL).reply? {
+    match catalog.apply(&Command::Register(register), WALL).reply? {
         Reply::Registered(registered) => Ok(registered),
         other => panic!("{other:?}"),
     }
@@ -57,7 +57,7 @@ fn a_pause_of_the_registry_expires_nobody() {
     assert_eq!(run(&mut catalog, 0, 500), Vec::<String>::new());
     // An hour later the lease has what it had left: half of its second.
     assert_eq!(catalog.look(now(3_600_600)), Some(Duration::from_millis(3_600_000)));
-    assert!(catalog.expire(WALL).is_empty());
+    assert!(catalog.expire(WALL, 0).is_empty());
     assert_eq!(run(&mut catalog, 3_600_700, 3_602_000), ["1 at 3601000"]);
 }
 
@@ -69,7 +69,7 @@ fn a_restart_gives_every_lease_its_full_time_and_expires_nobody_before_all_could
     for (n, interval) in [(1, 100), (2, 1_000), (3, 3_600_000)] {
         let drafts = vec![draft("a", &n.to_string(), "")];
         let batch = before
-            .apply(Command::Register(grant(n, heartbeat(interval), drafts)), WALL)
+            .apply(&Command::Register(grant(n, heartbeat(interval), drafts)), WALL)
             .batch
             .expect("a batch");
         for change in &batch.changes {
@@ -82,7 +82,7 @@ fn a_restart_gives_every_lease_its_full_time_and_expires_nobody_before_all_could
             other => panic!("{other:?}"),
         }));
     }
-    let mut after = Catalog::restore(Capacity::default(), before.revision, leases, &instances, now(0).moment);
+    let mut after = Catalog::restore(Settings::default(), before.revision, leases, &instances, now(0).moment);
     after.check_invariants();
     assert_eq!(after.confidence(), Confidence::Recovering);
     assert_eq!(
@@ -104,7 +104,11 @@ fn a_rack_that_dies_is_a_few_revisions_and_a_lease_is_never_split() {
     }
     run(&mut catalog, 0, 400);
     catalog.look(now(500));
-    let sizes: Vec<usize> = catalog.expire(WALL).iter().map(|batch| batch.changes.len()).collect();
+    let sizes: Vec<usize> = catalog
+        .expire(WALL, 0)
+        .iter()
+        .map(|(batch, _)| batch.changes.len())
+        .collect();
     assert_eq!(sizes, [1_000, 1_000, 500]);
     catalog.check_invariants();
 }
@@ -130,7 +134,7 @@ fn an_emptied_lease_lives_on_until_it_lapses() {
     let mut catalog = catalog();
     register(&mut catalog, grant(1, heartbeat(100), vec![draft("a", "1", "")])).expect("registers");
     catalog
-        .apply(Command::Deregister(end(1, &["1"])), WALL)
+        .apply(&Command::Deregister(end(1, &["1"])), WALL)
         .reply
         .expect("ends the instance");
     catalog.renew(&owner(1)).expect("the lease lives");
@@ -150,7 +154,7 @@ fn a_lease_loses_what_another_takes_and_is_fenced_off_when_that_is_all() {
     register(&mut catalog, grant(2, heartbeat(100), vec![draft("a", "1", "")])).expect("takes one");
     catalog.renew(&owner(1)).expect("it has another");
     let stale = catalog
-        .apply(Command::Deregister(end(1, &["1"])), WALL)
+        .apply(&Command::Deregister(end(1, &["1"])), WALL)
         .reply
         .expect_err("taken");
     assert_eq!(stale, CatalogError::StaleEpoch(key("a", "1")));
@@ -164,7 +168,7 @@ fn a_lease_loses_what_another_takes_and_is_fenced_off_when_that_is_all() {
     // It cannot be renewed, so it goes; what it lost stays with its new owners.
     for millis in (0..=2_000).step_by(100) {
         catalog.look(now(millis));
-        catalog.expire(WALL);
+        catalog.expire(WALL, 0);
         catalog.renew(&owner(2)).expect("lives");
         catalog.renew(&owner(3)).expect("lives");
     }
@@ -180,10 +184,10 @@ fn a_lease_that_its_owner_empties_is_not_fenced_off_by_what_it_lost_before() {
     let both = vec![draft("a", "1", ""), draft("a", "2", "")];
     register(&mut catalog, grant(1, heartbeat(100), both)).expect("registers");
     register(&mut catalog, grant(2, heartbeat(100), vec![draft("a", "1", "")])).expect("takes one");
-    let outcome = catalog.apply(Command::Deregister(end(1, &["2"])), WALL);
+    let outcome = catalog.apply(&Command::Deregister(end(1, &["2"])), WALL);
     outcome.reply.expect("ends the other");
     catalog.renew(&owner(1)).expect("the lease lives");
-    let stale = catalog.apply(Command::Deregister(end(1, &["1"])), WALL).reply;
+    let stale = catalog.apply(&Command::Deregister(end(1, &["1"])), WALL).reply;
     assert_eq!(stale.expect_err("taken"), CatalogError::StaleEpoch(key("a", "1")));
     catalog.check_invariants();
 
@@ -192,7 +196,7 @@ fn a_lease_that_its_owner_empties_is_not_fenced_off_by_what_it_lost_before() {
         [LeaseChange::Kept(record)] => record.clone(),
         other => panic!("{other:?}"),
     };
-    let mut again = Catalog::restore(Capacity::default(), catalog.revision, vec![record], &[], now(0).moment);
+    let mut again = Catalog::restore(Settings::default(), catalog.revision, vec![record], &[], now(0).moment);
     again.renew(&owner(1)).expect("the lease lives");
 
     register(&mut catalog, join(1, vec![draft("a", "3", "")])).expect("takes the next instance");
@@ -204,11 +208,14 @@ fn a_lease_that_its_owner_empties_is_not_fenced_off_by_what_it_lost_before() {
 
 #[test]
 fn capacity_is_kept() {
-    let capacity = Capacity {
-        instances: 2,
-        leases: 2,
+    let settings = Settings {
+        capacity: Capacity {
+            instances: 2,
+            leases: 2,
+        },
+        ..Settings::default()
     };
-    let mut catalog = Catalog::restore(capacity, Revision::ZERO, Vec::new(), &[], now(0).moment);
+    let mut catalog = Catalog::restore(settings, Revision::ZERO, Vec::new(), &[], now(0).moment);
     register(
         &mut catalog,
         grant(1, heartbeat(100), vec![draft("a", "1", ""), draft("a", "2", "")]),
@@ -407,7 +414,7 @@ impl World {
     }
 
     fn apply(&mut self, command: Command) {
-        let outcome = self.catalog.apply(command, WALL);
+        let outcome = self.catalog.apply(&command, WALL);
         if outcome.reply.is_err() {
             assert!(outcome.batch.is_none(), "a refusal changes nothing");
         }
@@ -467,10 +474,10 @@ impl World {
             Step::Pass { millis } => {
                 self.millis += millis;
                 self.catalog.look(now(self.millis));
-                let batches = self.catalog.expire(WALL);
+                let batches = self.catalog.expire(WALL, 0);
                 let recovering = self.catalog.confidence() == Confidence::Recovering;
                 assert!(!recovering || batches.is_empty(), "nobody lapses while recovering");
-                for batch in batches {
+                for (batch, _) in batches {
                     for change in &batch.changes {
                         assert!(matches!(change, Change::Removed(r) if r.reason == RemovalReason::Expired));
                     }
@@ -481,8 +488,8 @@ impl World {
                 let instances: Vec<Arc<Instance>> = self.instances.values().cloned().collect();
                 let leases = self.leases.values().cloned().collect();
                 let at = now(self.millis).moment;
-                self.catalog = Catalog::restore(Capacity::default(), self.revision, leases, &instances, at);
-                assert!(self.catalog.expire(WALL).is_empty(), "a restart expires nobody");
+                self.catalog = Catalog::restore(Settings::default(), self.revision, leases, &instances, at);
+                assert!(self.catalog.expire(WALL, 0).is_empty(), "a restart expires nobody");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! How requests reach the driver: two bounded queues, so that heartbeats never stand behind registrations.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::sync::{
@@ -9,7 +9,7 @@ use tokio::sync::{
     oneshot,
 };
 
-use crate::catalog::{CatalogError, Command, Owner, RenewError, Reply};
+use crate::catalog::{CatalogError, Command, Owner, RenewError, Renewed, Reply};
 
 /// Mutations that wait for the driver. Beyond, the registry is behind by more than it could answer in time, and says so.
 const MUTATIONS: usize = 1_024;
@@ -48,7 +48,7 @@ pub(super) struct Mutation {
 #[derive(Debug)]
 pub(super) struct Renewals {
     pub(super) owners: Vec<Owner>,
-    pub(super) reply: oneshot::Sender<Vec<Result<Duration, RenewError>>>,
+    pub(super) reply: oneshot::Sender<Vec<Result<Renewed, RenewError>>>,
 }
 
 /// Why there is no answer of the kind that was hoped for.
@@ -106,7 +106,7 @@ impl Handle {
     }
 
     /// Heartbeats; one result each, in order.
-    pub(crate) async fn renew(&self, owners: Vec<Owner>) -> Result<Vec<Result<Duration, RenewError>>, SubmitError> {
+    pub(crate) async fn renew(&self, owners: Vec<Owner>) -> Result<Vec<Result<Renewed, RenewError>>, SubmitError> {
         let (reply, answer) = oneshot::channel();
         self.renewals
             .send(Renewals { owners, reply })

@@ -9,7 +9,7 @@ use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::*;
 use crate::{
-    catalog::{Capacity, CatalogError, Command, Deregister, LeaseRecord, Register, Reply},
+    catalog::{CatalogError, Command, Deregister, LeaseRecord, Register, Reply, Settings},
     fixtures::{draft, end, grant, heartbeat, now, owner},
     history::HistoryLimits,
     model::{Confidence, HistoryId, Instance, Metadata, ReplicaId, Revision},
@@ -96,7 +96,7 @@ impl Parts {
             },
         ));
         let clock = Clock::start();
-        let catalog = Catalog::restore(Capacity::default(), Revision::ZERO, leases, nothing, clock.now().moment);
+        let catalog = Catalog::restore(Settings::default(), Revision::ZERO, leases, nothing, clock.now().moment);
         let stop = CancellationToken::new();
         let store = Gate {
             sizes: Arc::clone(&sizes),

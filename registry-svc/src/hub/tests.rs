@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{Step as Tell, *};
 use crate::{
-    catalog::{Capacity, Catalog, Command},
+    catalog::{Catalog, Command, Settings},
     fixtures::{WALL, draft, end, grant, heartbeat, join, now, scope},
     model::{HistoryId, InstanceKey, Zone},
 };
@@ -185,7 +185,7 @@ proptest! {
 
     #[test]
     fn watchers_know_the_state_of_the_revision_they_are_at(steps in steps()) {
-        let mut catalog = Catalog::restore(Capacity::default(), Revision::ZERO, Vec::new(), &[], now(0).moment);
+        let mut catalog = Catalog::restore(Settings::default(), Revision::ZERO, Vec::new(), &[], now(0).moment);
         let mut hub = hub();
         let mut states = vec![State::new()];
         let mut clients: Vec<Client> = (0..WATCHERS).map(|n| Client::begin(&hub, selection(n))).collect();
@@ -220,7 +220,7 @@ proptest! {
                     continue;
                 }
             };
-            if let Some(batch) = catalog.apply(command, WALL).batch {
+            if let Some(batch) = catalog.apply(&command, WALL).batch {
                 let mut state = states.last().expect("one").clone();
                 for change in &batch.changes {
                     match change {
@@ -262,11 +262,11 @@ fn topics_live_as_long_as_their_watchers() {
 #[test]
 fn the_store_is_told_what_the_history_will_have_lost() {
     let hub = hub();
-    let mut catalog = Catalog::restore(Capacity::default(), Revision::ZERO, Vec::new(), &[], now(0).moment);
+    let mut catalog = Catalog::restore(Settings::default(), Revision::ZERO, Vec::new(), &[], now(0).moment);
     let mut batches = Vec::new();
     for n in 0..9 {
         let command = Command::Register(grant(n, heartbeat(100), drafts(&[1], 0)));
-        batches.extend(catalog.apply(command, WALL).batch);
+        batches.extend(catalog.apply(&command, WALL).batch);
     }
     let told = hub.compacted_after(&batches);
     hub.publish(&batches);
@@ -285,10 +285,10 @@ fn the_store_is_told_what_the_history_will_have_lost() {
 #[test]
 fn the_history_keeps_no_leases() {
     let hub = hub();
-    let mut catalog = Catalog::restore(Capacity::default(), Revision::ZERO, Vec::new(), &[], now(0).moment);
+    let mut catalog = Catalog::restore(Settings::default(), Revision::ZERO, Vec::new(), &[], now(0).moment);
     for n in 0..3 {
         let command = Command::Register(grant(n, heartbeat(100), drafts(&[1], 0)));
-        let batch = catalog.apply(command, WALL).batch.expect("a batch");
+        let batch = catalog.apply(&command, WALL).batch.expect("a batch");
         assert!(!batch.leases.is_empty());
         hub.publish(&[batch]);
     }
@@ -301,13 +301,13 @@ fn the_history_keeps_no_leases() {
 async fn a_change_wakes_the_watchers_of_its_service_and_of_its_namespace_alone() {
     use std::{pin::pin, task::Poll};
     let hub = hub();
-    let mut catalog = Catalog::restore(Capacity::default(), Revision::ZERO, Vec::new(), &[], now(0).moment);
+    let mut catalog = Catalog::restore(Settings::default(), Revision::ZERO, Vec::new(), &[], now(0).moment);
     let mut watchers: Vec<Watcher> = ["a", "b", ""]
         .iter()
         .map(|service| hub.watch(scope(service), WatchFrom::Nothing).expect("watches"))
         .collect();
     let command = Command::Register(grant(1, heartbeat(100), vec![draft("a", "1", "")]));
-    hub.publish(&[catalog.apply(command, WALL).batch.expect("a batch")]);
+    hub.publish(&[catalog.apply(&command, WALL).batch.expect("a batch")]);
     let mut woken = Vec::new();
     for watcher in &mut watchers {
         let mut changed = pin!(watcher.changed());

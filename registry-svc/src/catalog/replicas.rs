@@ -1,0 +1,134 @@
+//! The catalog among its like: what other replicas have committed, who is there, and whose leases are whose.
+
+use std::sync::Arc;
+
+use super::{
+    Batch, Catalog, CatalogError, Change, LeaseChange, LeaseRecord, Owner, Reply, Undo,
+    leases::{LeaseTerms, Membership},
+    undo::Step,
+};
+use crate::model::{Instance, InstanceKey, Now, Replicas, WallTime};
+
+impl Catalog {
+    /// Applies a batch that another replica has committed. Its revision is the one after ours.
+    pub(crate) fn follow(&mut self, batch: &Batch) {
+        debug_assert_eq!(batch.revision, self.revision.next(), "revisions are consecutive");
+        // Before the instances that it is to keep.
+        for change in &batch.leases {
+            match change {
+                LeaseChange::Kept(record) => self.follow_lease(record, true),
+                LeaseChange::Lost(record) => self.follow_lease(record, false),
+                LeaseChange::Ended(_) => {}
+            }
+        }
+        for change in &batch.changes {
+            match change {
+                Change::Put { instance, .. } => self.follow_put(instance),
+                Change::Removed(removal) => self.follow_removal(&removal.key),
+            }
+        }
+        for change in &batch.leases {
+            if let LeaseChange::Ended(id) = change {
+                self.leases.remove(*id);
+            }
+        }
+        self.revision = batch.revision;
+    }
+
+    /// `is_alive`: the change tells that its owner is.
+    fn follow_lease(&mut self, record: &LeaseRecord, is_alive: bool) {
+        let now = self.clock.now();
+        if self.leases.get(record.id).is_none() {
+            self.leases.insert(record.clone(), now);
+            return;
+        }
+        let terms = LeaseTerms {
+            heartbeat: record.heartbeat,
+            owner: record.owner,
+            emptied: record.emptied,
+        };
+        self.leases.set_terms(record.id, terms, now);
+        if let Some(lease) = self.leases.get_mut(record.id) {
+            // What it keeps is told by the instances themselves.
+            lease.replaced = record.replaced.iter().cloned().collect();
+        }
+        if is_alive {
+            self.leases.extend(record.id, now);
+        }
+    }
+
+    fn follow_put(&mut self, instance: &Arc<Instance>) {
+        self.follow_removal(&instance.key);
+        if let Some(lease) = self.leases.get_mut(instance.lease) {
+            lease.set_membership(&instance.key, Membership::Kept);
+        }
+        self.instances.insert(instance.key.clone(), Arc::clone(instance));
+    }
+
+    fn follow_removal(&mut self, key: &InstanceKey) {
+        let Some(former) = self.instances.remove(key) else {
+            return;
+        };
+        if let Some(lease) = self.leases.get_mut(former.lease) {
+            // Not to none: what was taken from it is in its record, which came first.
+            lease.instances.remove(key);
+        }
+    }
+
+    /// Who is there. The time of a dead replica's leases is counted by the elected one: their full time and a grace, from the
+    /// later of its election and the death that it saw, so that nobody is charged for a time in which nobody listened.
+    pub(crate) fn replicas(&mut self, replicas: &Replicas) {
+        self.leases.set_replicas(replicas, self.clock.now());
+        // Who joins others that have never stopped has nobody to wait for.
+        if self.leases.all_are_heard() {
+            self.recovering_until = None;
+        }
+    }
+
+    /// Makes this replica the one that hears a lease's heartbeats.
+    pub(super) fn claim(
+        &mut self,
+        owner: &Owner,
+        wall: WallTime,
+        undo: &mut Undo,
+    ) -> Result<(Reply, Option<Arc<Batch>>), CatalogError> {
+        let now = self.clock.now();
+        let lease = self.leases.owned_by(owner).ok_or(CatalogError::LeaseUnknown)?;
+        if lease.is_fenced() {
+            return Err(CatalogError::LeaseFenced);
+        }
+        let terms = LeaseTerms {
+            owner: self.leases.own(),
+            ..lease.terms
+        };
+        // Asked for twice, as it may be: its renewals come in faster than a commit.
+        if terms == lease.terms {
+            return Ok((Reply::Claimed, None));
+        }
+        self.set_terms(owner.lease, terms, undo);
+        self.leases.extend(owner.lease, now);
+        let record = self.leases.get(owner.lease).map(|lease| lease.record(owner.lease));
+        let leases = record.map(LeaseChange::Kept).into_iter().collect();
+        let batch = self.seal(wall, Vec::new(), leases, undo);
+        Ok((Reply::Claimed, Some(batch)))
+    }
+
+    /// Changes the terms of a lease, in a way that can be taken back.
+    pub(super) fn set_terms(&mut self, id: crate::model::LeaseId, terms: LeaseTerms, undo: &mut Undo) {
+        if let Some(before) = self.leases.set_terms(id, terms, self.clock.now())
+            && before != terms
+        {
+            undo.note(Step::Terms(id, before));
+        }
+    }
+
+    /// The store cannot be reached. Lease time stands still from now on: nothing could be committed of what would lapse.
+    pub(crate) fn away(&mut self) {
+        self.clock.stop();
+    }
+
+    /// The store is there again: every lease has what it had, or more where it was renewed meanwhile.
+    pub(crate) fn back(&mut self, now: Now) {
+        self.clock.go(now.moment);
+    }
+}

@@ -1,0 +1,79 @@
+//! Taking back what was applied and could not be made durable.
+//!
+//! A store may have no room, and where several replicas share one another may have been first: then what was applied since is
+//! undone, newest first, and applied again later or refused. What a renewal has done is not undone: its owner is alive whatever
+//! became of the commit. So after an undo the catalog has the instances, the leases with what they keep, the remembered requests
+//! and the revision of before, while deadlines stay where the last sign of life has put them.
+
+use std::sync::Arc;
+
+use super::{
+    Catalog,
+    leases::{Lease, LeaseTerms, Membership},
+    requests::Answered,
+};
+use crate::model::{Instance, InstanceKey, LeaseId, Revision};
+
+/// Takes back one outcome: see [`Catalog::undo`].
+#[derive(Debug, Default)]
+pub(crate) struct Undo {
+    steps: Vec<Step>,
+}
+
+/// How one thing was before.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The catalog's revision.
+    Sealed(Revision),
+    /// An instance, or that there was none.
+    Instance(InstanceKey, Option<Arc<Instance>>),
+    /// There was no such lease.
+    Granted(LeaseId),
+    /// There was one.
+    Ended(LeaseId, Box<Lease>),
+    /// Its terms.
+    Terms(LeaseId, LeaseTerms),
+    /// What a name was to it.
+    Member(LeaseId, InstanceKey, Membership),
+    /// The request was new; these were remembered, the oldest last.
+    Remembered(u128, Vec<(u128, Answered)>),
+    /// The request was known.
+    Forgotten(u128, Answered),
+}
+
+impl Undo {
+    /// Something is about to change.
+    pub(super) fn note(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+}
+
+impl Catalog {
+    /// Takes back exactly one outcome, the newest that has not been taken back. A lease that comes back by it is due no earlier
+    /// than now.
+    pub(crate) fn undo(&mut self, undo: Undo) {
+        let now = self.clock.now();
+        for step in undo.steps.into_iter().rev() {
+            match step {
+                Step::Sealed(revision) => self.revision = revision,
+                Step::Instance(key, Some(instance)) => drop(self.instances.insert(key, instance)),
+                Step::Instance(key, None) => drop(self.instances.remove(&key)),
+                Step::Granted(id) => drop(self.leases.remove(id)),
+                Step::Ended(id, lease) => self.leases.put_back(id, *lease, now),
+                Step::Terms(id, terms) => drop(self.leases.set_terms(id, terms, now)),
+                Step::Member(id, key, membership) => {
+                    if let Some(lease) = self.leases.get_mut(id) {
+                        lease.set_membership(&key, membership);
+                    }
+                }
+                Step::Remembered(id, evicted) => {
+                    self.requests.forget(id);
+                    for (id, answered) in evicted {
+                        self.requests.remember_again(id, answered);
+                    }
+                }
+                Step::Forgotten(id, answered) => self.requests.remember_again(id, answered),
+            }
+        }
+    }
+}
