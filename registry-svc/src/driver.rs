@@ -5,37 +5,52 @@
 //! the disk is. An answer that tells of a change, or of the lack of one, waits until everything applied before it is durable:
 //! nobody ever hears of a state that a power cut could take back.
 //!
+//! A store may also be full, shared, or away. What did not fit is taken back and refused; what another replica came before is
+//! taken back and applied again after what that one did; while the store is away changes are refused at once. In none of
+//! these does a lease lapse that could not have lapsed otherwise, and reads, watches and renewals go on.
+//!
+//! The rules are [`Core`]'s; here are the queues, the store's thread and the clocks.
+//!
 //! After an error of the store the driver stops and with it the process: what the disk holds is then unknown, and only a
 //! restart finds out (a second fsync may succeed without having written what the first one lost).
 
+mod absence;
 mod clock;
+mod core;
 mod group;
 mod handle;
+mod others;
+mod report;
+mod room;
 #[cfg(test)]
 mod tests;
+mod verdict;
 mod writer;
 
 use std::sync::Arc;
 
+pub(crate) use self::core::{Core, Settings};
 pub(crate) use clock::Clock;
-use group::Group;
-pub(crate) use handle::{Handle, SubmitError};
+pub(crate) use handle::{Answer, Handle, SubmitError};
 use handle::{Inbox, Mutation, Renewals};
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::error;
 use writer::{Committed, Writer};
 
 use crate::{
-    catalog::{Batch, Catalog, Change, LeaseChange, PULSE},
+    catalog::{Beat, Catalog},
     hub::Hub,
     metrics::Metrics,
-    model::{Moment, Now, RemovalReason},
-    store::{Store, StoreError},
+    model::{LeaseId, Now, Revision},
+    store::{News, Store, StoreError},
 };
 
 /// Rounds of renewals taken from their queue at once; the more, the fewer turns of the loop under load.
 const RENEWALS_AT_ONCE: usize = 256;
+/// Mutations taken up in one turn, for the same reason; each takes microseconds, and heartbeats wait no longer than that.
+const MUTATIONS_AT_ONCE: usize = 256;
 
 /// Why the driver stopped without being asked to.
 #[derive(Debug, Error)]
@@ -46,24 +61,33 @@ pub(crate) enum DriverError {
     /// The thread of the store is gone.
     #[error("the store's thread has ended unexpectedly")]
     WriterGone,
+    /// What another replica committed is not all there.
+    #[error("the store's log has a gap: expected revision {expected}, found {found}; restart to load it anew")]
+    Gap {
+        /// The next one.
+        expected: Revision,
+        /// What came.
+        found: Revision,
+    },
+    /// The store says no more what others do.
+    #[error("the store has stopped telling what other replicas commit; restart to load it anew")]
+    NewsGone,
+    /// It was asked to stop, but the store owes an answer.
+    #[error("stopped while the store could not be reached: the last changes may or may not have been made")]
+    StoppedWhileAway,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Driver {
-    catalog: Catalog,
-    hub: Arc<Hub>,
+    core: Core,
     writer: Writer,
+    /// `None` for a store that is not shared.
+    news: Option<mpsc::Receiver<News>>,
     clock: Clock,
-    metrics: Metrics,
     inbox: Inbox,
+    metrics: Metrics,
     stop: CancellationToken,
-    stopping: bool,
-    /// Applied, waiting for the disk to be free.
-    open: Group,
-    /// On its way to the disk.
-    in_flight: Option<Group>,
-    last_pulse: Moment,
 }
 
 /// Everything that can wake the driver.
@@ -71,7 +95,9 @@ pub(crate) struct Driver {
 enum Input {
     Mutation(Mutation),
     Renewals(Vec<Renewals>),
+    Suspicion(Vec<(LeaseId, Beat)>),
     Committed(Result<Committed, DriverError>),
+    News(Option<News>),
     Pulse,
     Stop,
     /// The callers of one queue have gone.
@@ -83,24 +109,21 @@ impl Driver {
     pub(crate) fn new(
         catalog: Catalog,
         hub: Arc<Hub>,
-        store: impl Store,
+        mut store: impl Store,
         clock: Clock,
         metrics: Metrics,
+        settings: Settings,
         stop: CancellationToken,
     ) -> std::io::Result<(Self, Handle)> {
-        let (handle, inbox) = handle::channel();
+        let (handle, inbox) = handle::channel(metrics.clone());
         let driver = Self {
-            catalog,
-            hub,
-            writer: Writer::spawn(store)?,
-            last_pulse: clock.now().moment,
-            clock,
+            core: Core::new(catalog, hub, metrics.clone(), settings, clock.now().moment),
             metrics,
+            news: store.news(),
+            writer: Writer::spawn(store)?,
+            clock,
             inbox,
             stop,
-            stopping: false,
-            open: Group::default(),
-            in_flight: None,
         };
         Ok((driver, handle))
     }
@@ -109,44 +132,42 @@ impl Driver {
     /// outcome is unknown.
     pub(crate) async fn run(mut self) -> Result<(), DriverError> {
         let result = self.work().await;
-        self.writer.join().await;
+        if !matches!(result, Err(DriverError::StoppedWhileAway)) {
+            self.writer.join().await;
+        }
         result
     }
 
     async fn work(&mut self) -> Result<(), DriverError> {
         loop {
             let input = self.next().await;
-            let now = self.clock.now();
-            if let Some(pause) = self.catalog.look(now) {
-                warn!(?pause, "the registry was paused; no lease is charged for it");
+            self.take(input).inspect_err(|failure| {
+                error!(error = %failure, "cannot make changes durable, stopping");
+            })?;
+            if let Some(job) = self.core.next_job(self.clock.now()) {
+                self.writer.commit(job)?;
             }
-            match input {
-                Input::Mutation(mutation) => self.mutate(mutation, now),
-                Input::Renewals(rounds) => self.renew(rounds),
-                Input::Committed(Ok(committed)) => self.committed(committed, now),
-                Input::Committed(Err(failure)) => {
-                    error!(error = %failure, "cannot make changes durable, stopping");
-                    return Err(failure);
+            if self.core.is_stopping() {
+                if self.core.is_settled() {
+                    return Ok(());
                 }
-                Input::Pulse => self.pulse(now),
-                Input::Stop => self.begin_stop(now),
-                Input::Idle => {}
-            }
-            self.advance()?;
-            if self.stopping && self.in_flight.is_none() {
-                return Ok(());
+                // It may be away for hours, and its thread with it: the thread is left to end with the process.
+                if self.core.is_given_up() {
+                    return Err(DriverError::StoppedWhileAway);
+                }
             }
         }
     }
 
     /// Waits for the next input. Not biased: neither a flood of renewals nor one of mutations starves the other.
     async fn next(&mut self) -> Input {
-        let wake = self.clock.instant(self.next_wake());
-        let takes_mutations = self.takes_mutations();
+        let wake = self.clock.instant(self.core.next_wake(self.clock.now()));
+        let takes_mutations = self.core.takes_mutations() && !self.inbox.mutations_closed;
         let mut rounds = Vec::new();
         tokio::select! {
-            committed = self.writer.committed(), if self.in_flight.is_some() => Input::Committed(committed),
-            mutation = self.inbox.mutations.recv(), if takes_mutations && !self.inbox.mutations_closed => match mutation {
+            committed = self.writer.committed(), if self.core.is_in_flight() => Input::Committed(committed),
+            news = next_news(&mut self.news), if self.core.takes_news() => Input::News(news),
+            mutation = self.inbox.mutations.recv(), if takes_mutations => match mutation {
                 Some(mutation) => Input::Mutation(mutation),
                 None => {
                     self.inbox.mutations_closed = true;
@@ -157,134 +178,104 @@ impl Driver {
                 self.inbox.renewals_closed = count == 0;
                 Input::Renewals(rounds)
             }
+            heard = self.inbox.suspicions.recv(), if !self.inbox.suspicions_closed => match heard {
+                Some(heard) => Input::Suspicion(heard),
+                None => {
+                    self.inbox.suspicions_closed = true;
+                    Input::Idle
+                }
+            },
             () = tokio::time::sleep_until(wake) => Input::Pulse,
-            () = self.stop.cancelled(), if !self.stopping => Input::Stop,
+            () = self.stop.cancelled(), if !self.core.is_stopping() => Input::Stop,
         }
     }
 
-    fn takes_mutations(&self) -> bool {
-        !self.stopping && !self.open.is_full()
+    fn take(&mut self, input: Input) -> Result<(), DriverError> {
+        let now = self.clock.now();
+        self.core.look(now);
+        match input {
+            Input::Mutation(mutation) => {
+                self.mutate(mutation, now);
+                for _ in 1..MUTATIONS_AT_ONCE {
+                    if !self.core.takes_mutations() {
+                        break;
+                    }
+                    let Ok(mutation) = self.inbox.mutations.try_recv() else {
+                        break;
+                    };
+                    self.mutate(mutation, now);
+                }
+            }
+            Input::Renewals(rounds) => {
+                for round in rounds {
+                    self.renew(round, now);
+                }
+            }
+            Input::Suspicion(heard) => self.core.suspect(&heard),
+            Input::Committed(committed) => {
+                self.committed(committed?, now)?;
+            }
+            Input::News(Some(news)) => self.core.news(news, now)?,
+            Input::News(None) => return Err(DriverError::NewsGone),
+            Input::Pulse => self.pulse(now),
+            Input::Stop => self.begin_stop(now),
+            Input::Idle => {}
+        }
+        Ok(())
     }
 
-    fn next_wake(&self) -> Moment {
-        let pulse = self.last_pulse.plus(PULSE);
-        match self.catalog.next_due() {
-            // While a commit is on its way nothing expires, so being due is no reason to wake.
-            Some(due) if self.in_flight.is_none() => due.min(pulse),
-            _ => pulse,
-        }
-    }
-
-    fn mutate(&mut self, mutation: Mutation, now: Now) {
-        // Its caller's deadline has passed, or it hung up: it has given up, may have asked again, and must not be surprised by
-        // a change that comes later. A Deregister that is dropped here is made good by the end of its lease.
-        if mutation.reply.is_closed() {
-            return;
-        }
-        let outcome = self.catalog.apply(&mutation.command, now.wall);
-        // From here on the group counts it.
-        drop(mutation.room);
-        self.open.add(outcome.batch);
-        self.open.park(mutation.reply, outcome.reply);
-    }
-
-    fn renew(&mut self, rounds: Vec<Renewals>) {
-        for round in rounds {
-            let results = round.owners.iter().map(|owner| self.catalog.renew(owner)).collect();
-            // A caller that has gone needs no answer; its lease is renewed all the same.
-            let _ = round.reply.send(results);
-        }
+    fn committed(&mut self, committed: Committed, now: Now) -> Result<(), DriverError> {
+        self.let_in_who_has_knocked(now);
+        let Committed { verdict, took } = committed;
+        self.core.committed(verdict, took, now, rand::random())
     }
 
     fn pulse(&mut self, now: Now) {
-        self.last_pulse = now.moment;
-        self.metrics.instances.set(count(self.catalog.instances()));
-        self.metrics.leases.set(count(self.catalog.leases()));
-        self.expire(now);
+        self.metrics.queue_length.set(count(self.inbox.queued()));
+        self.metrics.queue_bytes.set(count(self.inbox.queued_bytes()));
+        self.let_in_who_has_knocked(now);
+        self.core.pulse(now, rand::random());
     }
 
-    /// Only while nothing is on its way to the disk: a lease whose grant waits for a slow disk has not begun to live.
-    fn expire(&mut self, now: Now) {
-        // Before what it allows: an expiry must not be told with the confidence of a recovery, during which there is none.
-        self.hub.set_confidence(self.catalog.confidence());
-        if self.in_flight.is_some() || self.stopping {
-            return;
-        }
-        // Who has already knocked must not lapse for standing in a queue (ZOOKEEPER-1049).
+    fn mutate(&mut self, mutation: Mutation, now: Now) {
+        let Mutation { command, reply, room } = mutation;
+        self.core.mutate(command, reply, now);
+        // Only now: from here on the group counts it.
+        drop(room);
+    }
+
+    fn renew(&mut self, round: Renewals, now: Now) {
+        let results = self.core.renew(&round.owners, now);
+        // A caller that has gone needs no answer; its lease is renewed all the same.
+        let _ = round.reply.send(results);
+    }
+
+    /// Who has already knocked must not lapse for standing in a queue (ZOOKEEPER-1049).
+    fn let_in_who_has_knocked(&mut self, now: Now) {
         // Those alone: under a flood the queue would never be seen empty.
         for _ in 0..self.inbox.renewals.len() {
             let Ok(round) = self.inbox.renewals.try_recv() else {
                 break;
             };
-            self.renew(vec![round]);
+            self.renew(round, now);
         }
-        let expired = self.catalog.expire(now.wall, rand::random());
-        self.open.add(expired.into_iter().map(|(batch, _undo)| batch));
-    }
-
-    fn committed(&mut self, committed: Committed, now: Now) {
-        let Some(group) = self.in_flight.take() else { return };
-        self.metrics.commit_seconds.observe(committed.took.as_secs_f64());
-        self.hub.publish(group.batches());
-        for batch in group.batches().iter().chain(self.open.batches()) {
-            self.catalog.begin_life(batch);
-        }
-        for batch in group.batches() {
-            self.report(batch);
-        }
-        // Published first: whoever is answered and then reads sees its own write.
-        group.answer();
-        self.expire(now);
-    }
-
-    /// Sends the open group to the disk if that is free; answers it if there is nothing to write.
-    fn advance(&mut self) -> Result<(), DriverError> {
-        if self.in_flight.is_some() {
-            return Ok(());
-        }
-        let group = std::mem::take(&mut self.open);
-        if group.batches().is_empty() {
-            group.answer();
-            return Ok(());
-        }
-        let compacted = self.hub.compacted_after(group.batches());
-        self.writer.commit(group.batches().to_vec(), compacted)?;
-        self.in_flight = Some(group);
-        Ok(())
     }
 
     /// What was accepted is finished, what comes now is refused.
     fn begin_stop(&mut self, now: Now) {
-        self.stopping = true;
-        self.inbox.mutations.close();
-        self.inbox.renewals.close();
+        self.inbox.close();
         while let Ok(mutation) = self.inbox.mutations.try_recv() {
             self.mutate(mutation, now);
         }
+        self.core.stop();
     }
+}
 
-    fn report(&self, batch: &Batch) {
-        let revision = batch.revision.get();
-        for change in &batch.changes {
-            match change {
-                Change::Put { instance, .. } => {
-                    debug!(instance = %instance.key, revision, "instance registered or changed")
-                }
-                Change::Removed(removal) => {
-                    let (instance, reason) = (&removal.key, removal.reason.as_str());
-                    info!(%instance, reason, detail = %removal.detail, revision, "instance removed");
-                    self.metrics.removed(removal.reason).inc();
-                    if removal.reason == RemovalReason::Expired {
-                        self.metrics.expired.inc();
-                    }
-                }
-            }
-        }
-        for change in &batch.leases {
-            if let LeaseChange::Ended(lease) = change {
-                debug!(%lease, revision, "lease ended");
-            }
-        }
+/// Waits for ever where there is none. Cancel safe.
+async fn next_news(news: &mut Option<mpsc::Receiver<News>>) -> Option<News> {
+    match news {
+        Some(news) => news.recv().await,
+        None => std::future::pending().await,
     }
 }
 

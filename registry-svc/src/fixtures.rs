@@ -1,14 +1,19 @@
 //! Values for the unit tests: short to write, valid by construction.
 
-use std::time::Duration;
+mod log;
+
+use std::{sync::Arc, time::Duration};
+
+pub(crate) use log::SharedLog;
 
 use crate::{
     catalog::{Deregister, LeaseChoice, Owner, Register},
-    hub::{Scope, Selection},
+    history::HistoryLimits,
+    hub::{Hub, Scope, Selection},
     model::{
-        Detail, Draft, Endpoint, Heartbeat, Host, InstanceId, InstanceKey, Label, Labels, LeaseId, LeaseSecret,
-        Metadata, Moment, Namespace, Now, Port, Protocol, RemovalReason, ServiceName, Spec, Status, Terms, Version,
-        WallTime, Weight, Zone,
+        Confidence, Detail, Draft, Endpoint, Heartbeat, HistoryId, Host, Instance, InstanceId, InstanceKey, Label,
+        Labels, LeaseId, LeaseSecret, Metadata, Moment, Namespace, Now, Port, Protocol, RemovalReason, Revision,
+        ServiceName, Spec, Status, Terms, Version, WallTime, Weight, Zone,
     },
 };
 
@@ -118,4 +123,32 @@ pub(crate) fn scope(service: &str) -> Selection {
         namespace: Namespace::try_new("").expect("the default"),
         service,
     })
+}
+
+/// A hub at the beginning of a history, with these instances, that keeps a hundred revisions.
+pub(crate) fn hub(instances: &[Arc<Instance>], recovering: bool) -> Hub {
+    let limits = HistoryLimits {
+        revisions: 100,
+        bytes: usize::MAX,
+    };
+    let confidence = if recovering {
+        Confidence::Recovering
+    } else {
+        Confidence::Fresh
+    };
+    let start = Revision::ZERO;
+    Hub::restore(
+        limits,
+        HistoryId::default(),
+        start,
+        start,
+        instances,
+        Vec::new(),
+        confidence,
+    )
+}
+
+/// What readers of the default namespace are told.
+pub(crate) fn confidence(hub: &Hub, _now: Now) -> Confidence {
+    hub.confidence()
 }

@@ -12,7 +12,7 @@ use crate::{
     api::{self, Api, Backlog},
     catalog::{Batch, Catalog, Settings},
     config::Config,
-    driver::{Clock, Driver, DriverError},
+    driver::{self, Clock, Driver, DriverError},
     history::HistoryLimits,
     hub::Hub,
     metrics::Metrics,
@@ -142,8 +142,16 @@ impl Registry {
         ));
         let metrics = Metrics::new();
         let stop = CancellationToken::new();
-        let (driver, handle) = Driver::new(catalog, Arc::clone(&hub), store, clock, metrics.clone(), stop.clone())
-            .map_err(StartError::Thread)?;
+        let (driver, handle) = Driver::new(
+            catalog,
+            Arc::clone(&hub),
+            store,
+            clock,
+            metrics.clone(),
+            driver::Settings::default(),
+            stop.clone(),
+        )
+        .map_err(StartError::Thread)?;
         let api = Api {
             driver: handle,
             hub,

@@ -1,6 +1,6 @@
 //! The one mapping from what went wrong to a gRPC status.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use service_host::status;
 use thiserror::Error;
@@ -41,6 +41,11 @@ impl From<ApiError> for Status {
             ApiError::Invalid(violations) => status::invalid(violations),
             ApiError::Submit(SubmitError::Refused(refusal)) => refused(&refusal, text),
             ApiError::Submit(SubmitError::Busy) => retry(Code::Unavailable, "REGISTRY_BUSY", text),
+            // An operator has to free some: seconds, not milliseconds.
+            ApiError::Submit(SubmitError::NoRoom(_)) => {
+                status::retryable(Code::ResourceExhausted, "DISK_FULL", text, jittered(1_000..5_000))
+            }
+            ApiError::Submit(SubmitError::StoreAway) => retry(Code::Unavailable, "STORE_AWAY", text),
             ApiError::Submit(SubmitError::Stopping) => retry(Code::Unavailable, "REGISTRY_STOPPING", text),
             ApiError::Submit(SubmitError::OutcomeUnknown) => retry(Code::Unavailable, "OUTCOME_UNKNOWN", text),
             ApiError::FutureRevision(_) => status::error(Code::OutOfRange, "REVISION_IN_FUTURE", text),
@@ -67,7 +72,11 @@ fn refused(refusal: &CatalogError, text: String) -> Status {
 
 /// Spread over most of a second: those who are told at the same moment must not come back at the same moment.
 pub(super) fn jittered_delay() -> Duration {
-    Duration::from_millis(rand::random_range(100..1_000))
+    jittered(100..1_000)
+}
+
+fn jittered(millis: Range<u64>) -> Duration {
+    Duration::from_millis(rand::random_range(millis))
 }
 
 fn retry(code: Code, reason: &'static str, text: String) -> Status {

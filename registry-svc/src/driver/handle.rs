@@ -1,4 +1,4 @@
-//! How requests reach the driver: two bounded queues, so that heartbeats never stand behind registrations.
+//! How requests reach the driver: bounded queues, so that heartbeats never stand behind registrations.
 
 use std::sync::Arc;
 
@@ -9,7 +9,11 @@ use tokio::sync::{
     oneshot,
 };
 
-use crate::catalog::{CatalogError, Command, Owner, RenewError, Renewed, Reply};
+use crate::{
+    catalog::{Beat, CatalogError, Command, Owner, RenewError, Renewed, Reply},
+    metrics::{Metrics, Shed},
+    model::LeaseId,
+};
 
 /// Mutations that wait for the driver. Beyond, the registry is behind by more than it could answer in time, and says so.
 const MUTATIONS: usize = 1_024;
@@ -17,6 +21,12 @@ const MUTATIONS: usize = 1_024;
 const MUTATION_BYTES: usize = 64 * 1_024 * 1_024;
 /// Rounds of renewals that wait. Each takes microseconds; a caller beyond waits for a place.
 const RENEWALS: usize = 1_024;
+/// Streams that broke and wait to be told of. When a whole rack goes at once the later ones are not: their leases have their
+/// full time then, which is what a lease is for.
+const SUSPICIONS: usize = 1_024;
+
+/// What a caller is told.
+pub(crate) type Answer = Result<Reply, SubmitError>;
 
 /// Reaches the driver. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,6 +34,8 @@ pub(crate) struct Handle {
     mutations: mpsc::Sender<Mutation>,
     room: Arc<Semaphore>,
     renewals: mpsc::Sender<Renewals>,
+    suspicions: mpsc::Sender<Vec<(LeaseId, Beat)>>,
+    metrics: Metrics,
 }
 
 /// The driver's end.
@@ -33,13 +45,16 @@ pub(super) struct Inbox {
     pub(super) mutations_closed: bool,
     pub(super) renewals: mpsc::Receiver<Renewals>,
     pub(super) renewals_closed: bool,
+    pub(super) suspicions: mpsc::Receiver<Vec<(LeaseId, Beat)>>,
+    pub(super) suspicions_closed: bool,
+    room: Arc<Semaphore>,
 }
 
 /// A command with the way back.
 #[derive(Debug)]
 pub(super) struct Mutation {
     pub(super) command: Command,
-    pub(super) reply: oneshot::Sender<Result<Reply, CatalogError>>,
+    pub(super) reply: oneshot::Sender<Answer>,
     /// Its bytes of [`MUTATION_BYTES`].
     pub(super) room: OwnedSemaphorePermit,
 }
@@ -60,49 +75,86 @@ pub(crate) enum SubmitError {
     /// Too much is waiting already; nothing was done.
     #[error("the registry has more changes waiting than it can make durable in time")]
     Busy,
+    /// The store takes no more; nothing was done.
+    #[error("the registry's store has no room: {0}")]
+    NoRoom(String),
+    /// The store cannot be reached; nothing was done.
+    #[error("the registry cannot reach its store: reads, watches and renewals go on, changes do not")]
+    StoreAway,
     /// The registry is going away; nothing was done.
     #[error("the registry is stopping")]
     Stopping,
-    /// The registry went away before the answer.
-    #[error("the registry stopped before the change was confirmed: it may or may not have been made")]
+    /// The registry or its store went away before the answer.
+    #[error("the change was not confirmed: it may or may not have been made")]
     OutcomeUnknown,
 }
 
-pub(super) fn channel() -> (Handle, Inbox) {
+pub(super) fn channel(metrics: Metrics) -> (Handle, Inbox) {
     let (mutations, mutations_rx) = mpsc::channel(MUTATIONS);
     let (renewals, renewals_rx) = mpsc::channel(RENEWALS);
+    let (suspicions, suspicions_rx) = mpsc::channel(SUSPICIONS);
+    let room = Arc::new(Semaphore::new(MUTATION_BYTES));
     let inbox = Inbox {
         mutations: mutations_rx,
         mutations_closed: false,
         renewals: renewals_rx,
         renewals_closed: false,
+        suspicions: suspicions_rx,
+        suspicions_closed: false,
+        room: Arc::clone(&room),
     };
     let handle = Handle {
         mutations,
-        room: Arc::new(Semaphore::new(MUTATION_BYTES)),
+        room,
         renewals,
+        suspicions,
+        metrics,
     };
     (handle, inbox)
 }
 
-impl Handle {
-    /// Asks for a change; answers when it is durable.
-    pub(crate) async fn submit(&self, command: Command) -> Result<Reply, SubmitError> {
-        let answer = self.send(command)?;
-        Ok(answer.await.map_err(|_| SubmitError::OutcomeUnknown)??)
+impl Inbox {
+    /// Nothing more is let in; what has been let in can still be taken out.
+    pub(super) fn close(&mut self) {
+        self.mutations.close();
+        self.renewals.close();
+        self.suspicions.close();
     }
 
-    fn send(&self, command: Command) -> Result<oneshot::Receiver<Result<Reply, CatalogError>>, SubmitError> {
+    /// Mutations that wait.
+    pub(super) fn queued(&self) -> usize {
+        self.mutations.len()
+    }
+
+    /// Bytes of them, roughly.
+    pub(super) fn queued_bytes(&self) -> usize {
+        MUTATION_BYTES - self.room.available_permits()
+    }
+}
+
+impl Handle {
+    /// Asks for a change; answers when it is durable.
+    pub(crate) async fn submit(&self, command: Command) -> Answer {
+        let answer = self.send(command)?;
+        answer.await.map_err(|_| SubmitError::OutcomeUnknown)?
+    }
+
+    fn send(&self, command: Command) -> Result<oneshot::Receiver<Answer>, SubmitError> {
         let bytes = u32::try_from(command.bytes()).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room);
-        let room = room.try_acquire_many_owned(bytes).map_err(|_| SubmitError::Busy)?;
+        let room = room.try_acquire_many_owned(bytes).map_err(|_| self.busy())?;
         let (reply, answer) = oneshot::channel();
         let mutation = Mutation { command, reply, room };
         self.mutations.try_send(mutation).map_err(|error| match error {
-            TrySendError::Full(_) => SubmitError::Busy,
+            TrySendError::Full(_) => self.busy(),
             TrySendError::Closed(_) => SubmitError::Stopping,
         })?;
         Ok(answer)
+    }
+
+    fn busy(&self) -> SubmitError {
+        self.metrics.shed(Shed::Busy).inc();
+        SubmitError::Busy
     }
 
     /// Heartbeats; one result each, in order.
@@ -114,6 +166,12 @@ impl Handle {
             .map_err(|_| SubmitError::Stopping)?;
         // A renewal that was lost changed nothing that a later one does not change too.
         answer.await.map_err(|_| SubmitError::Stopping)
+    }
+
+    /// The stream that carried the heartbeats of these leases broke. Does not wait.
+    pub(crate) fn suspect(&self, leases: Vec<(LeaseId, Beat)>) {
+        // One that is lost leaves its leases their full time.
+        let _ = self.suspicions.try_send(leases);
     }
 }
 
@@ -130,7 +188,7 @@ impl Handle {
     }
 
     /// Sends a command and keeps the way back without waiting on it.
-    pub(super) fn abandoned(&self, command: Command) -> oneshot::Receiver<Result<Reply, CatalogError>> {
+    pub(super) fn abandoned(&self, command: Command) -> oneshot::Receiver<Answer> {
         self.send(command).expect("there is room")
     }
 }

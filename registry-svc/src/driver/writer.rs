@@ -2,19 +2,15 @@
 
 use std::{
     io,
-    sync::{Arc, mpsc as std_mpsc},
+    sync::mpsc as std_mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
 
-use super::DriverError;
-use crate::{
-    catalog::Batch,
-    model::Revision,
-    store::{Store, StoreError, Verdict},
-};
+use super::{DriverError, core::Job};
+use crate::store::{Store, StoreError, Verdict};
 
 /// One group is on its way at a time: the driver waits for it before it sends the next.
 const IN_FLIGHT: usize = 1;
@@ -26,12 +22,6 @@ pub(super) struct Writer {
     jobs: Option<std_mpsc::SyncSender<Job>>,
     done: mpsc::Receiver<Result<Committed, StoreError>>,
     thread: Option<thread::JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct Job {
-    batches: Vec<Arc<Batch>>,
-    compacted: Revision,
 }
 
 /// The store has answered.
@@ -51,6 +41,7 @@ impl Writer {
             while let Ok(job) = inbox.recv() {
                 let begun = Instant::now();
                 let result = store.commit(&job.batches, job.compacted);
+                drop(job);
                 let failed = result.is_err();
                 let told = outbox.blocking_send(result.map(|verdict| Committed {
                     verdict,
@@ -71,10 +62,9 @@ impl Writer {
     }
 
     /// Sends a group on its way. Never blocks: the one before has been waited for.
-    pub(super) fn commit(&self, batches: Vec<Arc<Batch>>, compacted: Revision) -> Result<(), DriverError> {
+    pub(super) fn commit(&self, job: Job) -> Result<(), DriverError> {
         let jobs = self.jobs.as_ref().ok_or(DriverError::WriterGone)?;
-        jobs.try_send(Job { batches, compacted })
-            .map_err(|_| DriverError::WriterGone)
+        jobs.try_send(job).map_err(|_| DriverError::WriterGone)
     }
 
     /// Waits for the group that is on its way. Cancel safe.

@@ -1,0 +1,269 @@
+//! The rules of the driver without its queues, threads and clocks: what is taken up, in which order things happen, and who
+//! hears what when.
+//!
+//! Each input comes with the time; what is to be done comes out: a [`Job`] for the store, answers to those who wait, batches
+//! to the hub. It awaits nothing and reads no clock, so that a simulation can run the very rules that serve.
+//!
+//! Invariants:
+//! 1. The catalog is what is durable, then the group that is on its way, then the open group; taken back newest first, what
+//!    is left is what is durable.
+//! 2. The hub has what is durable and nothing else.
+//! 3. Nobody is answered before everything that was applied before is durable, unless with a refusal that says that nothing
+//!    was done, or that nobody knows.
+//! 4. What another replica commits is followed only with nothing of our own on top.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::{
+    Answer, SubmitError,
+    absence::Absence,
+    group::{Caller, Group, Task},
+    room::Room,
+};
+use crate::{
+    catalog::{Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, RenewError, Renewed},
+    hub::Hub,
+    metrics::{Metrics, Shed},
+    model::{Confidence, LeaseId, Moment, Now, Revision},
+    store::News,
+};
+
+/// What can be set of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// How long a lease may stay silent after the stream of its heartbeats broke; `None`: as long as ever.
+    pub(crate) suspect_after: Option<Duration>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(super) catalog: Catalog,
+    pub(super) hub: Arc<Hub>,
+    pub(super) metrics: Metrics,
+    settings: Settings,
+    /// Of what is durable.
+    pub(super) durable: Revision,
+    /// Applied, waiting for the store to be free.
+    pub(super) open: Group,
+    /// On its way to the store.
+    pub(super) in_flight: Option<Group>,
+    pub(super) room: Room,
+    pub(super) absence: Option<Absence>,
+    /// Another replica was first: until its batches have come, or this moment, what we would commit would be refused again.
+    pub(super) behind: Option<Moment>,
+    /// Told while a group was on its way.
+    pub(super) queued: VecDeque<News>,
+    stopping: bool,
+    last_pulse: Moment,
+}
+
+/// What the store is to make durable.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// Consecutive.
+    pub(crate) batches: Vec<Arc<Batch>>,
+    /// What the history may forget by it.
+    pub(crate) compacted: Revision,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            // Long enough to dial again, to this registry or another one.
+            suspect_after: Some(Duration::from_secs(2)),
+        }
+    }
+}
+
+impl Core {
+    /// Over what a restart has brought back; the hub has the same.
+    pub(crate) fn new(catalog: Catalog, hub: Arc<Hub>, metrics: Metrics, settings: Settings, now: Moment) -> Self {
+        Self {
+            durable: hub.look(|view| view.revision()),
+            catalog,
+            hub,
+            metrics,
+            settings,
+            open: Group::default(),
+            in_flight: None,
+            room: Room::default(),
+            absence: None,
+            behind: None,
+            queued: VecDeque::new(),
+            stopping: false,
+            last_pulse: now,
+        }
+    }
+
+    /// The time; every input begins with it.
+    pub(crate) fn look(&mut self, now: Now) {
+        if let Some(pause) = self.catalog.look(now) {
+            warn!(?pause, "the registry was paused; no lease is charged for it");
+        }
+    }
+
+    /// Whether another mutation may come.
+    pub(crate) fn takes_mutations(&self) -> bool {
+        !self.stopping && !self.open.is_full()
+    }
+
+    /// When to be woken with a pulse at the latest.
+    pub(crate) fn next_wake(&self, now: Now) -> Moment {
+        let pulse = self.last_pulse.plus(PULSE);
+        match self.catalog.next_due() {
+            // While nothing expires, being due is no reason to wake.
+            Some(due) if self.expires(now) => due.min(pulse),
+            _ => pulse,
+        }
+    }
+
+    /// A change is asked for.
+    pub(crate) fn mutate(&mut self, command: Command, caller: oneshot::Sender<Answer>, now: Now) {
+        let task = Task {
+            command,
+            caller: Caller::Waits(caller),
+        };
+        if task.is_abandoned() {
+            return;
+        }
+        if self.absence.is_some() {
+            self.metrics.shed(Shed::Away).inc();
+            return task.refuse(SubmitError::StoreAway);
+        }
+        let outcome = self.catalog.apply(&task.command, now.wall);
+        if matches!(outcome.reply, Err(CatalogError::RegistryFull { .. })) {
+            self.metrics.shed(Shed::Full).inc();
+        }
+        // Only now: what changes nothing, a repeat or a refusal, is answered as ever.
+        if outcome.batch.is_some()
+            && task.grows()
+            && let Some(why) = self.room.refuses(now.moment)
+        {
+            let refusal = SubmitError::NoRoom(why.to_owned());
+            self.catalog.undo(outcome.undo);
+            self.metrics.shed(Shed::NoRoom).inc();
+            return task.refuse(refusal);
+        }
+        self.open.add(task, outcome);
+    }
+
+    /// Heartbeats. They touch no disk and wait for none.
+    pub(crate) fn renew(&mut self, owners: &[Owner], now: Now) -> Vec<Result<Renewed, RenewError>> {
+        self.metrics.renewals.inc_by(owners.len() as u64);
+        let mut claims = Vec::new();
+        let renew = |owner: &Owner| {
+            let renewed = self.catalog.renew(owner);
+            if renewed.as_ref().is_ok_and(|renewed| renewed.claim) {
+                claims.push(*owner);
+            }
+            renewed
+        };
+        let results = owners.iter().map(renew).collect();
+        for owner in claims {
+            self.claim(owner, now);
+        }
+        results
+    }
+
+    /// Another replica has heard this lease's heartbeats as yet, and from here on we do. Where that cannot be taken up now,
+    /// the next heartbeat asks again.
+    fn claim(&mut self, owner: Owner, now: Now) {
+        if !self.takes_mutations() || self.absence.is_some() || self.room.is_short() {
+            return;
+        }
+        let task = Task {
+            command: Command::Claim(owner),
+            caller: Caller::Driver,
+        };
+        self.metrics.claims.inc();
+        let outcome = self.catalog.apply(&task.command, now.wall);
+        self.open.add(task, outcome);
+    }
+
+    /// The stream that carried the heartbeats of these leases broke.
+    pub(crate) fn suspect(&mut self, heard: &[(LeaseId, Beat)]) {
+        if let Some(after) = self.settings.suspect_after {
+            let suspected = self.catalog.suspect(heard, after);
+            self.metrics.suspected.inc_by(suspected as u64);
+        }
+    }
+
+    /// Time has passed; `draw` is fresh random bits. Who has knocked by now must have been let in with [`Core::renew`].
+    pub(crate) fn pulse(&mut self, now: Now, draw: u64) {
+        self.last_pulse = now.moment;
+        self.measure(now);
+        self.lose_patience(now);
+        self.expire(now, draw);
+    }
+
+    pub(super) fn expire(&mut self, now: Now, draw: u64) {
+        // Before what it allows: an expiry must not be told with the confidence of a recovery, during which there is none.
+        self.tell_trust(now);
+        if self.expires(now) {
+            for (batch, undo) in self.catalog.expire(now.wall, draw) {
+                self.open.add_expiry(batch, undo);
+            }
+        }
+    }
+
+    /// Only while nothing is on its way to the store: a lease whose grant waits for a slow disk has not begun to live.
+    fn expires(&self, now: Now) -> bool {
+        let could_be_committed = self.absence.is_none() && self.behind.is_none() && self.room.may_expire(now.moment);
+        could_be_committed && self.in_flight.is_none() && !self.stopping
+    }
+
+    /// Tells the readers how far what they read can be trusted.
+    pub(super) fn tell_trust(&mut self, now: Now) {
+        self.hub.set_confidence(match &self.absence {
+            Some(absence) => Confidence::Stale {
+                age: now.moment.since(absence.since),
+            },
+            None => self.catalog.confidence(),
+        });
+    }
+
+    /// Closes the open group if the store is free for it; answers it if there is nothing to write.
+    pub(crate) fn next_job(&mut self, now: Now) -> Option<Job> {
+        let waits_for_others = self.behind.is_some_and(|until| now.moment < until);
+        if self.in_flight.is_some() || self.absence.is_some() || waits_for_others || self.open.is_empty() {
+            return None;
+        }
+        self.behind = None;
+        let group = std::mem::take(&mut self.open);
+        if group.batches().is_empty() {
+            group.answer();
+            return None;
+        }
+        self.room.sent(group.grows(), now.moment);
+        let job = Job {
+            batches: group.batches().to_vec(),
+            compacted: self.hub.compacted_after(group.batches()),
+        };
+        self.in_flight = Some(group);
+        Some(job)
+    }
+
+    /// Nothing more is taken up. What has been is finished.
+    pub(crate) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether it has been stopped.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Whether the store owes an answer.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Whether nothing waits for the store or for others.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.in_flight.is_none() && self.open.is_empty()
+    }
+}

@@ -1,0 +1,59 @@
+//! What the logs and the counters are told of what happened.
+
+use tracing::{debug, info};
+
+use super::{core::Core, count};
+use crate::{
+    catalog::{Batch, Change, LeaseChange},
+    model::{Now, RemovalReason},
+};
+
+impl Core {
+    /// We have committed it. Of all replicas one says so.
+    pub(super) fn report(&self, batch: &Batch) {
+        let revision = batch.revision.get();
+        for change in &batch.changes {
+            match change {
+                Change::Put { instance, .. } => {
+                    debug!(instance = %instance.key, revision, "instance registered or changed")
+                }
+                Change::Removed(removal) => {
+                    let (instance, reason) = (&removal.key, removal.reason.as_str());
+                    info!(%instance, reason, detail = %removal.detail, revision, "instance removed");
+                    self.metrics.removed(removal.reason).inc();
+                    if removal.reason == RemovalReason::Expired {
+                        self.metrics.expired.inc();
+                    }
+                }
+            }
+        }
+        for change in &batch.leases {
+            if let LeaseChange::Ended(lease) = change {
+                debug!(%lease, revision, "lease ended");
+            }
+        }
+    }
+
+    /// Another replica has committed it, and counts it.
+    pub(super) fn report_followed(&self, batch: &Batch) {
+        let revision = batch.revision.get();
+        for change in &batch.changes {
+            if let Change::Removed(removal) = change {
+                let (instance, reason) = (&removal.key, removal.reason.as_str());
+                debug!(%instance, reason, detail = %removal.detail, revision, "instance removed by another replica");
+            }
+        }
+    }
+
+    /// What is there now.
+    pub(super) fn measure(&self, now: Now) {
+        let metrics = &self.metrics;
+        metrics.instances.set(count(self.catalog.instances()));
+        metrics.leases.set(count(self.catalog.leases()));
+        metrics.protecting.set(count(self.catalog.protecting().len()));
+        let away = self.absence.as_ref().map(|absence| now.moment.since(absence.since));
+        metrics.away.set(if away.is_some() { 1.0 } else { 0.0 });
+        metrics.away_seconds.set(away.unwrap_or_default().as_secs_f64());
+        metrics.no_room.set(if self.room.is_short() { 1.0 } else { 0.0 });
+    }
+}

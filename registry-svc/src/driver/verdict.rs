@@ -1,0 +1,102 @@
+//! What follows from the store's answer to a commit: the good case, and the two in which nothing happened.
+
+use std::time::Duration;
+
+use tracing::{debug, error, info};
+
+use super::{
+    DriverError, SubmitError,
+    core::Core,
+    group::{Group, TakenBack, Task},
+};
+use crate::{
+    metrics::{Rollback, Shed},
+    model::Now,
+    store::Verdict,
+};
+
+/// How long an overtaken replica waits to be told by whom before it tries again all the same. The news is on its way when the
+/// verdict comes; this is for one that never comes.
+const NEWS_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// The store has answered after so long.
+    pub(crate) fn committed(
+        &mut self,
+        verdict: Verdict,
+        took: Duration,
+        now: Now,
+        draw: u64,
+    ) -> Result<(), DriverError> {
+        let Some(group) = self.in_flight.take() else {
+            return Ok(());
+        };
+        self.metrics.commit_seconds.observe(took.as_secs_f64());
+        match verdict {
+            Verdict::Durable => self.durable(group),
+            Verdict::NoRoom(why) => self.no_room(group, why, now),
+            Verdict::Overtaken => self.overtaken(group, now),
+        }
+        self.catch_up(now)?;
+        self.expire(now, draw);
+        Ok(())
+    }
+
+    fn durable(&mut self, group: Group) {
+        self.metrics.group_batches.observe(super::count(group.batches().len()));
+        if self.room.took(group.grows()) {
+            info!("the store has room again");
+        }
+        self.hub.publish(group.batches());
+        // A lease whose grant waited for the disk begins to live now, not when the disk was asked.
+        for batch in group.batches().iter().chain(self.open.batches()) {
+            self.catalog.begin_life(batch);
+        }
+        for batch in group.batches() {
+            self.durable = batch.revision;
+            self.report(batch);
+        }
+        // Published first: whoever is answered and then reads sees its own write.
+        group.answer();
+    }
+
+    fn no_room(&mut self, group: Group, why: String, now: Now) {
+        let grows = group.grows();
+        if self.room.lacking(why.clone(), grows, now.moment) {
+            error!(%why, "the store has no room: registrations and updates are refused until there is some");
+        }
+        self.metrics.rollback(Rollback::NoRoom).inc();
+        let later = std::mem::take(&mut self.open).take_back(&mut self.catalog);
+        let mut again = Vec::new();
+        for TakenBack { task, changed } in group.take_back(&mut self.catalog) {
+            // What would make room did not fit in together with something larger; alone it may. What has been tried alone is
+            // refused like the rest, so this ends.
+            if changed && (task.grows() || !grows) {
+                self.metrics.shed(Shed::NoRoom).inc();
+                task.refuse(SubmitError::NoRoom(why.clone()));
+            } else {
+                again.push(task);
+            }
+        }
+        self.replay(again, now);
+        self.replay(later.into_iter().map(|taken| taken.task), now);
+    }
+
+    fn overtaken(&mut self, group: Group, now: Now) {
+        debug!(batches = group.batches().len(), "another replica has committed first");
+        self.metrics.rollback(Rollback::Overtaken).inc();
+        self.behind = Some(now.moment.plus(NEWS_PATIENCE));
+        let later = std::mem::take(&mut self.open).take_back(&mut self.catalog);
+        let first = group.take_back(&mut self.catalog);
+        // Until the news has come this stands on what is no longer the present; it is not committed before.
+        self.replay(first.into_iter().chain(later).map(|taken| taken.task), now);
+    }
+
+    /// Applies what has been taken back, in its order, to what is there now. It may be answered otherwise than it would have been.
+    pub(super) fn replay(&mut self, tasks: impl IntoIterator<Item = Task>, now: Now) {
+        for task in tasks {
+            let outcome = self.catalog.apply(&task.command, now.wall);
+            self.open.add(task, outcome);
+        }
+    }
+}
