@@ -51,6 +51,13 @@ use crate::{
     model::{Confidence, Instance, InstanceKey, LeaseId, Moment, Now, ReplicaId, Revision, ServiceKey, WallTime},
 };
 
+/// What replicas must agree on: the instances, and of the leases what the store keeps.
+#[cfg(test)]
+pub(crate) type Content = (
+    std::collections::BTreeMap<InstanceKey, Arc<Instance>>,
+    std::collections::BTreeMap<LeaseId, LeaseRecord>,
+);
+
 /// How much the whole registry may hold.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Capacity {
@@ -225,6 +232,15 @@ impl Catalog {
             changes,
             leases,
         })
+    }
+
+    /// What it holds, in order.
+    #[cfg(test)]
+    pub(crate) fn content(&self) -> Content {
+        let instances = self.instances.iter();
+        let instances = instances.map(|(key, instance)| (key.clone(), Arc::clone(instance)));
+        let leases = self.leases.iter().map(|(id, lease)| (*id, lease.record(*id)));
+        (instances.collect(), leases.collect())
     }
 
     /// Panics where an invariant of the module's list is broken.

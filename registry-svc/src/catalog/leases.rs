@@ -403,6 +403,13 @@ impl Leases {
         assert_eq!(owners, self.owners, "the count of leases by owner");
     }
 
+    /// The leases whose time is counted here.
+    #[cfg(test)]
+    pub(super) fn counted(&self) -> Vec<LeaseId> {
+        let counted = self.by_id.iter().filter(|(_, lease)| lease.queued.is_some());
+        counted.map(|(id, _)| *id).collect()
+    }
+
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&LeaseId, &Lease)> {
         self.by_id.iter()

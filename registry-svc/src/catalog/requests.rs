@@ -108,6 +108,14 @@ impl RecentRequests {
     }
 
     #[cfg(test)]
+    pub(super) fn answers(&self) -> BTreeMap<u128, Registered> {
+        let answers = self.by_id.iter();
+        answers
+            .map(|(id, answered)| (*id, answered.registered.clone()))
+            .collect()
+    }
+
+    #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         assert_eq!(self.by_id.len(), self.by_age.len(), "each request is remembered once");
         for (number, id) in &self.by_age {

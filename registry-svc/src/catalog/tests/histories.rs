@@ -1,0 +1,355 @@
+//! Random histories: whatever happens, the invariants hold, the batches tell the whole state, what is undone was never there,
+//! and a restart at any point changes nothing but the deadlines.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    fixtures::{draft, end, grant, heartbeat, join, key, owner},
+    model::{Draft, Epoch, RemovalReason, Status, Weight},
+};
+
+/// One step of a random history.
+#[derive(Debug, Clone)]
+enum Step {
+    Grant {
+        lease: u128,
+        ids: Vec<u8>,
+        interval: u64,
+        request: Option<u128>,
+    },
+    Join {
+        lease: u128,
+        ids: Vec<u8>,
+    },
+    Update {
+        lease: u128,
+        id: u8,
+        weight: u32,
+        epoch_back: u64,
+    },
+    End {
+        lease: u128,
+        id: Option<u8>,
+    },
+    Renew {
+        lease: u128,
+    },
+    Suspect {
+        lease: u128,
+        slack: u64,
+    },
+    Pass {
+        millis: u64,
+    },
+    Away,
+    Back,
+    /// So many of the outcomes since the last restart are taken back; the commands among them are applied again.
+    Undo {
+        count: usize,
+    },
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let lease = 0..6_u128;
+    let ids = || proptest::collection::btree_set(0..8_u8, 1..4).prop_map(|ids| ids.into_iter().collect::<Vec<u8>>());
+    let request = proptest::option::weighted(0.3, 0..4_u128);
+    let step = prop_oneof![
+        3 => (lease.clone(), ids(), 100..400_u64, request)
+            .prop_map(|(lease, ids, interval, request)| Step::Grant { lease, ids, interval, request }),
+        3 => (lease.clone(), ids()).prop_map(|(lease, ids)| Step::Join { lease, ids }),
+        2 => (lease.clone(), 0..8_u8, 0..3_u32, 0..2_u64)
+            .prop_map(|(lease, id, weight, epoch_back)| Step::Update { lease, id, weight, epoch_back }),
+        2 => (lease.clone(), proptest::option::of(0..8_u8)).prop_map(|(lease, id)| Step::End { lease, id }),
+        4 => lease.clone().prop_map(|lease| Step::Renew { lease }),
+        1 => (lease, 0..300_u64).prop_map(|(lease, slack)| Step::Suspect { lease, slack }),
+        4 => (1..240_u64).prop_map(|millis| Step::Pass { millis }),
+        1 => (240..100_000_u64).prop_map(|millis| Step::Pass { millis }),
+        1 => Just(Step::Away),
+        2 => Just(Step::Back),
+        2 => (1..12_usize).prop_map(|count| Step::Undo { count }),
+        1 => Just(Step::Restart),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+fn service(id: u8) -> &'static str {
+    ["a", "b"][usize::from(id % 2)]
+}
+
+fn drafts(ids: &[u8]) -> Vec<Draft> {
+    ids.iter().map(|id| draft(service(*id), &id.to_string(), "")).collect()
+}
+
+/// What committed batches tell, as a store would have it.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Told {
+    instances: BTreeMap<InstanceKey, Arc<Instance>>,
+    leases: BTreeMap<LeaseId, LeaseRecord>,
+    revision: Revision,
+    /// The highest epoch that each name ever had.
+    epochs: BTreeMap<InstanceKey, Epoch>,
+}
+
+impl Told {
+    fn commit(&mut self, batch: &Batch) {
+        assert_eq!(batch.revision, self.revision.next(), "revisions are consecutive");
+        self.revision = batch.revision;
+        for change in &batch.changes {
+            match change {
+                Change::Put { instance, .. } => {
+                    assert_eq!(instance.revision, batch.revision);
+                    let highest = self.epochs.entry(instance.key.clone()).or_insert(instance.epoch);
+                    assert!(instance.epoch >= *highest, "epochs never go back");
+                    *highest = instance.epoch;
+                    self.instances.insert(instance.key.clone(), Arc::clone(instance));
+                }
+                Change::Removed(removal) => {
+                    let gone = self
+                        .instances
+                        .remove(&removal.key)
+                        .expect("only what is there is removed");
+                    assert_eq!(gone.spec.labels, removal.labels);
+                }
+            }
+        }
+        for change in &batch.leases {
+            match change {
+                LeaseChange::Kept(record) | LeaseChange::Lost(record) => {
+                    self.leases.insert(record.id, record.clone());
+                }
+                LeaseChange::Ended(id) => assert!(self.leases.remove(id).is_some(), "only what lives ends"),
+            }
+        }
+    }
+}
+
+/// An outcome that can still be taken back.
+struct Applied {
+    told_before: Told,
+    requests_before: BTreeMap<u128, Registered>,
+    /// None: an expiry.
+    command: Option<Command>,
+    batch: Option<Arc<Batch>>,
+    undo: Undo,
+}
+
+/// The catalog, and what is to be held against it.
+struct World {
+    catalog: Catalog,
+    millis: u64,
+    told: Told,
+    away: bool,
+    applied: Vec<Applied>,
+    beats: BTreeMap<u128, Beat>,
+}
+
+impl World {
+    fn apply(&mut self, command: Command) {
+        let (told_before, requests_before) = (self.told.clone(), self.catalog.requests.answers());
+        let outcome = self.catalog.apply(&command, WALL);
+        if outcome.reply.is_err() {
+            assert!(outcome.batch.is_none(), "a refusal changes nothing");
+        }
+        if let Some(batch) = &outcome.batch {
+            self.told.commit(batch);
+        }
+        self.applied.push(Applied {
+            told_before,
+            requests_before,
+            command: Some(command),
+            batch: outcome.batch,
+            undo: outcome.undo,
+        });
+    }
+
+    fn expire(&mut self) {
+        let draw = self.millis;
+        let recovering = self.catalog.confidence() == Confidence::Recovering;
+        let requests_before = self.catalog.requests.answers();
+        let expired = self.catalog.expire(WALL, draw);
+        assert!(
+            expired.is_empty() || !(recovering || self.away),
+            "nobody lapses while recovering or while the store is away"
+        );
+        for (batch, undo) in expired {
+            for change in &batch.changes {
+                assert!(matches!(change, Change::Removed(r) if r.reason == RemovalReason::Expired));
+            }
+            let told_before = self.told.clone();
+            self.told.commit(&batch);
+            self.applied.push(Applied {
+                told_before,
+                requests_before: requests_before.clone(),
+                command: None,
+                batch: Some(batch),
+                undo,
+            });
+        }
+    }
+
+    fn undo(&mut self, count: usize) {
+        let mut taken_back = self
+            .applied
+            .split_off(self.applied.len() - count.min(self.applied.len()));
+        let mut again = Vec::new();
+        while let Some(applied) = taken_back.pop() {
+            self.catalog.undo(applied.undo);
+            self.told = applied.told_before;
+            self.check();
+            // An answer may have become too old meanwhile, but none is there that was not there before.
+            let requests = self.catalog.requests.answers();
+            assert!(
+                requests
+                    .iter()
+                    .all(|(id, answer)| applied.requests_before.get(id) == Some(answer)),
+                "the requests of before"
+            );
+            again.push((applied.command, applied.batch));
+        }
+        let only_commands = again.iter().all(|(command, _)| command.is_some());
+        for (command, batch) in again.into_iter().rev() {
+            let Some(command) = command else { continue };
+            self.apply(command);
+            // What follows an expiry that is not repeated may well go another way.
+            if only_commands {
+                assert_eq!(
+                    self.applied.last().expect("was applied").batch,
+                    batch,
+                    "the same again gives the same"
+                );
+            }
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Grant {
+                lease,
+                ids,
+                interval,
+                request,
+            } => {
+                let request = request.map(|id| RequestId {
+                    id,
+                    body: [u8::try_from(ids.len()).expect("few"); 32],
+                });
+                self.apply(Command::Register(Register {
+                    request,
+                    ..grant(lease, heartbeat(interval), drafts(&ids))
+                }));
+            }
+            Step::Join { lease, ids } => self.apply(Command::Register(join(lease, drafts(&ids)))),
+            Step::Update {
+                lease,
+                id,
+                weight,
+                epoch_back,
+            } => {
+                let key = key(service(id), &id.to_string());
+                let Some(present) = self.told.instances.get(&key) else {
+                    return;
+                };
+                let epoch = Epoch::of(Revision::new(present.epoch.revision().get() - epoch_back));
+                let is_right = present.lease == owner(lease).lease && epoch_back == 0;
+                let update = Update {
+                    owner: owner(lease),
+                    key: key.clone(),
+                    epoch,
+                    weight: Some(Weight::try_new(weight).expect("a weight")),
+                    status: Some(Status::Draining),
+                    metadata: None,
+                };
+                let before = Arc::clone(present);
+                self.apply(Command::Update(update));
+                let after = &self.told.instances[&key];
+                assert!(
+                    is_right || before == *after,
+                    "only the owner at its epoch changes anything"
+                );
+            }
+            Step::End { lease, id } => {
+                let id = id.map(|id| id.to_string());
+                let ids: Vec<&str> = id.iter().map(String::as_str).collect();
+                self.apply(Command::Deregister(end(lease, &ids)));
+            }
+            Step::Renew { lease } => {
+                let fenced = self.told.leases.get(&owner(lease).lease).is_some_and(|record| {
+                    !record.emptied
+                        && !record.replaced.is_empty()
+                        && !self.told.instances.values().any(|i| i.lease == record.id)
+                });
+                let lives = self.told.leases.contains_key(&owner(lease).lease);
+                let renewed = self.catalog.renew(&owner(lease));
+                assert_eq!(renewed.is_ok(), lives && !fenced);
+                if let Ok(renewed) = renewed {
+                    assert!(!renewed.claim, "who is alone has nothing to claim");
+                    self.beats.insert(lease, renewed.beat);
+                }
+            }
+            Step::Suspect { lease, slack } => {
+                let beat = self.beats.get(&lease).copied().unwrap_or_default();
+                let heard = [(owner(lease).lease, beat)];
+                self.catalog.suspect(&heard, Duration::from_millis(slack));
+            }
+            Step::Pass { millis } => {
+                self.millis += millis;
+                self.catalog.look(now(self.millis));
+                self.expire();
+            }
+            Step::Away => {
+                self.away = true;
+                self.catalog.away();
+            }
+            Step::Back => {
+                self.away = false;
+                self.catalog.back(now(self.millis));
+            }
+            Step::Undo { count } => self.undo(count),
+            Step::Restart => {
+                let instances: Vec<Arc<Instance>> = self.told.instances.values().cloned().collect();
+                let leases = self.told.leases.values().cloned().collect();
+                let at = now(self.millis).moment;
+                self.catalog = Catalog::restore(Settings::default(), self.told.revision, leases, &instances, at);
+                self.away = false;
+                self.applied.clear();
+                self.expire();
+                assert!(self.applied.is_empty(), "a restart expires nobody");
+            }
+        }
+    }
+
+    fn check(&self) {
+        self.catalog.check_invariants();
+        assert_eq!(self.catalog.revision, self.told.revision);
+        let (instances, leases) = self.catalog.content();
+        assert_eq!(
+            instances, self.told.instances,
+            "the batches tell all of the catalog's instances"
+        );
+        assert_eq!(leases, self.told.leases, "and of its leases");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_histories_keep_the_invariants(steps in steps()) {
+        let mut world = World {
+            catalog: catalog(),
+            millis: 0,
+            told: Told::default(),
+            away: false,
+            applied: Vec::new(),
+            beats: BTreeMap::new(),
+        };
+        for step in steps {
+            world.step(step);
+            world.check();
+        }
+    }
+}
