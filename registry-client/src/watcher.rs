@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     model::{Selector, Snapshot, SnapshotState},
     registry::Registry,
-    wire::peer::Steps,
+    wire::peer::{Heard, Steps},
 };
 
 use reducer::{Change, Reducer};
@@ -181,8 +181,8 @@ impl Driver {
         let mut owed_until = (after == 0).then(|| now() + self.patience);
         loop {
             let alarm = [self.reducer.next_tick(), owed_until].into_iter().flatten().min();
-            let step = tokio::select! {
-                step = steps.next() => step,
+            let heard = tokio::select! {
+                heard = steps.hear() => heard,
                 () = sleep_until(alarm) => {
                     let change = self.reducer.tick(now());
                     self.publish(change);
@@ -194,9 +194,11 @@ impl Driver {
                     continue;
                 }
             };
-            match step {
-                Ok(Some(told)) if !self.reducer.admits(&told) => return Some(steps.of_another_history()),
-                Ok(Some(told)) => {
+            match heard {
+                // What is large takes its time.
+                Ok(Some(Heard::Part)) => owed_until = owed_until.map(|_| now() + self.patience),
+                Ok(Some(Heard::Step(told))) if !self.reducer.admits(&told) => return Some(steps.of_another_history()),
+                Ok(Some(Heard::Step(told))) => {
                     owed_until = None;
                     self.patience = FIRST_SNAPSHOT;
                     self.backoff.reset();

@@ -20,6 +20,7 @@ use crate::{
     },
 };
 
+mod parts;
 pub(crate) mod peer;
 
 impl From<v1::Endpoint> for Endpoint {

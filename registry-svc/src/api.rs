@@ -28,7 +28,11 @@ use proto::registry::v1::{
 use service_host::DrainSignal;
 use tonic::service::Routes;
 
-use crate::{driver::Handle, hub::Hub, metrics::Metrics};
+use crate::{
+    driver::{Clock, Handle},
+    hub::Hub,
+    metrics::Metrics,
+};
 
 /// For reflection.
 pub(crate) const DESCRIPTORS: &[u8] = proto::FILE_DESCRIPTOR_SET;
@@ -40,13 +44,15 @@ pub(crate) struct Api {
     pub(crate) driver: Handle,
     /// To read.
     pub(crate) hub: Arc<Hub>,
+    /// For the age of what is told.
+    pub(crate) clock: Clock,
     /// Ends streams.
     pub(crate) drain: DrainSignal,
     /// How long a watch may be silent.
     pub(crate) bookmark_interval: Duration,
     /// What unread watches hold.
     pub(crate) backlog: Backlog,
-    /// Counts watchers.
+    /// Counts watchers and what they are told.
     pub(crate) metrics: Metrics,
 }
 
@@ -56,7 +62,8 @@ const MAX_REQUEST: usize = 2_560 * 1_024;
 
 /// The registry's services.
 pub(crate) fn routes(api: Api) -> Routes {
-    let registry = RegistryServiceServer::new(api).max_decoding_message_size(MAX_REQUEST);
+    let generated = RegistryServiceServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST);
+    let registry = watch::WithWatch::new(api, generated);
     let governance = GovernanceServiceServer::new(governance::Governance);
     Routes::new(registry).add_service(governance.max_decoding_message_size(service_host::MAX_REQUEST_MESSAGE))
 }

@@ -9,11 +9,11 @@ pub(crate) use log::SharedLog;
 use crate::{
     catalog::{Deregister, LeaseChoice, Owner, Register},
     history::HistoryLimits,
-    hub::{Hub, Scope, Selection},
+    hub::{Hub, Restored, Scope, Selection, Trust},
     model::{
-        Confidence, Detail, Draft, Endpoint, Heartbeat, HistoryId, Host, Instance, InstanceId, InstanceKey, Label,
-        Labels, LeaseId, LeaseSecret, Metadata, Moment, Namespace, Now, Port, Protocol, RemovalReason, Revision,
-        ServiceName, Spec, Status, Terms, Version, WallTime, Weight, Zone,
+        Confidence, Detail, Draft, Endpoint, Heartbeat, Host, Instance, InstanceId, InstanceKey, Label, Labels,
+        LeaseId, LeaseSecret, Metadata, Moment, Namespace, Now, Port, Protocol, RemovalReason, ServiceName, Spec,
+        Status, Terms, Version, WallTime, Weight, Zone,
     },
 };
 
@@ -131,24 +131,17 @@ pub(crate) fn hub(instances: &[Arc<Instance>], recovering: bool) -> Hub {
         revisions: 100,
         bytes: usize::MAX,
     };
-    let confidence = if recovering {
-        Confidence::Recovering
-    } else {
-        Confidence::Fresh
-    };
-    let start = Revision::ZERO;
-    Hub::restore(
-        limits,
-        HistoryId::default(),
-        start,
-        start,
+    Hub::restore(Restored {
         instances,
-        Vec::new(),
-        confidence,
-    )
+        trust: Trust {
+            recovering,
+            ..Trust::default()
+        },
+        ..Restored::empty(limits)
+    })
 }
 
 /// What readers of the default namespace are told.
-pub(crate) fn confidence(hub: &Hub, _now: Now) -> Confidence {
-    hub.confidence()
+pub(crate) fn confidence(hub: &Hub, now: Now) -> Confidence {
+    hub.confidence(&scope("").scope, now.moment)
 }

@@ -48,6 +48,23 @@ impl HistoryWindow {
         self.compacted
     }
 
+    /// What would be compacted if these were committed too.
+    pub(crate) fn compacted_after(&self, sizes: impl Iterator<Item = usize>) -> Revision {
+        let sizes: Vec<usize> = sizes.collect();
+        let mut revisions = self.sizes.len() + sizes.len();
+        let mut bytes = self.bytes + sizes.iter().sum::<usize>();
+        let mut compacted = self.compacted;
+        for size in self.sizes.iter().chain(&sizes) {
+            if revisions <= 1 || (revisions <= self.limits.revisions && bytes <= self.limits.bytes) {
+                break;
+            }
+            revisions -= 1;
+            bytes -= size;
+            compacted = compacted.next();
+        }
+        compacted
+    }
+
     /// The last revision that is gone. A watcher that has seen it can resume.
     pub(crate) fn compacted(&self) -> Revision {
         self.compacted
@@ -57,6 +74,28 @@ impl HistoryWindow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn foresees_what_pushing_does() {
+        let limits = HistoryLimits {
+            revisions: 4,
+            bytes: 100,
+        };
+        let sizes = [10, 60, 30, 200, 1, 1, 1, 1, 1, 99, 2, 40, 40, 40, 40];
+        for split in 0..sizes.len() {
+            for until in split..=sizes.len() {
+                let mut window = HistoryWindow::new(limits, Revision::new(7));
+                for size in &sizes[..split] {
+                    window.push(*size);
+                }
+                let foreseen = window.compacted_after(sizes[split..until].iter().copied());
+                for size in &sizes[split..until] {
+                    window.push(*size);
+                }
+                assert_eq!(foreseen, window.compacted(), "{split}..{until}");
+            }
+        }
+    }
 
     #[test]
     fn is_bounded_by_count_and_by_bytes() {

@@ -4,71 +4,121 @@
 //! catalog or the disk. A watcher is a cursor into the history that its stream pulls on ([`Watcher`]): nothing is queued for
 //! it, so a slow one costs its cursor and nobody else. One that falls behind the history continues with a snapshot.
 //!
-//! The lock is held for map look-ups and reference counts, never while encoding and never across an await.
+//! What many watchers are told is encoded once ([`Watcher::encoded`]); how, is the `api`'s matter. The lock of the state is held
+//! for map look-ups and reference counts, never while encoding or waking and never across an await. Who needs the feeds as
+//! well takes the state first.
 
+mod by_scope;
+mod encodings;
+mod feeds;
+mod past;
 mod selection;
+mod snapshot;
+mod step;
 #[cfg(test)]
 mod tests;
-mod topics;
+mod trust;
 mod view;
 mod watcher;
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use by_scope::ByScope;
+use encodings::Encodings;
+use feeds::Feeds;
+use past::Past;
 pub(crate) use selection::{Scope, Selection};
-use topics::Topics;
+use snapshot::Snapshot;
+pub(crate) use step::{Cause, Content, Event, Step, Told};
+use tokio::sync::watch;
+pub(crate) use trust::Trust;
 pub(crate) use view::{ServiceView, View};
-pub(crate) use watcher::{Cause, FutureRevision, Step, Told, WatchFrom, Watcher};
+pub(crate) use watcher::{FutureRevision, WatchFrom, Watcher};
 
 use crate::{
     catalog::Batch,
-    history::{HistoryLimits, HistoryWindow},
-    model::{Confidence, HistoryId, Instance, Revision},
+    history::HistoryLimits,
+    model::{Confidence, HistoryId, Instance, Moment, Revision},
 };
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Hub {
     history_id: HistoryId,
+    is_replicated: bool,
     state: RwLock<State>,
+    feeds: Mutex<Feeds>,
+    encodings: Encodings,
+    part_bytes: usize,
+    /// The present revision, for those who wait for one.
+    present: watch::Sender<Revision>,
 }
 
 #[derive(Debug)]
 struct State {
     view: View,
-    history: VecDeque<Arc<Batch>>,
-    window: HistoryWindow,
-    topics: Topics,
-    confidence: Confidence,
+    past: Past,
+    trust: Trust,
+}
+
+/// What a restart brings back.
+#[derive(Debug)]
+pub(crate) struct Restored<'a> {
+    /// How much of the history is kept.
+    pub(crate) limits: HistoryLimits,
+    /// The history that revisions count.
+    pub(crate) history_id: HistoryId,
+    /// The present.
+    pub(crate) revision: Revision,
+    /// The last revision that the history has lost.
+    pub(crate) compacted: Revision,
+    /// All instances at `revision`.
+    pub(crate) instances: &'a [Arc<Instance>],
+    /// All batches after `compacted` up to `revision`.
+    pub(crate) history: Vec<Batch>,
+    /// How far that can be trusted.
+    pub(crate) trust: Trust,
+    /// Whether other replicas may be ahead of this one.
+    pub(crate) is_replicated: bool,
+}
+
+#[cfg(test)]
+impl Restored<'_> {
+    /// An empty registry that is alone.
+    pub(crate) fn empty(limits: HistoryLimits) -> Self {
+        Self {
+            limits,
+            history_id: HistoryId::default(),
+            revision: Revision::ZERO,
+            compacted: Revision::ZERO,
+            instances: &[],
+            history: Vec::new(),
+            trust: Trust::default(),
+            is_replicated: false,
+        }
+    }
 }
 
 impl Hub {
-    /// What a restart brings back: the instances at `revision` and the history up to it.
-    pub(crate) fn restore(
-        limits: HistoryLimits,
-        history_id: HistoryId,
-        revision: Revision,
-        compacted: Revision,
-        instances: &[Arc<Instance>],
-        history: Vec<Batch>,
-        confidence: Confidence,
-    ) -> Self {
-        let mut state = State {
-            view: View::restore(revision, instances),
-            history: VecDeque::new(),
-            window: HistoryWindow::new(limits, compacted),
-            topics: Topics::default(),
-            confidence,
-        };
-        for batch in history {
-            state.remember(Arc::new(batch));
+    /// What a restart brings back.
+    pub(crate) fn restore(restored: Restored<'_>) -> Self {
+        let mut past = Past::new(restored.limits, restored.compacted);
+        for batch in restored.history {
+            past.push(Arc::new(batch));
         }
+        let state = State {
+            view: View::restore(restored.revision, restored.instances),
+            past,
+            trust: restored.trust,
+        };
         Self {
-            history_id,
+            history_id: restored.history_id,
+            is_replicated: restored.is_replicated,
             state: RwLock::new(state),
+            feeds: Mutex::default(),
+            encodings: Encodings::default(),
+            part_bytes: snapshot::PART_BYTES,
+            present: watch::Sender::new(restored.revision),
         }
     }
 
@@ -77,43 +127,61 @@ impl Hub {
         self.history_id
     }
 
+    /// Whether other replicas may be ahead of this one: then a revision that has not happened here may well have happened.
+    pub(crate) fn is_replicated(&self) -> bool {
+        self.is_replicated
+    }
+
     /// What the history will have lost once these batches are published: what the store may forget when it commits them.
     pub(crate) fn compacted_after(&self, batches: &[Arc<Batch>]) -> Revision {
-        let mut window = self.read().window.clone();
-        for batch in batches {
-            window.push(batch.bytes());
-        }
-        window.compacted()
+        self.read().past.compacted_after(batches)
     }
 
     /// Shows durable batches to readers and wakes those whom they touch.
     pub(crate) fn publish(&self, batches: &[Arc<Batch>]) {
         let kept: Vec<Arc<Batch>> = batches.iter().map(Batch::for_history).collect();
-        let mut state = self.write();
-        for batch in kept {
-            debug_assert_eq!(batch.revision, state.view.revision.next(), "revisions are consecutive");
-            state.view.apply(&batch);
-            state.remember(batch);
-        }
-        // After all of them, so that a watcher that wakes finds the whole group.
-        for batch in batches {
-            for change in &batch.changes {
-                state.topics.mark(change.key());
+        let (present, touched) = {
+            let mut state = self.write();
+            let feeds = self.feeds();
+            for batch in kept {
+                debug_assert_eq!(batch.revision, state.view.revision.next(), "revisions are consecutive");
+                state.view.apply(&batch);
+                for lost in state.past.push(batch) {
+                    feeds.lose(&lost);
+                }
             }
-        }
-        state.topics.wake();
-    }
-
-    /// Changes how far answers can be trusted.
-    pub(crate) fn set_confidence(&self, confidence: Confidence) {
-        if self.read().confidence != confidence {
-            self.write().confidence = confidence;
+            (state.view.revision, feeds.touched(batches))
+        };
+        // After all of them, so that a watcher that wakes finds the whole group, and outside of the locks, which it will want.
+        self.present.send_replace(present);
+        for feed in touched {
+            feed.wake();
         }
     }
 
-    /// How far answers can be trusted.
-    pub(crate) fn confidence(&self) -> Confidence {
-        self.read().confidence
+    /// Changes how far answers can be trusted. Watchers whom it concerns are told, if there is nothing else to tell them by a
+    /// bookmark.
+    pub(crate) fn set_trust(&self, trust: Trust) {
+        if self.read().trust == trust {
+            return;
+        }
+        let concerned: Vec<_> = {
+            let mut state = self.write();
+            let before = std::mem::replace(&mut state.trust, trust);
+            let feeds = self.feeds();
+            let concerned = feeds
+                .iter()
+                .filter(|feed| before.differs(&state.trust, &feed.selection().scope));
+            concerned.cloned().collect()
+        };
+        for feed in concerned {
+            feed.wake();
+        }
+    }
+
+    /// How far an answer about this scope can be trusted.
+    pub(crate) fn confidence(&self, scope: &Scope, now: Moment) -> Confidence {
+        self.read().trust.confidence(scope, now)
     }
 
     /// Looks at the durable state. Keep it to look-ups and clones of `Arc`s: writers wait meanwhile.
@@ -121,9 +189,24 @@ impl Hub {
         look(&self.read().view)
     }
 
+    /// Resolves when this revision has happened here. Cancel safe.
+    pub(crate) async fn reached(&self, revision: Revision) {
+        // The sender is ours, so this does not fail.
+        let _ = self.present.subscribe().wait_for(|present| *present >= revision).await;
+    }
+
     /// Begins to watch.
-    pub(crate) fn watch(self: &Arc<Self>, selection: Selection, from: WatchFrom) -> Result<Watcher, FutureRevision> {
-        Watcher::begin(Arc::clone(self), selection, from)
+    pub(crate) fn watch(self: &Arc<Self>, selection: &Selection, from: WatchFrom) -> Result<Watcher, FutureRevision> {
+        let state = self.read();
+        let present = state.view.revision;
+        if let WatchFrom::Revision(asked) = from
+            && asked > present
+        {
+            return Err(FutureRevision { asked, present });
+        }
+        let feed = self.feeds().join(selection, state.past.compacted());
+        drop(state);
+        Ok(Watcher::new(Arc::clone(self), feed, from))
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -135,21 +218,8 @@ impl Hub {
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl State {
-    fn remember(&mut self, batch: Arc<Batch>) {
-        let compacted = self.window.push(batch.bytes());
-        self.history.push_back(batch);
-        while self.history.front().is_some_and(|oldest| oldest.revision <= compacted) {
-            self.history.pop_front();
-        }
-    }
-
-    /// The batches after a revision that is not compacted, oldest first.
-    fn after(&self, revision: Revision) -> impl Iterator<Item = &Arc<Batch>> {
-        let skip = revision.get().saturating_sub(self.window.compacted().get());
-        self.history
-            .range(usize::try_from(skip).unwrap_or(usize::MAX).min(self.history.len())..)
+    fn feeds(&self) -> MutexGuard<'_, Feeds> {
+        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,7 +2,7 @@
 
 use telemetry::metrics::{self, Counter, CounterFamily, Gauge, Histogram};
 
-use crate::model::RemovalReason;
+use crate::{hub::Cause, model::RemovalReason};
 
 /// Seconds of a commit: from a fast NVMe drive to a disk that is about to fail.
 const COMMIT_BUCKETS: &[f64] = &[
@@ -13,6 +13,9 @@ const GROUP_BUCKETS: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 4_096.0,
 ];
 
+/// Revisions by which a watcher is behind: none, the rest of a group commit, and then by how much of the history.
+const LAG_BUCKETS: &[f64] = &[0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0];
+
 /// The series of one registry. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -22,6 +25,9 @@ pub(crate) struct Metrics {
     pub(crate) leases: Gauge,
     /// Watch streams that are open.
     pub(crate) watchers: Gauge,
+    /// Revisions by which watchers were behind the present when they were told a change.
+    pub(crate) watch_lag: Histogram,
+    snapshots: CounterFamily,
     /// Seconds from handing a group to the disk until it is durable.
     pub(crate) commit_seconds: Histogram,
     /// Batches that became durable together.
@@ -123,6 +129,18 @@ impl Metrics {
             instances: gauge("tessera_registry_instances", "Instances that are registered"),
             leases: gauge("tessera_registry_leases", "Leases that live"),
             watchers: gauge("tessera_registry_watchers", "Watch streams that are open"),
+            watch_lag: metrics::histogram(
+                "tessera_registry_watch_lag_revisions",
+                "Revisions by which a watcher was behind when it was told a change",
+                &[],
+                LAG_BUCKETS,
+            )
+            .with(&[]),
+            snapshots: metrics::counter(
+                "tessera_registry_watch_snapshots",
+                "Snapshots that watchers were told, by cause",
+                &["cause"],
+            ),
             commit_seconds: metrics::histogram(
                 "tessera_registry_commit_seconds",
                 "Seconds until the store has answered for a group of changes",
@@ -176,6 +194,16 @@ impl Metrics {
             shed: Shed::ALL.map(|reason| shed.with(&[reason.as_str()])),
             rollbacks: Rollback::ALL.map(|cause| rollbacks.with(&[cause.as_str()])),
         }
+    }
+
+    /// The counter of a snapshot's cause.
+    pub(crate) fn snapshots(&self, cause: Cause) -> Counter {
+        self.snapshots.with(&[match cause {
+            Cause::Initial => "initial",
+            Cause::Compacted => "compacted",
+            Cause::Coalesced => "coalesced",
+            Cause::HistoryChanged => "history_changed",
+        }])
     }
 
     /// The counter of a removal's reason.

@@ -14,8 +14,9 @@ use crate::{
     config::Config,
     driver::{self, Clock, Driver, DriverError},
     history::HistoryLimits,
-    hub::Hub,
+    hub::{Hub, Restored, Trust},
     metrics::Metrics,
+    model::Confidence,
     store::{Embedded, Loaded, Store, StoreError},
 };
 
@@ -131,15 +132,20 @@ impl Registry {
         let leases_count = leases.len();
         let settings = Settings::default();
         let catalog = Catalog::restore(settings, revision, leases, &instances, clock.now().moment);
-        let hub = Arc::new(Hub::restore(
-            history,
+        let hub = Arc::new(Hub::restore(Restored {
+            limits: history,
             history_id,
             revision,
             compacted,
-            &instances,
-            past,
-            catalog.confidence(),
-        ));
+            instances: &instances,
+            history: past,
+            trust: Trust {
+                recovering: catalog.confidence() == Confidence::Recovering,
+                protecting: catalog.protecting(),
+                stale_since: None,
+            },
+            is_replicated: false,
+        }));
         let metrics = Metrics::new();
         let stop = CancellationToken::new();
         let (driver, handle) = Driver::new(
@@ -155,6 +161,7 @@ impl Registry {
         let api = Api {
             driver: handle,
             hub,
+            clock,
             drain: host.drain_signal(),
             bookmark_interval: config.bookmark_interval,
             backlog: Backlog::default(),

@@ -6,14 +6,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use proto::registry::v1::{self, registry_service_client::RegistryServiceClient};
 use tonic::{Request, Streaming, transport::Channel};
 
+use super::parts::{Assembled, Parts, Unfit};
 use crate::{
     connections::{Connections, Seat},
     error::Error,
     model::{Instance, InstanceStatus, Removal, Resume, Selector, ServiceSummary, Told},
 };
 
-/// The largest answer that is read: a snapshot of some 50,000 instances of 1 KiB. tonic's default of 4 MiB would make a
-/// large namespace unwatchable.
+/// The largest answer that is read, and the largest snapshot, all of its parts together: some 50,000 instances of 1 KiB. A
+/// registry that sends snapshots as one message would be unwatchable with tonic's default of 4 MiB.
 pub(super) const MAX_ANSWER: usize = 64 << 20;
 /// The largest page that the registry gives.
 const PAGE_SIZE: i32 = 1_000;
@@ -295,6 +296,7 @@ impl Peer {
         Ok(Steps {
             address: self.address.clone(),
             stream,
+            parts: Parts::new(MAX_ANSWER),
             _seat: seat,
         })
     }
@@ -305,16 +307,50 @@ impl Peer {
 pub(crate) struct Steps {
     address: Arc<str>,
     stream: Streaming<v1::WatchResponse>,
+    parts: Parts,
     /// After the stream, so that it is given back when the stream has ended.
     _seat: Seat,
+}
+
+/// What is heard on an open watch.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A step.
+    Step(Told),
+    /// A part of a snapshot that goes on: nothing to act upon yet, but the registry is not mute.
+    Part,
 }
 
 impl Steps {
     /// The next step; `None` when the registry has ended the watch. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Told>, Error> {
-        match self.stream.message().await {
-            Ok(step) => Ok(step.map(Told::from)),
-            Err(status) => Err(super::error(&self.address, &status)),
+        loop {
+            match self.hear().await? {
+                Some(Heard::Step(told)) => return Ok(Some(told)),
+                Some(Heard::Part) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next word; `None` when the registry has ended the watch. Cancel safe.
+    pub(crate) async fn hear(&mut self) -> Result<Option<Heard>, Error> {
+        let message = self.stream.message().await;
+        let Some(response) = message.map_err(|status| super::error(&self.address, &status))? else {
+            return Ok(None);
+        };
+        let endpoint = || self.address.to_string();
+        match self.parts.add(response) {
+            Ok(Assembled::Whole(response)) => Ok(Some(Heard::Step(Told::from(*response)))),
+            Ok(Assembled::Part) => Ok(Some(Heard::Part)),
+            Err(Unfit::Malformed(problem)) => Err(Error::Malformed {
+                endpoint: endpoint(),
+                problem,
+            }),
+            Err(Unfit::TooLarge(problem)) => Err(Error::AnswerTooLarge {
+                endpoint: endpoint(),
+                problem,
+            }),
         }
     }
 

@@ -62,6 +62,7 @@ fn a_step_tells_its_history_and_its_cause() {
         change: Some(v1::watch_response::Change::Snapshot(v1::Snapshot {
             instances: Vec::new(),
             cause: v1::snapshot::Cause::HistoryChanged.into(),
+            more: false,
         })),
         ..v1::WatchResponse::default()
     });

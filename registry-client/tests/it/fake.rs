@@ -257,6 +257,18 @@ impl OpenWatch {
         let snapshot = v1::Snapshot {
             instances: ids.iter().map(|id| instance(id)).collect(),
             cause: cause.into(),
+            more: false,
+        };
+        self.send(revision, v1::watch_response::Change::Snapshot(snapshot))
+            .await;
+    }
+
+    /// A part of a snapshot that goes on, or the last one.
+    pub(crate) async fn part(&self, revision: i64, ids: &[&str], more: bool) {
+        let snapshot = v1::Snapshot {
+            instances: ids.iter().map(|id| instance(id)).collect(),
+            cause: v1::snapshot::Cause::Initial.into(),
+            more,
         };
         self.send(revision, v1::watch_response::Change::Snapshot(snapshot))
             .await;

@@ -211,6 +211,33 @@ async fn a_watch_that_never_tells_its_snapshot_is_given_up() {
     until(&mut watcher, "a snapshot", |s| ids(s) == "a").await;
 }
 
+/// Nothing of a snapshot counts before its last part, and while parts come the registry is not mute.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_in_parts_counts_when_it_is_complete() {
+    let mut fake = Fake::start().await;
+    let mut watcher = tickets(&[fake.url()]).watch();
+    let stream = fake.watch().await;
+    for id in ["a", "b", "c"] {
+        stream.part(7, &[id], true).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    assert!(watcher.borrow().instances.is_empty());
+    stream.part(7, &["d"], false).await;
+    let snapshot = until(&mut watcher, "all of it", is_fresh).await;
+    assert_eq!((ids(&snapshot).as_str(), snapshot.revision), ("abcd", 7));
+
+    stream.part(9, &["e"], true).await;
+    stream.end();
+    let stream = fake.watch().await;
+    assert_eq!(
+        stream.request.start_after_revision, 7,
+        "from before the one that broke off"
+    );
+    stream.bookmark(9).await;
+    let snapshot = until(&mut watcher, "fresh again", |s| is_fresh(s) && s.revision == 9).await;
+    assert_eq!(ids(&snapshot), "abcd");
+}
+
 /// The bound was 5 s at every attempt: a snapshot that took longer over a slow link was cut off in its middle, for ever.
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_takes_long_arrives_in_the_end() {
@@ -241,6 +268,7 @@ async fn a_snapshot_that_is_too_large_is_named_so_and_not_asked_for_in_a_hurry()
     let huge = v1::watch_response::Change::Snapshot(v1::Snapshot {
         instances: vec![huge],
         cause: v1::snapshot::Cause::Coalesced.into(),
+        more: false,
     });
     for _ in 0..3 {
         stream.send(9, huge.clone()).await;

@@ -11,6 +11,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -45,9 +46,10 @@ pub(super) struct Share {
 
 /// Room for a message until HTTP/2 has taken it up. Nothing for a small one.
 #[derive(Debug, Default)]
-pub(super) struct Held {
-    _room: Option<OwnedSemaphorePermit>,
-}
+pub(super) struct Held(Option<OwnedSemaphorePermit>);
+
+/// Resolves when there is room.
+pub(super) type Room = Pin<Box<dyn Future<Output = Held> + Send>>;
 
 impl Backlog {
     /// A watch begins on a connection.
@@ -72,16 +74,25 @@ impl Backlog {
 }
 
 impl Share {
-    /// Waits until there is room for a message of so many bytes. Cancel safe.
-    pub(super) async fn hold(&self, bytes: usize) -> Held {
+    /// Room for a message of so many bytes, or what resolves when there is some.
+    pub(super) fn hold(&self, bytes: usize) -> Result<Held, Room> {
         if bytes < LARGE_BYTES {
-            return Held::default();
+            return Ok(Held::default());
         }
         let bytes = u32::try_from(bytes.min(CONNECTION_BYTES)).unwrap_or(u32::MAX);
-        // It is never closed, so this does not fail.
-        Held {
-            _room: Arc::clone(&self.room).acquire_many_owned(bytes).await.ok(),
+        let room = Arc::clone(&self.room);
+        match Arc::clone(&room).try_acquire_many_owned(bytes) {
+            Ok(permit) => Ok(Held(Some(permit))),
+            // It is never closed, so this does not fail.
+            Err(_) => Err(Box::pin(async move { Held(room.acquire_many_owned(bytes).await.ok()) })),
         }
+    }
+}
+
+impl Held {
+    /// Whether it is room for a large message.
+    pub(super) fn is_some(&self) -> bool {
+        self.0.is_some()
     }
 }
 
@@ -108,16 +119,16 @@ mod tests {
         let peer = |port| Some(SocketAddr::from(([127, 0, 0, 1], port)));
         let (one, two, other) = (backlog.join(peer(1)), backlog.join(peer(1)), backlog.join(peer(2)));
         // Larger than the budget: alone.
-        let held = one.hold(usize::MAX).now_or_never().expect("there is room");
-        assert!(two.hold(LARGE_BYTES).now_or_never().is_none(), "there is none left");
-        assert!(two.hold(LARGE_BYTES - 1).now_or_never().is_some(), "small ones pass");
-        assert!(other.hold(usize::MAX).now_or_never().is_some(), "another connection");
+        let Ok(held) = one.hold(usize::MAX) else {
+            panic!("there is room")
+        };
+        let mut waiting = two.hold(LARGE_BYTES).expect_err("there is none left");
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(two.hold(LARGE_BYTES - 1).is_ok(), "small ones pass");
+        assert!(other.hold(usize::MAX).is_ok(), "another connection");
         drop(held);
-        let both = (
-            two.hold(LARGE_BYTES).now_or_never(),
-            one.hold(LARGE_BYTES).now_or_never(),
-        );
-        assert!(matches!(both, (Some(_), Some(_))));
+        assert!(waiting.now_or_never().is_some());
+        assert!(two.hold(LARGE_BYTES).is_ok() && one.hold(LARGE_BYTES).is_ok());
     }
 
     #[test]

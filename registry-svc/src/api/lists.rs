@@ -10,11 +10,15 @@ use crate::{
     catalog::CatalogError,
     hub::{Hub, Scope, Selection, ServiceView},
     limits,
-    model::{Instance, InstanceId, Label, Namespace, ServiceName, Version, Zone},
+    model::{Instance, InstanceId, Label, Moment, Namespace, ServiceName, Version, Zone},
 };
 
 /// Answers ListServices.
-pub(super) fn services(hub: &Hub, request: &wire::ListServicesRequest) -> Result<wire::ListServicesResponse, ApiError> {
+pub(super) fn services(
+    hub: &Hub,
+    now: Moment,
+    request: &wire::ListServicesRequest,
+) -> Result<wire::ListServicesResponse, ApiError> {
     let mut violations = Violations::default();
     let namespace = violations.check("namespace", Namespace::try_new(&request.namespace));
     let page = Page::parse(&mut violations, request.page_size, &request.page_token, &namespace, 1);
@@ -44,13 +48,14 @@ pub(super) fn services(hub: &Hub, request: &wire::ListServicesRequest) -> Result
         services: found.iter().map(|(name, view)| summary(name, view)).collect(),
         next_page_token: next.unwrap_or_default(),
         revision: instance::number(revision),
-        confidence: Some(instance::confidence(hub.confidence())),
+        confidence: Some(instance::confidence(hub.confidence(&scope, now))),
     })
 }
 
 /// Answers ListInstances.
 pub(super) fn instances(
     hub: &Hub,
+    now: Moment,
     request: &wire::ListInstancesRequest,
 ) -> Result<wire::ListInstancesResponse, ApiError> {
     let mut violations = Violations::default();
@@ -89,12 +94,16 @@ pub(super) fn instances(
         instances,
         next_page_token: next.unwrap_or_default(),
         revision: instance::number(revision),
-        confidence: Some(instance::confidence(hub.confidence())),
+        confidence: Some(instance::confidence(hub.confidence(&selection.scope, now))),
     })
 }
 
 /// Answers GetInstance.
-pub(super) fn get(hub: &Hub, request: &wire::GetInstanceRequest) -> Result<wire::GetInstanceResponse, ApiError> {
+pub(super) fn get(
+    hub: &Hub,
+    now: Moment,
+    request: &wire::GetInstanceRequest,
+) -> Result<wire::GetInstanceResponse, ApiError> {
     let mut violations = Violations::default();
     let key = instance::key(&mut violations, "", &request.namespace, &request.service, &request.id);
     let Some(key) = key else {
@@ -102,10 +111,14 @@ pub(super) fn get(hub: &Hub, request: &wire::GetInstanceRequest) -> Result<wire:
     };
     let (revision, found) = hub.look(|view| (view.revision(), view.get(&key)));
     let found = found.ok_or_else(|| CatalogError::InstanceUnknown(key.to_string()))?;
+    let scope = Scope {
+        namespace: key.namespace,
+        service: Some(key.service),
+    };
     Ok(wire::GetInstanceResponse {
         instance: Some(instance::to_wire(&found)),
         revision: instance::number(revision),
-        confidence: Some(instance::confidence(hub.confidence())),
+        confidence: Some(instance::confidence(hub.confidence(&scope, now))),
     })
 }
 

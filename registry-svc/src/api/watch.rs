@@ -1,58 +1,118 @@
-//! The stream of a watch: pulls steps from its [`Watcher`] as fast as the client takes them.
+//! Watch: from the request to a body that streams.
 //!
-//! Nothing is queued here: the next step is looked up when HTTP/2 has room for it. A client that does not read holds the one
-//! message that it was sent last, encoded; how much that may be for all watches of its connection is bounded by
-//! [`super::backlog`].
+//! Served beside the generated service and not by it: what that one sends are messages of the generated types, one for each
+//! watcher, and ours are bytes that watchers share (see `message`).
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+mod body;
+mod message;
 
-use futures_util::{Stream, stream};
-use proto::registry::v1 as wire;
+use std::{convert::Infallible, pin::Pin, sync::Arc, task, time::Duration};
+
+use http::{Request, Response, header};
+use proto::registry::v1::{self as wire, registry_service_server::RegistryServiceServer};
 use service_host::DrainSignal;
-use telemetry::metrics::Gauge;
-use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Status, Streaming, body::Body, server::NamedService, transport::server::TcpConnectInfo};
+use tonic_prost::ProstDecoder;
+use tower_service::Service;
 
-use super::{
-    Api,
-    backlog::{Held, Share},
-    error::ApiError,
-    instance, lists,
-    validate::Violations,
+use self::{
+    body::{Instruments, WatchBody},
+    message::Names,
 };
+use super::{Api, error::ApiError, lists, validate::Violations};
 use crate::{
-    catalog::Removal,
-    hub::{Cause, Hub, Step, Told, WatchFrom, Watcher},
-    model::{Revision, WallTime},
+    hub::{FutureRevision, Hub, Selection, WatchFrom, Watcher},
+    model::Revision,
 };
 
-/// What a watch answers with.
-pub(super) type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
+const PATH: &str = "/tessera.registry.v1.RegistryService/Watch";
 
-/// One open watch.
-#[derive(Debug)]
-struct Open {
-    watcher: Watcher,
-    share: Share,
-    /// Room for what was told last.
-    held: Held,
-    id: String,
-    drain: DrainSignal,
-    idle: Duration,
-    bookmark_at: Instant,
-    _counted: Counted,
+/// How long a replica that is behind the revision to resume from may take to get there. It follows the store's own watch, so
+/// milliseconds are usual; a client that failed over to a replica which takes seconds is better off at the next one than with
+/// a registry that only says nothing.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// `RegistryService`, all of it.
+#[derive(Debug, Clone)]
+pub(super) struct WithWatch {
+    api: Arc<Api>,
+    instruments: Arc<Instruments>,
+    generated: RegistryServiceServer<Api>,
 }
 
-/// Counts a watcher while it lives.
-#[derive(Debug)]
-struct Counted(Gauge);
+impl WithWatch {
+    /// What the generated service serves, and Watch.
+    pub(super) fn new(api: Api, generated: RegistryServiceServer<Api>) -> Self {
+        let instruments = Instruments {
+            clock: api.clock,
+            metrics: api.metrics.clone(),
+        };
+        Self {
+            api: Arc::new(api),
+            instruments: Arc::new(instruments),
+            generated,
+        }
+    }
+}
 
-/// Validates a request and begins the stream.
-pub(super) fn begin(
-    api: &Api,
-    peer: Option<SocketAddr>,
-    request: &wire::WatchRequest,
-) -> Result<WatchStream, ApiError> {
+impl NamedService for WithWatch {
+    const NAME: &'static str = <RegistryServiceServer<Api> as NamedService>::NAME;
+}
+
+impl Service<Request<Body>> for WithWatch {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut task::Context<'_>) -> task::Poll<Result<(), Infallible>> {
+        task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.uri().path() != PATH {
+            return self.generated.call(request);
+        }
+        let (api, instruments) = (Arc::clone(&self.api), Arc::clone(&self.instruments));
+        Box::pin(async move {
+            let served = serve(&api, instruments, request).await;
+            Ok(served.unwrap_or_else(Status::into_http))
+        })
+    }
+}
+
+async fn serve(api: &Api, instruments: Arc<Instruments>, request: Request<Body>) -> Result<Response<Body>, Status> {
+    let connection = request.extensions().get::<TcpConnectInfo>();
+    let peer = connection.and_then(TcpConnectInfo::remote_addr);
+    let request = read(request).await?;
+    let watcher = watcher(api, &request).await?;
+    // Those who began in the same moment shall not all be told "nothing" in the same moment.
+    let idle = api.bookmark_interval.mul_f64(rand::random_range(0.9..1.1));
+    let watch_id = format!("{:032x}", rand::random::<u128>());
+    let names = Names::new(watch_id, api.hub.history_id().to_string());
+    let (share, drained) = (api.backlog.join(peer), api.drain.clone().into_wait());
+    let body = WatchBody::new(instruments, watcher, names, share, idle, drained);
+    let mut response = Response::new(Body::new(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+    Ok(response)
+}
+
+/// Reads the one message of a request. What is wrong with it is said in tonic's words, which service-host makes clearer.
+async fn read(request: Request<Body>) -> Result<wire::WatchRequest, Status> {
+    let encoding = request.headers().get("grpc-encoding");
+    if encoding.is_some_and(|encoding| encoding != "identity") {
+        return Err(Status::unimplemented("Content is compressed, which isn't supported"));
+    }
+    let limit = Some(service_host::MAX_REQUEST_MESSAGE);
+    let mut stream = Streaming::new_request(ProstDecoder::default(), request.into_body(), None, limit);
+    let message = stream.message().await?;
+    // The request ends after it.
+    stream.trailers().await?;
+    message.ok_or_else(|| Status::internal("Missing request message."))
+}
+
+/// Validates a request and begins to watch.
+async fn watcher(api: &Api, request: &wire::WatchRequest) -> Result<Watcher, ApiError> {
     let mut violations = Violations::default();
     let selection = lists::selection(
         &mut violations,
@@ -65,20 +125,8 @@ pub(super) fn begin(
     let (Some(selection), Some(after)) = (selection, after) else {
         return Err(violations.into_error());
     };
-    let watcher = api.hub.watch(selection, from(&api.hub, after, &request.history_id))?;
-    // Those who began in the same moment shall not all be told "nothing" in the same moment.
-    let idle = api.bookmark_interval.mul_f64(rand::random_range(0.9..1.1));
-    let open = Open {
-        watcher,
-        share: api.backlog.join(peer),
-        held: Held::default(),
-        id: format!("{:032x}", rand::random::<u128>()),
-        drain: api.drain.clone(),
-        idle,
-        bookmark_at: Instant::now() + idle,
-        _counted: Counted::new(&api.metrics.watchers),
-    };
-    Ok(open.into_stream(Arc::clone(&api.hub)))
+    let from = from(&api.hub, after, &request.history_id);
+    begin(&api.hub, &api.drain, &selection, from).await
 }
 
 /// A revision of another history may be lower than ours or higher; either way it says nothing about this one.
@@ -92,207 +140,24 @@ fn from(hub: &Hub, after: u64, history_id: &str) -> WatchFrom {
     }
 }
 
-impl Open {
-    fn into_stream(self, hub: Arc<Hub>) -> WatchStream {
-        Box::pin(stream::unfold(Some(self), move |open| {
-            let hub = Arc::clone(&hub);
-            async move {
-                let mut open = open?;
-                match open.next().await {
-                    Ok(step) => Some((Ok(response(step, &open.id, &hub)), Some(open))),
-                    Err(end) => Some((Err(end.into()), None)),
-                }
-            }
-        }))
-    }
-
-    /// Waits for something to tell and for room to tell it. An error ends the watch.
-    async fn next(&mut self) -> Result<Step, ApiError> {
-        // We are asked for more, so HTTP/2 has passed on what was told last but for a send buffer.
-        self.held = Held::default();
-        let step = self.step().await?;
-        tokio::select! {
-            held = self.share.hold(step.bytes()) => self.held = held,
-            () = self.drain.wait() => return Err(ApiError::Draining),
-        }
-        Ok(step)
-    }
-
-    async fn step(&mut self) -> Result<Step, ApiError> {
-        loop {
-            // First, so that a watcher with a long history to catch up on ends too.
-            if self.drain.is_draining() {
-                return Err(ApiError::Draining);
-            }
-            if let Some(step) = self.watcher.try_next() {
-                self.bookmark_at = Instant::now() + self.idle;
-                return Ok(step);
-            }
-            tokio::select! {
-                () = self.watcher.changed() => {}
-                () = self.drain.wait() => {}
-                () = tokio::time::sleep_until(self.bookmark_at) => {
-                    self.bookmark_at = Instant::now() + self.idle;
-                    // Looked again by then: the revision has moved on by what others did.
-                    if let Some(step) = self.watcher.try_next() {
-                        return Ok(step);
-                    }
-                    return Ok(self.watcher.bookmark());
-                }
-            }
-        }
-    }
-}
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.add(1.0);
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.add(-1.0);
-    }
-}
-
-fn response(step: Step, watch_id: &str, hub: &Hub) -> wire::WatchResponse {
-    use wire::watch_response::Change;
-    let (revision, change) = match step {
-        Step::Snapshot {
-            revision,
-            cause,
-            instances,
-        } => {
-            let cause = match cause {
-                Cause::Initial => wire::snapshot::Cause::Initial,
-                Cause::Compacted => wire::snapshot::Cause::Compacted,
-                Cause::Coalesced => wire::snapshot::Cause::Coalesced,
-                Cause::HistoryChanged => wire::snapshot::Cause::HistoryChanged,
-            };
-            let instances = instances.iter().map(|instance| instance::to_wire(instance)).collect();
-            (
-                revision,
-                Change::Snapshot(wire::Snapshot {
-                    instances,
-                    cause: cause.into(),
-                }),
-            )
-        }
-        Step::Delta { revision, at, events } => {
-            let events = events.into_iter().map(|told| event(told, at)).collect();
-            (revision, Change::Delta(wire::Delta { events }))
-        }
-        Step::Bookmark { revision } => (revision, Change::Bookmark(wire::Bookmark {})),
+/// Begins at once, or when a revision that other replicas may have told has come here too.
+async fn begin(
+    hub: &Arc<Hub>,
+    drain: &DrainSignal,
+    selection: &Selection,
+    from: WatchFrom,
+) -> Result<Watcher, ApiError> {
+    let FutureRevision { asked, .. } = match hub.watch(selection, from) {
+        Err(future) if hub.is_replicated() => future,
+        begun => return Ok(begun?),
     };
-    wire::WatchResponse {
-        revision: instance::number(revision),
-        confidence: Some(instance::confidence(hub.confidence())),
-        change: Some(change),
-        watch_id: watch_id.to_owned(),
-        history_id: hub.history_id().to_string(),
+    tokio::select! {
+        // Whether it came or not is asked below.
+        _ = tokio::time::timeout(CATCH_UP, hub.reached(asked)) => {}
+        () = drain.wait() => return Err(ApiError::Draining),
     }
-}
-
-fn event(told: Told, at: WallTime) -> wire::InstanceEvent {
-    use wire::instance_event::Event;
-    let event = match told {
-        Told::Put(instance) => Event::Put(instance::to_wire(&instance)),
-        Told::Removed(Removal {
-            key, reason, detail, ..
-        }) => Event::Removed(wire::Removal {
-            service: key.service.to_string(),
-            id: key.id.to_string(),
-            reason: instance::reason(reason).into(),
-            detail: detail.to_string(),
-            removed_at: Some(instance::timestamp(at)),
-        }),
-    };
-    wire::InstanceEvent { event: Some(event) }
+    Ok(hub.watch(selection, from)?)
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::{FutureExt as _, StreamExt as _};
-    use tonic::Code;
-
-    use super::*;
-    use crate::{
-        api::Backlog,
-        fixtures::{WALL, draft, scope},
-        history::HistoryLimits,
-        model::{HistoryId, LeaseId, Metadata},
-    };
-
-    const LARGE: usize = 600;
-
-    /// A hub with some 9 MiB of instances.
-    fn hub() -> Arc<Hub> {
-        let instances: Vec<_> = (0..LARGE)
-            .map(|n| {
-                let mut draft = draft("a", &n.to_string(), "");
-                let pairs = (0..15).map(|key| (format!("k{key}"), "v".repeat(1_024)));
-                draft.spec.metadata = Metadata::try_new(pairs).expect("fits");
-                Arc::new(draft.registered(Revision::new(1), LeaseId::from_random(1), WALL))
-            })
-            .collect();
-        let limits = HistoryLimits {
-            revisions: 10,
-            bytes: usize::MAX,
-        };
-        let (id, revision) = (HistoryId::default(), Revision::new(1));
-        let confidence = crate::model::Confidence::Fresh;
-        Arc::new(Hub::restore(
-            limits,
-            id,
-            revision,
-            revision,
-            &instances,
-            Vec::new(),
-            confidence,
-        ))
-    }
-
-    /// Watches that were opened and never read held a whole snapshot each, encoded, however many there were.
-    #[tokio::test]
-    async fn unread_watches_of_a_connection_hold_a_bounded_part_and_nobody_else_up() {
-        let (hub, backlog, drain) = (hub(), Backlog::default(), DrainSignal::new());
-        let gauge = crate::metrics::Metrics::new().watchers;
-        let watch = |port: u16| {
-            let open = Open {
-                watcher: hub.watch(scope("a"), WatchFrom::Nothing).expect("watches"),
-                share: backlog.join(Some(SocketAddr::from(([127, 0, 0, 1], port)))),
-                held: Held::default(),
-                id: "watch".into(),
-                drain: drain.clone(),
-                idle: Duration::from_secs(3_600),
-                bookmark_at: Instant::now() + Duration::from_secs(3_600),
-                _counted: Counted::new(&gauge),
-            };
-            open.into_stream(Arc::clone(&hub))
-        };
-        let told = |response: Option<Option<Result<wire::WatchResponse, Status>>>| match response??.ok()?.change? {
-            wire::watch_response::Change::Snapshot(snapshot) => Some(snapshot.instances.len()),
-            other => panic!("not a snapshot: {other:?}"),
-        };
-        let mut unread = watch(1);
-        assert_eq!(told(unread.next().now_or_never()), Some(LARGE));
-        let mut waiting: Vec<_> = (0..10).map(|_| watch(1)).collect();
-        for watch in &mut waiting {
-            assert!(watch.next().now_or_never().is_none(), "there is no room yet");
-        }
-        assert_eq!(told(watch(2).next().now_or_never()), Some(LARGE), "another connection");
-
-        // One that is read asks for more, which makes room for the next; so does one that hangs up.
-        assert!(unread.next().now_or_never().is_none(), "there is nothing new");
-        assert_eq!(told(waiting[0].next().now_or_never()), Some(LARGE));
-        assert!(waiting[1].next().now_or_never().is_none());
-        drop(waiting.remove(0));
-        assert_eq!(told(waiting[0].next().now_or_never()), Some(LARGE));
-
-        drain.fire();
-        let end = waiting[1].next().now_or_never().expect("does not wait for room");
-        assert_eq!(end.expect("an end").expect_err("drains").code(), Code::Unavailable);
-    }
-}
+mod tests;

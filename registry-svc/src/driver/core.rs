@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     catalog::{Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, RenewError, Renewed},
-    hub::Hub,
+    hub::{Hub, Trust},
     metrics::{Metrics, Shed},
     model::{Confidence, LeaseId, Moment, Now, Revision},
     store::News,
@@ -202,7 +202,7 @@ impl Core {
 
     pub(super) fn expire(&mut self, now: Now, draw: u64) {
         // Before what it allows: an expiry must not be told with the confidence of a recovery, during which there is none.
-        self.tell_trust(now);
+        self.tell_trust();
         if self.expires(now) {
             for (batch, undo) in self.catalog.expire(now.wall, draw) {
                 self.open.add_expiry(batch, undo);
@@ -217,12 +217,11 @@ impl Core {
     }
 
     /// Tells the readers how far what they read can be trusted.
-    pub(super) fn tell_trust(&mut self, now: Now) {
-        self.hub.set_confidence(match &self.absence {
-            Some(absence) => Confidence::Stale {
-                age: now.moment.since(absence.since),
-            },
-            None => self.catalog.confidence(),
+    pub(super) fn tell_trust(&mut self) {
+        self.hub.set_trust(Trust {
+            recovering: self.catalog.confidence() == Confidence::Recovering,
+            protecting: self.catalog.protecting(),
+            stale_since: self.absence.as_ref().map(|absence| absence.since),
         });
     }
 

@@ -39,7 +39,7 @@ impl Core {
             News::Back if self.queued.is_empty() => self.back(now),
             News::Back => self.queued.push_back(News::Back),
         }
-        self.tell_trust(now);
+        self.tell_trust();
         Ok(())
     }
 

@@ -3,35 +3,45 @@
 //! The promises are etcd's six: ordered, unique, reliable, atomic, resumable, bookmarkable. They follow from the shape: there
 //! is one history, the cursor only moves forward through it, a step tells all of one revision, and a watcher that the history
 //! has left behind begins anew with a snapshot and is told so.
-//!
-//! With a selector, an instance that is registered anew with labels outside of the selection is told as removed (REPLACED):
-//! for this watcher it has left.
 
-use std::{ops::Bound, sync::Arc};
+use std::{
+    mem::{Discriminant, discriminant},
+    ops::Bound,
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::futures::OwnedNotified;
 
-use super::{Hub, Selection, State, view};
+use super::{
+    Hub, ServiceView, Snapshot, State,
+    encodings::Key,
+    feeds::Feed,
+    step::{self, Cause, Content, Part, Step, Told},
+    view,
+};
 use crate::{
-    catalog::{Batch, Change, Removal},
-    model::{Detail, Instance, RemovalReason, Revision, WallTime},
+    catalog::Batch,
+    model::{Confidence, Moment, Revision, ServiceName},
 };
 
 /// See the module. Dropping it ends the watch.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     hub: Arc<Hub>,
-    selection: Selection,
+    feed: Arc<Feed>,
     position: Position,
-    /// `None` only while dropping.
-    wake: Option<watch::Receiver<()>>,
+    /// The kind of confidence that was told last.
+    told: Option<Discriminant<Confidence>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Position {
     /// Nothing was told yet.
     Begin(WatchFrom),
+    /// This part of a snapshot is to be told next.
+    Within(Part),
     /// All up to this revision was told.
     Told(Revision),
 }
@@ -47,56 +57,6 @@ pub(crate) enum WatchFrom {
     OtherHistory,
 }
 
-/// What a watcher is told.
-#[derive(Debug, Clone)]
-pub(crate) enum Step {
-    /// Replaces everything.
-    Snapshot {
-        /// Of this revision.
-        revision: Revision,
-        /// Why.
-        cause: Cause,
-        /// By service and id.
-        instances: Vec<Arc<Instance>>,
-    },
-    /// All of one revision.
-    Delta {
-        /// Of this revision.
-        revision: Revision,
-        /// When it was committed.
-        at: WallTime,
-        /// In the order in which they were applied; never empty.
-        events: Vec<Told>,
-    },
-    /// Nothing, up to this revision.
-    Bookmark {
-        /// A safe point to resume from.
-        revision: Revision,
-    },
-}
-
-/// One change as this watcher sees it.
-#[derive(Debug, Clone)]
-pub(crate) enum Told {
-    /// It came or changed.
-    Put(Arc<Instance>),
-    /// It left.
-    Removed(Removal),
-}
-
-/// Why there is a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// The watch began without a revision.
-    Initial,
-    /// It began with one that the history no longer has.
-    Compacted,
-    /// It was so slow that the history went past it.
-    Coalesced,
-    /// It began with a revision of another history.
-    HistoryChanged,
-}
-
 /// The revision to resume from has not happened here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("revision {asked} is in the future, the registry is at {present}: watch from 0 to begin with a snapshot")]
@@ -107,188 +67,154 @@ pub(crate) struct FutureRevision {
     pub(crate) present: Revision,
 }
 
-impl Step {
-    /// Roughly what it costs on the wire.
-    pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Self::Snapshot { instances, .. } => instances.iter().map(|instance| instance.bytes()).sum(),
-            Self::Delta { events, .. } => {
-                let event = |told: &Told| match told {
-                    Told::Put(instance) => instance.bytes(),
-                    Told::Removed(removal) => removal.bytes(),
-                };
-                events.iter().map(event).sum()
-            }
-            Self::Bookmark { .. } => 0,
-        }
-    }
+/// What a look at the hub finds; the rest is done outside of its lock.
+enum Found {
+    Snapshot(Cause, Vec<(ServiceName, Arc<ServiceView>)>),
+    Part(Part),
+    Batch(Arc<Batch>),
+    Nothing,
 }
 
 impl Watcher {
-    pub(super) fn begin(hub: Arc<Hub>, selection: Selection, from: WatchFrom) -> Result<Self, FutureRevision> {
-        let wake = {
-            let mut state = hub.write();
-            let present = state.view.revision;
-            if let WatchFrom::Revision(asked) = from
-                && asked > present
-            {
-                return Err(FutureRevision { asked, present });
-            }
-            state.topics.join(&selection.scope)
-        };
-        Ok(Self {
+    pub(super) fn new(hub: Arc<Hub>, feed: Arc<Feed>, from: WatchFrom) -> Self {
+        Self {
             hub,
-            selection,
+            feed,
             position: Position::Begin(from),
-            wake: Some(wake),
-        })
+            told: None,
+        }
     }
 
     /// The next step, if there is one. Each call moves the cursor at most to the end of one revision that is told.
-    pub(crate) fn try_next(&mut self) -> Option<Step> {
-        let found = {
+    pub(crate) fn try_next(&mut self, now: Moment) -> Option<Step> {
+        let (found, present, confidence) = {
             let state = self.hub.read();
-            match self.position {
-                Position::Begin(WatchFrom::Nothing) => Found::snapshot(&state, &self.selection, Cause::Initial),
-                Position::Begin(WatchFrom::OtherHistory) => {
-                    Found::snapshot(&state, &self.selection, Cause::HistoryChanged)
-                }
-                Position::Begin(WatchFrom::Revision(after)) if after < state.window.compacted() => {
-                    Found::snapshot(&state, &self.selection, Cause::Compacted)
-                }
-                Position::Told(told) if told < state.window.compacted() => {
-                    Found::snapshot(&state, &self.selection, Cause::Coalesced)
-                }
-                Position::Begin(WatchFrom::Revision(after)) | Position::Told(after) => {
-                    match state.after(after).find(|batch| touches(batch, &self.selection)) {
-                        Some(batch) => Found::Batch(Arc::clone(batch)),
-                        None => Found::Nothing(state.view.revision),
-                    }
-                }
-            }
+            let confidence = state.trust.confidence(&self.feed.selection().scope, now);
+            (self.find(&state), state.view.revision, confidence)
         };
         // Outside of the lock: this part costs time in proportion to what is told.
-        let resumed = matches!(self.position, Position::Begin(_));
-        let (position, step) = match found {
-            Found::Snapshot {
-                revision,
-                cause,
-                services,
-            } => {
-                let instances = view::select(&services, &self.selection);
+        let (revision, told) = match found {
+            Found::Snapshot(cause, services) => {
+                let selection = self.feed.selection();
+                let make = || Snapshot::new(present, view::select(&services, selection), self.hub.part_bytes);
+                let snapshot = self.feed.snapshot(present, make);
+                let number = 0;
                 (
-                    revision,
-                    Some(Step::Snapshot {
-                        revision,
+                    present,
+                    Told::Part(Part {
+                        snapshot,
+                        number,
                         cause,
-                        instances,
                     }),
                 )
             }
-            Found::Batch(batch) => {
-                let events = tell(&batch, &self.selection);
-                (
-                    batch.revision,
-                    Some(Step::Delta {
-                        revision: batch.revision,
-                        at: batch.at,
-                        events,
-                    }),
-                )
+            Found::Part(part) => (part.snapshot.revision(), Told::Part(part)),
+            Found::Batch(batch) => (batch.revision, Told::Delta(batch)),
+            Found::Nothing => {
+                // Who resumes and has missed nothing is told so at once, and so is everybody of another confidence.
+                let is_news =
+                    matches!(self.position, Position::Begin(_)) || self.told != Some(discriminant(&confidence));
+                self.position = Position::Told(present);
+                if !is_news {
+                    return None;
+                }
+                (present, Told::Bookmark)
             }
-            // A watcher that resumes and has missed nothing is told so at once: it can trust what it has.
-            Found::Nothing(revision) if resumed => (revision, Some(Step::Bookmark { revision })),
-            Found::Nothing(revision) => (revision, None),
         };
-        self.position = Position::Told(position);
-        step
+        self.position = match &told {
+            Told::Part(part) if part.has_more() => Position::Within(Part {
+                number: part.number + 1,
+                ..part.clone()
+            }),
+            _ => Position::Told(revision),
+        };
+        self.told = Some(discriminant(&confidence));
+        let lag = present.get().saturating_sub(revision.get());
+        Some(Step {
+            revision,
+            confidence,
+            lag,
+            is_last: lag == 0 && matches!(self.position, Position::Told(_)),
+            told,
+        })
+    }
+
+    fn find(&self, state: &State) -> Found {
+        let selection = self.feed.selection();
+        let snapshot = |cause| {
+            let services = state.view.services(&selection.scope, Bound::Unbounded, usize::MAX);
+            Found::Snapshot(cause, services)
+        };
+        let after = match &self.position {
+            Position::Within(part) => return Found::Part(part.clone()),
+            Position::Begin(WatchFrom::Nothing) => return snapshot(Cause::Initial),
+            Position::Begin(WatchFrom::OtherHistory) => return snapshot(Cause::HistoryChanged),
+            Position::Begin(WatchFrom::Revision(after)) if *after < state.past.compacted() => {
+                return snapshot(Cause::Compacted);
+            }
+            Position::Told(told) if *told < self.feed.lost() => return snapshot(Cause::Coalesced),
+            Position::Begin(WatchFrom::Revision(after)) | Position::Told(after) => *after,
+        };
+        let touches = |batch: &Batch| {
+            let mut changes = batch.changes.iter();
+            changes.any(|change| selection.scope.holds(change.key()) && step::touches(change, selection))
+        };
+        match state.past.after(&selection.scope, after).find(|batch| touches(batch)) {
+            Some(batch) => Found::Batch(Arc::clone(batch)),
+            None => Found::Nothing,
+        }
+    }
+
+    /// What a step tells, encoded: shared by all watchers of the selection. `None` for a bookmark, which tells nothing.
+    pub(crate) fn encoded(&self, step: &Step, encode: impl FnOnce(&Content<'_>) -> Bytes) -> Option<Bytes> {
+        let key = |part| Key {
+            feed: self.feed.number(),
+            revision: step.revision,
+            part,
+        };
+        let encodings = &self.hub.encodings;
+        match &step.told {
+            Told::Part(part) => {
+                let make = || encode(&Content::Instances(part.instances()));
+                Some(encodings.get(key(Some(part.number)), make))
+            }
+            Told::Delta(batch) => {
+                let make = || {
+                    encode(&Content::Events {
+                        at: batch.at,
+                        events: step::events(batch, self.feed.selection()),
+                    })
+                };
+                Some(encodings.get(key(None), make))
+            }
+            Told::Bookmark => None,
+        }
     }
 
     /// Where the watcher is, after [`Watcher::try_next`] had nothing.
-    pub(crate) fn bookmark(&self) -> Step {
-        let (Position::Told(revision) | Position::Begin(WatchFrom::Revision(revision))) = self.position else {
-            return Step::Bookmark {
-                revision: Revision::ZERO,
-            };
-        };
-        Step::Bookmark { revision }
+    pub(crate) fn bookmark(&mut self, now: Moment) -> Step {
+        let confidence = self.hub.confidence(&self.feed.selection().scope, now);
+        self.told = Some(discriminant(&confidence));
+        Step {
+            revision: match self.position {
+                Position::Told(revision) | Position::Begin(WatchFrom::Revision(revision)) => revision,
+                Position::Begin(_) | Position::Within(_) => Revision::ZERO,
+            },
+            confidence,
+            lag: 0,
+            is_last: true,
+            told: Told::Bookmark,
+        }
     }
 
-    /// Resolves when something of the scope was published since the last call. May resolve without anything to tell. Cancel
-    /// safe.
-    pub(crate) async fn changed(&mut self) {
-        if let Some(wake) = &mut self.wake
-            && wake.changed().await.is_ok()
-        {
-            return;
-        }
-        // The hub outlives its watchers, so its sender does not go away.
-        std::future::pending().await
+    /// Resolves when there may be something to tell that was not there when this was called. Ask for it before looking.
+    pub(crate) fn woken(&self) -> OwnedNotified {
+        self.feed.woken()
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // First leave, then ask whether somebody is left.
-        self.wake = None;
-        self.hub.write().topics.left(&self.selection.scope);
+        self.hub.feeds().leave(&self.feed);
     }
-}
-
-enum Found {
-    Snapshot {
-        revision: Revision,
-        cause: Cause,
-        services: Vec<(crate::model::ServiceName, Arc<super::ServiceView>)>,
-    },
-    Batch(Arc<Batch>),
-    Nothing(Revision),
-}
-
-impl Found {
-    fn snapshot(state: &State, selection: &Selection, cause: Cause) -> Self {
-        let services = state.view.services(&selection.scope, Bound::Unbounded, usize::MAX);
-        Self::Snapshot {
-            revision: state.view.revision,
-            cause,
-            services,
-        }
-    }
-}
-
-fn touches(batch: &Batch, selection: &Selection) -> bool {
-    batch.changes.iter().any(|change| {
-        selection.scope.holds(change.key())
-            && match change {
-                Change::Put { instance, left } => {
-                    selection.takes(&instance.spec.labels) || left.as_ref().is_some_and(|left| selection.takes(left))
-                }
-                Change::Removed(removal) => selection.takes(&removal.labels),
-            }
-    })
-}
-
-fn tell(batch: &Batch, selection: &Selection) -> Vec<Told> {
-    let changes = batch
-        .changes
-        .iter()
-        .filter(|change| selection.scope.holds(change.key()));
-    changes
-        .filter_map(|change| match change {
-            Change::Put { instance, .. } if selection.takes(&instance.spec.labels) => {
-                Some(Told::Put(Arc::clone(instance)))
-            }
-            Change::Put {
-                instance,
-                left: Some(left),
-            } if selection.takes(left) => Some(Told::Removed(Removal {
-                key: instance.key.clone(),
-                labels: left.clone(),
-                reason: RemovalReason::Replaced,
-                detail: Detail::of("registered anew with labels that this watch does not select"),
-            })),
-            Change::Put { .. } => None,
-            Change::Removed(removal) => selection.takes(&removal.labels).then(|| Told::Removed(removal.clone())),
-        })
-        .collect()
 }

@@ -263,10 +263,7 @@ impl Watch {
     /// Expects a delta; its revision and its events as text, such as `put a` or `removed a EXPIRED`.
     pub(crate) async fn delta(&mut self) -> (i64, Vec<String>) {
         let response = self.next().await;
-        let Some(Change::Delta(delta)) = &response.change else {
-            panic!("not a delta: {response:?}")
-        };
-        (response.revision, delta.events.iter().map(tell).collect())
+        (response.revision, events(&response))
     }
 
     /// Expects a bookmark; its revision.
@@ -277,6 +274,14 @@ impl Watch {
         };
         response.revision
     }
+}
+
+/// The events of a delta as text.
+pub(crate) fn events(response: &wire::WatchResponse) -> Vec<String> {
+    let Some(Change::Delta(delta)) = &response.change else {
+        panic!("not a delta: {response:?}")
+    };
+    delta.events.iter().map(tell).collect()
 }
 
 fn tell(event: &wire::InstanceEvent) -> String {

@@ -6,7 +6,9 @@ use proto::registry::v1::{self as wire, snapshot::Cause};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::support::{Client, Fixture, Watch, deregistration, fields, instance, reason, register, registration};
+use crate::support::{
+    Client, Fixture, Watch, deregistration, fields, instance, lasting, reason, register, registration,
+};
 
 #[tokio::test]
 async fn tells_a_snapshot_and_then_each_revision() {
@@ -158,6 +160,38 @@ async fn a_revision_that_the_history_has_lost_gets_a_snapshot() {
     let mut watch = Watch::open(&mut client, "a-svc", 1).await;
     let (revision, cause, ids) = watch.snapshot().await;
     assert_eq!((revision, cause, ids.len()), (5, Cause::Compacted, 5));
+}
+
+/// A snapshot beyond 4 MiB could not be read by a stock client, which is what the generated one is.
+#[tokio::test]
+async fn a_snapshot_of_any_size_can_be_read_by_a_stock_client() {
+    let fixture = Fixture::start().await;
+    let mut client = fixture.client().await;
+    let metadata: std::collections::HashMap<_, _> = (0..15).map(|n| (format!("k{n}"), "v".repeat(1_000))).collect();
+    for hundred in 0..6 {
+        let large = (0..64).map(|n| wire::Instance {
+            metadata: metadata.clone(),
+            ..instance("a-svc", &format!("{hundred}-{n:02}"))
+        });
+        client.register(lasting(large)).await.expect("registers");
+    }
+    let mut watch = Watch::open(&mut client, "a-svc", 0).await;
+    let (mut ids, mut parts, mut more) = (Vec::new(), 0, true);
+    while more {
+        let response = watch.next().await;
+        assert_eq!(response.revision, 6, "all of one revision");
+        let Some(wire::watch_response::Change::Snapshot(snapshot)) = response.change else {
+            panic!("a part")
+        };
+        assert_eq!(snapshot.cause(), Cause::Initial);
+        ids.extend(snapshot.instances.into_iter().map(|instance| instance.id));
+        (parts, more) = (parts + 1, snapshot.more);
+    }
+    assert!(parts > 4, "{parts}");
+    assert_eq!(ids.len(), 6 * 64);
+    assert!(ids.is_sorted());
+    register(&mut client, "a-svc", "last").await;
+    assert_eq!(watch.delta().await, (7, vec!["put last".into()]));
 }
 
 /// A client that does not read costs its send window and nothing else; when it reads again it is told the truth at once.
