@@ -163,7 +163,7 @@ impl Catalog {
             Command::Register(register) => self.register(register, wall, &mut undo),
             Command::Update(update) => self.update(update, wall, &mut undo),
             Command::Deregister(deregister) => self.deregister(deregister, wall, &mut undo),
-            Command::Claim(owner) => self.claim(owner, wall, &mut undo),
+            Command::Claim(owners) => Ok(self.claim(owners, wall, &mut undo)),
         };
         let (reply, batch) = match applied {
             Ok((reply, batch)) => (Ok(reply), batch),

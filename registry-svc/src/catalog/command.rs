@@ -21,9 +21,9 @@ pub(crate) enum Command {
     Update(Update),
     /// Ends instances, or a lease with all of its own.
     Deregister(Deregister),
-    /// Makes this replica the one that hears a lease's heartbeats. No client asks for it: it follows from a renewal that came
-    /// here ([`Renewed::claim`]).
-    Claim(Owner),
+    /// Makes this replica the one that hears the heartbeats of some leases, in one revision: when a replica dies, all of its
+    /// leases move at once. No client asks for it: it follows from renewals that came here ([`Renewed::claim`]).
+    Claim(Vec<Owner>),
 }
 
 impl Command {
@@ -33,7 +33,7 @@ impl Command {
             Self::Register(register) => register.drafts.iter().map(Draft::bytes).sum(),
             Self::Update(update) => update.metadata.as_ref().map_or(0, Metadata::bytes),
             Self::Deregister(deregister) => id_bytes(&deregister.ids),
-            Self::Claim(_) => 0,
+            Self::Claim(owners) => std::mem::size_of_val(owners.as_slice()),
         }
     }
 }
@@ -151,7 +151,7 @@ pub(crate) enum Reply {
         /// The revision after the removal.
         revision: Revision,
     },
-    /// To [`Command::Claim`]: this replica hears the lease's heartbeats.
+    /// To [`Command::Claim`]: this replica hears the heartbeats of all that were there to be claimed.
     Claimed,
 }
 

@@ -85,32 +85,30 @@ impl Catalog {
         }
     }
 
-    /// Makes this replica the one that hears a lease's heartbeats.
-    pub(super) fn claim(
-        &mut self,
-        owner: &Owner,
-        wall: WallTime,
-        undo: &mut Undo,
-    ) -> Result<(Reply, Option<Arc<Batch>>), CatalogError> {
+    /// Makes this replica the one that hears the heartbeats of some leases. Those that have ended meanwhile, or are ours, are
+    /// passed over: their owners hear the one by the next renewal, and nothing of the other.
+    pub(super) fn claim(&mut self, owners: &[Owner], wall: WallTime, undo: &mut Undo) -> (Reply, Option<Arc<Batch>>) {
         let now = self.clock.now();
-        let lease = self.leases.owned_by(owner).ok_or(CatalogError::LeaseUnknown)?;
-        if lease.is_fenced() {
-            return Err(CatalogError::LeaseFenced);
+        let mut leases = Vec::new();
+        for owner in owners {
+            let Some(lease) = self.leases.owned_by(owner).filter(|lease| !lease.is_fenced()) else {
+                continue;
+            };
+            let terms = LeaseTerms {
+                owner: self.leases.own(),
+                ..lease.terms
+            };
+            // Asked for twice, as it may be: renewals come in faster than a commit.
+            if terms == lease.terms {
+                continue;
+            }
+            self.set_terms(owner.lease, terms, undo);
+            self.leases.extend(owner.lease, now);
+            let record = self.leases.get(owner.lease).map(|lease| lease.record(owner.lease));
+            leases.extend(record.map(LeaseChange::Kept));
         }
-        let terms = LeaseTerms {
-            owner: self.leases.own(),
-            ..lease.terms
-        };
-        // Asked for twice, as it may be: its renewals come in faster than a commit.
-        if terms == lease.terms {
-            return Ok((Reply::Claimed, None));
-        }
-        self.set_terms(owner.lease, terms, undo);
-        self.leases.extend(owner.lease, now);
-        let record = self.leases.get(owner.lease).map(|lease| lease.record(owner.lease));
-        let leases = record.map(LeaseChange::Kept).into_iter().collect();
-        let batch = self.seal(wall, Vec::new(), leases, undo);
-        Ok((Reply::Claimed, Some(batch)))
+        let batch = (!leases.is_empty()).then(|| self.seal(wall, Vec::new(), leases, undo));
+        (Reply::Claimed, batch)
     }
 
     /// Changes the terms of a lease, in a way that can be taken back.

@@ -69,7 +69,7 @@ fn a_lease_moves_to_the_replica_that_its_owner_comes_to() {
     };
     assert_eq!(two.renew(&wrong), Err(RenewError::LeaseUnknown));
 
-    let outcome = two.apply(&Command::Claim(owner(1)), WALL);
+    let outcome = two.apply(&Command::Claim(vec![owner(1)]), WALL);
     assert!(matches!(outcome.reply, Ok(Reply::Claimed)));
     let batch = outcome.batch.expect("moves it");
     assert!(batch.changes.is_empty(), "watchers see nothing");
@@ -77,7 +77,7 @@ fn a_lease_moves_to_the_replica_that_its_owner_comes_to() {
     one.check_invariants();
     assert!(!two.renew(&owner(1)).expect("lives").claim);
     assert!(
-        two.apply(&Command::Claim(owner(1)), WALL).batch.is_none(),
+        two.apply(&Command::Claim(vec![owner(1)]), WALL).batch.is_none(),
         "asked for twice"
     );
     assert_eq!(
@@ -126,7 +126,9 @@ fn an_orphan_that_is_renewed_lives() {
     run(&mut two, 0, 10_900);
     assert!(two.renew(&owner(1)).expect("lives").claim);
     assert_eq!(run(&mut two, 11_000, 12_000), Vec::<String>::new());
-    two.apply(&Command::Claim(owner(1)), WALL).reply.expect("is claimed");
+    two.apply(&Command::Claim(vec![owner(1)]), WALL)
+        .reply
+        .expect("is claimed");
     assert_eq!(run(&mut two, 12_100, 14_000), ["1 at 13000"]);
 }
 
@@ -279,7 +281,7 @@ impl Cluster {
             Step::Renew { lease } => {
                 let Some(catalog) = &mut self.replicas[n] else { return };
                 if catalog.renew(&owner(lease)).is_ok_and(|renewed| renewed.claim) {
-                    self.submit(n, &Command::Claim(owner(lease)));
+                    self.submit(n, &Command::Claim(vec![owner(lease)]));
                 }
             }
             Step::Pass { millis } => {
