@@ -10,13 +10,18 @@ say() { printf 'setup: %s\n' "$*"; }
 missing=()
 
 need() { # need COMMAND PACKAGE
-  command -v "$1" >/dev/null && return 0
+  PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null && return 0
   missing+=("$2")
 }
 need cc gcc
 need git git
 need npm npm
 need curl curl
+# What the tests of faults hurt the registry with, and the store of its replicas. Without them these tests say so and are skipped.
+need strace strace
+need iptables iptables
+need ip iproute2
+need etcd etcd-server
 
 if [ ${#missing[@]} -gt 0 ]; then
   root=""

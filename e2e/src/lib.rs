@@ -3,6 +3,7 @@
 //! - [`Process`] runs the `tessera` binary with piped output, and ends it when dropped.
 //! - [`Cluster`] starts a registry, tickets and users as processes of their own, the way an operator would.
 //! - [`otlp::Receiver`] is a trace backend in the test's own process.
+//! - [`registry`] is a registry to be hurt, with raw clients that keep book; [`trial`] and [`strace`] are what hurts it.
 //! - [`wait::until`] asks again until a condition holds or time is up. Nothing here sleeps and hopes.
 //!
 //! The tests themselves are in `tests/it`.
@@ -11,6 +12,9 @@ mod binary;
 mod cluster;
 pub mod otlp;
 mod process;
+pub mod registry;
+pub mod strace;
+pub mod trial;
 pub mod wait;
 
 pub use binary::tessera;

@@ -91,6 +91,10 @@ pub(crate) struct RegistryArgs {
     )]
     pub(crate) data_dir: PathBuf,
 
+    /// How many revisions are kept for watches to resume from; they survive restarts
+    #[arg(long, value_name = "N", env = "TESSERA_HISTORY_LEN", default_value_t = 10_000)]
+    pub(crate) history_len: usize,
+
     #[command(flatten)]
     pub(crate) host: HostArgs,
 }

@@ -12,6 +12,7 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen)?,
         data_dir: folder(&args.data_dir)?,
+        history_len: args.history_len,
         instance_id: args.host.instance_id,
         drain_grace: args.host.drain_grace,
         ..Config::default()

@@ -1,0 +1,10 @@
+//! Faults of a registry, on the real binary: each family in a file, the row of the fault plan (docs/registry-faults.md) in
+//! each test's comment. Every test has traffic before and after its fault, and checks what clients were told.
+
+mod crash;
+mod disk;
+mod linearizable;
+mod pause;
+mod readers;
+mod resume;
+mod storm;
