@@ -13,7 +13,9 @@
 //! 6. During recovery, and while the store is away, nothing lapses.
 //! 7. A lease has a place in the queue exactly where its time is counted here: it is this replica's own, or an orphan and this
 //!    replica is elected.
-//! 8. What is undone was never there; only renewals stay.
+//! 8. Self-preservation's sums are what a recount gives; a group that protects loses no more than its budget in a window, and
+//!    nothing is held back for longer than the longest time.
+//! 9. What is undone was never there; only renewals stay.
 
 mod batch;
 mod clock;
@@ -21,6 +23,7 @@ mod command;
 mod expiry;
 mod leases;
 mod mutate;
+mod protection;
 mod register;
 mod replicas;
 mod requests;
@@ -42,6 +45,8 @@ pub(crate) use command::{
     Reply, RequestId, Secret, Update,
 };
 use leases::Leases;
+use protection::Groups;
+pub(crate) use protection::{Protection, ProtectionStatus};
 use requests::RecentRequests;
 use undo::Step;
 pub(crate) use undo::Undo;
@@ -77,6 +82,8 @@ pub(crate) struct Settings {
     /// What the leases of a replica that has died are given beyond their time to live: their owners have to notice, find
     /// another replica and perhaps stand in line there.
     pub(crate) orphan_grace: Duration,
+    /// Self-preservation.
+    pub(crate) protection: Protection,
 }
 
 impl Default for Settings {
@@ -85,6 +92,7 @@ impl Default for Settings {
             own: ReplicaId::ALONE,
             capacity: Capacity::default(),
             orphan_grace: Duration::from_secs(10),
+            protection: Protection::default(),
         }
     }
 }
@@ -102,7 +110,7 @@ pub(crate) struct Catalog {
     clock: LeaseClock,
     requests: RecentRequests,
     recovering_until: Option<LeaseTime>,
-    protecting: Arc<BTreeSet<ServiceKey>>,
+    groups: Groups,
 }
 
 impl Default for Capacity {
@@ -138,7 +146,7 @@ impl Catalog {
             recovering_until: window.map(|window| clock.now().plus(window)),
             clock,
             requests: RecentRequests::default(),
-            protecting: Arc::default(),
+            groups: Groups::new(settings.protection),
         };
         for mut lease in leases {
             // Whatever replicas there were before: who is alone hears everybody.
@@ -151,7 +159,7 @@ impl Catalog {
             if let Some(lease) = catalog.leases.get_mut(instance.lease) {
                 lease.instances.insert(instance.key.clone());
             }
-            catalog.instances.insert(instance.key.clone(), Arc::clone(instance));
+            catalog.insert_instance(Arc::clone(instance));
         }
         catalog
     }
@@ -219,7 +227,29 @@ impl Catalog {
 
     /// The services whose expiry is slowed down. The same `Arc` while nothing of it has changed.
     pub(crate) fn protecting(&self) -> Arc<BTreeSet<ServiceKey>> {
-        Arc::clone(&self.protecting)
+        self.groups.protecting()
+    }
+
+    /// How self-preservation stands, for metrics.
+    pub(crate) fn protection(&self) -> ProtectionStatus {
+        self.groups.status()
+    }
+
+    /// All ways that lead an instance in pass here.
+    fn insert_instance(&mut self, instance: Arc<Instance>) -> Option<Arc<Instance>> {
+        self.groups.came(&instance);
+        let former = self.instances.insert(instance.key.clone(), instance);
+        if let Some(former) = &former {
+            self.groups.went(former);
+        }
+        former
+    }
+
+    /// And all that lead out.
+    fn remove_instance(&mut self, key: &InstanceKey) -> Option<Arc<Instance>> {
+        let former = self.instances.remove(key)?;
+        self.groups.went(&former);
+        Some(former)
     }
 
     /// Puts a finished revision on the record.
@@ -248,6 +278,8 @@ impl Catalog {
     pub(crate) fn check_invariants(&self) {
         self.leases.check_invariants();
         self.requests.check_invariants();
+        self.groups
+            .check_invariants(self.instances.values().map(|instance| &**instance));
         for (key, instance) in &self.instances {
             assert_eq!(*key, instance.key);
             let lease = self.leases.get(instance.lease).expect("an instance's lease lives");

@@ -33,6 +33,11 @@ impl LeaseTime {
     pub(crate) fn plus(self, time: Duration) -> Self {
         Self(self.0.plus(time))
     }
+
+    /// The time from `earlier` to here.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        self.0.since(earlier.0)
+    }
 }
 
 impl LeaseClock {

@@ -1,28 +1,47 @@
-//! Expiry: what happens when owners fall silent.
+//! Expiry: what happens when owners fall silent. Who of them is held back is decided by [`super::protection`].
 
 use std::sync::Arc;
 
-use super::{Batch, Catalog, Change, LeaseChange, LeaseTime, Removal, Undo, leases::Lease, undo::Step};
+use super::{
+    Batch, Catalog, Change, LeaseChange, LeaseTime, Removal, Undo,
+    leases::Lease,
+    protection::{Due, Parts, group_of},
+    undo::Step,
+};
 use crate::{
     limits,
-    model::{Detail, InstanceKey, Moment, RemovalReason, WallTime},
+    model::{Detail, InstanceKey, LeaseId, Moment, RemovalReason, WallTime},
 };
 
 impl Catalog {
     /// Ends every lease whose deadline has come, many of them in one revision: a rack that dies is one or a few deltas to each
     /// watcher. The caller has looked at the clock, and has applied the renewals that were waiting. `draw` is fresh random bits.
-    pub(crate) fn expire(&mut self, wall: WallTime, _draw: u64) -> Vec<(Arc<Batch>, Undo)> {
+    pub(crate) fn expire(&mut self, wall: WallTime, draw: u64) -> Vec<(Arc<Batch>, Undo)> {
         if self.recovering_until.is_some() || self.clock.is_stopped() {
             return Vec::new();
         }
         let now = self.clock.now();
         self.requests.forget_old(now);
+        for id in self.leases.take_released() {
+            self.groups.release(id);
+        }
+        let mut due = Vec::new();
+        while let Some((id, at_last)) = self.leases.pop_due(now) {
+            let parts = self.parts_of(id);
+            due.push(Due { id, parts, at_last });
+        }
+        let (lapses, held_back) = self.groups.judge(due, now, draw);
+        for id in held_back {
+            self.leases.hold(id, self.groups.longest());
+        }
+
         let mut batches = Vec::new();
         let mut changes = Vec::new();
         let mut leases = Vec::new();
         let mut undo = Undo::default();
-        while let Some((id, lease)) = self.leases.pop_lapsed(now) {
-            let detail = self.why(&lease);
+        for (id, charges) in lapses {
+            let Some(lease) = self.leases.remove(id) else { continue };
+            let detail = self.why(&lease, now);
             let mut keys: Vec<&InstanceKey> = lease.instances.iter().collect();
             keys.sort_unstable();
             for key in keys {
@@ -37,6 +56,7 @@ impl Catalog {
                 }));
             }
             leases.push(LeaseChange::Ended(id));
+            undo.note(Step::Charged(charges));
             undo.note(Step::Ended(id, Box::new(lease)));
             if changes.len() >= limits::REMOVALS_PER_REVISION {
                 let (changes, leases) = (std::mem::take(&mut changes), std::mem::take(&mut leases));
@@ -51,15 +71,41 @@ impl Catalog {
         batches
     }
 
-    fn why(&self, lease: &Lease) -> Detail {
-        let ttl = lease.ttl();
-        if self.leases.is_orphan(lease) {
-            let owner = lease.terms.owner;
-            return Detail::of(&format!(
-                "its replica {owner} died and no renewal of its {ttl:?} came to another"
-            ));
+    /// How many instances of which service and zone a lease keeps.
+    fn parts_of(&self, id: LeaseId) -> Parts {
+        let Some(lease) = self.leases.get(id) else {
+            return Parts::new();
+        };
+        let mut groups: Vec<_> = lease
+            .instances
+            .iter()
+            .filter_map(|key| self.instances.get(key))
+            .map(|instance| group_of(instance))
+            .collect();
+        groups.sort_unstable();
+        let mut parts = Parts::new();
+        for group in groups {
+            match parts.last_mut() {
+                Some((last, instances)) if *last == group => *instances += 1,
+                _ => parts.push((group, 1)),
+            }
         }
-        Detail::of(&format!("no renewal within {ttl:?}"))
+        parts
+    }
+
+    fn why(&self, lease: &Lease, now: LeaseTime) -> Detail {
+        let ttl = lease.ttl();
+        let mut why = if self.leases.is_orphan(lease) {
+            let owner = lease.terms.owner;
+            format!("its replica {owner} died and no renewal of its {ttl:?} came to another")
+        } else {
+            format!("no renewal within {ttl:?}")
+        };
+        if lease.held {
+            let seconds = lease.overdue(now).as_secs_f64();
+            why.push_str(&format!(", held back for {seconds:.1} s by self-preservation"));
+        }
+        Detail::of(&why)
     }
 
     /// A grant has become durable: the lease's life begins now, not when a slow disk was asked.
@@ -77,7 +123,8 @@ impl Catalog {
         if self.clock.is_stopped() {
             return None;
         }
-        let due: LeaseTime = match (self.leases.next_due(), self.recovering_until) {
+        let next = self.leases.next_due().into_iter().chain(self.groups.next_look()).min();
+        let due: LeaseTime = match (next, self.recovering_until) {
             (Some(due), Some(until)) => due.max(until),
             (Some(due), None) => due,
             (None, Some(until)) => until,

@@ -24,6 +24,8 @@ pub(super) struct Lease {
     deadline: LeaseTime,
     /// Where it stands in the queue, if its time is counted here.
     queued: Option<LeaseTime>,
+    /// It is overdue and self-preservation holds it back: it stands in the queue where that ends.
+    pub(super) held: bool,
     /// What it keeps.
     pub(super) instances: HashSet<InstanceKey>,
     /// What other leases have taken from it.
@@ -61,6 +63,8 @@ pub(super) struct Leases {
     owners: HashMap<ReplicaId, usize>,
     replicas: Replicas,
     orphan_grace: Duration,
+    /// Those that were held back and are not any more, since [`Leases::take_released`].
+    released: Vec<LeaseId>,
 }
 
 impl Lease {
@@ -73,6 +77,11 @@ impl Lease {
     /// How long it lives without a renewal.
     pub(super) fn ttl(&self) -> Duration {
         self.terms.heartbeat.ttl()
+    }
+
+    /// How long it has been overdue.
+    pub(super) fn overdue(&self, now: LeaseTime) -> Duration {
+        now.since(self.deadline)
     }
 
     /// What the store keeps of it.
@@ -133,6 +142,7 @@ impl Leases {
                 ..Replicas::default()
             },
             orphan_grace,
+            released: Vec::new(),
         }
     }
 
@@ -144,8 +154,14 @@ impl Leases {
         self.by_id.get(&id)
     }
 
+    /// To change what it keeps. If it was held back that has to be judged anew.
     pub(super) fn get_mut(&mut self, id: LeaseId) -> Option<&mut Lease> {
-        self.by_id.get_mut(&id)
+        let lease = self.by_id.get_mut(&id)?;
+        if lease.held {
+            let deadline = lease.deadline;
+            schedule(&mut self.queue, &mut self.released, id, lease, deadline);
+        }
+        Some(lease)
     }
 
     /// The lease, if the caller owns it.
@@ -172,6 +188,7 @@ impl Leases {
             beat: Beat::default(),
             deadline: now,
             queued: None,
+            held: false,
             instances: HashSet::new(),
             replaced: record.replaced.into_iter().collect(),
         };
@@ -183,13 +200,14 @@ impl Leases {
     /// A lease that was ended comes back, due no earlier than now.
     pub(super) fn put_back(&mut self, id: LeaseId, mut lease: Lease, now: LeaseTime) {
         lease.queued = None;
+        lease.held = false;
         lease.deadline = lease.deadline.max(now);
         *self.owners.entry(lease.terms.owner).or_default() += 1;
         let deadline = lease.deadline;
         let counts = self.span(&lease.terms).is_some();
         let lease = self.by_id.entry(id).insert_entry(lease).into_mut();
         if counts {
-            schedule(&mut self.queue, id, lease, deadline);
+            schedule(&mut self.queue, &mut self.released, id, lease, deadline);
         }
     }
 
@@ -198,6 +216,9 @@ impl Leases {
         let lease = self.by_id.remove(&id)?;
         if let Some(queued) = lease.queued {
             self.queue.remove(&(queued, id));
+        }
+        if lease.held {
+            self.released.push(id);
         }
         self.disown(lease.terms.owner);
         Some(lease)
@@ -217,8 +238,8 @@ impl Leases {
         lease.beat = lease.beat.next();
         let beat = lease.beat;
         let claim = lease.terms.owner != self.replicas.own;
-        if claim {
-            // An orphan must not end while its claim is on the way.
+        if claim || lease.held {
+            // An orphan must not end while its claim is on the way, nor what is held back where that would have ended.
             self.extend(owner.lease, now);
         } else {
             lease.deadline = now.plus(ttl);
@@ -324,25 +345,39 @@ impl Leases {
         }
     }
 
-    /// Takes the next lease whose deadline has come.
-    pub(super) fn pop_lapsed(&mut self, now: LeaseTime) -> Option<(LeaseId, Lease)> {
+    /// Takes the next lease whose deadline has come from the queue, and says whether it has been held back as long as may be.
+    /// The caller ends it or holds it back.
+    pub(super) fn pop_due(&mut self, now: LeaseTime) -> Option<(LeaseId, bool)> {
         while let Some(&(queued, id)) = self.queue.first() {
             if queued > now {
                 return None;
             }
-            let Some(lease) = self.by_id.get_mut(&id) else {
-                self.queue.pop_first();
-                continue;
-            };
+            self.queue.pop_first();
+            let Some(lease) = self.by_id.get_mut(&id) else { continue };
             if lease.deadline > now {
-                self.queue.pop_first();
                 lease.queued = Some(lease.deadline);
                 self.queue.insert((lease.deadline, id));
                 continue;
             }
-            return self.remove(id).map(|lease| (id, lease));
+            lease.queued = None;
+            return Some((id, lease.held));
         }
         None
+    }
+
+    /// Holds back a lease that is due, for so long after its deadline at the most.
+    pub(super) fn hold(&mut self, id: LeaseId, longest: Duration) {
+        if let Some(lease) = self.by_id.get_mut(&id) {
+            let until = lease.deadline.plus(longest);
+            lease.held = true;
+            lease.queued = Some(until);
+            self.queue.insert((until, id));
+        }
+    }
+
+    /// The leases that were held back and have been renewed, changed or ended since the last call.
+    pub(super) fn take_released(&mut self) -> Vec<LeaseId> {
+        std::mem::take(&mut self.released)
     }
 
     /// The earliest time at which a lease may be due.
@@ -353,7 +388,7 @@ impl Leases {
     /// Sets a deadline; the queue must never be late.
     fn due_at(&mut self, id: LeaseId, deadline: LeaseTime) {
         if let Some(lease) = self.by_id.get_mut(&id) {
-            schedule(&mut self.queue, id, lease, deadline);
+            schedule(&mut self.queue, &mut self.released, id, lease, deadline);
         }
     }
 
@@ -362,6 +397,9 @@ impl Leases {
             && let Some(queued) = lease.queued.take()
         {
             self.queue.remove(&(queued, id));
+            if std::mem::take(&mut lease.held) {
+                self.released.push(id);
+            }
         }
     }
 
@@ -389,7 +427,7 @@ impl Leases {
             );
             if let Some(queued) = lease.queued {
                 assert!(self.queue.contains(&(queued, *id)), "{id} is queued where it says");
-                assert!(queued <= lease.deadline, "{id} is never queued late");
+                assert!(lease.held || queued <= lease.deadline, "{id} is never queued late");
             }
             assert!(
                 lease.instances.is_disjoint(&lease.replaced),
@@ -437,8 +475,17 @@ fn counting(replicas: &Replicas, owner: ReplicaId) -> Counting {
     }
 }
 
-fn schedule(queue: &mut BTreeSet<(LeaseTime, LeaseId)>, id: LeaseId, lease: &mut Lease, deadline: LeaseTime) {
+fn schedule(
+    queue: &mut BTreeSet<(LeaseTime, LeaseId)>,
+    released: &mut Vec<LeaseId>,
+    id: LeaseId,
+    lease: &mut Lease,
+    deadline: LeaseTime,
+) {
     lease.deadline = deadline;
+    if std::mem::take(&mut lease.held) {
+        released.push(id);
+    }
     match lease.queued {
         Some(queued) if queued <= deadline => return,
         Some(queued) => drop(queue.remove(&(queued, id))),

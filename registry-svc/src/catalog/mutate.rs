@@ -40,7 +40,7 @@ impl Catalog {
             revision: self.revision.next(),
             ..Instance::clone(present)
         });
-        let before = self.instances.insert(update.key.clone(), Arc::clone(&instance));
+        let before = self.insert_instance(Arc::clone(&instance));
         undo.note(Step::Instance(update.key.clone(), before));
         let change = Change::Put {
             instance: Arc::clone(&instance),
@@ -128,7 +128,7 @@ impl Catalog {
 
     /// Takes an instance out, in a way that can be taken back.
     pub(super) fn take_instance(&mut self, key: &InstanceKey, undo: &mut Undo) -> Option<Arc<Instance>> {
-        let instance = self.instances.remove(key)?;
+        let instance = self.remove_instance(key)?;
         undo.note(Step::Instance(key.clone(), Some(Arc::clone(&instance))));
         Some(instance)
     }

@@ -163,7 +163,7 @@ impl Catalog {
         undo: &mut Undo,
     ) {
         let instance = Arc::new(draft.clone().registered(self.revision.next(), lease, wall));
-        let former = self.instances.insert(instance.key.clone(), Arc::clone(&instance));
+        let former = self.insert_instance(Arc::clone(&instance));
         undo.note(Step::Instance(instance.key.clone(), former.clone()));
         let mut left = None;
         match former {

@@ -7,7 +7,7 @@ use super::{
     leases::{LeaseTerms, Membership},
     undo::Step,
 };
-use crate::model::{Instance, InstanceKey, Now, Replicas, WallTime};
+use crate::model::{Instance, InstanceKey, LeaseId, Now, RemovalReason, Replicas, WallTime};
 
 impl Catalog {
     /// Applies a batch that another replica has committed. Its revision is the one after ours.
@@ -24,7 +24,14 @@ impl Catalog {
         for change in &batch.changes {
             match change {
                 Change::Put { instance, .. } => self.follow_put(instance),
-                Change::Removed(removal) => self.follow_removal(&removal.key),
+                Change::Removed(removal) => {
+                    if removal.reason == RemovalReason::Expired
+                        && let Some(instance) = self.instances.get(&removal.key)
+                    {
+                        self.groups.lapsed_elsewhere(instance, self.clock.now());
+                    }
+                    self.follow_removal(&removal.key);
+                }
             }
         }
         for change in &batch.leases {
@@ -62,11 +69,11 @@ impl Catalog {
         if let Some(lease) = self.leases.get_mut(instance.lease) {
             lease.set_membership(&instance.key, Membership::Kept);
         }
-        self.instances.insert(instance.key.clone(), Arc::clone(instance));
+        self.insert_instance(Arc::clone(instance));
     }
 
     fn follow_removal(&mut self, key: &InstanceKey) {
-        let Some(former) = self.instances.remove(key) else {
+        let Some(former) = self.remove_instance(key) else {
             return;
         };
         if let Some(lease) = self.leases.get_mut(former.lease) {
@@ -112,7 +119,7 @@ impl Catalog {
     }
 
     /// Changes the terms of a lease, in a way that can be taken back.
-    pub(super) fn set_terms(&mut self, id: crate::model::LeaseId, terms: LeaseTerms, undo: &mut Undo) {
+    pub(super) fn set_terms(&mut self, id: LeaseId, terms: LeaseTerms, undo: &mut Undo) {
         if let Some(before) = self.leases.set_terms(id, terms, self.clock.now())
             && before != terms
         {

@@ -2,6 +2,7 @@
 
 mod cases;
 mod histories;
+mod protection;
 mod replicas;
 
 use std::{sync::Arc, time::Duration};

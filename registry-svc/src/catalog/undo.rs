@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::{
     Catalog,
     leases::{Lease, LeaseTerms, Membership},
+    protection::Charges,
     requests::Answered,
 };
 use crate::model::{Instance, InstanceKey, LeaseId, Revision};
@@ -37,6 +38,8 @@ pub(super) enum Step {
     Member(LeaseId, InstanceKey, Membership),
     /// The request was new; these were remembered, the oldest last.
     Remembered(u128, Vec<(u128, Answered)>),
+    /// It was not charged to these.
+    Charged(Charges),
     /// The request was known.
     Forgotten(u128, Answered),
 }
@@ -56,8 +59,8 @@ impl Catalog {
         for step in undo.steps.into_iter().rev() {
             match step {
                 Step::Sealed(revision) => self.revision = revision,
-                Step::Instance(key, Some(instance)) => drop(self.instances.insert(key, instance)),
-                Step::Instance(key, None) => drop(self.instances.remove(&key)),
+                Step::Instance(_, Some(instance)) => drop(self.insert_instance(instance)),
+                Step::Instance(key, None) => drop(self.remove_instance(&key)),
                 Step::Granted(id) => drop(self.leases.remove(id)),
                 Step::Ended(id, lease) => self.leases.put_back(id, *lease, now),
                 Step::Terms(id, terms) => drop(self.leases.set_terms(id, terms, now)),
@@ -72,6 +75,7 @@ impl Catalog {
                         self.requests.remember_again(id, answered);
                     }
                 }
+                Step::Charged(charges) => self.groups.discharge(&charges),
                 Step::Forgotten(id, answered) => self.requests.remember_again(id, answered),
             }
         }

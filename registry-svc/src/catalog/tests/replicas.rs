@@ -25,6 +25,12 @@ fn who(own: u64, alive: &[u64], elected: u64) -> Replicas {
 fn replica(own: u64, alive: &[u64], elected: u64) -> Catalog {
     let settings = Settings {
         own: id(own),
+        // Some seconds are enough for a history in which all die.
+        protection: Protection {
+            window: Duration::from_secs(1),
+            max: Duration::from_secs(3),
+            ..Protection::default()
+        },
         ..Settings::default()
     };
     let mut catalog = Catalog::restore(settings, Revision::ZERO, Vec::new(), &[], now(0).moment);
