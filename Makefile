@@ -1,8 +1,8 @@
 # Thin by design: each recipe is one command that a person could type. CI calls `make test`, the same as you.
-.PHONY: help run test verify fix bench setup
+.PHONY: help run test verify fix bench bench-lb bench-registry setup
 
 help: ## Says what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Builds and brings up the demo cluster; Ctrl-C drains and stops it
 	cargo run --release -- up
@@ -19,5 +19,10 @@ fix: ## The writing twin of verify: formats, and applies what clippy can
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
 
-bench: ## lb beside tonic's own Channel and balance_list, as ratios (about 2 minutes, leave the machine alone)
+bench: bench-lb bench-registry ## Both of the following (about 8 minutes, leave the machine alone)
+
+bench-lb: ## lb beside tonic's own Channel and balance_list, as ratios (about 2 minutes)
 	cargo bench -p lb --bench compare
+
+bench-registry: ## The registry beside etcd and ZooKeeper where installed, as ratios (about 6 minutes)
+	cargo bench -p e2e --bench registry
