@@ -34,6 +34,12 @@ pub(crate) trait Store: Send + 'static {
     /// written what the first one lost. A store that is away keeps trying until it knows, so this may take as long as that.
     fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<Verdict, StoreError>;
 
+    /// Work that commits leave behind and nobody waits for; called after each has been answered, on the same thread. Not
+    /// having room for it is no error.
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// What others do with the same store, for the whole life of the store; `None` for a store that is not shared. Called
     /// once, after [`Store::history`] and from within a runtime. The first are the [`News::Replicas`] of now: they are there when
     /// this returns. The batches begin after what was loaded, in order and without a gap; those that this store has committed
@@ -122,7 +128,7 @@ pub(crate) enum StoreError {
         /// At what.
         action: &'static str,
         /// Why.
-        source: Box<redb::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A store in the network cannot be reached, or refuses to serve us.
     #[error("the store at {store} cannot be used: {why}")]

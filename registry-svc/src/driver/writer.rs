@@ -51,6 +51,10 @@ impl Writer {
                 if failed || told.is_err() {
                     return;
                 }
+                if let Err(error) = store.tidy() {
+                    let _ = outbox.blocking_send(Err(error));
+                    return;
+                }
             }
         };
         let thread = thread::Builder::new().name("registry-store".into()).spawn(work)?;

@@ -1,327 +1,442 @@
 //! The store of a single registry: one redb file, one transaction and one fsync for each group of batches.
 //!
+//! A commit appends its group to the log and does nothing else. What the log has changed is put in order and written as a run
+//! every few megabytes, and runs are merged in small steps: both after the commit has been answered, see [`Store::tidy`]. To
+//! load is to merge the runs with what the log has after them. The log is the history, too.
+//!
 //! redb's `Durability::Immediate` (its default) returns from a commit after the fsync. Its file is locked while it is open,
 //! which is how a second registry on the same directory is noticed.
 
+mod format_1;
+mod load;
+mod log;
+mod medium;
+mod names;
+mod recent;
+mod runs;
+
 use std::{
-    collections::HashSet,
-    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use redb::{Database, DatabaseError, ReadableTable as _, TableDefinition, WriteTransaction};
+use log::LOG;
+use medium::{Failure, Watched};
+pub(in crate::store) use medium::{InDirectory, Medium};
+use recent::Recent;
+use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+pub(in crate::store) use runs::Strides;
+use runs::{RUNS, Runs};
 
-use super::{Loaded, Store, StoreError, Verdict, record};
+use super::{
+    Loaded, Store, StoreError, Verdict,
+    record::{self, RecordError},
+};
 use crate::{
-    catalog::{Batch, Change, LeaseChange},
-    model::{HistoryId, InstanceKey, LeaseId, Revision},
+    catalog::{Batch, Change},
+    model::{HistoryId, Revision},
 };
 
 /// The file in the data directory.
 const FILE: &str = "registry.redb";
-/// What this code writes. A higher one is refused, not guessed at.
-const FORMAT: u64 = 1;
-/// redb keeps pages of the file in memory; the catalog already holds everything that is read.
-const CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// What this code writes. A higher one is refused, not guessed at; a lower one is converted.
+const FORMAT: u64 = 2;
+/// redb keeps pages of the file in memory. The catalog already holds everything that is read, and what is written is written
+/// once, so this only has to hold a step of tidying.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// What a merge reads for each byte of log, while one is under way: it ends before the next is due.
+const MERGE_PACE: usize = 8;
+/// What is left of the disk for those who deregister, and for redb to open the file once more.
+const RESERVE_BYTES: u64 = 1024 * 1024;
 
-/// namespace, service, id → instance.
-const INSTANCES: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition::new("instances");
-/// lease id → terms and the secret's hash.
-const LEASES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("leases");
-/// revision → what changed.
-const HISTORY: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history");
 /// Numbers, by the keys below.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
-const META_REVISION: &str = "revision";
-const META_COMPACTED: &str = "compacted";
 const META_HISTORY: &str = "history";
+/// Up to and with this revision everything is in the runs.
+const META_FLUSHED: &str = "flushed";
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Embedded {
+    /// For messages.
     directory: PathBuf,
+    medium: Box<dyn Medium>,
+    strides: Strides,
+    /// `None` while there is no room to open it.
+    engine: Option<Engine>,
+    history_id: HistoryId,
+    revision: Revision,
+    compacted: Revision,
+    flushed: Revision,
+    pub(in crate::store) runs: Runs,
+    recent: Recent,
+    /// Bytes of the log that are in no run.
+    logged: usize,
+    /// When that is due to become one.
+    flush_at: usize,
+    /// What the merge should have read; two steps at the most.
+    owed: usize,
+    /// The history that came by the way when the log was replayed.
+    past: Option<Vec<Batch>>,
+}
+
+#[derive(Debug)]
+struct Engine {
     database: Database,
+    failure: Failure,
+}
+
+/// What can go wrong inside, before it is known at what.
+#[derive(Debug)]
+enum Fault {
+    Engine(redb::Error),
+    Record(String, RecordError),
+    Damaged(String, String),
+    NewerFormat(u64),
 }
 
 impl Embedded {
     /// Opens the directory's file or makes both. Fails at once when another process has it.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
-        let path = directory.to_owned();
         let unusable = |source| StoreError::Directory {
-            path: path.clone(),
+            path: directory.to_owned(),
             source,
         };
-        let made = make(directory).map_err(unusable)?;
-        let file = directory.join(FILE);
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(&file)
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
-                DatabaseError::Storage(redb::StorageError::Io(source)) => unusable(source),
-                other => StoreError::Engine {
-                    path: path.clone(),
-                    action: "open the file",
-                    source: Box::new(other.into()),
-                },
-            })?;
-        sync_names(directory, made).map_err(unusable)?;
-        Self::over(directory.to_owned(), database)
-    }
-
-    /// Over an open database; `directory` is for messages.
-    pub(super) fn over(directory: PathBuf, database: Database) -> Result<Self, StoreError> {
-        let store = Self { directory, database };
-        store.prepare()?;
+        let made = names::make(directory).map_err(unusable)?;
+        let store = Self::over(
+            directory.to_owned(),
+            Box::new(InDirectory(directory.join(FILE))),
+            Strides::default(),
+        )?;
+        names::sync(directory, made).map_err(unusable)?;
         Ok(store)
     }
 
-    /// Checks the format, names the history and makes the tables.
-    fn prepare(&self) -> Result<(), StoreError> {
-        let found = self.run("prepare the tables", |write| {
-            let mut meta = write.open_table(META)?;
-            let found = meta.get(META_FORMAT)?.map(|format| format.value());
-            match found {
-                None => {
-                    meta.insert(META_FORMAT, FORMAT)?;
-                }
-                // Its tables may be of other types: touch none of them.
-                Some(found) if found > FORMAT => return Ok(Some(found)),
-                Some(_) => {}
+    /// Over any medium; `directory` is for messages.
+    pub(super) fn over(directory: PathBuf, medium: Box<dyn Medium>, strides: Strides) -> Result<Self, StoreError> {
+        let mut store = Self {
+            directory,
+            medium,
+            strides,
+            engine: None,
+            history_id: HistoryId::default(),
+            revision: Revision::ZERO,
+            compacted: Revision::ZERO,
+            flushed: Revision::ZERO,
+            runs: Runs::default(),
+            recent: Recent::default(),
+            logged: 0,
+            flush_at: strides.flush,
+            owed: 0,
+            past: None,
+        };
+        store.engine = Some(store.start()?);
+        (store.history_id, store.flushed, store.runs) = store.run("prepare the tables", prepare)?;
+        store.replay().map_err(|fault| store.failed("read the log", fault))?;
+        Ok(store)
+    }
+
+    fn start(&self) -> Result<Engine, StoreError> {
+        let unusable = |source| StoreError::Directory {
+            path: self.directory.clone(),
+            source,
+        };
+        let failure = Failure::default();
+        let backend = Watched {
+            inner: self.medium.open().map_err(unusable)?,
+            failure: failure.clone(),
+        };
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(backend)
+            .map_err(|error| match error {
+                _ if failure.is_no_room() => unusable(std::io::ErrorKind::StorageFull.into()),
+                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
+                    path: self.directory.clone(),
+                },
+                DatabaseError::Storage(redb::StorageError::Io(source)) => unusable(source),
+                other => self.failed("open the file", Fault::Engine(other.into())),
+            })?;
+        Ok(Engine { database, failure })
+    }
+
+    fn database(&self) -> Result<&Database, Fault> {
+        // Asked for after a full disk only once it is open again.
+        let engine = self.engine.as_ref().ok_or(redb::Error::PreviousIo)?;
+        Ok(&engine.database)
+    }
+
+    /// Brings the index of the log up to date with it.
+    fn replay(&mut self) -> Result<(), Fault> {
+        let table = self.database()?.begin_read()?.open_table(LOG)?;
+        (self.revision, self.compacted) = log::newest(&table)?;
+        let (mut recent, mut past, mut logged) = (Recent::default(), Vec::new(), 0);
+        let (flushed, compacted) = (self.flushed, self.compacted);
+        log::replay(&table, flushed.min(compacted), |mut batch, bytes| {
+            if batch.revision > flushed {
+                recent.apply(&batch);
+                logged += bytes;
             }
-            // A store of a version that gave it no name is named now: from here on its revisions are told from others.
-            if meta.get(META_HISTORY)?.is_none() {
-                meta.insert(META_HISTORY, rand::random::<u64>())?;
+            if batch.revision > compacted {
+                batch.leases = Vec::new();
+                past.push(batch);
             }
-            write.open_table(INSTANCES)?;
-            write.open_table(LEASES)?;
-            write.open_table(HISTORY)?;
-            Ok(found)
         })?;
-        match found {
-            Some(found) if found > FORMAT => Err(StoreError::NewerFormat {
-                path: self.directory.clone(),
-                found,
-                known: FORMAT,
-            }),
-            _ => Ok(()),
-        }
+        (self.recent, self.past, self.logged) = (recent, Some(past), logged);
+        Ok(())
     }
 
     /// One write transaction, durable when this returns.
     fn run<T>(
         &self,
         action: &'static str,
-        write: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
+        write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let transaction = self
-            .database
-            .begin_write()
-            .map_err(|error| self.failed(action, error))?;
-        let result = write(&transaction).map_err(|error| self.failed(action, error))?;
-        transaction.commit().map_err(|error| self.failed(action, error))?;
-        Ok(result)
-    }
-
-    fn failed(&self, action: &'static str, source: impl Into<redb::Error>) -> StoreError {
-        StoreError::Engine {
-            path: self.directory.clone(),
-            action,
-            source: Box::new(source.into()),
-        }
-    }
-
-    fn damaged(&self, what: impl Into<String>, why: impl ToString) -> StoreError {
-        StoreError::Damaged {
-            path: self.directory.clone(),
-            what: what.into(),
-            why: why.to_string(),
-        }
-    }
-
-    fn meta(&self) -> Result<Loaded, StoreError> {
-        let read = || -> Result<_, redb::Error> {
-            let meta = self.database.begin_read_table(META)?;
-            let number = |key| -> Result<u64, redb::Error> { Ok(meta.get(key)?.map_or(0, |value| value.value())) };
-            Ok(Loaded {
-                history_id: HistoryId::from_random(number(META_HISTORY)?),
-                revision: Revision::new(number(META_REVISION)?),
-                compacted: Revision::new(number(META_COMPACTED)?),
-                ..Loaded::default()
-            })
+        let run = || -> Result<T, Fault> {
+            let transaction = self.database()?.begin_write()?;
+            let result = write(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
         };
-        read().map_err(|error| self.failed("read the revision", error))
+        run().map_err(|fault| self.failed(action, fault))
     }
+
+    fn failed(&self, action: &'static str, fault: Fault) -> StoreError {
+        let path = self.directory.clone();
+        match fault {
+            Fault::Engine(source) => StoreError::Engine {
+                path,
+                action,
+                source: Box::new(source),
+            },
+            Fault::Record(what, why) => StoreError::Damaged {
+                path,
+                what,
+                why: why.to_string(),
+            },
+            Fault::Damaged(what, why) => StoreError::Damaged { path, what, why },
+            Fault::NewerFormat(found) => StoreError::NewerFormat {
+                path,
+                found,
+                known: FORMAT,
+            },
+        }
+    }
+
+    /// Whether there was no room for what failed, which then has left no trace.
+    fn found_no_room(&self) -> bool {
+        self.engine.as_ref().is_none_or(|engine| engine.failure.is_no_room())
+    }
+
+    fn no_room(&self) -> Verdict {
+        let directory = self.directory.display();
+        Verdict::NoRoom(format!(
+            "the disk of data directory {directory} is full: make room there; the registry needs no restart"
+        ))
+    }
+
+    /// Registrations leave some room to those who deregister. Looked at before each, so that a disk that fills up slowly is
+    /// never full for redb, which would have to be opened again.
+    fn is_cramped(&self, batches: &[Arc<Batch>], bytes: usize) -> bool {
+        let puts = |batch: &Arc<Batch>| batch.changes.iter().any(|change| matches!(change, Change::Put { .. }));
+        let needed = RESERVE_BYTES + 2 * bytes as u64;
+        batches.iter().any(puts) && self.medium.free().is_some_and(|free| free < needed)
+    }
+
+    /// Opens the file again after a write that found no room. False: there is no room for that either.
+    fn reopen(&mut self) -> Result<bool, StoreError> {
+        self.engine = None;
+        match self.start() {
+            Ok(engine) => self.engine = Some(engine),
+            Err(StoreError::Directory { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    /// What the log on disk ends with.
+    fn newest(&self) -> Result<Revision, StoreError> {
+        let read = || -> Result<_, Fault> { Ok(log::newest(&self.database()?.begin_read()?.open_table(LOG)?)?.0) };
+        read().map_err(|fault| self.failed("read the revision", fault))
+    }
+
+    /// What changes the tables, and the runs that it leaves; without room it is put off.
+    fn rearrange(
+        &mut self,
+        action: &'static str,
+        work: impl FnOnce(&Self, &WriteTransaction) -> Result<Runs, Fault>,
+    ) -> Result<bool, StoreError> {
+        match self.run(action, |write| work(self, write)) {
+            Ok(runs) => {
+                self.runs = runs;
+                Ok(true)
+            }
+            Err(_) if self.found_no_room() => {
+                self.reopen()?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a run of what the log has changed, and forgets of the log what nobody needs.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let done = self.rearrange("put the log in order", |store, write| {
+            let runs = store.runs.add(store.strides, write, |put| {
+                for (key, entry) in store.recent.iter() {
+                    put(key, entry.encode().as_deref())?;
+                }
+                Ok(())
+            })?;
+            write.open_table(META)?.insert(META_FLUSHED, store.revision.get())?;
+            log::trim(write, store.compacted.min(store.revision))?;
+            Ok(runs)
+        })?;
+        if done {
+            self.flushed = self.revision;
+            self.recent.clear();
+            self.logged = 0;
+        }
+        // Without room it is tried again after as much log.
+        self.flush_at = self.logged + self.strides.flush;
+        Ok(())
+    }
+
+    fn merge(&mut self) -> Result<(), StoreError> {
+        let mut read = 0;
+        self.rearrange("merge what is old", |store, write| {
+            let (runs, bytes) = store.runs.merge(store.strides, write)?;
+            read = bytes;
+            Ok(runs)
+        })?;
+        self.owed = self.owed.saturating_sub(read.max(self.strides.step));
+        Ok(())
+    }
+}
+
+/// Checks the format, names the history and makes the tables.
+fn prepare(write: &WriteTransaction) -> Result<(HistoryId, Revision, Runs), Fault> {
+    let found = write.open_table(META)?.get(META_FORMAT)?.map(|format| format.value());
+    match found {
+        // Its tables may be of other types: touch none of them.
+        Some(found) if found > FORMAT => return Err(Fault::NewerFormat(found)),
+        Some(FORMAT) | None => {}
+        Some(_) => format_1::convert(write)?,
+    }
+    write.open_table(LOG)?;
+    let runs = Runs::open(write)?;
+    let mut meta = write.open_table(META)?;
+    if found != Some(FORMAT) {
+        meta.insert(META_FORMAT, FORMAT)?;
+    }
+    // A store of a version that gave it no name is named now: from here on its revisions are told from others.
+    let named = meta.get(META_HISTORY)?.map(|id| id.value());
+    let history_id = match named {
+        Some(id) => id,
+        None => {
+            let id = rand::random::<u64>();
+            meta.insert(META_HISTORY, id)?;
+            id
+        }
+    };
+    let flushed = meta.get(META_FLUSHED)?.map_or(0, |flushed| flushed.value());
+    Ok((HistoryId::from_random(history_id), Revision::new(flushed), runs))
 }
 
 impl Store for Embedded {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        const ACTION: &str = "read the instances";
-        let mut loaded = self.meta()?;
-        let table = self
-            .database
-            .begin_read_table(INSTANCES)
-            .map_err(|error| self.failed(ACTION, error))?;
-        let mut decoder = record::Decoder::default();
-        for entry in table.iter().map_err(|error| self.failed(ACTION, error))? {
-            let (key, value) = entry.map_err(|error| self.failed(ACTION, error))?;
-            let instance = decoder
-                .instance(value.value())
-                .map_err(|why| self.damaged(format!("instance {:?}", key.value()), why))?;
-            loaded.instances.push(Arc::new(instance));
-        }
-        let table = self
-            .database
-            .begin_read_table(LEASES)
-            .map_err(|error| self.failed(ACTION, error))?;
-        for entry in table.iter().map_err(|error| self.failed(ACTION, error))? {
-            let (id, value) = entry.map_err(|error| self.failed(ACTION, error))?;
-            let id = LeaseId::from_random(id.value());
-            let lease = decoder
-                .lease(id, value.value())
-                .map_err(|why| self.damaged(format!("lease {id}"), why))?;
-            loaded.leases.push(lease);
-        }
-        // An instance without its lease would never expire.
-        let leases: HashSet<LeaseId> = loaded.leases.iter().map(|lease| lease.id).collect();
-        match loaded
-            .instances
-            .iter()
-            .find(|instance| !leases.contains(&instance.lease))
-        {
-            Some(orphan) => Err(self.damaged(format!("instance {}", orphan.key), "its lease is missing")),
-            None => Ok(loaded),
-        }
+        let read = || -> Result<_, Fault> {
+            let table = self.database()?.begin_read()?.open_table(RUNS)?;
+            load::read_all(&self.runs, &table, &self.recent)
+        };
+        let living = read().map_err(|fault| self.failed("read the instances", fault))?;
+        Ok(Loaded {
+            history_id: self.history_id,
+            revision: self.revision,
+            compacted: self.compacted,
+            instances: living.instances,
+            leases: living.leases,
+        })
     }
 
     fn history(&mut self) -> Result<Vec<Batch>, StoreError> {
-        const ACTION: &str = "read the history";
-        let Loaded {
-            revision: newest,
-            compacted,
-            ..
-        } = self.meta()?;
-        let table = self
-            .database
-            .begin_read_table(HISTORY)
-            .map_err(|error| self.failed(ACTION, error))?;
-        let mut batches = Vec::new();
-        let mut decoder = record::Decoder::default();
-        let mut expected = compacted.next();
-        for entry in table
-            .range(expected.get()..)
-            .map_err(|error| self.failed(ACTION, error))?
-        {
-            let (revision, value) = entry.map_err(|error| self.failed(ACTION, error))?;
-            let revision = Revision::new(revision.value());
-            if revision != expected {
-                return Err(self.damaged(format!("revision {expected}"), "it is missing"));
-            }
-            batches.push(
-                decoder
-                    .batch(revision, value.value())
-                    .map_err(|why| self.damaged(format!("revision {revision}"), why))?,
-            );
-            expected = revision.next();
+        if let Some(past) = self.past.take() {
+            return Ok(past);
         }
-        if expected != newest.next() {
-            return Err(self.damaged(format!("revision {expected}"), "it is missing"));
-        }
-        Ok(batches)
+        let mut past = Vec::new();
+        let mut read = || -> Result<_, Fault> {
+            let table = self.database()?.begin_read()?.open_table(LOG)?;
+            log::replay(&table, self.compacted, |mut batch, _| {
+                batch.leases = Vec::new();
+                past.push(batch);
+            })
+        };
+        read().map_err(|fault| self.failed("read the history", fault))?;
+        Ok(past)
     }
 
     fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<Verdict, StoreError> {
-        let Some(newest) = batches.last() else {
+        let Some(newest) = batches.last().map(|batch| batch.revision) else {
             return Ok(Verdict::Durable);
         };
-        self.run("commit", |write| {
-            let mut instances = write.open_table(INSTANCES)?;
-            let mut leases = write.open_table(LEASES)?;
-            let mut history = write.open_table(HISTORY)?;
-            let mut meta = write.open_table(META)?;
-            for batch in batches {
-                for change in &batch.changes {
-                    let key = table_key(change.key());
-                    match change {
-                        Change::Put { instance, .. } => {
-                            instances.insert(key, record::encode_instance(instance).as_slice())?;
-                        }
-                        Change::Removed(_) => {
-                            instances.remove(key)?;
-                        }
-                    }
+        let group = record::encode_group(batches);
+        if self.is_cramped(batches, group.len()) || (self.engine.is_none() && !self.reopen()?) {
+            return Ok(self.no_room());
+        }
+        match self.run("commit", |write| log::append(write, newest, compacted, &group)) {
+            Ok(()) => {}
+            Err(_) if self.found_no_room() => {
+                // redb writes the root last, so nothing of the group is there, unless the file system found out about its
+                // room only when all was written. What is there is as it was left by the last fsync that succeeded, or, once
+                // it is open again, by the one of the repair: what it shows survives.
+                if !self.reopen()? || self.newest()? != newest {
+                    return Ok(self.no_room());
                 }
-                for change in &batch.leases {
-                    match change {
-                        LeaseChange::Kept(lease) | LeaseChange::Lost(lease) => {
-                            leases.insert(lease.id.bits(), record::encode_lease(lease).as_slice())?;
-                        }
-                        LeaseChange::Ended(id) => {
-                            leases.remove(id.bits())?;
-                        }
-                    }
-                }
-                history.insert(batch.revision.get(), record::encode_batch(batch).as_slice())?;
             }
-            while history
-                .first()?
-                .is_some_and(|(oldest, _)| oldest.value() <= compacted.get())
-            {
-                history.pop_first()?;
-            }
-            meta.insert(META_REVISION, newest.revision.get())?;
-            meta.insert(META_COMPACTED, compacted.get())?;
-            Ok(Verdict::Durable)
-        })
-    }
-}
-
-/// Makes a directory and those above it. Returns how many there were to make.
-fn make(directory: &Path) -> io::Result<usize> {
-    let missing = directory
-        .ancestors()
-        .take_while(|above| !above.as_os_str().is_empty() && !above.exists());
-    let missing = missing.count();
-    fs::create_dir_all(directory)?;
-    Ok(missing)
-}
-
-/// A file's name is in its directory, which has an fsync of its own, and so is the directory's in the one above. At each open
-/// and not only when something was made: a crash may have come between making it and this.
-fn sync_names(directory: &Path, made: usize) -> io::Result<()> {
-    let directory = fs::canonicalize(directory)?;
-    // The directory, those above it that were made, and the one that holds the first of them.
-    for (above, directory) in directory.ancestors().take(made.max(1) + 1).enumerate() {
-        match fs::File::open(directory) {
-            Ok(directory) => directory.sync_all()?,
-            // One that we may not read was there before us.
-            Err(error) if above > 0 && error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(error),
         }
+        batches.iter().for_each(|batch| self.recent.apply(batch));
+        self.logged += group.len();
+        if self.runs.merge_is_due(self.strides) {
+            self.owed = (self.owed + MERGE_PACE * group.len()).min(2 * self.strides.step);
+        }
+        (self.revision, self.compacted, self.past) = (newest, compacted, None);
+        Ok(Verdict::Durable)
     }
-    Ok(())
-}
 
-fn table_key(key: &InstanceKey) -> (&str, &str, &str) {
-    (key.namespace.as_str(), key.service.as_str(), key.id.as_str())
-}
-
-/// redb opens a table in two steps that fail in two ways; here it is one.
-trait ReadTable {
-    fn begin_read_table<K: redb::Key + 'static, V: redb::Value + 'static>(
-        &self,
-        table: TableDefinition<'_, K, V>,
-    ) -> Result<redb::ReadOnlyTable<K, V>, redb::Error>;
-}
-
-impl ReadTable for Database {
-    fn begin_read_table<K: redb::Key + 'static, V: redb::Value + 'static>(
-        &self,
-        table: TableDefinition<'_, K, V>,
-    ) -> Result<redb::ReadOnlyTable<K, V>, redb::Error> {
-        use redb::ReadableDatabase as _;
-        Ok(self.begin_read()?.open_table(table)?)
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        if self.engine.is_none() {
+            return Ok(());
+        }
+        if self.logged >= self.flush_at {
+            self.flush()?;
+        } else if self.owed >= self.strides.step && self.runs.merge_is_due(self.strides) {
+            self.merge()?;
+        }
+        Ok(())
     }
 }
+
+impl Fault {
+    fn damaged(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Damaged(what.into(), why.into())
+    }
+}
+
+/// redb has an error type for each of its steps.
+macro_rules! from_redb {
+    ($($error:ident),*) => {
+        $(
+            impl From<redb::$error> for Fault {
+                fn from(error: redb::$error) -> Self {
+                    Self::Engine(error.into())
+                }
+            }
+        )*
+    };
+}
+
+from_redb!(Error, StorageError, TableError, TransactionError, CommitError);

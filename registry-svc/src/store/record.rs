@@ -22,7 +22,7 @@
 mod decode;
 mod encode;
 #[cfg(test)]
-mod oracle;
+pub(super) mod oracle;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -66,13 +66,6 @@ pub(super) fn encode_instance(instance: &Instance) -> Vec<u8> {
 pub(super) fn encode_lease(lease: &LeaseRecord) -> Vec<u8> {
     let mut to = Writer::with_capacity(64);
     encode::lease(&mut to, lease);
-    to.finish()
-}
-
-/// Without its leases, which no history has; see [`Decoder::batch`].
-pub(super) fn encode_batch(batch: &Batch) -> Vec<u8> {
-    let mut to = Writer::with_capacity(batch.bytes());
-    encode::past(&mut to, batch);
     to.finish()
 }
 

@@ -2,5 +2,6 @@
 
 mod disk;
 mod embedded;
+mod faults;
 mod model;
 mod suite;

@@ -336,3 +336,14 @@ impl From<&Batch> for BatchRecord {
         }
     }
 }
+
+impl BatchRecord {
+    /// As the history of format 1 has it.
+    pub(crate) fn of_format_1(batch: &Batch) -> Self {
+        Self {
+            leases: Vec::new(),
+            revision: 0,
+            ..batch.into()
+        }
+    }
+}

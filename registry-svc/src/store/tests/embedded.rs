@@ -1,19 +1,26 @@
-//! The embedded store: the suite, and its own directory, format and power cuts.
+//! The embedded store: the suite, and its own directory and formats. What a disk does to it is in [`super::faults`].
 
-use std::path::PathBuf;
-
-use proptest::prelude::*;
-use redb::Database;
+use redb::{Database, TableDefinition};
 use tempfile::TempDir;
 
 use super::{
-    disk::Disk,
-    model::{Model, groups},
+    model::{Model, after, batch},
     suite::{self, Shelf},
 };
 use crate::{
     model::Revision,
-    store::{Embedded, Store as _, StoreError},
+    store::{
+        Embedded, Store, StoreError, Verdict,
+        embedded::{InDirectory, Strides},
+    },
+};
+
+/// So little that a handful of groups is flushed and merged.
+pub(super) const SMALL: Strides = Strides {
+    flush: 1_500,
+    chunk: 400,
+    young: 2_500,
+    step: 700,
 };
 
 /// A directory.
@@ -37,6 +44,89 @@ impl Shelf for Directory {
 
 suite::suite!(Directory, 64);
 
+/// The same suite with a store that tidies after each commit, in strides of a few entries.
+mod in_small_strides {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Tidy(Embedded);
+
+    impl Store for Tidy {
+        fn load(&mut self) -> Result<crate::store::Loaded, StoreError> {
+            self.0.load()
+        }
+
+        fn history(&mut self) -> Result<Vec<crate::catalog::Batch>, StoreError> {
+            self.0.history()
+        }
+
+        fn commit(
+            &mut self,
+            batches: &[std::sync::Arc<crate::catalog::Batch>],
+            compacted: Revision,
+        ) -> Result<Verdict, StoreError> {
+            let verdict = self.0.commit(batches, compacted)?;
+            self.0.tidy()?;
+            Ok(verdict)
+        }
+    }
+
+    struct Small(TempDir);
+
+    impl Shelf for Small {
+        type Store = Tidy;
+
+        fn new() -> Option<Self> {
+            Some(Self(TempDir::new().expect("a directory")))
+        }
+
+        fn open(&self) -> Tidy {
+            let medium = InDirectory(self.0.path().join("registry.redb"));
+            Tidy(Embedded::over(self.0.path().to_owned(), Box::new(medium), SMALL).expect("opens"))
+        }
+
+        fn raw(&self) -> Vec<u8> {
+            std::fs::read(self.0.path().join("registry.redb")).expect("reads")
+        }
+    }
+
+    suite::suite!(Small, 200);
+
+    #[test]
+    fn the_log_is_put_in_order_and_what_has_ended_leaves_no_trace() {
+        let shelf = Small::new().expect("a directory");
+        let mut store = shelf.open();
+        let mut model = Model::default();
+        let (mut most, mut merged) = (0, 0);
+        for revision in 1..=600 {
+            let id = u8::try_from(revision % 40).expect("small");
+            let batch = batch(revision, id, revision > 560);
+            model.apply(&batch);
+            model.compact(Revision::new(revision.saturating_sub(5)));
+            store.commit(&[batch], model.compacted()).expect("commits");
+            let runs = store.0.runs.sizes.len();
+            merged += usize::from(runs < most);
+            most = runs;
+            // With the log's history and what is not yet merged there is never much more than what lives.
+            let stored: u64 = store.0.runs.sizes.values().sum();
+            assert!(stored < 60_000, "{stored} bytes at {revision}");
+        }
+        assert!(merged > 5, "{merged} merges");
+        assert_eq!(Model::of(&mut store), model);
+        drop(store);
+        let mut store = shelf.open();
+        assert_eq!(Model::of(&mut store), model);
+        // A merge more, and what the 40 had is gone.
+        for revision in 601..=700 {
+            store
+                .commit(&[batch(revision, 50, false)], Revision::new(revision))
+                .expect("commits");
+        }
+        let stored: u64 = store.0.runs.sizes.values().sum();
+        assert!(stored < 5_000, "{stored} bytes");
+    }
+}
+
 /// The names of a file and of its directory have to reach the disk as its contents do. A file that is there was taken for one
 /// whose name is safe, which it is not after a crash between the two; whether it is shows in no test without such a crash, so
 /// this one shows that looking after it keeps no directory from being opened.
@@ -50,23 +140,25 @@ fn directories_are_made_and_opened_again_at_any_depth() {
     }
 }
 
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+
+/// Changes a closed store's numbers.
+fn with_meta(directory: &TempDir, change: impl FnOnce(&mut redb::Table<'_, &str, u64>)) {
+    let database = Database::create(directory.path().join("registry.redb")).expect("opens");
+    let write = database.begin_write().expect("begins");
+    change(&mut write.open_table(META).expect("opens"));
+    write.commit().expect("commits");
+}
+
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let directory = TempDir::new().expect("a directory");
-    let file = directory.path().join("registry.redb");
-    let meta: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
-    let database = Database::create(&file).expect("creates");
-    let write = database.begin_write().expect("begins");
-    write
-        .open_table(meta)
-        .expect("opens")
-        .insert("format", 2)
-        .expect("inserts");
-    write.commit().expect("commits");
-    drop(database);
+    with_meta(&directory, |meta| {
+        meta.insert("format", 3).expect("inserts");
+    });
     let error = Embedded::open(directory.path()).expect_err("newer");
     assert!(
-        matches!(error, StoreError::NewerFormat { found: 2, known: 1, .. }),
+        matches!(error, StoreError::NewerFormat { found: 3, known: 2, .. }),
         "{error}"
     );
 }
@@ -84,56 +176,102 @@ fn a_store_without_a_history_id_gets_one_that_stays() {
     };
     let first = id();
     assert_eq!(id(), first);
-
-    let meta: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
-    let database = Database::create(directory.path().join("registry.redb")).expect("opens");
-    let write = database.begin_write().expect("begins");
-    write
-        .open_table(meta)
-        .expect("opens")
-        .remove("history")
-        .expect("removes");
-    write.commit().expect("commits");
-    drop(database);
+    with_meta(&directory, |meta| {
+        meta.remove("history").expect("removes");
+    });
     let second = id();
     assert_ne!(second, first);
     assert_eq!(id(), second);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+/// Format 1 had a table for each of instances, leases and history. What such a store holds must all be there when the present
+/// version has opened it, and go on from there.
+#[test]
+fn a_store_of_format_1_is_read_and_goes_on() {
+    use prost::Message as _;
 
-    /// A power cut keeps what was synced and any part of what was not. Wherever it falls, the store opens again with every
-    /// group that was acknowledged, and with the one under way as a whole or not at all.
-    #[test]
-    fn a_power_cut_takes_nothing_that_was_acknowledged(
-        groups in groups(),
-        cut_at in 0..400_usize,
-        keeps in proptest::collection::vec(any::<u8>(), 1..64),
-    ) {
-        let disk = Disk::new(cut_at, keeps);
-        let database = Database::builder().create_with_backend(disk.clone()).expect("creates");
-        let mut store = Embedded::over(PathBuf::from("memory"), database).expect("opens");
-        disk.lock().armed = true;
-        let mut models = vec![Model::default()];
-        for group in &groups {
-            store.commit(group, Revision::ZERO).expect("commits");
-            let mut model = models.last().expect("one").clone();
-            group.iter().for_each(|batch| model.apply(batch));
-            models.push(model);
-            disk.lock().acknowledged += 1;
+    use crate::{
+        catalog::{Change, LeaseChange},
+        store::record::oracle::{BatchRecord, InstanceRecord, LeaseTermsRecord},
+    };
+
+    const INSTANCES: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition::new("instances");
+    const LEASES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("leases");
+    const HISTORY: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history");
+
+    for compacted in [0, 7, 30] {
+        let directory = TempDir::new().expect("a directory");
+        let mut model = Model::default();
+        let database = Database::create(directory.path().join("registry.redb")).expect("creates");
+        let write = database.begin_write().expect("begins");
+        {
+            let mut instances = write.open_table(INSTANCES).expect("opens");
+            let mut leases = write.open_table(LEASES).expect("opens");
+            let mut history = write.open_table(HISTORY).expect("opens");
+            for revision in 1..=30 {
+                let batch = batch(revision, u8::try_from(revision % 9).expect("small"), revision % 4 == 0);
+                model.apply(&batch);
+                for change in &batch.changes {
+                    let key = change.key();
+                    let key = (key.namespace.as_str(), key.service.as_str(), key.id.as_str());
+                    match change {
+                        Change::Put { instance, .. } => {
+                            let record = InstanceRecord::from(&**instance).encode_to_vec();
+                            instances.insert(key, record.as_slice()).expect("inserts");
+                        }
+                        Change::Removed(_) => drop(instances.remove(key).expect("removes")),
+                    }
+                }
+                for change in &batch.leases {
+                    match change {
+                        LeaseChange::Kept(lease) | LeaseChange::Lost(lease) => {
+                            let record = LeaseTermsRecord::from(lease).encode_to_vec();
+                            leases.insert(lease.id.bits(), record.as_slice()).expect("inserts");
+                        }
+                        LeaseChange::Ended(id) => drop(leases.remove(id.bits()).expect("removes")),
+                    }
+                }
+                if revision > compacted {
+                    let past = BatchRecord::of_format_1(&batch).encode_to_vec();
+                    history.insert(revision, past.as_slice()).expect("inserts");
+                }
+            }
+            let mut meta = write.open_table(META).expect("opens");
+            for (key, number) in [
+                ("format", 1),
+                ("revision", 30),
+                ("compacted", compacted),
+                ("history", 77),
+            ] {
+                meta.insert(key, number).expect("inserts");
+            }
         }
-        let (image, acknowledged) = {
-            let mut disk = disk.lock();
-            let now = disk.acknowledged;
-            // All was over before the cut: it falls now.
-            disk.cut.take().unwrap_or_else(|| (disk.survivors(), now))
-        };
-        let disk = Disk::new(usize::MAX, vec![0]);
-        disk.lock().live = image;
-        let database = Database::builder().create_with_backend(disk).expect("opens again");
-        let found = Model::of(&mut Embedded::over(PathBuf::from("memory"), database).expect("opens"));
-        let next = models.get(acknowledged + 1);
-        prop_assert!(found == models[acknowledged] || next.is_some_and(|next| found == *next));
+        write.commit().expect("commits");
+        drop(database);
+        model.compact(Revision::new(compacted));
+
+        let mut store = Embedded::open(directory.path()).expect("opens");
+        assert_eq!(store.load().expect("loads").history_id.to_string(), "000000000000004d");
+        assert_eq!(Model::of(&mut store), model, "compacted {compacted}");
+        let next = after(model.revision(), &batch(1, 3, true));
+        model.apply(&next);
+        store.commit(&[next], model.compacted()).expect("commits");
+        drop(store);
+        assert_eq!(Model::of(&mut Embedded::open(directory.path()).expect("opens")), model);
     }
+}
+
+/// An instance whose lease is not there would never end; a store that has one is damaged, and says which.
+#[test]
+fn an_instance_without_its_lease_is_damage() {
+    let directory = TempDir::new().expect("a directory");
+    let mut store = Embedded::open(directory.path()).expect("opens");
+    let mut orphan = (*batch(1, 1, false)).clone();
+    orphan.leases.clear();
+    store.commit(&[orphan.into()], Revision::ZERO).expect("commits");
+    let error = store.load().expect_err("damaged").to_string();
+    assert!(
+        error.ends_with("the record of instance default/a-svc/i1 is damaged: its lease is missing"),
+        "{error}"
+    );
 }

@@ -1,0 +1,208 @@
+//! Reading everything: one thread goes through the runs, the others make values of what it finds.
+
+use std::{
+    collections::HashSet,
+    num::NonZero,
+    ops::{ControlFlow, Range},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+};
+
+use redb::ReadableTable;
+
+use super::{
+    Fault,
+    recent::{self, Entry, Recent},
+    runs::Runs,
+};
+use crate::{
+    catalog::LeaseRecord,
+    model::{Instance, LeaseId},
+    store::record::Decoder,
+};
+
+/// Entries that are handed over at once: enough to be worth a wake, few enough to be spread.
+const PORTION: usize = 2_048;
+/// Portions that may wait, so that what is read does not lie about in memory.
+const PORTIONS: usize = 16;
+/// Threads that make values. More would wait for the one that reads.
+const THREADS: usize = 4;
+
+/// What is alive.
+#[derive(Debug, Default)]
+pub(super) struct Living {
+    /// Ordered by key.
+    pub(super) instances: Vec<Arc<Instance>>,
+    /// Ordered by id.
+    pub(super) leases: Vec<LeaseRecord>,
+}
+
+/// Neighbours, in the order of their keys.
+#[derive(Debug, Default)]
+struct Portion {
+    number: usize,
+    bytes: Vec<u8>,
+    items: Vec<Item>,
+}
+
+#[derive(Debug)]
+enum Item {
+    /// As a run has it.
+    Stored { key: Range<usize>, value: Range<usize> },
+    /// As it is.
+    Known(Entry),
+}
+
+/// Everything that the runs and what came after them have.
+pub(super) fn read_all(
+    runs: &Runs,
+    table: &impl ReadableTable<(u64, &'static [u8]), &'static [u8]>,
+    recent: &Recent,
+) -> Result<Living, Fault> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS);
+    let (to_makers, portions) = mpsc::sync_channel::<Portion>(PORTIONS);
+    let portions = Mutex::new(portions);
+    let made = thread::scope(|scope| {
+        let makers: Vec<_> = (0..threads).map(|_| scope.spawn(|| make(&portions))).collect();
+        let read = collect(runs, table, recent, &to_makers);
+        drop(to_makers);
+        let made: Result<Vec<_>, Fault> = makers
+            .into_iter()
+            .map(|maker| maker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect();
+        // Those who make stop at what is damaged, and then nobody takes what is read.
+        made.and_then(|made| read.map(|()| made))
+    })?;
+    let mut parts: Vec<_> = made.into_iter().flatten().collect();
+    parts.sort_unstable_by_key(|(number, _)| *number);
+    let (mut instances, mut leases) = (0, 0);
+    for (_, part) in &parts {
+        instances += part.instances.len();
+        leases += part.leases.len();
+    }
+    let mut living = Living {
+        instances: Vec::with_capacity(instances),
+        leases: Vec::with_capacity(leases),
+    };
+    for (_, part) in parts {
+        living.instances.extend(part.instances);
+        living.leases.extend(part.leases);
+    }
+    living.check()?;
+    Ok(living)
+}
+
+/// Sends what is alive, by key.
+fn collect(
+    runs: &Runs,
+    table: &impl ReadableTable<(u64, &'static [u8]), &'static [u8]>,
+    recent: &Recent,
+    to: &mpsc::SyncSender<Portion>,
+) -> Result<(), Fault> {
+    let mut recent = recent.iter().peekable();
+    let mut portion = Portion::default();
+    // Nobody takes it when something was damaged, which is told there.
+    let send = |portion: &mut Portion| {
+        let next = Portion {
+            number: portion.number + 1,
+            ..Portion::default()
+        };
+        match to.send(std::mem::replace(portion, next)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    };
+    runs.for_each(table, |key, value| {
+        while let Some((_, entry)) = recent.next_if(|(known, _)| *known < key) {
+            portion.know(entry);
+        }
+        match recent.next_if(|(known, _)| *known == key) {
+            Some((_, entry)) => portion.know(entry),
+            None => portion.store(key, value),
+        }
+        Ok(if portion.items.len() < PORTION {
+            ControlFlow::Continue(())
+        } else {
+            send(&mut portion)
+        })
+    })?;
+    for (_, entry) in recent {
+        portion.know(entry);
+        if portion.items.len() >= PORTION && send(&mut portion).is_break() {
+            return Ok(());
+        }
+    }
+    let _ = send(&mut portion);
+    Ok(())
+}
+
+impl Portion {
+    fn know(&mut self, entry: &Entry) {
+        if !matches!(entry, Entry::Gone) {
+            self.items.push(Item::Known(entry.clone()));
+        }
+    }
+
+    fn store(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let Some(value) = value else { return };
+        let at = self.bytes.len();
+        let middle = at + key.len();
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        self.items.push(Item::Stored {
+            key: at..middle,
+            value: middle..self.bytes.len(),
+        });
+    }
+}
+
+/// Makes values of portions until there are no more.
+fn make(portions: &Mutex<mpsc::Receiver<Portion>>) -> Result<Vec<(usize, Living)>, Fault> {
+    let mut made = Vec::new();
+    let mut decoder = Decoder::default();
+    loop {
+        let next = match portions.lock() {
+            Ok(portions) => portions.recv(),
+            Err(_) => return Ok(made),
+        };
+        let Ok(portion) = next else { return Ok(made) };
+        let mut living = Living::default();
+        for item in portion.items {
+            match item {
+                Item::Known(Entry::Instance(instance)) => living.instances.push(instance),
+                Item::Known(Entry::Lease(lease)) => living.leases.push(*lease),
+                Item::Known(Entry::Gone) => {}
+                Item::Stored { key, value } => {
+                    let (key, value) = (&portion.bytes[key], &portion.bytes[value]);
+                    let damaged = |why| Fault::Record(recent::name_of(key), why);
+                    match recent::lease_of(key) {
+                        Some(id) => living.leases.push(decoder.lease(id, value).map_err(damaged)?),
+                        None => living
+                            .instances
+                            .push(Arc::new(decoder.instance(value).map_err(damaged)?)),
+                    }
+                }
+            }
+        }
+        made.push((portion.number, living));
+    }
+}
+
+impl Living {
+    /// An instance without its lease would never expire.
+    fn check(&self) -> Result<(), Fault> {
+        let leases: HashSet<LeaseId> = self.leases.iter().map(|lease| lease.id).collect();
+        let mut last = None;
+        for instance in &self.instances {
+            // Neighbours have the same one, as a rule.
+            if last != Some(instance.lease) && !leases.contains(&instance.lease) {
+                return Err(Fault::damaged(
+                    format!("instance {}", instance.key),
+                    "its lease is missing",
+                ));
+            }
+            last = Some(instance.lease);
+        }
+        Ok(())
+    }
+}

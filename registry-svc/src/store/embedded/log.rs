@@ -1,0 +1,76 @@
+//! The log: every group that was committed, in order, until it is both in a run and too old for the history.
+
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
+
+use super::Fault;
+use crate::{catalog::Batch, model::Revision, store::record::Decoder};
+
+/// last revision of a group → what was compacted then, the group. It is never empty after the first commit: its last key is
+/// the store's revision.
+pub(super) const LOG: TableDefinition<'_, u64, (u64, &[u8])> = TableDefinition::new("log");
+
+/// Its last entry.
+pub(super) fn newest(table: &impl ReadableTable<u64, (u64, &'static [u8])>) -> Result<(Revision, Revision), Fault> {
+    Ok(match table.last()? {
+        Some((revision, value)) => (Revision::new(revision.value()), Revision::new(value.value().0)),
+        None => (Revision::ZERO, Revision::ZERO),
+    })
+}
+
+/// Adds a group.
+pub(super) fn append(
+    write: &WriteTransaction,
+    newest: Revision,
+    compacted: Revision,
+    group: &[u8],
+) -> Result<(), Fault> {
+    write.open_table(LOG)?.insert(newest.get(), (compacted.get(), group))?;
+    Ok(())
+}
+
+/// Gives the batches after `after`, in order, and says how many bytes their groups have.
+pub(super) fn replay(
+    table: &impl ReadableTable<u64, (u64, &'static [u8])>,
+    after: Revision,
+    mut each: impl FnMut(Batch, usize),
+) -> Result<(), Fault> {
+    let mut decoder = Decoder::default();
+    let mut expected = after.next();
+    for entry in table.range(expected.get()..)? {
+        let (last, value) = entry?;
+        let last = Revision::new(last.value());
+        let (_, group) = value.value();
+        let batches = decoder
+            .group(group)
+            .map_err(|why| Fault::Record(format!("revision {last}"), why))?;
+        // Its bytes count once, with the first of its batches.
+        let mut bytes = group.len();
+        for batch in batches {
+            if batch.revision < expected {
+                continue;
+            }
+            if batch.revision != expected {
+                break;
+            }
+            expected = expected.next();
+            each(batch, std::mem::take(&mut bytes));
+        }
+        if expected != last.next() {
+            return Err(Fault::damaged(format!("revision {expected}"), "it is missing"));
+        }
+    }
+    Ok(())
+}
+
+/// Forgets the groups that end at or before a revision; the newest one stays.
+pub(super) fn trim(write: &WriteTransaction, upto: Revision) -> Result<(), Fault> {
+    let mut table = write.open_table(LOG)?;
+    let (newest, _) = newest(&table)?;
+    loop {
+        let oldest = table.first()?.map(|(last, _)| last.value());
+        match oldest {
+            Some(oldest) if oldest <= upto.get() && oldest < newest.get() => table.pop_first()?,
+            _ => return Ok(()),
+        };
+    }
+}
