@@ -1,7 +1,7 @@
 //! A disk in memory, as redb's storage: it can lose its power, once, at any operation, and have room for only so much.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     io,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -22,64 +22,80 @@ pub(super) struct Disk(Arc<Mutex<Platter>>);
 
 /// See [`Disk`].
 #[derive(Debug, Default)]
-pub(super) struct Platter {
+struct Platter {
+    state: State,
+    /// What was done since it was armed, and what it was then.
+    recorded: Option<(State, Vec<Operation>)>,
+    /// Blocks that may be written to; those that were once stay.
+    room: Option<usize>,
+    blocks: BTreeSet<usize>,
+    /// The next fsync fails, as that of a disk does that is broken.
+    breaks: bool,
+}
+
+/// What is on a disk.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
     /// What reads see.
     live: Vec<u8>,
     /// What is safe.
     synced: Vec<u8>,
     /// What is not, in order.
     unsynced: Vec<(usize, Vec<u8>)>,
-    /// Since the disk was armed.
-    operations: Option<usize>,
-    /// The operation at which the power is lost, and what decides what is left of what was not synced.
-    cut_at: Option<(usize, u64)>,
     /// Groups.
     pub(super) acknowledged: usize,
-    /// What the cut left, and how many groups had been acknowledged by then.
-    cut: Option<(Vec<u8>, usize)>,
-    /// Blocks that may be written to; those that were once stay.
-    room: Option<usize>,
-    blocks: BTreeMap<usize, ()>,
-    /// The next fsync fails, as that of a disk does that is broken.
-    breaks: bool,
+}
+
+/// What is done to it.
+#[derive(Debug, Clone)]
+pub(super) enum Operation {
+    /// It is cut off, or holes are added.
+    SetLength(usize),
+    /// Where, and what.
+    Write(usize, Vec<u8>),
+    /// All that was written is safe.
+    Sync,
+    /// A group has been acknowledged.
+    Acknowledge,
 }
 
 impl Disk {
-    /// An empty one that goes on for ever.
+    /// An empty one.
     pub(super) fn new() -> Self {
         Self::with(Vec::new())
     }
 
     /// One with contents.
     pub(super) fn with(image: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Platter {
+        let state = State {
             synced: image.clone(),
             live: image,
+            ..State::default()
+        };
+        Self(Arc::new(Mutex::new(Platter {
+            state,
             ..Platter::default()
         })))
     }
 
-    /// Its state.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Platter> {
+    fn lock(&self) -> MutexGuard<'_, Platter> {
         self.0.lock().expect("no panic while locked")
     }
 
-    /// From now on operations are counted, and at the given one the power is lost.
-    pub(super) fn arm(&self, cut_at: usize, seed: u64) {
+    /// From now on everything is recorded.
+    pub(super) fn record(&self) {
         let mut disk = self.lock();
-        (disk.operations, disk.cut_at) = (Some(0), Some((cut_at, seed)));
+        disk.recorded = Some((disk.state.clone(), Vec::new()));
     }
 
-    /// Operations since it was armed.
-    pub(super) fn operations(&self) -> usize {
-        self.lock().operations.unwrap_or(0)
+    /// What it was when that began, and what was done to it.
+    pub(super) fn recorded(&self) -> (State, Vec<Operation>) {
+        self.lock().recorded.take().expect("was recorded")
     }
 
-    /// What the cut left, or leaves if it comes now, and how many groups had been acknowledged.
-    pub(super) fn cut(&self) -> (Vec<u8>, usize) {
-        let mut disk = self.lock();
-        let (acknowledged, seed) = (disk.acknowledged, disk.cut_at.map_or(0, |(_, seed)| seed));
-        disk.cut.take().unwrap_or_else(|| (disk.survivors(seed), acknowledged))
+    /// A group has been acknowledged.
+    pub(super) fn acknowledge(&self) {
+        self.lock().perform(Operation::Acknowledge);
     }
 
     /// Leaves it so many blocks more than it has, or all that it wants.
@@ -95,19 +111,48 @@ impl Disk {
 }
 
 impl Platter {
-    fn count(&mut self) {
-        let Some(operation) = self.operations else { return };
-        if let Some((cut_at, seed)) = self.cut_at
-            && operation == cut_at
-        {
-            self.cut = Some((self.survivors(seed), self.acknowledged));
+    fn perform(&mut self, operation: Operation) {
+        self.state.perform(&operation);
+        if let Some((_, operations)) = &mut self.recorded {
+            operations.push(operation);
         }
-        self.operations = Some(operation + 1);
     }
 
-    /// What a cut leaves: what was synced, and of the rest any writes in any order, each whole, in part by sectors, with bits
-    /// that are wrong, or not at all.
-    fn survivors(&self, seed: u64) -> Vec<u8> {
+    /// Gives room to what is written.
+    fn allocate(&mut self, at: usize, length: usize) -> io::Result<()> {
+        for block in at / BLOCK..=(at + length.max(1) - 1) / BLOCK {
+            if self.blocks.contains(&block) {
+                continue;
+            }
+            if self.room.is_some_and(|room| self.blocks.len() >= room) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.blocks.insert(block);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Does one thing to it.
+    pub(super) fn perform(&mut self, operation: &Operation) {
+        match operation {
+            Operation::SetLength(length) => self.live.resize(*length, 0),
+            Operation::Write(at, bytes) => {
+                self.live[*at..at + bytes.len()].copy_from_slice(bytes);
+                self.unsynced.push((*at, bytes.clone()));
+            }
+            Operation::Sync => {
+                self.unsynced.clear();
+                self.synced.clone_from(&self.live);
+            }
+            Operation::Acknowledge => self.acknowledged += 1,
+        }
+    }
+
+    /// What a cut of the power leaves now: what was synced, and of the rest any writes in any order, each whole, in part by
+    /// sectors, with bits that are wrong, or not at all.
+    pub(super) fn survivors(&self, seed: u64) -> Vec<u8> {
         let mut random = StdRng::seed_from_u64(seed);
         let mut image = self.synced.clone();
         // The length of a file is metadata that survives with its last change, or does not.
@@ -144,20 +189,6 @@ impl Platter {
         }
         image
     }
-
-    /// Gives room to what is written.
-    fn allocate(&mut self, at: usize, length: usize) -> io::Result<()> {
-        for block in at / BLOCK..=(at + length.max(1) - 1) / BLOCK {
-            if self.blocks.contains_key(&block) {
-                continue;
-            }
-            if self.room.is_some_and(|room| self.blocks.len() >= room) {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            self.blocks.insert(block, ());
-        }
-        Ok(())
-    }
 }
 
 impl Medium for Disk {
@@ -173,45 +204,40 @@ impl Medium for Disk {
 
 impl StorageBackend for Disk {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.lock().live.len() as u64)
+        Ok(self.lock().state.live.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let at = usize::try_from(offset).expect("small");
         let disk = self.lock();
-        let found = disk.live.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(found);
+        let found = disk.state.live.get(at..at + out.len());
+        out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).expect("small");
         let mut disk = self.lock();
-        disk.count();
         // What is cut off gives its room back; what is added is a hole.
         disk.blocks.split_off(&len.div_ceil(BLOCK));
-        disk.live.resize(len, 0);
+        disk.perform(Operation::SetLength(len));
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.lock();
-        disk.count();
         if std::mem::take(&mut disk.breaks) {
             return Err(io::Error::from_raw_os_error(5));
         }
-        disk.synced = disk.live.clone();
-        disk.unsynced.clear();
+        disk.perform(Operation::Sync);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let at = usize::try_from(offset).expect("small");
         let mut disk = self.lock();
-        disk.count();
         disk.allocate(at, data.len())?;
-        disk.live[at..at + data.len()].copy_from_slice(data);
-        disk.unsynced.push((at, data.to_vec()));
+        disk.perform(Operation::Write(at, data.to_vec()));
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use proptest::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    disk::Disk,
+    disk::{Disk, State},
     embedded::SMALL,
     model::{Model, after, batch, groups},
 };
@@ -42,20 +42,23 @@ fn commit_all(disk: &Disk, store: &mut Embedded, groups: &[Vec<Arc<Batch>>], kee
         let verdict = store.commit(group, model.compacted()).expect("commits");
         assert_eq!(verdict, Verdict::Durable);
         models.push(model);
-        disk.lock().acknowledged += 1;
+        disk.acknowledge();
         store.tidy().expect("tidies");
     }
     models
 }
 
-/// Seeds of the power cuts. `TESSERA_SEED` is the first one, `TESSERA_SEEDS` says how many.
+/// Cuts of each history.
+const CUTS: usize = 10;
+
+/// Seeds of the histories. `TESSERA_SEED` is the first one, `TESSERA_SEEDS` says how many.
 fn seeds() -> std::ops::Range<u64> {
     let number = |name, default| match std::env::var(name) {
         Ok(text) => text.parse().expect("a number"),
         Err(_) => default,
     };
     let first = number("TESSERA_SEED", 1);
-    first..first + number("TESSERA_SEEDS", 2_000)
+    first..first + number("TESSERA_SEEDS", 200)
 }
 
 /// A power cut keeps what was synced and any part of what was not. Wherever it falls, within a commit, a flush, a merge or the
@@ -65,20 +68,21 @@ fn seeds() -> std::ops::Range<u64> {
 fn a_power_cut_takes_nothing_that_was_acknowledged() {
     for seed in seeds() {
         let mut random = StdRng::seed_from_u64(seed);
-        let (groups, keep) = (groups_of(seed), random.random_range(0..6));
-        // How long it is in all, so that the cut can fall anywhere in it.
         let disk = Disk::new();
         let mut store = open(&disk).expect("opens");
-        disk.arm(usize::MAX, 0);
-        let models = commit_all(&disk, &mut store, &groups, keep);
-        let length = disk.operations();
-
-        let disk = Disk::new();
-        let mut store = open(&disk).expect("opens");
-        disk.arm(random.random_range(0..=length), random.random());
-        commit_all(&disk, &mut store, &groups, keep);
-        let (image, acknowledged) = disk.cut();
-        check_cut(seed, image, &models[acknowledged..], &mut random);
+        disk.record();
+        let models = commit_all(&disk, &mut store, &groups_of(seed), random.random_range(0..6));
+        let (mut state, operations) = disk.recorded();
+        let mut cuts: Vec<usize> = (0..CUTS).map(|_| random.random_range(0..=operations.len())).collect();
+        cuts.sort_unstable();
+        let mut done = 0;
+        for cut in cuts {
+            operations[done..cut]
+                .iter()
+                .for_each(|operation| state.perform(operation));
+            done = cut;
+            check_cut(&format!("seed {seed}, operation {cut}"), &state, &models, &mut random);
+        }
     }
 }
 
@@ -97,43 +101,46 @@ fn a_crash_at_any_point_takes_nothing_that_was_acknowledged() {
         .collect();
     let disk = Disk::new();
     let mut store = open(&disk).expect("opens");
-    disk.arm(usize::MAX, 0);
+    disk.record();
     let models = commit_all(&disk, &mut store, &groups, 3);
-    let length = disk.operations();
-    assert!(store.runs.sizes.len() < 10, "merges are among it");
-    for at in 0..=length {
-        let disk = Disk::new();
-        let mut store = open(&disk).expect("opens");
-        disk.arm(at, at as u64);
-        commit_all(&disk, &mut store, &groups, 3);
-        let (image, acknowledged) = disk.cut();
-        check_cut(
-            at as u64,
-            image,
-            &models[acknowledged..],
-            &mut StdRng::seed_from_u64(at as u64),
-        );
+    let (runs, newest) = (store.runs.sizes.len(), store.runs.sizes.keys().next_back().copied());
+    assert!(
+        newest > Some(4) && runs < 5,
+        "flushes and merges are among it: {runs}, {newest:?}"
+    );
+    let (mut state, operations) = disk.recorded();
+    let mut random = StdRng::seed_from_u64(1);
+    for (at, operation) in operations.iter().enumerate() {
+        check_cut(&format!("operation {at}"), &state, &models, &mut random);
+        state.perform(operation);
     }
 }
 
-/// `models`: what was acknowledged, and what came after.
-fn check_cut(seed: u64, image: Vec<u8>, models: &[Model], random: &mut StdRng) {
-    let disk = Disk::with(image);
-    disk.arm(random.random_range(0..40), random.random());
-    let found = Model::of(&mut open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}")));
+/// `models`: what was there before the first group, and after each.
+fn check_cut(place: &str, state: &State, models: &[Model], random: &mut StdRng) {
+    let disk = Disk::with(state.survivors(random.random()));
+    disk.record();
+    let found = Model::of(&mut open(&disk).unwrap_or_else(|error| panic!("{place}: {error}")));
+    let acknowledged = &models[state.acknowledged..];
     assert!(
-        models.iter().take(2).any(|model| found == *model),
-        "seed {seed}: {found:?}"
+        acknowledged.iter().take(2).any(|model| found == *model),
+        "{place}: {found:?}"
     );
+
     // The power goes again while it opens.
-    let (image, _) = disk.cut();
-    let mut store = open(&Disk::with(image)).unwrap_or_else(|error| panic!("seed {seed}, again: {error}"));
-    assert_eq!(Model::of(&mut store), found, "seed {seed}, again");
+    let (mut state, operations) = disk.recorded();
+    let again = random.random_range(0..=operations.len());
+    operations[..again]
+        .iter()
+        .for_each(|operation| state.perform(operation));
+    let disk = Disk::with(state.survivors(random.random()));
+    let mut store = open(&disk).unwrap_or_else(|error| panic!("{place}, again {again}: {error}"));
+    assert_eq!(Model::of(&mut store), found, "{place}, again {again}");
     let mut found = found;
     let next = after(found.revision(), &batch(1, 3, true));
     found.apply(&next);
     store.commit(&[next], found.compacted()).expect("commits");
-    assert_eq!(Model::of(&mut store), found, "seed {seed}, and on");
+    assert_eq!(Model::of(&mut store), found, "{place}, and on");
 }
 
 /// A full disk ended the process. Now nothing is written, the store says so, holds what it held, and goes on when there is
