@@ -4,12 +4,15 @@
 //! - [`Cluster`] starts a registry, tickets and users as processes of their own, the way an operator would.
 //! - [`otlp::Receiver`] is a trace backend in the test's own process.
 //! - [`registry`] is a registry to be hurt, with raw clients that keep book; [`trial`] and [`strace`] are what hurts it.
+//! - [`etcd::Cluster`] is the store of its replicas; [`network::Branch`] is a network that can be cut off.
 //! - [`wait::until`] asks again until a condition holds or time is up. Nothing here sleeps and hopes.
 //!
 //! The tests themselves are in `tests/it`.
 
 mod binary;
 mod cluster;
+pub mod etcd;
+pub mod network;
 pub mod otlp;
 mod process;
 pub mod registry;

@@ -79,7 +79,31 @@ impl Process {
     /// # Panics
     /// When the binary cannot be started.
     pub fn spawn<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>, env: &[(&str, String)]) -> Self {
-        let mut command = Command::new(tessera());
+        Self::run(Command::new(tessera()), name, args, env)
+    }
+
+    /// The same in a network namespace, which needs root.
+    ///
+    /// # Panics
+    /// When the binary cannot be started.
+    pub fn spawn_in<S: AsRef<OsStr>>(
+        namespace: &str,
+        name: &str,
+        args: impl IntoIterator<Item = S>,
+        env: &[(&str, String)],
+    ) -> Self {
+        // `ip` becomes what it starts, so the process is ours.
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(tessera());
+        Self::run(command, name, args, env)
+    }
+
+    fn run<S: AsRef<OsStr>>(
+        mut command: Command,
+        name: &str,
+        args: impl IntoIterator<Item = S>,
+        env: &[(&str, String)],
+    ) -> Self {
         command
             .args(args)
             .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")

@@ -25,4 +25,5 @@ pub use journal::{Entry, Journal, Recorder};
 pub use ledger::Ledger;
 pub use load::{Load, check};
 pub use process::RegistryProcess;
+pub(crate) use process::loopback;
 pub use truth::Truth;

@@ -26,6 +26,7 @@ pub struct Fleet {
 #[derive(Debug)]
 struct State {
     owners: Vec<Owner>,
+    silent: Vec<Owner>,
     rounds: u64,
     lost: Vec<String>,
 }
@@ -50,6 +51,7 @@ impl Fleet {
         let fleet = Self {
             shared: Arc::new(Mutex::new(State {
                 owners: Vec::new(),
+                silent: Vec::new(),
                 rounds: 0,
                 lost: Vec::new(),
             })),
@@ -101,7 +103,17 @@ impl Fleet {
     pub fn silence(&self, count: usize) -> Vec<String> {
         let mut state = self.lock();
         let at = state.owners.len().saturating_sub(count);
-        state.owners.split_off(at).into_iter().map(|owner| owner.id).collect()
+        let silent = state.owners.split_off(at);
+        let ids = silent.iter().map(|owner| owner.id.clone()).collect();
+        state.silent.extend(silent);
+        ids
+    }
+
+    /// The silent ones renew again.
+    pub fn wake(&self) {
+        let mut state = self.lock();
+        let silent = std::mem::take(&mut state.silent);
+        state.owners.extend(silent);
     }
 
     /// Waits until so many more rounds were answered.

@@ -57,6 +57,8 @@ pub struct Journal {
     pub history: String,
     /// The last confidence that was told.
     pub confidence: wire::confidence::State,
+    /// The parts of a snapshot that goes on.
+    parts: Vec<wire::Instance>,
 }
 
 /// A watch that keeps a journal until it is stopped or dropped.
@@ -69,12 +71,18 @@ pub struct Recorder {
 impl Recorder {
     /// Watches what `request` selects, from where it says.
     pub fn start(channel: Channel, request: wire::WatchRequest) -> Self {
+        Self::over([channel], request)
+    }
+
+    /// The same over several replicas, one at a time: when a watch breaks, it resumes at the next.
+    pub fn over(channels: impl IntoIterator<Item = Channel>, request: wire::WatchRequest) -> Self {
+        let channels: Vec<Channel> = channels.into_iter().collect();
         let journal = Arc::new(Mutex::new(Journal {
             revision: request.start_after_revision,
             history: request.history_id.clone(),
             ..Journal::default()
         }));
-        let task = tokio::spawn(record(channel, request, Arc::clone(&journal)));
+        let task = tokio::spawn(record(channels, request, Arc::clone(&journal)));
         Self { journal, task }
     }
 
@@ -127,9 +135,9 @@ impl Drop for Recorder {
     }
 }
 
-async fn record(channel: Channel, request: wire::WatchRequest, journal: Arc<Mutex<Journal>>) {
-    let mut client = Client::new(channel).max_decoding_message_size(64 << 20);
-    loop {
+async fn record(channels: Vec<Channel>, request: wire::WatchRequest, journal: Arc<Mutex<Journal>>) {
+    for channel in channels.iter().cycle() {
+        let mut client = Client::new(channel.clone()).max_decoding_message_size(64 << 20);
         let (start_after_revision, history_id) = {
             let mut journal = journal.lock().expect("not poisoned");
             let after = journal.revision;
@@ -166,11 +174,19 @@ impl Journal {
         self.confidence = response.confidence.unwrap_or_default().state();
         self.history = response.history_id;
         let entry = match response.change {
-            Some(Change::Snapshot(snapshot)) => Entry::Snapshot {
-                revision,
-                cause: snapshot.cause(),
-                instances: snapshot.instances,
-            },
+            Some(Change::Snapshot(snapshot)) => {
+                let cause = snapshot.cause();
+                self.parts.extend(snapshot.instances);
+                if snapshot.more {
+                    return;
+                }
+                let instances = std::mem::take(&mut self.parts);
+                Entry::Snapshot {
+                    revision,
+                    cause,
+                    instances,
+                }
+            }
             Some(Change::Delta(delta)) => Entry::Delta {
                 revision,
                 events: delta.events,
@@ -183,6 +199,7 @@ impl Journal {
     }
 
     fn broke(&mut self, code: Code) {
+        self.parts.clear();
         // A registry that is down for seconds must not fill the journal: one line for each break is enough.
         let entries = &mut self.entries;
         if let [.., Entry::Broken(before), Entry::Opened(_)] = entries.as_slice()

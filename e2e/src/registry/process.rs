@@ -44,8 +44,13 @@ impl RegistryProcess {
 
     /// The same on a given folder.
     pub async fn on(folder: &Path, flags: &[&str]) -> Self {
+        Self::at(&loopback(), folder, flags).await
+    }
+
+    /// The same on a given folder and address, with any free port.
+    pub async fn at(host: &str, folder: &Path, flags: &[&str]) -> Self {
         let mut registry = Self {
-            address: format!("{}:0", loopback()),
+            address: format!("{host}:0"),
             admin: String::new(),
             folder: folder.to_owned(),
             flags: flags.iter().map(ToString::to_string).collect(),
@@ -161,10 +166,10 @@ impl RegistryProcess {
     }
 }
 
-/// A loopback address of its own for each registry. The port of a registry that is down is free for anybody on the same
+/// A loopback address of its own for each server. The port of a registry that is down is free for anybody on the same
 /// address: clients that dial it over and over would in the end be given it as their *source* port, and even connect to
 /// themselves. Sources are 127.0.0.1, so they never meet.
-fn loopback() -> String {
+pub(crate) fn loopback() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let number = NEXT.fetch_add(1, Ordering::Relaxed) % 100;

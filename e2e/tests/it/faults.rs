@@ -3,8 +3,11 @@
 
 mod crash;
 mod disk;
+mod expiry;
 mod linearizable;
+mod partition;
 mod pause;
 mod readers;
+mod replicas;
 mod resume;
 mod storm;

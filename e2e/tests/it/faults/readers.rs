@@ -183,7 +183,6 @@ async fn one_change_reaches_ten_thousand_watches() {
 /// A watch of a service in which nothing happens was told a snapshot (COALESCED) because others had made more revisions than
 /// the history keeps: its cursor had stayed behind, although it had missed nothing.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the cursor of a quiet watch stays behind until its next bookmark"]
 async fn a_quiet_service_is_not_relisted_because_others_are_busy() {
     let mut trial = Trial::begin("a_quiet_service_is_not_relisted_because_others_are_busy").await;
     let registry = RegistryProcess::with(&["--history-len", "100"]).await;
