@@ -2,6 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use crate::{
+    catalog::{Protection, Settings},
+    driver,
+    running::StartError,
+};
+
 /// How a registry is set up. All of it has a default: see [`Config::default`].
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -19,12 +25,26 @@ pub struct Config {
     pub history_bytes: usize,
     /// How long a watch is silent before it is told a bookmark; each watch takes it times 0.9 to 1.1. Default: 30 s.
     pub bookmark_interval: Duration,
+    /// Whether expiry is slowed down where too many fall silent at once. Default: on.
+    pub self_preservation: bool,
+    /// Percent of a service's instances in a zone that may lapse in a window without being slowed down, 1 to 100. Default: 15.
+    pub protection_share: usize,
+    /// The window. Default: 60 s.
+    pub protection_window: Duration,
+    /// How long self-preservation may hold back a lease that is overdue. Default: 15 min.
+    pub protection_max: Duration,
+    /// What the leases of a KeepAlive stream that broke are given beyond one heartbeat interval, to be renewed by another way;
+    /// `None`: the full time that they have left. Default: 2 s.
+    pub suspect_after: Option<Duration>,
+    /// What the leases of a replica that has died are given beyond their time to live. Default: 10 s.
+    pub orphan_grace: Duration,
     /// How long open calls may take to finish when the registry stops. Default: 10 s.
     pub drain_grace: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
+        let leases = Settings::default();
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7000)),
             admin_listen: None,
@@ -33,7 +53,41 @@ impl Default for Config {
             history_len: 10_000,
             history_bytes: 64 * 1024 * 1024,
             bookmark_interval: Duration::from_secs(30),
+            self_preservation: leases.protection.enabled,
+            protection_share: leases.protection.share_percent,
+            protection_window: leases.protection.window,
+            protection_max: leases.protection.max,
+            suspect_after: driver::Settings::default().suspect_after,
+            orphan_grace: leases.orphan_grace,
             drain_grace: Duration::from_secs(10),
         }
+    }
+}
+
+impl Config {
+    /// What the catalog is to go by.
+    pub(crate) fn leases(&self) -> Result<Settings, StartError> {
+        if !(1..=100).contains(&self.protection_share) {
+            return Err(StartError::Setting {
+                setting: "protection_share",
+                rule: "1 to 100 percent",
+            });
+        }
+        if self.protection_window.is_zero() {
+            return Err(StartError::Setting {
+                setting: "protection_window",
+                rule: "above 0",
+            });
+        }
+        Ok(Settings {
+            orphan_grace: self.orphan_grace,
+            protection: Protection {
+                enabled: self.self_preservation,
+                share_percent: self.protection_share,
+                window: self.protection_window,
+                max: self.protection_max,
+            },
+            ..Settings::default()
+        })
     }
 }

@@ -42,6 +42,9 @@ pub(crate) const INSTANCES_PER_LEASE: usize = 1_024;
 pub(crate) const REMOVALS_PER_REVISION: usize = 1_000;
 /// Renewals of one round of KeepAlive.
 pub(crate) const RENEWALS_PER_ROUND: usize = 1_000;
+/// Leases that a KeepAlive stream remembers, to suspect them when it breaks: some 2 MiB. What it carries beyond is renewed all
+/// the same and keeps its full time.
+pub(crate) const LEASES_PER_STREAM: usize = 65_536;
 /// The shortest heartbeat interval.
 pub(crate) const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 /// The longest heartbeat interval.

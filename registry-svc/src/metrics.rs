@@ -44,6 +44,8 @@ pub(crate) struct Metrics {
     pub(crate) suspected: Counter,
     /// Services of which leases are held back.
     pub(crate) protecting: Gauge,
+    /// The leases.
+    pub(crate) held_back: Gauge,
     /// 1 while the store has no room.
     pub(crate) no_room: Gauge,
     /// 1 while the store cannot be reached.
@@ -61,6 +63,20 @@ pub(crate) struct Metrics {
     removed: CounterFamily,
     shed: [Counter; Shed::ALL.len()],
     rollbacks: [Counter; Rollback::ALL.len()],
+    protection: [Counter; Protecting::ALL.len()],
+}
+
+/// What happens to the self-preservation of a service in a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protecting {
+    /// It holds something back.
+    Begun,
+    /// The last that it held back was heard of.
+    Recovered,
+    /// The last that it held back lapsed with the trickle.
+    Lapsed,
+    /// The last that it held back had been for the longest time.
+    TimedOut,
 }
 
 /// Why a change was refused that was not wrong.
@@ -112,6 +128,19 @@ impl Rollback {
     }
 }
 
+impl Protecting {
+    const ALL: [Self; 4] = [Self::Begun, Self::Recovered, Self::Lapsed, Self::TimedOut];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Recovered => "recovered",
+            Self::Lapsed => "lapsed",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
 impl Metrics {
     /// Registers the names.
     pub(crate) fn new() -> Self {
@@ -124,6 +153,11 @@ impl Metrics {
             "tessera_registry_rollbacks",
             "Times that what waited for the store was taken back and applied again, by cause",
             &["cause"],
+        );
+        let protection = metrics::counter(
+            "tessera_registry_protection",
+            "Beginnings and ends of self-preservation of a service in a zone",
+            &["event"],
         );
         Self {
             instances: gauge("tessera_registry_instances", "Instances that are registered"),
@@ -170,6 +204,7 @@ impl Metrics {
                 "tessera_registry_protecting_services",
                 "Services of which leases are held back",
             ),
+            held_back: gauge("tessera_registry_protection_held_back", "Leases that are held back"),
             no_room: gauge("tessera_registry_store_no_room", "1 while the store has no room"),
             away: gauge("tessera_registry_store_away", "1 while the store cannot be reached"),
             away_seconds: gauge(
@@ -193,7 +228,13 @@ impl Metrics {
             ),
             shed: Shed::ALL.map(|reason| shed.with(&[reason.as_str()])),
             rollbacks: Rollback::ALL.map(|cause| rollbacks.with(&[cause.as_str()])),
+            protection: Protecting::ALL.map(|event| protection.with(&[event.as_str()])),
         }
+    }
+
+    /// The counter of an event of self-preservation.
+    pub(crate) fn protection(&self, event: Protecting) -> &Counter {
+        &self.protection[event as usize]
     }
 
     /// The counter of a snapshot's cause.

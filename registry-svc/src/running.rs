@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::{
     api::{self, Api, Backlog},
-    catalog::{Batch, Catalog, Settings},
+    catalog::{Batch, Catalog},
     config::Config,
     driver::{self, Clock, Driver, DriverError},
     history::HistoryLimits,
@@ -102,6 +102,8 @@ impl Registry {
                 rule: "above 0",
             });
         }
+        // Before the store is touched.
+        config.leases()?;
         let (store, loaded, past) = open(config.data_dir.clone()).await?;
         Self::serve(config, history, store, loaded, past).await
     }
@@ -114,6 +116,7 @@ impl Registry {
         loaded: Loaded,
         past: Vec<Batch>,
     ) -> Result<Running, StartError> {
+        let leases_settings = config.leases()?;
         let mut settings = service_host::Config::new("registry", config.listen).admin(config.admin_listen);
         if let Some(id) = config.instance_id {
             settings = settings.instance_id(id);
@@ -130,8 +133,7 @@ impl Registry {
             leases,
         } = loaded;
         let leases_count = leases.len();
-        let settings = Settings::default();
-        let catalog = Catalog::restore(settings, revision, leases, &instances, clock.now().moment);
+        let catalog = Catalog::restore(leases_settings, revision, leases, &instances, clock.now().moment);
         let hub = Arc::new(Hub::restore(Restored {
             limits: history,
             history_id,
@@ -154,7 +156,9 @@ impl Registry {
             store,
             clock,
             metrics.clone(),
-            driver::Settings::default(),
+            driver::Settings {
+                suspect_after: config.suspect_after,
+            },
             stop.clone(),
         )
         .map_err(StartError::Thread)?;

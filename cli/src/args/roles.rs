@@ -96,7 +96,39 @@ pub(crate) struct RegistryArgs {
     pub(crate) history_len: usize,
 
     #[command(flatten)]
+    pub(crate) leases: LeaseArgs,
+
+    #[command(flatten)]
     pub(crate) host: HostArgs,
+}
+
+/// What the registry does with those that fall silent.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Leases")]
+pub(crate) struct LeaseArgs {
+    /// Expire what is silent in any case, also where most of a service falls silent at once
+    #[arg(long, env = "TESSERA_NO_SELF_PRESERVATION", value_parser = values::switch())]
+    pub(crate) no_self_preservation: bool,
+
+    /// Percent of a service's instances in a zone that may expire in a window; beyond, expiry slows to a trickle
+    #[arg(long, value_name = "PERCENT", env = "TESSERA_PROTECTION_SHARE")]
+    #[arg(default_value_t = 15, value_parser = value_parser!(u8).range(1..=100))]
+    pub(crate) protection_share: u8,
+
+    /// The window that this share is of
+    #[arg(long, value_name = "DURATION", env = "TESSERA_PROTECTION_WINDOW")]
+    #[arg(default_value = "60s", allow_hyphen_values = true, value_parser = values::positive_duration)]
+    pub(crate) protection_window: Duration,
+
+    /// How long what is silent may be held back by that
+    #[arg(long, value_name = "DURATION", env = "TESSERA_PROTECTION_MAX")]
+    #[arg(default_value = "15m", allow_hyphen_values = true, value_parser = values::duration)]
+    pub(crate) protection_max: Duration,
+
+    /// How long beyond one heartbeat the leases of a broken KeepAlive stream may stay silent; 0s: as long as any
+    #[arg(long, value_name = "DURATION", env = "TESSERA_SUSPECT_AFTER")]
+    #[arg(default_value = "2s", allow_hyphen_values = true, value_parser = values::duration)]
+    pub(crate) suspect_after: Duration,
 }
 
 /// `tessera ticket`

@@ -8,6 +8,7 @@ use crate::{args::RegistryArgs, failure::Failure};
 /// Runs the registry until it is asked to end.
 pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
     let end = End::watch(&args.host)?;
+    let leases = args.leases;
     let config = Config {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen)?,
@@ -15,6 +16,11 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
         history_len: args.history_len,
         instance_id: args.host.instance_id,
         drain_grace: args.host.drain_grace,
+        self_preservation: !leases.no_self_preservation,
+        protection_share: leases.protection_share.into(),
+        protection_window: leases.protection_window,
+        protection_max: leases.protection_max,
+        suspect_after: (!leases.suspect_after.is_zero()).then_some(leases.suspect_after),
         ..Config::default()
     };
     let mut running = Registry::start(config)

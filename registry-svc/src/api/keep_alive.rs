@@ -1,6 +1,9 @@
 //! Heartbeats: one (Renew), or many on one stream (KeepAlive).
+//!
+//! A KeepAlive stream that breaks off is how the death of a process looks from here, long before its leases lapse: those that
+//! it carried become suspect. A client that half-closes its side has said that all is well.
 
-use std::pin::Pin;
+use std::{collections::HashMap, pin::Pin};
 
 use futures_util::{Stream, stream};
 use proto::registry::v1 as wire;
@@ -13,7 +16,8 @@ use super::{
     validate::Violations,
 };
 use crate::{
-    catalog::{CatalogError, Owner},
+    catalog::{Beat, CatalogError, Owner, Renewed},
+    driver::Handle,
     limits,
     model::{LeaseId, SecretHash, ValueError},
 };
@@ -39,34 +43,90 @@ pub(super) async fn renew(api: &Api, request: &wire::RenewRequest) -> Result<wir
     })
 }
 
+/// A KeepAlive stream, and what it carries.
+struct Open {
+    api: Api,
+    requests: Streaming<wire::KeepAliveRequest>,
+    carried: Carried,
+}
+
+/// The leases that were renewed on a stream, each with its last renewal there. Dropped before [`Carried::forget`] it makes them
+/// suspect: a client that has gone drops the stream at whichever await it stands.
+struct Carried {
+    driver: Handle,
+    heard: HashMap<LeaseId, Beat>,
+}
+
+impl Carried {
+    fn note(&mut self, lease: LeaseId, renewed: Renewed) {
+        if let Some(beat) = self.heard.get_mut(&lease) {
+            *beat = renewed.beat;
+        } else if self.heard.len() < limits::LEASES_PER_STREAM {
+            self.heard.insert(lease, renewed.beat);
+        }
+    }
+
+    /// The stream has ended as it should, or we have ended it.
+    fn forget(&mut self) {
+        self.heard.clear();
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        if !self.heard.is_empty() {
+            self.driver.suspect(self.heard.drain().collect());
+        }
+    }
+}
+
 /// Answers KeepAlive: one response a request, in order, until the client ends its side or the server drains.
 pub(super) fn keep_alive(api: Api, requests: Streaming<wire::KeepAliveRequest>) -> KeepAliveStream {
-    Box::pin(stream::unfold(Some((api, requests)), |open| async move {
-        let (api, mut requests) = open?;
-        match next(&api, &mut requests).await {
-            Ok(Some(response)) => Some((Ok(response), Some((api, requests)))),
+    let carried = Carried {
+        driver: api.driver.clone(),
+        heard: HashMap::new(),
+    };
+    let open = Open { api, requests, carried };
+    Box::pin(stream::unfold(Some(open), |open| async move {
+        let mut open = open?;
+        match open.next().await {
+            Ok(Some(response)) => Some((Ok(response), Some(open))),
             Ok(None) => None,
             Err(status) => Some((Err(status), None)),
         }
     }))
 }
 
-async fn next(
-    api: &Api,
-    requests: &mut Streaming<wire::KeepAliveRequest>,
-) -> Result<Option<wire::KeepAliveResponse>, Status> {
-    let request = tokio::select! {
-        request = requests.message() => request?,
-        () = api.drain.wait() => return Err(ApiError::Draining.into()),
-    };
-    match request {
-        Some(request) => Ok(Some(round(api, request.renewals).await?)),
-        None => Ok(None),
+impl Open {
+    async fn next(&mut self) -> Result<Option<wire::KeepAliveResponse>, Status> {
+        let request = tokio::select! {
+            // What breaks the stream comes as an error here, and then nothing is forgotten.
+            request = self.requests.message() => request?,
+            () = self.api.drain.wait() => {
+                self.carried.forget();
+                return Err(ApiError::Draining.into());
+            }
+        };
+        let Some(request) = request else {
+            self.carried.forget();
+            return Ok(None);
+        };
+        match round(&self.api, request.renewals, &mut self.carried).await {
+            Ok(response) => Ok(Some(response)),
+            Err(error) => {
+                self.carried.forget();
+                Err(error.into())
+            }
+        }
     }
 }
 
 /// A wrong entry spoils nothing but itself: its owner registers again, the others live.
-async fn round(api: &Api, renewals: Vec<wire::RenewRequest>) -> Result<wire::KeepAliveResponse, ApiError> {
+async fn round(
+    api: &Api,
+    renewals: Vec<wire::RenewRequest>,
+    carried: &mut Carried,
+) -> Result<wire::KeepAliveResponse, ApiError> {
     use wire::keep_alive_result::Outcome;
     let (limit, found) = (limits::RENEWALS_PER_ROUND, renewals.len());
     let mut violations = Violations::default();
@@ -81,7 +141,11 @@ async fn round(api: &Api, renewals: Vec<wire::RenewRequest>) -> Result<wire::Kee
     let known = owners.iter().flatten().copied().collect();
     let mut results = api.driver.renew(known).await?.into_iter();
     let results = renewals.into_iter().zip(owners).map(|(renewal, owner)| {
-        let renewed = owner.and_then(|_| results.next()?.ok());
+        let renewed = owner.and_then(|owner| {
+            let renewed = results.next()?.ok()?;
+            carried.note(owner.lease, renewed);
+            Some(renewed)
+        });
         let outcome = match renewed {
             Some(renewed) => Outcome::Ttl(instance::duration(renewed.ttl)),
             None => Outcome::RegisterAgainAfter(instance::duration(jittered_delay())),

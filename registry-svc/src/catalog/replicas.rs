@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Batch, Catalog, CatalogError, Change, LeaseChange, LeaseRecord, Owner, Reply, Undo,
+    Batch, Catalog, Change, LeaseChange, LeaseRecord, Owner, Reply, Undo,
     leases::{LeaseTerms, Membership},
     undo::Step,
 };

@@ -28,7 +28,7 @@ use super::{
     room::Room,
 };
 use crate::{
-    catalog::{Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, RenewError, Renewed},
+    catalog::{Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, ProtectionStatus, RenewError, Renewed},
     hub::{Hub, Trust},
     metrics::{Metrics, Shed},
     model::{Confidence, LeaseId, Moment, Now, Revision},
@@ -42,7 +42,8 @@ const CLAIMS: usize = 1_024;
 /// What can be set of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
-    /// How long a lease may stay silent after the stream of its heartbeats broke; `None`: as long as ever.
+    /// How long beyond one heartbeat interval a lease may stay silent after the stream of its heartbeats broke; `None`: as long
+    /// as ever.
     pub(crate) suspect_after: Option<Duration>,
 }
 
@@ -67,6 +68,8 @@ pub(crate) struct Core {
     claims: HashMap<LeaseId, Owner>,
     /// Told while a group was on its way.
     pub(super) queued: VecDeque<News>,
+    /// As the metrics were told last.
+    pub(super) protection: ProtectionStatus,
     stopping: bool,
     last_pulse: Moment,
 }
@@ -105,6 +108,7 @@ impl Core {
             behind: None,
             claims: HashMap::new(),
             queued: VecDeque::new(),
+            protection: ProtectionStatus::default(),
             stopping: false,
             last_pulse: now,
         }

@@ -5,6 +5,7 @@ use tracing::{debug, info};
 use super::{core::Core, count};
 use crate::{
     catalog::{Batch, Change, LeaseChange},
+    metrics::Protecting,
     model::{Now, RemovalReason},
 };
 
@@ -46,11 +47,26 @@ impl Core {
     }
 
     /// What is there now.
-    pub(super) fn measure(&self, now: Now) {
+    pub(super) fn measure(&mut self, now: Now) {
         let metrics = &self.metrics;
         metrics.instances.set(count(self.catalog.instances()));
         metrics.leases.set(count(self.catalog.leases()));
-        metrics.protecting.set(count(self.catalog.protecting().len()));
+        let (before, protection) = (self.protection, self.catalog.protection());
+        metrics.protecting.set(count(protection.services));
+        metrics.held_back.set(count(protection.held_back));
+        for (event, before, total) in [
+            (Protecting::Begun, before.begun, protection.begun),
+            (
+                Protecting::Recovered,
+                before.ended_recovered,
+                protection.ended_recovered,
+            ),
+            (Protecting::Lapsed, before.ended_lapsed, protection.ended_lapsed),
+            (Protecting::TimedOut, before.ended_timed_out, protection.ended_timed_out),
+        ] {
+            metrics.protection(event).inc_by(total - before);
+        }
+        self.protection = protection;
         let away = self.absence.as_ref().map(|absence| now.moment.since(absence.since));
         metrics.away.set(if away.is_some() { 1.0 } else { 0.0 });
         metrics.away_seconds.set(away.unwrap_or_default().as_secs_f64());

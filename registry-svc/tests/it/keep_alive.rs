@@ -1,7 +1,9 @@
 //! KeepAlive: heartbeats for many leases on one stream.
 
+use std::time::Duration;
+
 use proto::registry::v1::{self as wire, keep_alive_result::Outcome};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
@@ -115,4 +117,51 @@ async fn ends_when_the_registry_drains() {
     fixture.stop().await;
     let error = answers.message().await.expect_err("ends");
     assert_eq!((error.code(), reason(&error).as_str()), (Code::Unavailable, "DRAINING"));
+}
+
+/// The process at the other end of a stream is gone: its leases need not be waited for as long as if nothing had been heard. One
+/// that ends its side in order, and one that is renewed by another way, keep their time.
+#[tokio::test]
+async fn a_stream_that_breaks_makes_its_leases_suspect() {
+    let fixture = Fixture::with(|config| config.suspect_after = Some(Duration::from_millis(100))).await;
+    let mut client = fixture.client().await;
+    let mut leases = Vec::new();
+    for id in ["broken", "closed", "elsewhere"] {
+        let mut request = registration([instance("a-svc", id)]);
+        request.heartbeat_interval = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+        request.misses_allowed = 60;
+        leases.push(client.register(request).await.expect("registers").into_inner());
+    }
+    let mut open = Vec::new();
+    for lease in &leases {
+        let (send, requests) = mpsc::channel(1);
+        let renewals = vec![renewal(lease)];
+        send.send(wire::KeepAliveRequest { renewals }).await.expect("sent");
+        let mut client = fixture.client().await;
+        let answers = client.keep_alive(ReceiverStream::new(requests)).await;
+        let mut answers = answers.expect("opens").into_inner();
+        answers.message().await.expect("no error").expect("an answer");
+        open.push((client, send, answers));
+    }
+    let renewed = client.renew(renewal(&leases[2])).await;
+    renewed.expect("lives");
+    let (_client, send, mut answers) = open.remove(1);
+    drop(send);
+    assert!(answers.message().await.expect("ends well").is_none());
+    drop(open);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let request = wire::ListInstancesRequest {
+            service: "a-svc".into(),
+            ..Default::default()
+        };
+        let listed = client.list_instances(request).await.expect("lists").into_inner();
+        let ids: Vec<String> = listed.instances.into_iter().map(|instance| instance.id).collect();
+        if ids == ["closed", "elsewhere"] {
+            break;
+        }
+        assert_eq!(ids, ["broken", "closed", "elsewhere"], "nobody else goes");
+        assert!(Instant::now() < deadline, "a minute is not waited for");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
