@@ -40,10 +40,13 @@ pub(super) fn command(request: wire::RegisterRequest) -> Result<Register, ApiErr
     violations.finish()?;
 
     // Over what the client said, before anything is drawn: a repeat says the same and would draw something else.
-    let body = fingerprint(&(&wanted, terms, &request.lease_id, &request.lease_secret));
+    let request_id = request_id.map(|id| RequestId {
+        id: id.as_u128(),
+        body: fingerprint(&(&wanted, terms, &request.lease_id, &request.lease_secret)),
+    });
     let lease = choice(claim, request.lease_secret, terms)?;
     Ok(Register {
-        request: request_id.map(|id| RequestId { id: id.as_u128(), body }),
+        request: request_id,
         drafts: wanted.into_iter().map(drawn).collect(),
         lease,
     })

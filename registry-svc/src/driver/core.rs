@@ -222,6 +222,8 @@ impl Core {
             for (batch, undo) in self.catalog.expire(now.wall, draw) {
                 self.open.add_expiry(batch, undo);
             }
+            // A protection may have begun or ended by it.
+            self.tell_trust();
         }
     }
 
