@@ -27,7 +27,11 @@ impl Strace {
     /// When strace cannot be started or says nothing.
     pub async fn inject(pid: Pid, faults: &[&str]) -> Option<Self> {
         let mut command = Command::new("strace");
-        command.args(["-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+        let calls: Vec<&str> = faults
+            .iter()
+            .filter_map(|fault| Some(fault.split_once(':')?.0))
+            .collect();
+        command.args(["-f", "-o", "/dev/null", "-e", &format!("trace={}", calls.join(","))]);
         for fault in faults {
             command.arg("-e").arg(format!("inject={fault}"));
         }

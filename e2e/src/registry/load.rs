@@ -82,11 +82,6 @@ impl Load {
         self.acked.load(Ordering::Relaxed)
     }
 
-    /// Calls that were shed (RESOURCE_EXHAUSTED) so far.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
     /// Waits until so many more are acknowledged: the least traffic that a test asks for, before a fault and after it.
     pub async fn flows(&self, more: u64) {
         let goal = self.acked() + more;
@@ -94,6 +89,19 @@ impl Load {
             match self.acked() {
                 acked if acked >= goal => Ok(()),
                 acked => Err(format!("{acked} of {goal} calls acknowledged")),
+            }
+        })
+        .await;
+    }
+
+    /// Waits until so many more were shed (RESOURCE_EXHAUSTED).
+    pub async fn sheds(&self, more: u64) {
+        let refused = || self.refused.load(Ordering::Relaxed);
+        let goal = refused() + more;
+        wait::until("calls that are shed", || async {
+            match refused() {
+                refused if refused >= goal => Ok(()),
+                refused => Err(format!("{refused} of {goal} calls shed")),
             }
         })
         .await;
