@@ -19,6 +19,7 @@ mod step;
 mod tests;
 mod trust;
 mod view;
+mod wakers;
 mod watcher;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -155,7 +156,7 @@ impl Hub {
         // After all of them, so that a watcher that wakes finds the whole group, and outside of the locks, which it will want.
         self.present.send_replace(present);
         for feed in touched {
-            feed.wake();
+            feed.wakers().wake();
         }
     }
 
@@ -175,7 +176,7 @@ impl Hub {
             concerned.cloned().collect()
         };
         for feed in concerned {
-            feed.wake();
+            feed.wakers().wake();
         }
     }
 

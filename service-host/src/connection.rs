@@ -5,18 +5,21 @@
 
 use std::{
     convert::Infallible,
-    error::Error as _,
+    error::Error,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use telemetry::server::PeerAddr;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -26,7 +29,7 @@ use tower_service::Service;
 
 use crate::{
     config::Limits,
-    listener::{Connections, Ended, Heard, Opened, PrefaceIo, Stop, WriteTimeout},
+    listener::{Connections, Cork, Ended, Heard, Opened, PrefaceIo, Stop, Uncork, WriteTimeout, cork},
 };
 
 /// How long a connection that has said nothing yet may take to say something when the server stops. Its opening and a first
@@ -127,7 +130,7 @@ where
         .keep_alive_timeout(limits.keepalive_timeout);
     let preface_timeout = limits.preface_timeout;
     let write_timeout = limits.write_timeout();
-    let heard = in_flight.heard.clone();
+    let in_flight = in_flight.clone();
     Arc::new(move |socket, peer, stop| {
         let local_addr = socket.local_addr().ok();
         let service = OnConnection {
@@ -135,19 +138,71 @@ where
             local_addr,
             peer,
         };
-        let io = PrefaceIo::new(socket, preface_timeout, heard.clone());
+        let io = PrefaceIo::new(socket, preface_timeout, in_flight.heard.clone());
         let opened = io.opened();
-        Box::pin(drive(
-            builder.serve_connection(TokioIo::new(WriteTimeout::new(io, write_timeout)), service),
-            opened,
-            peer,
-            stop,
-        ))
+        let (io, uncork) = cork(WriteTimeout::new(io, write_timeout));
+        let turns = Turns {
+            connection: builder.serve_connection(TokioIo::new(io), service),
+            uncork,
+            in_flight: in_flight.clone(),
+            unwritten: None,
+            has_yielded: false,
+        };
+        Box::pin(drive(turns, opened, peer, stop))
     })
 }
 
+type Io = WriteTimeout<PrefaceIo>;
+
+pin_project! {
+    /// A connection, turn by turn: first the streams that are ready, then the connection, then one write of all they had to say.
+    struct Turns<C> {
+        #[pin]
+        connection: C,
+        uncork: Uncork<Io>,
+        in_flight: InFlight,
+        // Bytes that the socket has not taken are a call that is not over.
+        unwritten: Option<CallGuard>,
+        has_yielded: bool,
+    }
+}
+
+impl<C> Future for Turns<C>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    type Output = Result<(), Box<dyn Error + Send + Sync>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        // Whoever woke us is one of many, often: a change is told to all watchers of the connection, and each of them wakes it.
+        // Those who are ready by now go first, behind them is our place; else each would be written by itself.
+        if !std::mem::replace(this.has_yielded, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        *this.has_yielded = false;
+        if let Poll::Ready(ended) = this.connection.poll(cx) {
+            return Poll::Ready(ended.map_err(Into::into));
+        }
+        match this.uncork.poll(cx) {
+            Poll::Ready(Ok(())) => {
+                // The connection may have waited for that.
+                if this.unwritten.take().is_some() {
+                    cx.waker().wake_by_ref();
+                }
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+            Poll::Pending => {
+                this.unwritten.get_or_insert_with(|| this.in_flight.enter());
+            }
+        }
+        Poll::Pending
+    }
+}
+
 async fn drive<S, B>(
-    connection: http2::Connection<TokioIo<WriteTimeout<PrefaceIo>>, OnConnection<S>, Handlers>,
+    turns: Turns<http2::Connection<TokioIo<Cork<Io>>, OnConnection<S>, Handlers>>,
     opened: Opened,
     peer: SocketAddr,
     stop: Stop,
@@ -158,18 +213,18 @@ where
     B: http_body::Body<Data: Send> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut connection = std::pin::pin!(connection);
+    let mut turns = std::pin::pin!(turns);
     let result = tokio::select! {
-        result = connection.as_mut() => result,
+        result = turns.as_mut() => result,
         () = stop.gracefully.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            turns.as_mut().project().connection.graceful_shutdown();
             tokio::select! {
-                result = connection.as_mut() => result,
+                result = turns.as_mut() => result,
                 () = tokio::time::sleep(UNOPENED_LINGER) => {
                     if !opened.get() {
                         return Ended::Closed;
                     }
-                    connection.await
+                    turns.await
                 }
             }
         }

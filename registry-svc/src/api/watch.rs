@@ -6,7 +6,15 @@
 mod body;
 mod message;
 
-use std::{convert::Infallible, pin::Pin, sync::Arc, task, time::Duration};
+use std::{
+    convert::Infallible,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task,
+    time::Duration,
+};
 
 use http::{Request, Response, header};
 use proto::registry::v1::{self as wire, registry_service_server::RegistryServiceServer};
@@ -84,7 +92,7 @@ async fn serve(api: &Api, instruments: Arc<Instruments>, request: Request<Body>)
     let connection = request.extensions().get::<TcpConnectInfo>();
     let peer = connection.and_then(TcpConnectInfo::remote_addr);
     let request = read(request).await?;
-    let watcher = watcher(api, &request).await?;
+    let watcher = watcher(api, &request).await?.on_connection(number(peer));
     // Those who began in the same moment shall not all be told "nothing" in the same moment.
     let idle = api.bookmark_interval.mul_f64(rand::random_range(0.9..1.1));
     let watch_id = format!("{:032x}", rand::random::<u128>());
@@ -138,6 +146,13 @@ fn from(hub: &Hub, after: u64, history_id: &str) -> WatchFrom {
     } else {
         WatchFrom::OtherHistory
     }
+}
+
+/// Tells connections apart, nearly always, which is enough for the order in which watchers are woken.
+fn number(peer: Option<SocketAddr>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    peer.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Begins at once, or when a revision that other replicas may have told has come here too.

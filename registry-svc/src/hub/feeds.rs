@@ -11,9 +11,7 @@ use std::{
     },
 };
 
-use tokio::sync::{Notify, futures::OwnedNotified};
-
-use super::{ByScope, Selection, Snapshot, step};
+use super::{ByScope, Selection, Snapshot, step, wakers::Wakers};
 use crate::{catalog::Batch, model::Revision};
 
 /// One selection that somebody watches.
@@ -22,7 +20,7 @@ pub(super) struct Feed {
     /// Its name: no two feeds of a hub ever have the same.
     number: u64,
     selection: Selection,
-    wake: Arc<Notify>,
+    wakers: Wakers,
     /// The last revision of this selection that the history has lost. A watcher that has seen it has all that comes after
     /// ahead of it, however much the history has lost of others: without this a quiet service's watchers would be sent
     /// snapshots for nothing while others churn.
@@ -53,14 +51,9 @@ impl Feed {
         &self.selection
     }
 
-    /// Wakes all who wait.
-    pub(super) fn wake(&self) {
-        self.wake.notify_waiters();
-    }
-
-    /// Resolves at the next wake after this call, also if it is polled only later.
-    pub(super) fn woken(&self) -> OwnedNotified {
-        Arc::clone(&self.wake).notified_owned()
+    /// Its watchers.
+    pub(super) fn wakers(&self) -> &Wakers {
+        &self.wakers
     }
 
     pub(super) fn lost(&self) -> Revision {
@@ -93,7 +86,7 @@ impl Feeds {
         let feed = Arc::new(Feed {
             number: self.made,
             selection: selection.clone(),
-            wake: Arc::default(),
+            wakers: Wakers::default(),
             lost: AtomicU64::new(compacted.get()),
             snapshot: Mutex::default(),
         });

@@ -8,11 +8,11 @@ use std::{
     mem::{Discriminant, discriminant},
     ops::Bound,
     sync::Arc,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::futures::OwnedNotified;
 
 use super::{
     Hub, ServiceView, Snapshot, State,
@@ -20,6 +20,7 @@ use super::{
     feeds::Feed,
     step::{self, Cause, Content, Part, Step, Told},
     view,
+    wakers::Ticket,
 };
 use crate::{
     catalog::Batch,
@@ -31,6 +32,7 @@ use crate::{
 pub(crate) struct Watcher {
     hub: Arc<Hub>,
     feed: Arc<Feed>,
+    ticket: Ticket,
     position: Position,
     /// The kind of confidence that was told last.
     told: Option<Discriminant<Confidence>>,
@@ -79,10 +81,17 @@ impl Watcher {
     pub(super) fn new(hub: Arc<Hub>, feed: Arc<Feed>, from: WatchFrom) -> Self {
         Self {
             hub,
+            ticket: feed.wakers().join(),
             feed,
             position: Position::Begin(from),
             told: None,
         }
+    }
+
+    /// The watchers of one connection, by any number that tells them apart, are woken one after another.
+    pub(crate) fn on_connection(self, number: u64) -> Self {
+        self.feed.wakers().sort(&self.ticket, number);
+        self
     }
 
     /// The next step, if there is one. Each call moves the cursor at most to the end of one revision that is told.
@@ -207,14 +216,15 @@ impl Watcher {
         }
     }
 
-    /// Resolves when there may be something to tell that was not there when this was called. Ask for it before looking.
-    pub(crate) fn woken(&self) -> OwnedNotified {
-        self.feed.woken()
+    /// Ready, once each time, when there may be something to tell that was not there before. Ask before looking.
+    pub(crate) fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.feed.wakers().poll(&mut self.ticket, cx)
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        self.feed.wakers().leave(&self.ticket);
         self.hub.feeds().leave(&self.feed);
     }
 }

@@ -19,10 +19,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
-use tokio::{
-    sync::futures::OwnedNotified,
-    time::{Instant, Sleep, sleep},
-};
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
 use super::{
@@ -45,8 +42,6 @@ pin_project! {
     pub(super) struct WatchBody<D> {
         // None once it has ended.
         open: Option<Open>,
-        #[pin]
-        woken: OwnedNotified,
         #[pin]
         alarm: Sleep,
         #[pin]
@@ -101,7 +96,6 @@ impl<D: Future<Output = ()>> WatchBody<D> {
     ) -> Self {
         instruments.metrics.watchers.add(1.0);
         Self {
-            woken: watcher.woken(),
             alarm: sleep(idle),
             drained,
             open: Some(Open {
@@ -144,7 +138,7 @@ impl<D: Future<Output = ()>> Body for WatchBody<D> {
             }
             // We are asked for more.
             open.sending = Sending::default();
-            let step = ready!(open.poll_step(this.woken.as_mut(), this.alarm.as_mut(), cx));
+            let step = ready!(open.poll_step(this.alarm.as_mut(), cx));
             match open.share.hold(step.bytes()) {
                 Ok(held) => return Poll::Ready(Some(Ok(Frame::data(open.send(&step, held))))),
                 Err(room) => open.sending = Sending::Waits(step, room),
@@ -159,15 +153,9 @@ impl<D: Future<Output = ()>> Body for WatchBody<D> {
 
 impl Open {
     /// Waits for something to tell, or until it is time to say that there is nothing.
-    fn poll_step(
-        &mut self,
-        mut woken: Pin<&mut OwnedNotified>,
-        mut alarm: Pin<&mut Sleep>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Step> {
+    fn poll_step(&mut self, mut alarm: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Step> {
         // Before looking, so that what comes in between is not missed.
-        while woken.as_mut().poll(cx).is_ready() {
-            woken.set(self.watcher.woken());
+        while self.watcher.poll_woken(cx).is_ready() {
             self.is_dry = false;
         }
         let now = self.instruments.clock.now().moment;
