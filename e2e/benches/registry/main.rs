@@ -36,10 +36,21 @@ use tokio::{
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// The names of the figures, in the order in which they are taken.
-const FIGURES: [&str; 9] = [
-    "unary", "batched", "reads", "renewals", "cpu", "fanout", "stalled", "expiry", "idle",
+const FIGURES: [&str; 11] = [
+    "unary",
+    "batched",
+    "reads",
+    "renewals",
+    "cpu",
+    "fanout1000",
+    "fanout5000",
+    "stalled",
+    "expiry",
+    "idle",
+    "million",
 ];
-const MILLION: &str = "million";
+/// Leaves the others out: for a profiler.
+const ALONE: &str = "--alone";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -53,13 +64,13 @@ fn main() -> ExitCode {
         .map(String::as_str)
         .filter(|arg| !arg.starts_with("--"))
         .collect();
-    let known = |name: &&str| FIGURES.contains(name) || *name == MILLION;
-    if let Some(unknown) = wanted.iter().find(|name| !known(name)) {
-        eprintln!(
-            "no figure is called {unknown}; there are {}, {MILLION}",
-            FIGURES.join(", ")
-        );
+    let unknown = |name: &&&str| !FIGURES.iter().any(|figure| figure.starts_with(**name));
+    if let Some(unknown) = wanted.iter().find(unknown) {
+        eprintln!("no figure is called {unknown}; there are {}", FIGURES.join(", "));
         return ExitCode::from(2);
+    }
+    if args.iter().any(|arg| arg == ALONE) {
+        Kind::leave_others_out();
     }
     match run(&wanted) {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,7 +84,7 @@ fn main() -> ExitCode {
 fn run(wanted: &[&str]) -> Result<(), Failed> {
     for (kind, package) in [(Kind::Etcd, "etcd-server"), (Kind::ZooKeeper, "zookeeper")] {
         if !kind.is_installed() {
-            println!("{kind:?} is not installed (Debian: {package}): it is left out");
+            println!("{kind:?} is left out: not installed (Debian: {package}), or not wanted");
         }
     }
     // One thread: the generator never takes more than one of the cores, and nothing of it waits for a lock.
@@ -92,8 +103,8 @@ fn run(wanted: &[&str]) -> Result<(), Failed> {
 }
 
 async fn figures(wanted: &[&str], report: &mut Report) -> Result<(), Failed> {
-    for name in FIGURES.iter().chain([&MILLION]) {
-        if wanted.is_empty() || wanted.contains(name) {
+    for name in FIGURES {
+        if wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted)) {
             let machine = Machine::look()?;
             figure(name, report).await.map_err(|error| format!("{name}: {error}"))?;
             report.others(machine.others()?);
@@ -117,7 +128,8 @@ async fn figure(name: &str, report: &mut Report) -> Result<(), Failed> {
         "reads" => throughput::reads(report).await,
         "renewals" => renewals::throughput(report).await,
         "cpu" => renewals::cpu(report).await,
-        "fanout" => fan_out::all(report).await,
+        "fanout1000" => fan_out::to_1_000(report).await,
+        "fanout5000" => fan_out::to_5_000(report).await,
         "stalled" => fan_out::stalled(report).await,
         "expiry" => expiry::figures(report).await,
         "idle" => size::idle(report).await,

@@ -8,6 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -51,9 +52,19 @@ pub(crate) fn output() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench")
 }
 
+static ALONE: OnceLock<()> = OnceLock::new();
+
 impl Kind {
-    /// Whether it can be started here.
+    /// From now on nobody but our registry takes part.
+    pub(crate) fn leave_others_out() {
+        ALONE.get_or_init(|| ());
+    }
+
+    /// Whether it takes part: it is installed and wanted.
     pub(crate) fn is_installed(self) -> bool {
+        if ALONE.get().is_some() {
+            return self == Self::Tessera;
+        }
         let runs = |command: &str, argument: &str| {
             Command::new(command)
                 .arg(argument)
