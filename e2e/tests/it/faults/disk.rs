@@ -122,6 +122,29 @@ async fn a_disk_that_crawls_expires_nobody() {
     assert!(grown < 32 << 20, "memory grew by {grown} bytes");
     check(&registry, &mut load.stop().await).await.expect("lists");
 
+    // A single change waits for the disk, and heartbeats do not wait for the change.
+    let mut client = registry.client();
+    let lease = client.register(wire::lasting([wire::instance("a-svc", "beats")])).await;
+    let lease = lease.expect("registers").into_inner();
+    let faults = ["fsync,fdatasync:delay_enter=3000000"];
+    let Some(strace) = Strace::inject(registry.process().pid(), &faults).await else {
+        return;
+    };
+    let mut writer = registry.client();
+    let change = tokio::spawn(async move { writer.register(wire::lasting([wire::instance("a-svc", "waits")])).await });
+    let mut beats = 0;
+    while !change.is_finished() {
+        client.renew(wire::renewal(&lease)).await.expect("lives");
+        beats += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(
+        beats >= 5,
+        "{beats} heartbeats were answered while a change was on its way"
+    );
+    change.await.expect("no panic").expect("registers");
+    strace.end().await;
+
     // The proof that expiry works at all.
     let silent = fleet.silence(1);
     recorder
