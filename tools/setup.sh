@@ -22,6 +22,7 @@ need strace strace
 need iptables iptables
 need ip iproute2
 need etcd etcd-server
+need etcdctl etcd-client
 
 if [ ${#missing[@]} -gt 0 ]; then
   root=""

@@ -3,10 +3,21 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
+    EtcdUrl,
     catalog::{Protection, Settings},
     driver,
     running::StartError,
 };
+
+/// Where the state is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum StoreLocation {
+    /// In a file in the data directory, for this registry alone.
+    #[default]
+    Embedded,
+    /// In an etcd cluster, which any number of registries share.
+    Etcd(EtcdUrl),
+}
 
 /// How a registry is set up. All of it has a default: see [`Config::default`].
 #[derive(Debug, Clone)]
@@ -15,7 +26,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/healthz` and `/metrics` are served. Default: nowhere.
     pub admin_listen: Option<SocketAddr>,
-    /// Where the state is kept; made if it is not there. One registry at a time may use it. Default: `data/registry`.
+    /// Where the state is kept. Default: in `data_dir`.
+    pub store: StoreLocation,
+    /// The directory of the embedded store; made if it is not there. One registry at a time may use it. Default:
+    /// `data/registry`.
     pub data_dir: PathBuf,
     /// The id in this registry's responses. Default: `registry-` and a random number.
     pub instance_id: Option<String>,
@@ -48,6 +62,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7000)),
             admin_listen: None,
+            store: StoreLocation::Embedded,
             data_dir: PathBuf::from("data/registry"),
             instance_id: None,
             history_len: 10_000,

@@ -1,8 +1,8 @@
 //! The registry: who exists, where, how well, and since which revision.
 //!
 //! Providers register instances under a lease and keep it alive with heartbeats; consumers list them or watch them change.
-//! The wire, `tessera.registry.v1`, is the contract. This crate is one process of it over an embedded store; it never dials
-//! what clients register, and losing it stops no traffic between them.
+//! The wire, `tessera.registry.v1`, is the contract. This crate is one process of it, alone over an embedded store or one of
+//! several over an etcd cluster; it never dials what clients register, and losing it stops no traffic between them.
 //!
 //! The way of a change: `api` validates it into the `model`'s types → `driver` hands it to the `catalog` (a pure state machine)
 //! → the `store` makes it durable together with whatever else waits → `hub` shows it to readers and watchers → the answer.
@@ -39,7 +39,11 @@ mod config;
 mod running;
 
 #[cfg(test)]
+#[path = "../tests/it/etcd_server.rs"]
+mod etcd_server;
+#[cfg(test)]
 mod fixtures;
 
-pub use config::Config;
+pub use config::{Config, StoreLocation};
 pub use running::{Error, Registry, Running, StartError, StopReport};
+pub use store::{EtcdUrl, EtcdUrlError};

@@ -1,23 +1,23 @@
 //! The life of a registry: open the store, bind, serve, drain, close.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use service_host::{BindError, DrainReport, Host};
 use thiserror::Error;
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use crate::{
     api::{self, Api, Backlog},
     catalog::{Batch, Catalog},
-    config::Config,
+    config::{Config, StoreLocation},
     driver::{self, Clock, Driver, DriverError},
     history::HistoryLimits,
     hub::{Hub, Restored, Trust},
     metrics::Metrics,
     model::Confidence,
-    store::{Embedded, Loaded, Store, StoreError},
+    store::{Embedded, Etcd, Loaded, Store, StoreError},
 };
 
 /// The registry role.
@@ -56,7 +56,8 @@ impl StopReport {
 /// Why a registry could not start. One line, with what to do.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// The data directory: unwritable, in use by another registry, damaged, or of a newer version.
+    /// The store: a data directory that is unwritable, in use by another registry, damaged, or of a newer version; an etcd
+    /// cluster that is not reached, or refuses us.
     #[error("{0}")]
     Store(String),
     /// An address cannot be had.
@@ -104,14 +105,26 @@ impl Registry {
         }
         // Before the store is touched.
         config.leases()?;
-        let (store, loaded, past) = open(config.data_dir.clone()).await?;
-        Self::serve(config, history, store, loaded, past).await
+        let stop = CancellationToken::new();
+        match config.store.clone() {
+            StoreLocation::Embedded => {
+                let directory = config.data_dir.clone();
+                let (store, loaded, past) = open(move || Embedded::open(&directory)).await?;
+                Self::serve(config, history, stop, store, loaded, past).await
+            }
+            StoreLocation::Etcd(url) => {
+                let (runtime, stopped) = (Handle::current(), stop.clone());
+                let (store, loaded, past) = open(move || Etcd::open(&url, &runtime, stopped)).await?;
+                Self::serve(config, history, stop, store, loaded, past).await
+            }
+        }
     }
 
     /// Serves what a store has loaded.
     pub(crate) async fn serve(
         config: Config,
         history: HistoryLimits,
+        stop: CancellationToken,
         store: impl Store,
         loaded: Loaded,
         past: Vec<Batch>,
@@ -122,6 +135,11 @@ impl Registry {
             settings = settings.instance_id(id);
         }
         let host = Host::bind(settings).await?;
+
+        let store_name = match &config.store {
+            StoreLocation::Embedded => config.data_dir.display().to_string(),
+            StoreLocation::Etcd(url) => url.to_string(),
+        };
 
         // From here the leases' time runs: their owners can reach us.
         let clock = Clock::start();
@@ -146,10 +164,9 @@ impl Registry {
                 protecting: catalog.protecting(),
                 stale_since: None,
             },
-            is_replicated: false,
+            is_replicated: config.store != StoreLocation::Embedded,
         }));
         let metrics = Metrics::new();
-        let stop = CancellationToken::new();
         let (driver, handle) = Driver::new(
             catalog,
             Arc::clone(&hub),
@@ -176,7 +193,7 @@ impl Registry {
         host.set_all_serving();
         info!(
             address = %host.local_addr(),
-            data_dir = %config.data_dir.display(),
+            store = %store_name,
             instances = instances.len(),
             leases = leases_count,
             revision = revision.get(),
@@ -265,10 +282,12 @@ pub(crate) fn history_limits(config: &Config) -> Result<HistoryLimits, StartErro
     })
 }
 
-/// Reads everything, off the runtime: a million instances take seconds.
-async fn open(directory: PathBuf) -> Result<(Embedded, Loaded, Vec<Batch>), StartError> {
+/// Opens a store and reads everything, off the runtime: a million instances take seconds.
+async fn open<S: Store>(
+    open: impl FnOnce() -> Result<S, StoreError> + Send + 'static,
+) -> Result<(S, Loaded, Vec<Batch>), StartError> {
     let read = move || -> Result<_, StoreError> {
-        let mut store = Embedded::open(&directory)?;
+        let mut store = open()?;
         let loaded = store.load()?;
         let history = store.history()?;
         Ok((store, loaded, history))
@@ -276,8 +295,6 @@ async fn open(directory: PathBuf) -> Result<(Embedded, Loaded, Vec<Batch>), Star
     let read = tokio::task::spawn_blocking(read).await;
     match read {
         Ok(result) => result.map_err(|error| StartError::Store(error.to_string())),
-        Err(panic) => Err(StartError::Store(format!(
-            "the data directory could not be read: {panic}"
-        ))),
+        Err(panic) => Err(StartError::Store(format!("the store could not be read: {panic}"))),
     }
 }

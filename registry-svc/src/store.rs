@@ -4,6 +4,7 @@
 //! thread of its own (see `driver::writer`), so it may block.
 
 mod embedded;
+mod etcd;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,8 @@ mod tests;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 pub(crate) use embedded::Embedded;
+pub(crate) use etcd::Etcd;
+pub use etcd::{EtcdUrl, EtcdUrlError};
 use thiserror::Error;
 
 use tokio::sync::mpsc;

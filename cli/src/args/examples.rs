@@ -54,6 +54,7 @@ pub(super) const WEIGHT: &str = r#"Examples:
 pub(super) const REGISTRY: &str = r#"Examples:
   tessera registry
   tessera registry --listen :7000 --data-dir /var/lib/tessera
+  tessera registry --listen :7000 --store etcd://etcd-1:2379,etcd-2:2379,etcd-3:2379
  TESSERA_LISTEN=:7000 tessera registry"#;
 
 pub(super) const TICKET: &str = r#"Examples:

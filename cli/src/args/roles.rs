@@ -82,7 +82,18 @@ pub(crate) struct RegistryArgs {
     #[arg(long, value_name = "ADDR", env = "TESSERA_LISTEN", default_value = "127.0.0.1:7000")]
     pub(crate) listen: Listen,
 
-    /// Folder of the registry's store; made when missing
+    /// Where the state is kept: `embedded`, in --data-dir and for this registry alone, or
+    /// etcd://[USER:PASSWORD@]HOST:PORT,…[/PREFIX], which any number of registries share
+    #[arg(
+        long,
+        value_name = "STORE",
+        env = "TESSERA_STORE",
+        default_value = "embedded",
+        hide_env_values = true
+    )]
+    pub(crate) store: String,
+
+    /// Folder of the embedded store; made when missing
     #[arg(
         long,
         value_name = "DIR",

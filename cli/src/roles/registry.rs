@@ -1,6 +1,6 @@
 //! `tessera registry`: flags to settings, and the life of the process.
 
-use registry_svc::{Config, Registry};
+use registry_svc::{Config, EtcdUrlError, Registry, StoreLocation};
 
 use super::{End, admin, announce, folder, not_started};
 use crate::{args::RegistryArgs, failure::Failure};
@@ -9,10 +9,15 @@ use crate::{args::RegistryArgs, failure::Failure};
 pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
     let end = End::watch(&args.host)?;
     let leases = args.leases;
+    let store = location(&args.store)?;
     let config = Config {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen)?,
-        data_dir: folder(&args.data_dir)?,
+        data_dir: match store {
+            StoreLocation::Embedded => folder(&args.data_dir)?,
+            StoreLocation::Etcd(_) => args.data_dir,
+        },
+        store,
         history_len: args.history_len,
         instance_id: args.host.instance_id,
         drain_grace: args.host.drain_grace,
@@ -31,4 +36,38 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
     let report = running.stop().await;
     tracing::info!(?report, "stopped");
     failure.map_or(Ok(()), Err)
+}
+
+/// The store that a text names. It is read here and not with the other flags: their errors repeat what was given, and this may
+/// hold a password.
+fn location(text: &str) -> Result<StoreLocation, Failure> {
+    if text == "embedded" {
+        return Ok(StoreLocation::Embedded);
+    }
+    let url = text.parse().map_err(|error: EtcdUrlError| {
+        Failure::usage("--store is neither `embedded` nor the address of an etcd cluster").why(error)
+    })?;
+    Ok(StoreLocation::Etcd(url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_embedded_or_an_etcd_and_its_password_is_never_repeated() {
+        assert_eq!(location("embedded").ok(), Some(StoreLocation::Embedded));
+        let url = "etcd://h1:2379,h2:2379/a/".parse().expect("an address");
+        assert_eq!(location("etcd://h1,h2/a").ok(), Some(StoreLocation::Etcd(url)));
+        for wrong in [
+            "",
+            "redb",
+            "http://h1:2379",
+            "etcd://root:secret@",
+            "postgres://root:secret@h1",
+        ] {
+            let failure = location(wrong).expect_err(wrong);
+            assert!(!format!("{failure:?}").contains("secret"), "{failure:?}");
+        }
+    }
 }

@@ -180,7 +180,11 @@ impl ChildPlan {
         );
         let in_data_dir = |name: &str| self.data_dir.join(name).display().to_string();
         match self.role {
-            Role::Registry => flag("--data-dir", in_data_dir("registry")),
+            Role::Registry => {
+                // Against the environment: TESSERA_STORE may be there for another role.
+                flag("--store", "embedded".to_owned());
+                flag("--data-dir", in_data_dir("registry"));
+            }
             Role::Ticket => flag("--store", in_data_dir("tickets.db")),
             Role::User => flag("--store", in_data_dir("users.db")),
         }
@@ -277,7 +281,7 @@ mod tests {
                 .arguments(Ports { listen: 0, admin: 0 }, None)
                 .join(" "),
             "registry --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --instance-id registry --log-format text \
-             --data-dir /data/registry"
+             --store embedded --data-dir /data/registry"
         );
     }
 

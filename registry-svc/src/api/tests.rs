@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use proto::registry::v1::{self as wire, registry_service_client::RegistryServiceClient};
+use tokio_util::sync::CancellationToken;
 use tonic_types::StatusExt as _;
 
 use crate::{
@@ -41,7 +42,15 @@ async fn a_dying_disk_ends_the_registry_with_a_reason_and_without_an_acknowledge
         ..Config::default()
     };
     let history = history_limits(&config).expect("the defaults are good");
-    let started = Registry::serve(config, history, Dying, Loaded::default(), Vec::new()).await;
+    let started = Registry::serve(
+        config,
+        history,
+        CancellationToken::new(),
+        Dying,
+        Loaded::default(),
+        Vec::new(),
+    )
+    .await;
     let mut running = started.expect("starts: it has not written yet");
     let address = format!("http://{}", running.local_addr());
     let mut client = RegistryServiceClient::connect(address).await.expect("listens");

@@ -3,5 +3,5 @@
 mod disk;
 mod embedded;
 mod faults;
-mod model;
-mod suite;
+pub(super) mod model;
+pub(super) mod suite;

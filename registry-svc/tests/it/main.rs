@@ -2,6 +2,8 @@
 //!
 //! One binary for all of them, for link time. Nothing here sleeps: waits poll a condition or read a stream, within bounds.
 
+mod etcd;
+mod etcd_server;
 mod expiry;
 mod failure;
 mod idempotency;

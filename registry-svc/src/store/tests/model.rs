@@ -15,7 +15,7 @@ use crate::{
 
 /// What a store must hold after some batches.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Model {
+pub(in crate::store) struct Model {
     revision: Revision,
     compacted: Revision,
     instances: BTreeMap<InstanceKey, Arc<Instance>>,
@@ -25,7 +25,7 @@ pub(super) struct Model {
 
 impl Model {
     /// Takes a batch in.
-    pub(super) fn apply(&mut self, batch: &Batch) {
+    pub(in crate::store) fn apply(&mut self, batch: &Batch) {
         self.revision = batch.revision;
         for change in &batch.changes {
             match change {
@@ -54,23 +54,23 @@ impl Model {
     }
 
     /// Forgets the history up to and with a revision.
-    pub(super) fn compact(&mut self, compacted: Revision) {
+    pub(in crate::store) fn compact(&mut self, compacted: Revision) {
         self.compacted = compacted;
         self.history.retain(|batch| batch.revision > compacted);
     }
 
     /// Of the last batch.
-    pub(super) fn revision(&self) -> Revision {
+    pub(in crate::store) fn revision(&self) -> Revision {
         self.revision
     }
 
     /// The last revision that the history no longer has.
-    pub(super) fn compacted(&self) -> Revision {
+    pub(in crate::store) fn compacted(&self) -> Revision {
         self.compacted
     }
 
     /// What the store has.
-    pub(super) fn of(store: &mut impl Store) -> Self {
+    pub(in crate::store) fn of(store: &mut impl Store) -> Self {
         let Loaded {
             revision,
             compacted,
@@ -92,7 +92,7 @@ impl Model {
 }
 
 /// A batch that touches every field that is stored.
-pub(super) fn batch(revision: u64, id: u8, removes: bool) -> Arc<Batch> {
+pub(in crate::store) fn batch(revision: u64, id: u8, removes: bool) -> Arc<Batch> {
     let revision = Revision::new(revision);
     let lease = LeaseId::from_random(u128::from(id) << 100 | 7);
     let mut wanted = draft("a-svc", &format!("i{id}"), "z1");
@@ -141,12 +141,12 @@ pub(super) fn batch(revision: u64, id: u8, removes: bool) -> Arc<Batch> {
 }
 
 /// The secret of the lease that [`batch`] grants.
-pub(super) fn secret(revision: Revision) -> LeaseSecret {
+pub(in crate::store) fn secret(revision: Revision) -> LeaseSecret {
     LeaseSecret::from_random(u128::from(revision.get()) << 64 | 0xfeed)
 }
 
 /// The same batch as the next one after `newest`.
-pub(super) fn after(newest: Revision, batch: &Batch) -> Arc<Batch> {
+pub(in crate::store) fn after(newest: Revision, batch: &Batch) -> Arc<Batch> {
     Arc::new(Batch {
         revision: newest.next(),
         ..batch.clone()
@@ -154,7 +154,7 @@ pub(super) fn after(newest: Revision, batch: &Batch) -> Arc<Batch> {
 }
 
 /// A batch of so many instances with all the metadata that one may have, under one lease.
-pub(super) fn large(revision: u64, instances: u16) -> Arc<Batch> {
+pub(in crate::store) fn large(revision: u64, instances: u16) -> Arc<Batch> {
     let mut whole = (*batch(revision, 1, false)).clone();
     let lease = LeaseId::from_random(1_u128 << 100 | 7);
     let pairs: Vec<_> = (0..15)
@@ -171,7 +171,7 @@ pub(super) fn large(revision: u64, instances: u16) -> Arc<Batch> {
 }
 
 /// Groups of batches, as sizes and contents.
-pub(super) fn groups() -> impl Strategy<Value = Vec<Vec<Arc<Batch>>>> {
+pub(in crate::store) fn groups() -> impl Strategy<Value = Vec<Vec<Arc<Batch>>>> {
     let changes = proptest::collection::vec((0..6_u8, proptest::bool::weighted(0.3)), 1..5);
     proptest::collection::vec(changes, 1..12).prop_map(|groups| {
         let mut revision = 0;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Where one store lives between its openings.
-pub(super) trait Shelf: Sized {
+pub(in crate::store) trait Shelf: Sized {
     /// What lives there.
     type Store: Store;
 
@@ -54,14 +54,14 @@ macro_rules! suite {
         )*
     };
 }
-pub(super) use suite;
+pub(in crate::store) use suite;
 
 /// A commit that the store takes.
 fn commit(store: &mut impl Store, batches: &[Arc<Batch>], compacted: Revision) {
     assert_eq!(store.commit(batches, compacted).expect("commits"), Verdict::Durable);
 }
 
-pub(super) fn what_was_committed_comes_back(shelf: &impl Shelf, _: u32) {
+pub(in crate::store) fn what_was_committed_comes_back(shelf: &impl Shelf, _: u32) {
     let mut model = Model::default();
     let mut revision = 0;
     for round in 0..3 {
@@ -76,7 +76,7 @@ pub(super) fn what_was_committed_comes_back(shelf: &impl Shelf, _: u32) {
     }
 }
 
-pub(super) fn any_history_comes_back(shelf: &impl Shelf, cases: u32) {
+pub(in crate::store) fn any_history_comes_back(shelf: &impl Shelf, cases: u32) {
     let config = Config {
         cases,
         failure_persistence: None,
@@ -108,7 +108,7 @@ pub(super) fn any_history_comes_back(shelf: &impl Shelf, cases: u32) {
     }
 }
 
-pub(super) fn the_history_is_pruned_with_the_commit(shelf: &impl Shelf, _: u32) {
+pub(in crate::store) fn the_history_is_pruned_with_the_commit(shelf: &impl Shelf, _: u32) {
     let mut store = shelf.open();
     store.load().expect("loads");
     let batches: Vec<_> = (1..=10).map(|revision| batch(revision, 1, false)).collect();
@@ -130,7 +130,7 @@ pub(super) fn the_history_is_pruned_with_the_commit(shelf: &impl Shelf, _: u32) 
     assert_eq!(kept(&mut store), [8, 9, 10]);
 }
 
-pub(super) fn pruned_history_takes_no_state_with_it(shelf: &impl Shelf, _: u32) {
+pub(in crate::store) fn pruned_history_takes_no_state_with_it(shelf: &impl Shelf, _: u32) {
     let mut model = Model::default();
     let mut store = shelf.open();
     store.load().expect("loads");
@@ -144,14 +144,14 @@ pub(super) fn pruned_history_takes_no_state_with_it(shelf: &impl Shelf, _: u32) 
     assert_eq!(Model::of(&mut shelf.open()), model);
 }
 
-pub(super) fn nothing_is_committed_at_once(shelf: &impl Shelf, _: u32) {
+pub(in crate::store) fn nothing_is_committed_at_once(shelf: &impl Shelf, _: u32) {
     let mut store = shelf.open();
     store.load().expect("loads");
     commit(&mut store, &[], Revision::ZERO);
     assert_eq!(Model::of(&mut store), Model::default());
 }
 
-pub(super) fn a_secret_is_not_kept(shelf: &impl Shelf, _: u32) {
+pub(in crate::store) fn a_secret_is_not_kept(shelf: &impl Shelf, _: u32) {
     let mut store = shelf.open();
     store.load().expect("loads");
     commit(&mut store, &[batch(1, 1, false), batch(2, 1, false)], Revision::ZERO);
@@ -165,12 +165,12 @@ pub(super) fn a_secret_is_not_kept(shelf: &impl Shelf, _: u32) {
     assert!(!finds(&bits.to_be_bytes()) && !finds(&bits.to_le_bytes()));
 }
 
-pub(super) fn the_history_keeps_its_name(shelf: &impl Shelf, _: u32) {
+pub(in crate::store) fn the_history_keeps_its_name(shelf: &impl Shelf, _: u32) {
     let id = || shelf.open().load().expect("loads").history_id;
     assert_eq!(id(), id());
 }
 
-pub(super) fn a_group_of_megabytes_is_one_commit(shelf: &impl Shelf, _: u32) {
+pub(in crate::store) fn a_group_of_megabytes_is_one_commit(shelf: &impl Shelf, _: u32) {
     let mut model = Model::default();
     let mut store = shelf.open();
     store.load().expect("loads");

@@ -1,0 +1,252 @@
+//! The store of any number of replicas: a log in etcd that each of them appends to and follows.
+//!
+//! ```text
+//! <prefix>meta                       the format and the history's name
+//! <prefix>head                       the last revision; its etcd revision is the fence of every commit
+//! <prefix>log/<first revision>       one commit: a group of batches
+//! <prefix>part/<first>/<nonce>/<n>   what of a group is too large for one request
+//! <prefix>checkpoint/…               the state as of a revision, written by the elected replica
+//! <prefix>session/<replica>          a replica is alive, under a lease of etcd
+//! ```
+//!
+//! A commit is one transaction: if the head is still the one that the commit was built on, append to the log and move the
+//! head ([`commit`]). So revisions are consecutive and the same everywhere, and a commit can be repeated until its outcome is
+//! certain. Every replica follows the log by a watch ([`follow`]). Heartbeats of instances never come here.
+//!
+//! Messages and calls are spoken directly ([`wire`], [`client`]): see docs/decisions/0012.
+
+mod checkpoint;
+mod client;
+mod cluster;
+mod commit;
+mod follow;
+mod keys;
+mod load;
+mod pulse;
+mod session;
+mod shared;
+mod url;
+mod value;
+mod watch;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, mpsc as std_mpsc},
+    time::{Duration, Instant},
+};
+
+use client::Failure;
+use cluster::{Cluster, SharedCluster, Trouble};
+use commit::Commit;
+use follow::Follower;
+use session::Session;
+use shared::Shared;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, mpsc},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+pub use url::{EtcdUrl, EtcdUrlError};
+
+use super::{Loaded, News, Store, StoreError, Verdict, record};
+use crate::{
+    catalog::Batch,
+    model::{ReplicaId, Replicas, Revision},
+};
+
+/// How long a registry waits at its start for an etcd that does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// News that wait for the driver; beyond, the follower waits.
+const NEWS: usize = 64;
+/// How long closing may wait for the farewell.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What tests make small.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tuning {
+    /// The largest value of a key: well below etcd's limit of 1.5 MiB for a request.
+    pub(super) part_bytes: usize,
+    /// What the log may cost to replay before a checkpoint is due: 16 MiB, or some 10,000 groups.
+    pub(super) checkpoint_cost: u64,
+    /// Between two tries to write a checkpoint.
+    pub(super) checkpoint_pause: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            part_bytes: 512 * 1024,
+            checkpoint_cost: 16 * 1024 * 1024,
+            checkpoint_pause: Duration::from_secs(10),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Etcd {
+    runtime: Handle,
+    cluster: SharedCluster,
+    shared: Arc<Shared>,
+    tuning: Tuning,
+    /// The registry stops: commits that etcd does not answer are given up.
+    stop: CancellationToken,
+    replicas: Replicas,
+    /// What was loaded, until it is asked for.
+    past: Option<Vec<Batch>>,
+    /// The revision that was loaded, and etcd's.
+    loaded: (Revision, i64),
+    missing: Arc<Notify>,
+    /// Tells the session to take its leave.
+    leave: CancellationToken,
+    left: std_mpsc::Receiver<()>,
+    _session: AbortOnDropHandle<()>,
+    follower: Option<AbortOnDropHandle<()>>,
+}
+
+impl Etcd {
+    /// Reaches the cluster and joins its replicas. Its tasks live on `runtime`; this and the methods of [`Store`] block, and are
+    /// called from outside of its tasks. After `stop` a commit ends, with an error if it must, also while etcd is away.
+    pub(crate) fn open(url: &EtcdUrl, runtime: &Handle, stop: CancellationToken) -> Result<Self, StoreError> {
+        Self::tuned(url, runtime, stop, Tuning::default())
+    }
+
+    pub(super) fn tuned(
+        url: &EtcdUrl,
+        runtime: &Handle,
+        stop: CancellationToken,
+        tuning: Tuning,
+    ) -> Result<Self, StoreError> {
+        let _within = runtime.enter();
+        let cluster = Arc::new(Cluster::new(url)?);
+        let own = ReplicaId::from_bits(rand::random::<u64>() | 1);
+        let (lease, replicas) = patiently(runtime, &cluster, async || {
+            let lease = session::establish(&cluster, own).await?;
+            let look = pulse::look(&cluster).await?;
+            Ok((lease, follow::replicas(&cluster.keys, own, &look.sessions)))
+        })?;
+        let missing = Arc::new(Notify::new());
+        let leave = CancellationToken::new();
+        let (ended, left) = std_mpsc::sync_channel(0);
+        let session = Session {
+            cluster: Arc::clone(&cluster),
+            own,
+            lease,
+            stop: leave.clone(),
+            missing: Arc::clone(&missing),
+            ended,
+        };
+        Ok(Self {
+            runtime: runtime.clone(),
+            cluster,
+            shared: Arc::default(),
+            tuning,
+            stop,
+            replicas,
+            past: None,
+            loaded: (Revision::ZERO, 0),
+            missing,
+            leave,
+            left,
+            _session: AbortOnDropHandle::new(runtime.spawn(session.keep())),
+            follower: None,
+        })
+    }
+
+    fn read(&mut self) -> Result<Loaded, StoreError> {
+        let cluster = Arc::clone(&self.cluster);
+        let state = patiently(&self.runtime, &cluster, async || load::load(&cluster).await)?;
+        self.shared.begin(state.fence);
+        self.loaded = (state.loaded.revision, state.at);
+        self.past = Some(state.past);
+        Ok(state.loaded)
+    }
+}
+
+/// Tries for a while: the cluster may just be starting, or electing.
+fn patiently<T>(
+    runtime: &Handle,
+    cluster: &Cluster,
+    attempt: impl AsyncFn() -> Result<T, Trouble>,
+) -> Result<T, StoreError> {
+    let begun = Instant::now();
+    runtime.block_on(async {
+        loop {
+            match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(Trouble::Store(error)) => return Err(error),
+                Err(Trouble::Etcd(Failure::Away(_))) if begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(Trouble::Etcd(failure)) => return Err(cluster.unreachable(&failure)),
+            }
+        }
+    })
+}
+
+impl Store for Etcd {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        self.read()
+    }
+
+    fn history(&mut self) -> Result<Vec<Batch>, StoreError> {
+        if self.past.is_none() {
+            self.read()?;
+        }
+        Ok(self.past.take().unwrap_or_default())
+    }
+
+    fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<Verdict, StoreError> {
+        let (Some(oldest), Some(newest)) = (batches.first(), batches.last()) else {
+            return Ok(Verdict::Durable);
+        };
+        self.past = None;
+        let fence = self.shared.fence();
+        // What another replica has committed since is among the news; this was built without it.
+        if oldest.revision != fence.head.newest().next() {
+            return Ok(Verdict::Overtaken);
+        }
+        let commit = Commit {
+            cluster: &self.cluster,
+            shared: &self.shared,
+            stop: &self.stop,
+            fence,
+            first: oldest.revision,
+            last: newest.revision,
+            compacted,
+            nonce: rand::random(),
+            part_bytes: self.tuning.part_bytes,
+        };
+        self.runtime.block_on(commit.run(record::encode_group(batches)))
+    }
+
+    fn news(&mut self) -> Option<mpsc::Receiver<News>> {
+        let (tell, news) = mpsc::channel(NEWS);
+        // Into an empty channel.
+        let _ = tell.try_send(News::Replicas(self.replicas.clone()));
+        let follower = Follower::new(
+            Arc::clone(&self.cluster),
+            Arc::clone(&self.shared),
+            self.tuning,
+            tell,
+            Arc::clone(&self.missing),
+            self.replicas.clone(),
+            self.loaded,
+        );
+        self.follower = Some(AbortOnDropHandle::new(self.runtime.spawn(follower.run())));
+        Some(news)
+    }
+}
+
+impl Drop for Etcd {
+    /// Takes leave of the other replicas, so that they need not wait for the session's time to live.
+    fn drop(&mut self) {
+        self.follower = None;
+        self.leave.cancel();
+        // Ends when the task does, also when that is because its runtime has.
+        let _ = self.left.recv_timeout(FAREWELL);
+    }
+}

@@ -1,0 +1,400 @@
+//! Calls to an etcd cluster: one member at a time, the next one when it does not answer.
+//!
+//! A connection whose peer fell silent is given up with the call that noticed it: a packet that was lost in a partition would
+//! otherwise keep it waiting, by TCP's growing pauses, long after the partition has healed. Whether a call is repeated is its
+//! caller's decision; after [`Failure::Away`] a write may or may not have happened.
+
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use prost::Message;
+use tokio::time::timeout;
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{
+    Code, Request, Status, Streaming,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+use tonic_prost::ProstCodec;
+
+use super::{
+    url::{Credentials, EtcdUrl},
+    wire::{
+        self, AuthenticateRequest, AuthenticateResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveResponse,
+        LeaseRequest, LeaseRevokeResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchCreate,
+        WatchRequest, WatchResponse,
+    },
+};
+
+/// How long a call may take, unless it says otherwise. etcd itself gives a proposal up after 5 s and an election.
+pub(super) const CALL: Duration = Duration::from_secs(2);
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(1);
+/// Above what a page of 64 values of 512 KiB can be.
+const RESPONSE_BYTES: usize = 64 * 1024 * 1024;
+
+/// See the module.
+pub(super) struct Client {
+    members: Vec<Endpoint>,
+    credentials: Option<Credentials>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Index of the member that is asked, and how often it was changed.
+    member: usize,
+    generation: u64,
+    channel: Channel,
+    token: Option<MetadataValue<Ascii>>,
+}
+
+/// A member and what to tell it.
+#[derive(Clone)]
+struct Session {
+    generation: u64,
+    channel: Channel,
+    token: Option<MetadataValue<Ascii>>,
+}
+
+/// One try, boxed: with it, futures that hold a call can be seen to be `Send`.
+type Asked<T> = BoxFuture<'static, Result<T, Status>>;
+
+/// Why there is no answer, by what can be done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Nobody who can answer was reached in time. A write may have happened.
+    Away(String),
+    /// etcd's quota is used up. A write may have happened: etcd answers so also after the one that went beyond it.
+    NoSpace,
+    /// The revision asked for is compacted.
+    Compacted,
+    /// We may not. Nothing has happened.
+    Denied(String),
+    /// The request is wrong. Nothing has happened.
+    Rejected(String),
+}
+
+impl Client {
+    /// Dials nothing yet. Within a runtime.
+    pub(super) fn new(url: &EtcdUrl) -> Result<Self, String> {
+        let members = url
+            .members
+            .iter()
+            .map(|member| {
+                let endpoint = Endpoint::from_shared(format!("http://{member}")).map_err(|error| error.to_string())?;
+                Ok(endpoint.connect_timeout(CONNECT).tcp_nodelay(true))
+            })
+            .collect::<Result<Vec<_>, String>>()?;
+        let channel = members.first().ok_or("no member is named")?.connect_lazy();
+        Ok(Self {
+            members,
+            credentials: url.credentials.clone(),
+            state: Mutex::new(State {
+                member: 0,
+                generation: 0,
+                channel,
+                token: None,
+            }),
+        })
+    }
+
+    /// Performs a transaction.
+    pub(super) async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Failure> {
+        self.call(wire::TXN, request, CALL).await
+    }
+
+    /// The same within another time.
+    pub(super) async fn txn_within(&self, request: TxnRequest, limit: Duration) -> Result<TxnResponse, Failure> {
+        self.call(wire::TXN, request, limit).await
+    }
+
+    /// Reads keys.
+    pub(super) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Failure> {
+        // A page of megabytes over a slow line takes its time.
+        self.call(wire::RANGE, request, CALL * 5).await
+    }
+
+    /// A new etcd lease.
+    pub(super) async fn grant(&self, ttl: Duration) -> Result<i64, Failure> {
+        let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        let response: LeaseGrantResponse = self.call(wire::LEASE_GRANT, LeaseGrantRequest { ttl }, CALL).await?;
+        Ok(response.id)
+    }
+
+    /// Ends an etcd lease and its keys.
+    pub(super) async fn revoke(&self, id: i64) -> Result<(), Failure> {
+        let LeaseRevokeResponse {} = self.call(wire::LEASE_REVOKE, LeaseRequest { id }, CALL).await?;
+        Ok(())
+    }
+
+    /// Prolongs an etcd lease once. `false`: it has ended.
+    pub(super) async fn keep_alive(&self, id: i64) -> Result<bool, Failure> {
+        let ask = move |session: Session| {
+            let ask = async move {
+                let requests = tokio_stream::once(LeaseRequest { id });
+                let mut answers: Streaming<LeaseKeepAliveResponse> =
+                    session.stream(wire::LEASE_KEEP_ALIVE, requests).await?;
+                let none = || Status::unavailable("no answer to a keep-alive");
+                answers.message().await?.ok_or_else(none)
+            };
+            ask.boxed()
+        };
+        Ok(self.within(CALL, ask).await?.ttl > 0)
+    }
+
+    /// Watches puts. What comes is not bounded in time: silence is not an error.
+    pub(super) async fn watch(
+        &self,
+        create: WatchCreate,
+    ) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + Unpin + use<>, Failure> {
+        let open = |session: Session| {
+            let create = create.clone();
+            let open = async move {
+                // The stream of requests stays open as long as the watch; one that ended would end the other.
+                let (requests, outbox) = tokio::sync::mpsc::channel(1);
+                let request = WatchRequest { create: Some(create) };
+                requests
+                    .send(request)
+                    .await
+                    .map_err(|_| Status::internal("the watch has no reader"))?;
+                let answers: Streaming<WatchResponse> =
+                    session.stream(wire::WATCH, ReceiverStream::new(outbox)).await?;
+                Ok(answers.map(move |answer| {
+                    let _open = &requests;
+                    answer
+                }))
+            };
+            open.boxed()
+        };
+        self.within(CALL, open).await
+    }
+
+    /// Makes etcd forget its own history before a revision, as an operator's schedule does.
+    #[cfg(test)]
+    pub(super) async fn compact(&self, revision: i64) -> Result<(), Failure> {
+        let wire::CompactResponse {} = self
+            .call(wire::COMPACT, wire::CompactRequest { revision }, CALL)
+            .await?;
+        Ok(())
+    }
+
+    /// The next call goes to the next member, over a new connection.
+    pub(super) fn turn(&self) {
+        let generation = self.state().generation;
+        self.turn_from(generation);
+    }
+
+    /// Unless another call has noticed as well.
+    fn turn_from(&self, generation: u64) {
+        let mut state = self.state();
+        if state.generation == generation {
+            state.generation += 1;
+            state.member = (state.member + 1) % self.members.len();
+            state.channel = self.members[state.member].connect_lazy();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn call<Q, A>(&self, path: &'static str, request: Q, limit: Duration) -> Result<A, Failure>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let ask = |session: Session| {
+            let request = request.clone();
+            async move { session.unary(path, request).await }.boxed()
+        };
+        self.within(limit, ask).await
+    }
+
+    /// One try, two if etcd wants us to authenticate first.
+    async fn within<T>(&self, limit: Duration, ask: impl Fn(Session) -> Asked<T>) -> Result<T, Failure> {
+        for authenticated in [false, true] {
+            let session = self.session();
+            let generation = session.generation;
+            let status = match timeout(limit, ask(session)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded(format!("no answer within {limit:?}")),
+            };
+            if !authenticated && self.credentials.is_some() && wants_a_token(&status) {
+                self.authenticate().await?;
+                continue;
+            }
+            let failure = Failure::of(&status);
+            if matches!(failure, Failure::Away(_)) {
+                self.turn_from(generation);
+            }
+            return Err(failure);
+        }
+        Err(Failure::Denied("etcd takes no token of ours".to_owned()))
+    }
+
+    fn session(&self) -> Session {
+        let state = self.state();
+        Session {
+            generation: state.generation,
+            channel: state.channel.clone(),
+            token: state.token.clone(),
+        }
+    }
+
+    async fn authenticate(&self) -> Result<(), Failure> {
+        let Some(Credentials { user, password }) = self.credentials.clone() else {
+            return Err(Failure::Denied("etcd wants a user and a password".to_owned()));
+        };
+        let mut session = self.session();
+        // An old token would be refused before the new one is made.
+        session.token = None;
+        let request = AuthenticateRequest { name: user, password };
+        let answer: Result<AuthenticateResponse, Status> = timeout(CALL, session.unary(wire::AUTHENTICATE, request))
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer to the password")));
+        let token = answer.map_err(|status| Failure::of(&status))?.token;
+        let mut token: MetadataValue<Ascii> = token
+            .parse()
+            .map_err(|_| Failure::Denied("etcd's token is none".to_owned()))?;
+        token.set_sensitive(true);
+        self.state().token = Some(token);
+        Ok(())
+    }
+}
+
+impl Session {
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let metadata = request.metadata_mut();
+        // A member without a leader refuses at once instead of keeping us waiting.
+        metadata.insert("hasleader", MetadataValue::from_static("true"));
+        if let Some(token) = &self.token {
+            metadata.insert("token", token.clone());
+        }
+        request
+    }
+
+    async fn grpc(&self) -> Result<Grpc<Channel>, Status> {
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(RESPONSE_BYTES);
+        grpc.ready().await.map_err(|error| Status::unavailable(chain(&error)))?;
+        Ok(grpc)
+    }
+
+    async fn unary<Q, A>(&self, path: &'static str, message: Q) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let codec = ProstCodec::<Q, A>::default();
+        let path = PathAndQuery::from_static(path);
+        let answer = self.grpc().await?.unary(self.request(message), path, codec).await?;
+        Ok(answer.into_inner())
+    }
+
+    async fn stream<Q, A>(
+        &self,
+        path: &'static str,
+        messages: impl Stream<Item = Q> + Send + 'static,
+    ) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let codec = ProstCodec::<Q, A>::default();
+        let path = PathAndQuery::from_static(path);
+        let answer = self
+            .grpc()
+            .await?
+            .streaming(self.request(messages), path, codec)
+            .await?;
+        Ok(answer.into_inner())
+    }
+}
+
+/// What an error and its causes say.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// By etcd's texts, since their codes are shared with other errors: api/v3rpc/rpctypes/error.go.
+fn wants_a_token(status: &Status) -> bool {
+    let message = status.message();
+    [
+        "invalid auth token",
+        "user name is empty",
+        "revision of auth store is old",
+    ]
+    .iter()
+    .any(|text| message.contains(text))
+}
+
+impl Failure {
+    pub(super) fn of(status: &Status) -> Self {
+        let message = status.message();
+        if message.contains("database space exceeded") {
+            return Self::NoSpace;
+        }
+        if message.contains("revision has been compacted") {
+            return Self::Compacted;
+        }
+        let text = if message.is_empty() {
+            status.code().description().to_owned()
+        } else {
+            message.to_owned()
+        };
+        match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => Self::Denied(text),
+            _ if message.contains("user name is empty") || message.contains("authentication failed") => {
+                Self::Denied(text)
+            }
+            // "etcdserver: too many requests" and the like come and go.
+            Code::InvalidArgument
+            | Code::NotFound
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::Unimplemented
+                if !message.contains("revision of auth store is old") =>
+            {
+                Self::Rejected(text)
+            }
+            _ => match std::error::Error::source(status) {
+                Some(source) => Self::Away(format!("{text}: {}", chain(source))),
+                None => Self::Away(text),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Away(why) => write!(f, "no answer: {why}"),
+            Self::NoSpace => f.write_str("etcd's space quota is used up"),
+            Self::Compacted => f.write_str("etcd has compacted what was to be read"),
+            Self::Denied(why) => write!(f, "etcd refuses: {why}"),
+            Self::Rejected(why) => write!(f, "etcd rejects the request: {why}"),
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let members: Vec<_> = self.members.iter().map(|member| member.uri().to_string()).collect();
+        f.debug_struct("Client")
+            .field("members", &members)
+            .finish_non_exhaustive()
+    }
+}

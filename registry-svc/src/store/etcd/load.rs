@@ -1,0 +1,267 @@
+//! Reading everything: the checkpoint, and the log after it, as of one revision of etcd.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{
+    client::Failure,
+    cluster::{Cluster, Trouble, decode},
+    keys::nth,
+    shared::Fence,
+    value::{self, Checkpoint, Chunk, FORMAT, Head, Meta},
+    wire::{Compare, Operation, RangeRequest, TxnRequest, end_of},
+};
+use crate::{
+    catalog::{Batch, Change, LeaseChange, LeaseRecord},
+    model::{HistoryId, Instance, InstanceKey, LeaseId, Revision},
+    store::{Loaded, record::Decoder},
+};
+
+/// How often a load begins again because etcd compacted its own history meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// What a load brings.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) loaded: Loaded,
+    /// The batches after what is compacted.
+    pub(super) past: Vec<Batch>,
+    pub(super) fence: Fence,
+    /// etcd's revision of all this.
+    pub(super) at: i64,
+}
+
+/// Reads all; makes the store where there is none.
+pub(super) async fn load(cluster: &Cluster) -> Result<State, Trouble> {
+    let mut attempt = 1;
+    loop {
+        match attempt_load(cluster).await {
+            Ok(Some(state)) => return Ok(state),
+            // It was made just now, by us or by another replica.
+            Ok(None) => {}
+            Err(Trouble::Etcd(Failure::Compacted)) if attempt < ATTEMPTS => attempt += 1,
+            Err(trouble) => return Err(trouble),
+        }
+    }
+}
+
+async fn attempt_load(cluster: &Cluster) -> Result<Option<State>, Trouble> {
+    let keys = &cluster.keys;
+    let read = |key: String| Operation::range(RangeRequest::one(key));
+    let begin = TxnRequest {
+        success: vec![read(keys.meta()), read(keys.head()), read(keys.current())],
+        ..TxnRequest::default()
+    };
+    let begin = cluster.client.txn(begin).await?;
+    let at = begin.revision();
+    let ([meta], [head]) = (begin.found(0), begin.found(1)) else {
+        if begin.found(0).is_empty() && begin.found(1).is_empty() {
+            make(cluster).await?;
+            return Ok(None);
+        }
+        return Err(cluster
+            .unusable("only one of meta and head is there; something else has changed them")
+            .into());
+    };
+    let Meta { format, history_id } = decode(cluster, "meta", &meta.value)?;
+    if format > FORMAT {
+        return Err(cluster
+            .unusable(format!(
+                "it has format {format}; this registry reads format {FORMAT}: use the version that wrote it or a newer one"
+            ))
+            .into());
+    }
+    let fence = Fence {
+        head: decode(cluster, "head", &head.value)?,
+        etcd: head.mod_revision,
+    };
+    let checkpoint: Checkpoint = match begin.found(2) {
+        [current] => decode(cluster, "checkpoint/current", &current.value)?,
+        _ => Checkpoint::default(),
+    };
+    let (sorted, leases) = read_checkpoint(cluster, &checkpoint, at).await?;
+
+    let mut replay = Replay {
+        leases,
+        ..Replay::default()
+    };
+    let mut past = Vec::new();
+    let mut newest: Option<Revision> = None;
+    let compacted = Revision::new(fence.head.compacted);
+    let begin = Revision::new(checkpoint.revision);
+    let mut log = cluster.log(Revision::ZERO, at);
+    while let Some(entry) = log.next().await? {
+        // The first one that is needed may begin before what is needed of it.
+        let follows = newest.map_or(entry.first <= begin.next(), |newest| entry.first == newest.next());
+        if !follows {
+            let expected = newest.unwrap_or(begin).next();
+            return Err(cluster.damaged(&format!("revision {expected}"), "it is missing").into());
+        }
+        newest = Some(entry.head.newest());
+        for mut batch in entry.batches {
+            if batch.revision > begin {
+                replay.apply(&batch);
+            }
+            if batch.revision > compacted {
+                batch.leases = Vec::new();
+                past.push(batch);
+            }
+        }
+    }
+    if newest.unwrap_or(begin).max(begin) != fence.head.newest() {
+        return Err(cluster.damaged("the log", "its end is missing").into());
+    }
+    if past.first().map_or(fence.head.newest() > compacted, |oldest| {
+        oldest.revision != compacted.next()
+    }) {
+        return Err(cluster
+            .damaged(&format!("revision {}", compacted.next()), "it is missing")
+            .into());
+    }
+    let leases = replay.leases;
+    let instances = merged(sorted, replay.instances);
+    // An instance without its lease would never expire.
+    if let Some(orphan) = instances.iter().find(|instance| !leases.contains_key(&instance.lease)) {
+        return Err(cluster
+            .damaged(&format!("instance {}", orphan.key), "its lease is missing")
+            .into());
+    }
+    Ok(Some(State {
+        loaded: Loaded {
+            history_id: HistoryId::from_random(history_id),
+            revision: fence.head.newest(),
+            compacted,
+            instances,
+            leases: leases.into_values().collect(),
+        },
+        past,
+        fence,
+        at,
+    }))
+}
+
+/// Makes the store, unless another replica was faster.
+async fn make(cluster: &Cluster) -> Result<(), Trouble> {
+    let meta = Meta {
+        format: FORMAT,
+        history_id: rand::random(),
+    };
+    let make = TxnRequest {
+        compare: vec![
+            Compare::absent(cluster.keys.meta()),
+            Compare::absent(cluster.keys.head()),
+        ],
+        success: vec![
+            Operation::put(cluster.keys.meta(), value::encode(&meta)),
+            Operation::put(cluster.keys.head(), value::encode(&Head::default())),
+        ],
+        ..TxnRequest::default()
+    };
+    cluster.client.txn(make).await?;
+    Ok(())
+}
+
+async fn read_checkpoint(
+    cluster: &Cluster,
+    checkpoint: &Checkpoint,
+    at: i64,
+) -> Result<(Vec<Arc<Instance>>, HashMap<LeaseId, LeaseRecord>), Trouble> {
+    let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let mut instances = Vec::new();
+    let mut leases = HashMap::new();
+    if checkpoint.revision == 0 {
+        return Ok((instances, leases));
+    }
+    let prefix = cluster
+        .keys
+        .chunks_of(Revision::new(checkpoint.revision), checkpoint.nonce);
+    let mut decoder = Decoder::default();
+    let mut chunks = 0;
+    let mut pages = cluster.pages(prefix.clone(), end_of(&prefix), at);
+    while let Some(page) = pages.next().await? {
+        for kv in page {
+            let name = String::from_utf8_lossy(&kv.key);
+            if kv.key != nth(&prefix, chunks) {
+                return Err(cluster.damaged(&prefix, "a chunk is missing").into());
+            }
+            chunks += 1;
+            let chunk: Chunk = decode(cluster, &name, &kv.value)?;
+            for bytes in &chunk.instances {
+                let instance = decoder.instance(bytes).map_err(|why| cluster.damaged(&name, why))?;
+                instances.push(Arc::new(instance));
+            }
+            for lease in &chunk.leases {
+                let id = lease_id(&lease.id).ok_or_else(|| cluster.damaged(&name, "a lease has no id"))?;
+                let record = decoder
+                    .lease(id, &lease.record)
+                    .map_err(|why| cluster.damaged(&name, why))?;
+                leases.insert(id, record);
+            }
+        }
+    }
+    let complete = chunks == checkpoint.chunks
+        && instances.len() == count(checkpoint.instances)
+        && leases.len() == count(checkpoint.leases);
+    if !complete {
+        return Err(cluster.damaged(&prefix, "it is not complete").into());
+    }
+    Ok((instances, leases))
+}
+
+/// As it is in a chunk.
+pub(super) fn lease_id(bytes: &[u8]) -> Option<LeaseId> {
+    let bits: [u8; 16] = bytes.try_into().ok()?;
+    Some(LeaseId::from_random(u128::from_be_bytes(bits)))
+}
+
+/// What the log changes of a checkpoint.
+#[derive(Debug, Default)]
+struct Replay {
+    /// `None`: it left.
+    instances: BTreeMap<InstanceKey, Option<Arc<Instance>>>,
+    leases: HashMap<LeaseId, LeaseRecord>,
+}
+
+impl Replay {
+    fn apply(&mut self, batch: &Batch) {
+        for change in &batch.changes {
+            let now = match change {
+                Change::Put { instance, .. } => Some(Arc::clone(instance)),
+                Change::Removed(_) => None,
+            };
+            self.instances.insert(change.key().clone(), now);
+        }
+        for change in &batch.leases {
+            match change {
+                LeaseChange::Kept(record) | LeaseChange::Lost(record) => {
+                    self.leases.insert(record.id, record.clone());
+                }
+                LeaseChange::Ended(id) => {
+                    self.leases.remove(id);
+                }
+            }
+        }
+    }
+}
+
+/// Ordered instances with what has changed of them since.
+fn merged(sorted: Vec<Arc<Instance>>, changes: BTreeMap<InstanceKey, Option<Arc<Instance>>>) -> Vec<Arc<Instance>> {
+    if changes.is_empty() {
+        return sorted;
+    }
+    let mut merged = Vec::with_capacity(sorted.len() + changes.len());
+    let mut changes = changes.into_iter().peekable();
+    for old in sorted {
+        while let Some((_, now)) = changes.next_if(|(key, _)| *key < old.key) {
+            merged.extend(now);
+        }
+        match changes.next_if(|(key, _)| *key == old.key) {
+            Some((_, now)) => merged.extend(now),
+            None => merged.push(old),
+        }
+    }
+    merged.extend(changes.filter_map(|(_, now)| now));
+    merged
+}

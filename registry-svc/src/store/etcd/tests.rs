@@ -1,0 +1,14 @@
+//! The etcd store against a real etcd: the suite of all stores, and what only this one promises. Skipped, and said so, where
+//! there is no etcd.
+
+mod faults;
+mod fixture;
+mod proxy;
+mod replicas;
+mod upkeep;
+
+use fixture::Place;
+
+use crate::store::tests::suite;
+
+suite::suite!(Place, 24);

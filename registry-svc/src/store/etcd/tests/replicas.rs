@@ -1,0 +1,158 @@
+//! Several stores over one etcd.
+
+use std::sync::Arc;
+
+use super::fixture::{Listener, Place, eventually};
+use crate::{
+    catalog::Batch,
+    model::Revision,
+    store::{
+        Etcd, News, Store as _, Verdict,
+        tests::{
+            model::{Model, batch, large},
+            suite::Shelf as _,
+        },
+    },
+};
+
+/// A store that has loaded, and its news.
+fn replica(store: Etcd) -> (Etcd, Listener) {
+    let mut store = store;
+    store.load().expect("loads");
+    store.history().expect("reads");
+    let within = store.runtime.clone();
+    let _within = within.enter();
+    let news = Listener(store.news().expect("it is shared"));
+    (store, news)
+}
+
+fn commit(store: &mut Etcd, batches: &[Arc<Batch>]) -> Verdict {
+    store.commit(batches, Revision::ZERO).expect("commits")
+}
+
+/// Group by group, or several at once.
+fn expect(news: &mut Listener, expected: &[Arc<Batch>]) {
+    let mut found = Vec::new();
+    while found.len() < expected.len() {
+        found.extend(news.batches());
+    }
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_slower_of_two_is_overtaken_and_told_by_whom() {
+    let Some(place) = Place::shared() else { return };
+    let (mut a, mut news_a) = replica(place.open());
+    let (mut b, mut news_b) = replica(place.open());
+    let theirs = batch(1, 1, false);
+    assert_eq!(commit(&mut a, &[Arc::clone(&theirs)]), Verdict::Durable);
+    // Whether it has heard of the other or not.
+    assert_eq!(commit(&mut b, &[batch(1, 2, false)]), Verdict::Overtaken);
+    expect(&mut news_b, &[theirs]);
+    let next = batch(2, 2, false);
+    assert_eq!(commit(&mut b, &[Arc::clone(&next)]), Verdict::Durable);
+    // Leases and all, and nothing of its own.
+    expect(&mut news_a, &[next]);
+}
+
+#[test]
+fn a_group_of_megabytes_is_told_as_a_whole() {
+    let Some(place) = Place::shared() else { return };
+    let (mut a, _news) = replica(place.open());
+    let (_b, mut news_b) = replica(place.open());
+    let group: Vec<_> = (1..=4).map(|revision| large(revision, 64)).collect();
+    assert_eq!(commit(&mut a, &group), Verdict::Durable);
+    expect(&mut news_b, &group);
+    assert!(place.keys("part/").len() > 4, "it was too large for one request");
+}
+
+#[test]
+fn two_that_race_write_one_history() {
+    const EACH: usize = 100;
+    let Some(place) = Place::shared() else { return };
+    let race = |store: Etcd, id: u8| {
+        let (mut store, mut news) = replica(store);
+        let mut log: Vec<Arc<Batch>> = Vec::new();
+        let mut own = 0;
+        while own < EACH {
+            let next = batch(log.len() as u64 + 1, id, false);
+            match commit(&mut store, &[Arc::clone(&next)]) {
+                Verdict::Durable => {
+                    log.push(next);
+                    own += 1;
+                }
+                Verdict::Overtaken => log.extend(news.batches()),
+                Verdict::NoRoom(why) => panic!("{why}"),
+            }
+        }
+        while log.len() < 2 * EACH {
+            log.extend(news.batches());
+        }
+        log
+    };
+    let (one, two) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| race(place.open(), 1));
+        let two = scope.spawn(|| race(place.open(), 2));
+        (one.join().expect("no panic"), two.join().expect("no panic"))
+    });
+    assert!(one.iter().map(|batch| batch.revision.get()).eq(1..=2 * EACH as u64));
+    assert_eq!(one, two);
+    let mut model = Model::default();
+    one.iter().for_each(|batch| model.apply(batch));
+    assert_eq!(Model::of(&mut place.open()), model);
+}
+
+#[test]
+fn who_is_there_is_told_first_and_when_it_changes() {
+    let Some(place) = Place::shared() else { return };
+    let (a, mut news_a) = replica(place.open());
+    let News::Replicas(alone) = news_a.next() else {
+        panic!("the replicas come first")
+    };
+    assert!(alone.elected && alone.alive.len() == 1 && alone.alive.contains(&alone.own));
+
+    let (b, mut news_b) = replica(place.open());
+    let News::Replicas(second) = news_b.next() else {
+        panic!("the replicas come first")
+    };
+    assert!(!second.elected && second.alive.len() == 2 && second.own != alone.own);
+    let both = news_a.replicas(|replicas| replicas.alive.len() == 2);
+    assert!(both.elected && both.alive == second.alive);
+
+    // A clean end is known at once; the time to live is for the others.
+    drop(a);
+    let left = news_b.replicas(|replicas| replicas.alive.len() == 1);
+    assert!(left.elected && left.alive.contains(&left.own));
+    drop(b);
+    assert!(place.keys("session/").is_empty());
+}
+
+#[test]
+fn a_replica_that_dies_is_missed_when_its_session_lapses() {
+    let Some(place) = Place::shared() else { return };
+    let (_a, mut news) = replica(place.open());
+    let mut other = Place::shared().expect("there is one");
+    other.prefix = place.prefix;
+    let dying = other.open();
+    news.replicas(|replicas| replicas.alive.len() == 2);
+    // Its tasks end without a farewell.
+    other.runtime.shutdown_background();
+    std::mem::forget(dying);
+    news.replicas(|replicas| replicas.alive.len() == 1);
+}
+
+/// A session can be lost without its replica: by a pause longer than its time to live, or by an operator's hand.
+#[test]
+fn a_lost_session_is_made_again() {
+    let Some(place) = Place::shared() else { return };
+    let (_a, mut news) = replica(place.open());
+    assert!(matches!(news.next(), News::Replicas(replicas) if replicas.elected));
+    let session = place.keys("session/").pop().expect("it has one");
+    let cluster = place.cluster();
+    let delete = super::super::wire::TxnRequest {
+        success: vec![super::super::wire::Operation::delete(session.clone(), "")],
+        ..Default::default()
+    };
+    place.runtime.block_on(cluster.client.txn(delete)).expect("deletes");
+    eventually("the session is back", || place.keys("session/") == [session.clone()]);
+}

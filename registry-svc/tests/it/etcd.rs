@@ -1,0 +1,346 @@
+//! Registries over one etcd: to clients they are one registry.
+
+use std::{
+    io::{Read as _, Write as _},
+    time::Duration,
+};
+
+use proto::registry::v1::{
+    self as wire, confidence::State, registry_service_client::RegistryServiceClient, snapshot::Cause,
+};
+use registry_svc::{Config, Registry, Running, StoreLocation};
+use tokio::{
+    runtime::Runtime,
+    time::{Instant, MissedTickBehavior},
+};
+use tonic::Code;
+
+use crate::{
+    etcd_server::EtcdServer,
+    support::{Client, PATIENCE, Watch, fleeting, ids, instance, reason, register, registration, renewal, until_ids},
+};
+
+/// A registry over an etcd, on a runtime of its own so that it can die without a word.
+struct Replica {
+    runtime: Option<Runtime>,
+    running: Option<Running>,
+    address: String,
+}
+
+impl Replica {
+    async fn start(etcd: &EtcdServer) -> Self {
+        let store = format!("etcd://{}", etcd.address()).parse().expect("an address");
+        let config = Config {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            store: StoreLocation::Etcd(store),
+            drain_grace: Duration::from_secs(5),
+            ..Config::default()
+        };
+        let runtime = Runtime::new().expect("a runtime");
+        let started = runtime.spawn(Registry::start(config)).await.expect("no panic");
+        let running = started.expect("the registry starts");
+        Self {
+            address: format!("http://{}", running.local_addr()),
+            running: Some(running),
+            runtime: Some(runtime),
+        }
+    }
+
+    async fn client(&self) -> Client {
+        RegistryServiceClient::connect(self.address.clone())
+            .await
+            .expect("it listens")
+    }
+
+    /// As SIGTERM does.
+    async fn stop(mut self) {
+        let report = self.running.take().expect("it runs").stop().await;
+        assert!(report.failure.is_none(), "{report:?}");
+    }
+
+    /// As SIGKILL does: nothing of it runs any more, and it takes no leave.
+    fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn list(client: &mut Client, service: &str) -> wire::ListInstancesResponse {
+    let request = wire::ListInstancesRequest {
+        service: service.to_owned(),
+        ..Default::default()
+    };
+    client.list_instances(request).await.expect("lists").into_inner()
+}
+
+/// Polls until the replica is at a revision.
+async fn until_revision(client: &mut Client, revision: i64) -> wire::ListInstancesResponse {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let list = list(client, "").await;
+        if list.revision >= revision {
+            return list;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited for revision {revision}, it is at {}",
+            list.revision
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_is_told_all_of_them_know() {
+    let Some(etcd) = EtcdServer::start() else { return };
+    let (one, two) = (Replica::start(&etcd).await, Replica::start(&etcd).await);
+    let (mut a, mut b) = (one.client().await, two.client().await);
+    let first = register(&mut a, "a-svc", "1").await;
+    let there = until_revision(&mut b, first.revision).await;
+    assert_eq!((there.revision, there.instances), (1, list(&mut a, "").await.instances));
+    // Each goes on from the other's revision, one after the other.
+    for n in 2..10 {
+        let client = if n % 2 == 0 { &mut b } else { &mut a };
+        let next = register(client, "a-svc", &n.to_string()).await;
+        assert_eq!(next.revision, n);
+    }
+    // At the same time they get in each other's way, and both get through.
+    let many = |mut client: Client, name: &'static str| async move {
+        for n in 0..50 {
+            register(&mut client, name, &n.to_string()).await;
+        }
+    };
+    tokio::join!(many(a.clone(), "b-svc"), many(b.clone(), "c-svc"));
+    let here = until_revision(&mut a, 109).await;
+    let there = until_revision(&mut b, 109).await;
+    assert_eq!((here.revision, there.revision), (109, 109));
+    assert_eq!(ids(&mut a, "b-svc").await, ids(&mut b, "b-svc").await);
+    assert_eq!(ids(&mut a, "c-svc").await.len(), 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_goes_on_at_another_replica() {
+    let Some(etcd) = EtcdServer::start() else { return };
+    let (one, two) = (Replica::start(&etcd).await, Replica::start(&etcd).await);
+    let (mut a, mut b) = (one.client().await, two.client().await);
+    register(&mut a, "a-svc", "1").await;
+    let mut watch = Watch::open(&mut a, "a-svc", 0).await;
+    let (at, cause, found) = watch.snapshot().await;
+    assert_eq!((at, cause, found), (1, Cause::Initial, vec!["1".to_owned()]));
+    for n in 2..=4 {
+        register(&mut a, "a-svc", &n.to_string()).await;
+        assert_eq!(watch.delta().await, (n, vec![format!("put {n}")]));
+    }
+    // It asks at once for what the other one may only just hear of.
+    let newest = register(&mut a, "a-svc", "5").await.revision;
+    let mut resumed = Watch::open(&mut b, "a-svc", newest).await;
+    assert_eq!(resumed.bookmark().await, newest);
+    let sixth = register(&mut b, "a-svc", "6").await.revision;
+    assert_eq!(resumed.delta().await, (sixth, vec!["put 6".into()]));
+    // And from further back without a gap or a repeat.
+    let mut resumed = Watch::open(&mut b, "a-svc", 2).await;
+    for n in 3..=6 {
+        assert_eq!(resumed.delta().await, (n, vec![format!("put {n}")]));
+    }
+    one.stop().await;
+    let seventh = register(&mut b, "a-svc", "7").await.revision;
+    assert_eq!(resumed.delta().await, (seventh, vec!["put 7".into()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_all_of_them_is_not_a_relist() {
+    let Some(etcd) = EtcdServer::start() else { return };
+    let (one, two) = (Replica::start(&etcd).await, Replica::start(&etcd).await);
+    let mut a = one.client().await;
+    let lease = register(&mut a, "a-svc", "1").await;
+    let newest = register(&mut a, "a-svc", "2").await.revision;
+    until_revision(&mut two.client().await, newest).await;
+    one.stop().await;
+    two.stop().await;
+
+    let again = Replica::start(&etcd).await;
+    let mut client = again.client().await;
+    assert_eq!(ids(&mut client, "a-svc").await, ["1", "2"]);
+    let mut watch = Watch::open(&mut client, "a-svc", 1).await;
+    assert_eq!(watch.delta().await, (2, vec!["put 2".into()]));
+    client.renew(renewal(&lease)).await.expect("the secret is still good");
+    let third = register(&mut client, "a-svc", "3").await.revision;
+    assert_eq!(watch.delta().await, (third, vec!["put 3".into()]));
+}
+
+/// One owner comes to the other replica when its own dies, another one died with it: only that one's instance leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_lives_where_it_is_renewed() {
+    let Some(etcd) = EtcdServer::start() else { return };
+    let (one, two) = (Replica::start(&etcd).await, Replica::start(&etcd).await);
+    let (mut a, mut b) = (one.client().await, two.client().await);
+    let register = fleeting([instance("a-svc", "moves")]);
+    let moves = a.register(register).await.expect("registers").into_inner();
+    let register = fleeting([instance("a-svc", "orphan")]);
+    let orphan = a.register(register).await.expect("registers").into_inner();
+    until_revision(&mut b, orphan.revision).await;
+    let mut watch = Watch::open(&mut b, "a-svc", orphan.revision).await;
+    assert_eq!(watch.bookmark().await, orphan.revision);
+    b.renew(renewal(&moves)).await.expect("any replica will do");
+    a.renew(renewal(&orphan)).await.expect("its own too");
+    one.kill();
+
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let renewing = tokio::spawn({
+        let (mut client, lease) = (b.clone(), moves.clone());
+        async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(100));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => { client.renew(renewal(&lease)).await.expect("it lives"); }
+                    _ = &mut stopped => return,
+                }
+            }
+        }
+    });
+    // Its session's time to live, its own, and the grace: some 21 s.
+    let deadline = Instant::now() + PATIENCE * 3;
+    while ids(&mut b, "a-svc").await != ["moves"] {
+        assert!(Instant::now() < deadline, "the orphan stays");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(watch.delta().await.1, ["removed orphan EXPIRED"]);
+    let _ = stop.send(());
+    renewing.await.expect("it was renewed all the time");
+}
+
+/// The numbers of etcd's own metrics that begin so, added up.
+fn etcd_counts(etcd: &EtcdServer, name: &str) -> f64 {
+    let mut stream = std::net::TcpStream::connect(etcd.address()).expect("it listens");
+    let request = format!("GET /metrics HTTP/1.0\r\nHost: {}\r\n\r\n", etcd.address());
+    stream.write_all(request.as_bytes()).expect("asks");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("answers");
+    let samples = text.lines().filter(|line| line.starts_with(name));
+    let values: Vec<f64> = samples
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse().ok())
+        .collect();
+    assert!(!values.is_empty(), "etcd counts {name}");
+    values.iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_never_reach_etcd() {
+    let Some(etcd) = EtcdServer::start() else { return };
+    let (one, two) = (Replica::start(&etcd).await, Replica::start(&etcd).await);
+    let (mut a, mut b) = (one.client().await, two.client().await);
+    let mut leases = Vec::new();
+    for n in 0..200 {
+        let client = if n % 2 == 0 { &mut a } else { &mut b };
+        leases.push(register(client, "a-svc", &n.to_string()).await);
+    }
+    until_revision(&mut a, 200).await;
+    until_revision(&mut b, 200).await;
+
+    let writes = || etcd_counts(&etcd, "etcd_server_proposals_committed_total");
+    let requests = || etcd_counts(&etcd, "grpc_server_handled_total");
+    let (writes_before, requests_before) = (writes(), requests());
+    let begun = Instant::now();
+    let mut renewals = 0;
+    while begun.elapsed() < Duration::from_secs(5) {
+        for (n, lease) in leases.iter().enumerate() {
+            let client = if n % 2 == 0 { &mut a } else { &mut b };
+            client.renew(renewal(lease)).await.expect("it lives");
+            renewals += 1;
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let (writes, requests) = (writes() - writes_before, requests() - requests_before);
+    assert!(renewals >= 1_000, "enough of them to tell: {renewals}");
+    assert!(writes < 1.0, "{writes} writes for {renewals} renewals");
+    // Each replica looks at the head every second and prolongs its session every three.
+    assert!(
+        requests <= 2.0 * 2.0 * seconds + 4.0,
+        "{requests} requests in {seconds} s for {renewals} renewals"
+    );
+    let request = wire::ListInstancesRequest {
+        service: "a-svc".to_owned(),
+        page_size: 1_000,
+        ..Default::default()
+    };
+    let list = a.list_instances(request).await.expect("lists").into_inner();
+    assert_eq!(list.instances.len(), leases.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_etcd_readers_are_served_and_nobody_lapses() {
+    let Some(etcd) = EtcdServer::start() else { return };
+    let one = Replica::start(&etcd).await;
+    let mut client = one.client().await;
+    let registered = client
+        .register(fleeting([instance("a-svc", "1")]))
+        .await
+        .expect("registers");
+    let lease = registered.into_inner();
+    let mut watch = Watch::open(&mut client, "a-svc", lease.revision).await;
+    etcd.pause();
+    let state = |list: &wire::ListInstancesResponse| list.confidence.as_ref().map(wire::Confidence::state);
+    let deadline = Instant::now() + PATIENCE;
+    let stale = loop {
+        let list = list(&mut client, "a-svc").await;
+        client.renew(renewal(&lease)).await.expect("renewals go on");
+        if state(&list) == Some(State::Stale) {
+            break list;
+        }
+        assert!(Instant::now() < deadline, "never stale");
+        tokio::task::yield_now().await;
+    };
+    let age = stale.confidence.and_then(|confidence| confidence.age).expect("its age");
+    assert!(age.seconds >= 3, "{age:?}");
+    // Watchers hear of it.
+    loop {
+        let response = watch.next().await;
+        if response
+            .confidence
+            .is_some_and(|confidence| confidence.state() == State::Stale)
+        {
+            break;
+        }
+    }
+    // Writes are refused with a reason, whether one is on its way or not.
+    let mut reasons = Vec::new();
+    for _ in 0..2 {
+        let refused = client
+            .register(registration([instance("a-svc", "2")]))
+            .await
+            .expect_err("no store");
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        reasons.push(reason(&refused));
+    }
+    assert_eq!(reasons.last().map(String::as_str), Some("STORE_AWAY"), "{reasons:?}");
+    // Nobody renews for far longer than the time to live.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        assert!(ids(&mut client, "a-svc").await.contains(&"1".to_owned()));
+    }
+    etcd.resume();
+    let deadline = Instant::now() + PATIENCE;
+    while state(&list(&mut client, "a-svc").await) == Some(State::Stale) {
+        client.renew(renewal(&lease)).await.expect("it lives");
+        assert!(Instant::now() < deadline, "stale for ever");
+    }
+    client.renew(renewal(&lease)).await.expect("it lives");
+    // What was refused did not happen; what comes now does.
+    until_ids(&mut client, "a-svc", &["1"]).await;
+    client
+        .register(registration([instance("b-svc", "3")]))
+        .await
+        .expect("registers");
+}
