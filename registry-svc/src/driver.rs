@@ -22,6 +22,7 @@ mod handle;
 mod others;
 mod report;
 mod room;
+mod rounds;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -145,7 +146,7 @@ impl Driver {
                 error!(error = %failure, "cannot make changes durable, stopping");
             })?;
             if let Some(job) = self.core.next_job(self.clock.now()) {
-                self.writer.commit(job)?;
+                self.writer.commit(job);
             }
             if self.core.is_stopping() {
                 if self.core.is_settled() {
@@ -165,7 +166,8 @@ impl Driver {
         let takes_mutations = self.core.takes_mutations() && !self.inbox.mutations_closed;
         let mut rounds = Vec::new();
         tokio::select! {
-            committed = self.writer.committed(), if self.core.is_in_flight() => Input::Committed(committed),
+            // Also with nothing on its way: the store may fail while it puts things in order.
+            committed = self.writer.committed() => Input::Committed(committed),
             news = next_news(&mut self.news), if self.core.takes_news() => Input::News(news),
             mutation = self.inbox.mutations.recv(), if takes_mutations => match mutation {
                 Some(mutation) => Input::Mutation(mutation),
@@ -208,7 +210,7 @@ impl Driver {
             }
             Input::Renewals(rounds) => {
                 for round in rounds {
-                    self.renew(round, now);
+                    self.renew(round);
                 }
             }
             Input::Suspicion(heard) => self.core.suspect(&heard),
@@ -225,7 +227,7 @@ impl Driver {
     }
 
     fn committed(&mut self, committed: Committed, now: Now) -> Result<(), DriverError> {
-        self.let_in_who_has_knocked(now);
+        self.let_in_who_has_knocked();
         let Committed { verdict, took } = committed;
         self.core.committed(verdict, took, now, rand::random())
     }
@@ -233,7 +235,7 @@ impl Driver {
     fn pulse(&mut self, now: Now) {
         self.metrics.queue_length.set(count(self.inbox.queued()));
         self.metrics.queue_bytes.set(count(self.inbox.queued_bytes()));
-        self.let_in_who_has_knocked(now);
+        self.let_in_who_has_knocked();
         self.core.pulse(now, rand::random());
     }
 
@@ -244,20 +246,18 @@ impl Driver {
         drop(room);
     }
 
-    fn renew(&mut self, round: Renewals, now: Now) {
-        let results = self.core.renew(&round.owners, now);
-        // A caller that has gone needs no answer; its lease is renewed all the same.
-        let _ = round.reply.send(results);
+    fn renew(&mut self, round: Renewals) {
+        self.core.hear(round.owners, round.reply);
     }
 
     /// Who has already knocked must not lapse for standing in a queue (ZOOKEEPER-1049).
-    fn let_in_who_has_knocked(&mut self, now: Now) {
+    fn let_in_who_has_knocked(&mut self) {
         // Those alone: under a flood the queue would never be seen empty.
         for _ in 0..self.inbox.renewals.len() {
             let Ok(round) = self.inbox.renewals.try_recv() else {
                 break;
             };
-            self.renew(round, now);
+            self.renew(round);
         }
     }
 

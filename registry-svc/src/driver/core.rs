@@ -26,9 +26,10 @@ use super::{
     absence::Absence,
     group::{Caller, Group, Task},
     room::Room,
+    rounds::{Results, Round},
 };
 use crate::{
-    catalog::{Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, ProtectionStatus, RenewError, Renewed},
+    catalog::{Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, ProtectionStatus},
     hub::{Hub, Trust},
     metrics::{Metrics, Shed},
     model::{Confidence, LeaseId, Moment, Now, Revision},
@@ -167,7 +168,7 @@ impl Core {
     }
 
     /// Heartbeats. They touch no disk and wait for none.
-    pub(crate) fn renew(&mut self, owners: &[Owner], now: Now) -> Vec<Result<Renewed, RenewError>> {
+    pub(crate) fn renew(&mut self, owners: &[Owner]) -> Results {
         self.metrics.renewals.inc_by(owners.len() as u64);
         let may_claim = !self.stopping && self.absence.is_none() && !self.room.is_short();
         let renew = |owner: &Owner| {
@@ -179,6 +180,23 @@ impl Core {
             renewed
         };
         owners.iter().map(renew).collect()
+    }
+
+    /// Heartbeats, answered at once unless some are refused for what is not durable: that answer waits until it is.
+    pub(crate) fn hear(&mut self, owners: Vec<Owner>, caller: oneshot::Sender<Results>) {
+        let results = self.renew(&owners);
+        let refused = results.iter().any(Result::is_err);
+        let round = Round {
+            owners,
+            results,
+            caller,
+        };
+        match &mut self.in_flight {
+            _ if !refused => round.answer(),
+            _ if !self.open.batches().is_empty() => self.open.park(round),
+            Some(group) => group.park(round),
+            None => round.answer(),
+        }
     }
 
     /// Other replicas have heard these leases' heartbeats as yet, and from here on we do.
@@ -256,7 +274,7 @@ impl Core {
         self.behind = None;
         let group = std::mem::take(&mut self.open);
         if group.batches().is_empty() {
-            group.answer();
+            group.answer(&mut self.catalog);
             return None;
         }
         self.room.sent(group.grows(), now.moment);
@@ -276,11 +294,6 @@ impl Core {
     /// Whether it has been stopped.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping
-    }
-
-    /// Whether the store owes an answer.
-    pub(crate) fn is_in_flight(&self) -> bool {
-        self.in_flight.is_some()
     }
 
     /// Whether nothing waits for the store or for others.

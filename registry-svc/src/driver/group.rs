@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Answer, SubmitError};
+use super::{Answer, SubmitError, rounds::Round};
 use crate::catalog::{Batch, Catalog, CatalogError, Command, Outcome, Reply, Undo};
 
 /// Answers or batches that may wait for the disk: a commit of this size takes far less than a time to live. Beyond,
@@ -20,6 +20,8 @@ const BYTES_MAX: usize = 16 * 1_024 * 1_024;
 pub(super) struct Group {
     batches: Vec<Arc<Batch>>,
     entries: Vec<Entry>,
+    /// Refusals of heartbeats that tell of this group or of what came before it.
+    rounds: Vec<Round>,
     bytes: usize,
     grows: bool,
 }
@@ -48,6 +50,15 @@ pub(super) struct TakenBack {
     pub(super) task: Task,
     /// Whether it had made a batch.
     pub(super) changed: bool,
+}
+
+/// What a group that was taken back leaves to be done.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// To be applied again or refused.
+    pub(super) tasks: Vec<TakenBack>,
+    /// To be heard again.
+    pub(super) rounds: Vec<Round>,
 }
 
 /// In the order in which they were applied.
@@ -140,12 +151,20 @@ impl Group {
         self.batches.push(batch);
     }
 
+    /// Keeps a refusal of heartbeats until the group is durable.
+    pub(super) fn park(&mut self, round: Round) {
+        self.rounds.push(round);
+    }
+
     fn push(&mut self, what: What, changed: bool, undo: Undo) {
         self.entries.push(Entry { what, changed, undo });
     }
 
     /// All of it is durable.
-    pub(super) fn answer(self) {
+    pub(super) fn answer(self, catalog: &mut Catalog) {
+        for round in self.rounds {
+            round.confirm(catalog);
+        }
         for entry in self.entries {
             if let What::Command { task, reply } = entry.what {
                 task.caller.answer(reply.map_err(SubmitError::from));
@@ -155,6 +174,9 @@ impl Group {
 
     /// Tells those who wait that nobody knows when this will be decided, nor how.
     pub(super) fn answer_unknown(&mut self) {
+        for round in self.rounds.drain(..) {
+            round.answer();
+        }
         for entry in &mut self.entries {
             if let What::Command { task, .. } = &mut entry.what
                 && matches!(task.caller, Caller::Waits(_))
@@ -166,18 +188,21 @@ impl Group {
 
     /// Has none of it happen; it must be the newest there is. Returns the commands in their order, without those that nobody
     /// waits for.
-    pub(super) fn take_back(self, catalog: &mut Catalog) -> Vec<TakenBack> {
-        let mut taken = Vec::new();
+    pub(super) fn take_back(self, catalog: &mut Catalog) -> Taken {
+        let mut tasks = Vec::new();
         for Entry { what, changed, undo } in self.entries.into_iter().rev() {
             catalog.undo(undo);
             if let What::Command { task, .. } = what
                 && !task.is_abandoned()
             {
-                taken.push(TakenBack { task, changed });
+                tasks.push(TakenBack { task, changed });
             }
         }
-        taken.reverse();
-        taken
+        tasks.reverse();
+        Taken {
+            tasks,
+            rounds: self.rounds,
+        }
     }
 }
 

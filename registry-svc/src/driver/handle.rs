@@ -9,8 +9,9 @@ use tokio::sync::{
     oneshot,
 };
 
+use super::rounds::Results;
 use crate::{
-    catalog::{Beat, CatalogError, Command, Owner, RenewError, Renewed, Reply},
+    catalog::{Beat, CatalogError, Command, Owner, Reply},
     metrics::{Metrics, Shed},
     model::LeaseId,
 };
@@ -63,7 +64,7 @@ pub(super) struct Mutation {
 #[derive(Debug)]
 pub(super) struct Renewals {
     pub(super) owners: Vec<Owner>,
-    pub(super) reply: oneshot::Sender<Vec<Result<Renewed, RenewError>>>,
+    pub(super) reply: oneshot::Sender<Results>,
 }
 
 /// Why there is no answer of the kind that was hoped for.
@@ -158,7 +159,7 @@ impl Handle {
     }
 
     /// Heartbeats; one result each, in order.
-    pub(crate) async fn renew(&self, owners: Vec<Owner>) -> Result<Vec<Result<Renewed, RenewError>>, SubmitError> {
+    pub(crate) async fn renew(&self, owners: Vec<Owner>) -> Result<Results, SubmitError> {
         let (reply, answer) = oneshot::channel();
         self.renewals
             .send(Renewals { owners, reply })

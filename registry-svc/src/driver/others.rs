@@ -84,7 +84,8 @@ impl Core {
         self.hub.publish(&batches);
         self.metrics.followed.inc_by(batches.len() as u64);
         self.behind = None;
-        self.replay(ours.into_iter().map(|taken| taken.task), now);
+        self.hear_again(ours.rounds);
+        self.replay(ours.tasks.into_iter().map(|taken| taken.task), now);
         Ok(())
     }
 
@@ -127,8 +128,9 @@ impl Core {
         }
         absence.told = true;
         let unsent = std::mem::take(&mut self.open).take_back(&mut self.catalog);
-        debug!(unsent = unsent.len(), "answering those who wait for the store");
-        for taken in unsent {
+        debug!(unsent = unsent.tasks.len(), "answering those who wait for the store");
+        self.hear_again(unsent.rounds);
+        for taken in unsent.tasks {
             self.metrics.shed(Shed::Away).inc();
             taken.task.refuse(SubmitError::StoreAway);
         }

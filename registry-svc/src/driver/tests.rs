@@ -5,4 +5,5 @@ mod convergence;
 mod group_commit;
 mod no_room;
 mod overtaken;
+mod renewals;
 mod stage;

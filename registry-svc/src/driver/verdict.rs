@@ -8,6 +8,7 @@ use super::{
     DriverError, SubmitError,
     core::Core,
     group::{Group, TakenBack, Task},
+    rounds::Round,
 };
 use crate::{
     metrics::{Rollback, Shed},
@@ -57,7 +58,7 @@ impl Core {
             self.report(batch);
         }
         // Published first: whoever is answered and then reads sees its own write.
-        group.answer();
+        group.answer(&mut self.catalog);
     }
 
     fn no_room(&mut self, group: Group, why: String, now: Now) {
@@ -67,8 +68,10 @@ impl Core {
         }
         self.metrics.rollback(Rollback::NoRoom).inc();
         let later = std::mem::take(&mut self.open).take_back(&mut self.catalog);
+        let first = group.take_back(&mut self.catalog);
+        self.hear_again(first.rounds.into_iter().chain(later.rounds));
         let mut again = Vec::new();
-        for TakenBack { task, changed } in group.take_back(&mut self.catalog) {
+        for TakenBack { task, changed } in first.tasks {
             // What would make room did not fit in together with something larger; alone it may. What has been tried alone is
             // refused like the rest, so this ends.
             if changed && (task.grows() || !grows) {
@@ -79,7 +82,7 @@ impl Core {
             }
         }
         self.replay(again, now);
-        self.replay(later.into_iter().map(|taken| taken.task), now);
+        self.replay(later.tasks.into_iter().map(|taken| taken.task), now);
     }
 
     fn overtaken(&mut self, group: Group, now: Now) {
@@ -89,7 +92,16 @@ impl Core {
         let later = std::mem::take(&mut self.open).take_back(&mut self.catalog);
         let first = group.take_back(&mut self.catalog);
         // Until the news has come this stands on what is no longer the present; it is not committed before.
-        self.replay(first.into_iter().chain(later).map(|taken| taken.task), now);
+        self.hear_again(first.rounds.into_iter().chain(later.rounds));
+        let tasks = first.tasks.into_iter().chain(later.tasks);
+        self.replay(tasks.map(|taken| taken.task), now);
+    }
+
+    /// Hears those again who were refused for what has not happened; before any of it is applied once more.
+    pub(super) fn hear_again(&mut self, rounds: impl IntoIterator<Item = Round>) {
+        for round in rounds {
+            round.hear_again(&mut self.catalog);
+        }
     }
 
     /// Applies what has been taken back, in its order, to what is there now. It may be answered otherwise than it would have been.

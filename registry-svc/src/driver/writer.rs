@@ -65,13 +65,15 @@ impl Writer {
         })
     }
 
-    /// Sends a group on its way. Never blocks: the one before has been waited for.
-    pub(super) fn commit(&self, job: Job) -> Result<(), DriverError> {
-        let jobs = self.jobs.as_ref().ok_or(DriverError::WriterGone)?;
-        jobs.try_send(job).map_err(|_| DriverError::WriterGone)
+    /// Sends a group on its way. Never blocks: the one before has been waited for. A thread that has ended takes none, and says
+    /// why by [`Writer::committed`].
+    pub(super) fn commit(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.try_send(job);
+        }
     }
 
-    /// Waits for the group that is on its way. Cancel safe.
+    /// Waits for the group that is on its way, or for the store to fail at what nobody waits for. Cancel safe.
     pub(super) async fn committed(&mut self) -> Result<Committed, DriverError> {
         match self.done.recv().await {
             Some(result) => Ok(result?),

@@ -296,7 +296,7 @@ impl Outage {
         self.millis += 100;
         self.catalog.look(now(self.millis));
         // Twice in a time to live.
-        if self.millis % 500 == 0 || self.spoke {
+        if self.millis.is_multiple_of(500) || self.spoke {
             self.spoke = false;
             for (n, owner) in (0..).zip(&self.owners) {
                 if !self.silent.contains_key(&n) {

@@ -141,8 +141,16 @@ impl Stage {
 
     pub(super) fn renew(&mut self, n: u128) -> Result<Renewed, RenewError> {
         let owners: [Owner; 1] = [owner(n)];
-        let now = self.now();
-        self.core.renew(&owners, now)[0]
+        self.now();
+        self.core.renew(&owners)[0]
+    }
+
+    /// As a stream does it: the answer may have to wait.
+    pub(super) fn hear(&mut self, n: u128) -> oneshot::Receiver<Vec<Result<Renewed, RenewError>>> {
+        let (caller, answer) = oneshot::channel();
+        self.now();
+        self.core.hear(vec![owner(n)], caller);
+        answer
     }
 
     pub(super) fn confidence(&self) -> Confidence {
