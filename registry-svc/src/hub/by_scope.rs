@@ -49,11 +49,18 @@ impl<T: Default> ByScope<T> {
         namespace.map(|namespace| &namespace.whole).into_iter().chain(service)
     }
 
-    /// The values of the two scopes that hold this instance, made if there are none.
-    pub(super) fn entries_holding(&mut self, key: &InstanceKey) -> [&mut T; 2] {
-        let namespace = self.0.entry(key.namespace.clone()).or_default();
-        let service = namespace.services.entry(key.service.clone()).or_default();
-        [&mut namespace.whole, service]
+    /// Changes the values of the two scopes that hold this instance, made if there are none.
+    pub(super) fn change_holding(&mut self, key: &InstanceKey, mut change: impl FnMut(&mut T)) {
+        // Not by `entry` alone, which wants names of its own: nearly always they are there.
+        let namespace = match self.0.get_mut(&key.namespace) {
+            Some(namespace) => namespace,
+            None => self.0.entry(key.namespace.clone()).or_default(),
+        };
+        change(&mut namespace.whole);
+        change(match namespace.services.get_mut(&key.service) {
+            Some(service) => service,
+            None => namespace.services.entry(key.service.clone()).or_default(),
+        });
     }
 
     /// Forgets the values of these scopes that are empty, by `is_empty`.

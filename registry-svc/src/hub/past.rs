@@ -36,11 +36,11 @@ impl Past {
     pub(super) fn push(&mut self, batch: Arc<Batch>) -> Vec<Arc<Batch>> {
         let compacted = self.window.push(batch.bytes());
         for change in &batch.changes {
-            for batches in self.by_scope.entries_holding(change.key()) {
+            self.by_scope.change_holding(change.key(), |batches| {
                 if batches.back().is_none_or(|last| last.revision != batch.revision) {
                     batches.push_back(Arc::clone(&batch));
                 }
-            }
+            });
         }
         self.batches.push_back(batch);
         let mut lost = Vec::new();
@@ -71,9 +71,9 @@ impl Past {
 
     fn forget(&mut self, oldest: &Batch) {
         for key in oldest.changes.iter().map(Change::key) {
-            for batches in self.by_scope.entries_holding(key) {
+            self.by_scope.change_holding(key, |batches| {
                 pop_if(batches, |first| first.revision == oldest.revision);
-            }
+            });
             self.by_scope
                 .tidy(&key.namespace, Some(&key.service), VecDeque::is_empty);
         }
