@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     args::{Cli, Command, LogFormat},
-    call,
+    backup, call,
     demo::{self, Demo},
     failure::Failure,
     govern, healthcheck, instances,
@@ -27,6 +27,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Drain(args) => govern::drain(&args, output).await,
         Command::Undrain(args) => govern::undrain(&args, output).await,
         Command::Weight(args) => govern::weight(&args, output).await,
+        Command::Backup(args) => backup::backup(&args, output).await,
+        Command::Restore(args) => backup::restore(&args, output).await,
         Command::Registry(args) => roles::registry::run(args).await,
         Command::Ticket(args) => roles::ticket::run(args).await,
         Command::User(args) => roles::user::run(args).await,

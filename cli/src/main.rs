@@ -3,6 +3,7 @@
 
 mod announcement;
 mod args;
+mod backup;
 mod call;
 mod channel;
 mod command;

@@ -32,6 +32,7 @@ use crate::{
     driver::{Clock, Handle},
     hub::Hub,
     metrics::Metrics,
+    store::Backup,
 };
 
 /// For reflection.
@@ -54,6 +55,8 @@ pub(crate) struct Api {
     pub(crate) backlog: Backlog,
     /// Counts watchers and what they are told.
     pub(crate) metrics: Metrics,
+    /// The store's, if it has none of its own means.
+    pub(crate) backup: Option<Arc<dyn Backup>>,
 }
 
 /// The largest request, in bytes: a Register of 64 instances with all the metadata (16 KiB), gRPC services (64 of 255) and
@@ -62,8 +65,8 @@ const MAX_REQUEST: usize = 2_560 * 1_024;
 
 /// The registry's services.
 pub(crate) fn routes(api: Api) -> Routes {
+    let governance = GovernanceServiceServer::new(governance::Governance::new(&api));
     let generated = RegistryServiceServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST);
     let registry = watch::WithWatch::new(api, generated);
-    let governance = GovernanceServiceServer::new(governance::Governance);
     Routes::new(registry).add_service(governance.max_decoding_message_size(service_host::MAX_REQUEST_MESSAGE))
 }

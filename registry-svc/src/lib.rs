@@ -35,6 +35,7 @@ mod metrics;
 
 mod api;
 
+pub mod backup;
 mod config;
 mod running;
 

@@ -167,6 +167,7 @@ impl Registry {
             is_replicated: config.store != StoreLocation::Embedded,
         }));
         let metrics = Metrics::new();
+        let backup = store.backup();
         let (driver, handle) = Driver::new(
             catalog,
             Arc::clone(&hub),
@@ -187,6 +188,7 @@ impl Registry {
             bookmark_interval: config.bookmark_interval,
             backlog: Backlog::default(),
             metrics,
+            backup,
         };
         let host = host.serve(api::routes(api), &[api::DESCRIPTORS]);
         let driver = tokio::spawn(driver.run());

@@ -3,6 +3,7 @@
 //! A [`Store`] keeps what was committed and nothing else: it decides nothing about instances or leases. It is called from one
 //! thread of its own (see `driver::writer`), so it may block.
 
+mod archive;
 mod embedded;
 mod etcd;
 mod record;
@@ -11,7 +12,11 @@ mod tests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-pub(crate) use embedded::Embedded;
+pub(crate) use archive::{ArchiveError, Contents};
+pub(crate) use embedded::{
+    Embedded,
+    backup::{restore, verify},
+};
 pub(crate) use etcd::Etcd;
 pub use etcd::{EtcdUrl, EtcdUrlError};
 use thiserror::Error;
@@ -20,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     catalog::{Batch, LeaseRecord},
-    model::{HistoryId, Instance, Replicas, Revision},
+    model::{HistoryId, Instance, Replicas, Revision, WallTime},
 };
 
 /// Durable state.
@@ -43,6 +48,11 @@ pub(crate) trait Store: Send + 'static {
         Ok(())
     }
 
+    /// For backups while the store is used; `None` for a store that is backed up by its own means.
+    fn backup(&self) -> Option<Arc<dyn Backup>> {
+        None
+    }
+
     /// What others do with the same store, for the whole life of the store; `None` for a store that is not shared. Called
     /// once, after [`Store::history`] and from within a runtime. The first are the [`News::Replicas`] of now: they are there when
     /// this returns. The batches begin after what was loaded, in order and without a gap; those that this store has committed
@@ -50,6 +60,30 @@ pub(crate) trait Store: Send + 'static {
     fn news(&mut self) -> Option<mpsc::Receiver<News>> {
         None
     }
+}
+
+/// Takes backups while others commit.
+pub(crate) trait Backup: Send + Sync + std::fmt::Debug {
+    /// Hands over a backup of the state at one durable revision, piece by piece, as `archive` has it. May block, and does as
+    /// long as `to` does.
+    fn write(&self, taken: WallTime, to: &mut dyn FnMut(Vec<u8>) -> std::io::Result<()>) -> Result<(), BackupError>;
+}
+
+/// What a backup fails of.
+#[derive(Debug, Error)]
+pub(crate) enum BackupError {
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The store cannot be read or made.
+    #[error("{0}")]
+    Store(String),
+    /// The file is no backup that can be used.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A backup is restored into a directory with nothing in it.
+    #[error("the directory is not empty")]
+    NotEmpty,
 }
 
 /// What became of a commit.

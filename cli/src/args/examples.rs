@@ -51,6 +51,20 @@ pub(super) const WEIGHT: &str = r#"Examples:
   tessera weight ticket-svc/ticket-2 10
   tessera weight ticket-svc/ticket-2 own     back to what the instance says itself"#;
 
+pub(super) const BACKUP: &str = r#"Examples:
+  tessera backup registry.backup                                   while it serves
+  tessera backup registry.backup --registry http://10.0.0.7:7000
+  tessera backup registry.backup --data-dir /var/lib/tessera       while it is stopped
+
+The file is one revision, with its history and the hashes of the leases' secrets; it has its name once it is whole and
+has been read back. A registry on etcd is backed up with `etcdctl snapshot save`."#;
+
+pub(super) const RESTORE: &str = r#"Example:
+  tessera restore registry.backup --data-dir /var/lib/tessera-new
+
+The directory is a new registry's: watches that have seen more than the backup has are told to begin again. When it
+starts, every lease has its full time, and nothing expires until the owners could all have renewed."#;
+
 pub(super) const REGISTRY: &str = r#"Examples:
   tessera registry
   tessera registry --listen :7000 --data-dir /var/lib/tessera

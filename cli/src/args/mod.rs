@@ -10,8 +10,8 @@ mod values;
 pub(crate) use self::{
     cluster::{DemoArgs, UpArgs},
     operator::{
-        CallArgs, Discovery, DrainArgs, HealthcheckArgs, InstanceArgs, InstancesArgs, ServicesArgs, WatchArgs, Weight,
-        WeightArgs,
+        BackupArgs, CallArgs, Discovery, DrainArgs, HealthcheckArgs, InstanceArgs, InstancesArgs, RestoreArgs,
+        ServicesArgs, WatchArgs, Weight, WeightArgs,
     },
     roles::{HostArgs, MemberArgs, RegistryArgs, TicketArgs, UserArgs},
     values::{Admin, Listen, MethodName, origin},
@@ -86,6 +86,10 @@ pub(crate) enum Command {
     Undrain(InstanceArgs),
     /// Lay a weight over an instance's own
     Weight(WeightArgs),
+    /// Save a registry's state to a file, while it serves or while it is stopped
+    Backup(BackupArgs),
+    /// Make a registry's data directory of a backup
+    Restore(RestoreArgs),
 
     /// Run the registry
     Registry(RegistryArgs),

@@ -1,6 +1,6 @@
 //! The flags of the operator's commands.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -169,6 +169,43 @@ pub(crate) struct WeightArgs {
     /// 0 to 1000, or `own`
     #[arg(value_name = "N", allow_negative_numbers = true, value_parser = weight)]
     pub(crate) weight: Weight,
+}
+
+/// `tessera backup`
+#[derive(Debug, Args)]
+#[command(after_help = examples::BACKUP)]
+pub(crate) struct BackupArgs {
+    /// The file to write; it must not be there
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// The registry to save; of several with one store, any one
+    #[arg(
+        long,
+        value_name = "URL,…",
+        env = "TESSERA_REGISTRY",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7000"
+    )]
+    pub(crate) registry: Vec<RegistryUrl>,
+
+    /// Instead: the data directory of a registry that is stopped
+    // Its own variable: where a registry's own is set, that one runs.
+    #[arg(long, value_name = "DIR", env = "TESSERA_BACKUP_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// `tessera restore`
+#[derive(Debug, Args)]
+#[command(after_help = examples::RESTORE)]
+pub(crate) struct RestoreArgs {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// The data directory to make; there must be nothing in it
+    #[arg(long, value_name = "DIR", env = "TESSERA_DATA_DIR")]
+    pub(crate) data_dir: PathBuf,
 }
 
 /// A weight that an operator lays over an instance.

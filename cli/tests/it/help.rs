@@ -2,7 +2,7 @@
 
 use crate::run::{end, run, tessera};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 16] = [
     "up",
     "demo",
     "services",
@@ -13,6 +13,8 @@ const COMMANDS: [&str; 14] = [
     "drain",
     "undrain",
     "weight",
+    "backup",
+    "restore",
     "registry",
     "ticket",
     "user",

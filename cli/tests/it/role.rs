@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    path::Path,
     process::{Child, ChildStdin, Stdio},
 };
 
@@ -10,17 +11,24 @@ use tempfile::TempDir;
 use crate::run::{end, run, tessera, wait_for};
 
 /// A registry on free ports. Its stdin is held, as `up` holds it: dropping this ends it.
-struct Registry {
+pub(crate) struct Registry {
     child: Child,
     stdin: Option<ChildStdin>,
-    address: String,
-    _data: TempDir,
+    pub(crate) address: String,
+    _data: Option<TempDir>,
 }
 
 impl Registry {
     fn start() -> Self {
         let data = tempfile::tempdir().expect("a folder");
-        let path = data.path().display().to_string();
+        let mut registry = Self::over(data.path());
+        registry._data = Some(data);
+        registry
+    }
+
+    /// Over a folder that outlives it.
+    pub(crate) fn over(data: &Path) -> Self {
+        let path = data.display().to_string();
         let mut command = tessera(&["registry", "--listen", "127.0.0.1:0", "--data-dir", &path]);
         command
             .env("TESSERA_EXIT_WITH_PARENT", "1")
@@ -40,8 +48,17 @@ impl Registry {
             child,
             stdin,
             address,
-            _data: data,
+            _data: None,
         }
+    }
+}
+
+impl Registry {
+    /// Ends it in order.
+    pub(crate) fn stop(mut self) {
+        self.stdin = None;
+        let status = wait_for(|| self.child.try_wait().expect("its state"));
+        assert_eq!(status.code(), Some(0));
     }
 }
 

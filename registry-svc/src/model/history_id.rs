@@ -12,6 +12,11 @@ impl HistoryId {
     pub(crate) fn from_random(bits: u64) -> Self {
         Self(bits)
     }
+
+    /// The bits.
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for HistoryId {

@@ -7,6 +7,7 @@
 //! redb's `Durability::Immediate` (its default) returns from a commit after the fsync. Its file is locked while it is open,
 //! which is how a second registry on the same directory is noticed.
 
+pub(super) mod backup;
 mod format_1;
 mod load;
 mod log;
@@ -29,7 +30,7 @@ pub(in crate::store) use runs::Strides;
 use runs::{RUNS, Runs};
 
 use super::{
-    Loaded, Store, StoreError, Verdict,
+    Backup, Loaded, Store, StoreError, Verdict,
     record::{self, RecordError},
 };
 use crate::{
@@ -75,6 +76,8 @@ pub(crate) struct Embedded {
     logged: usize,
     /// When that is due to become one.
     flush_at: usize,
+    /// For those who take backups meanwhile.
+    backup: backup::Source,
     /// What the merge should have read; two steps at the most.
     owed: usize,
     /// The history that came by the way when the log was replayed.
@@ -83,7 +86,7 @@ pub(crate) struct Embedded {
 
 #[derive(Debug)]
 struct Engine {
-    database: Database,
+    database: Arc<Database>,
     failure: Failure,
 }
 
@@ -113,6 +116,11 @@ impl Embedded {
         Ok(store)
     }
 
+    /// Whether a directory has one.
+    pub(crate) fn is_in(directory: &Path) -> bool {
+        directory.join(FILE).exists()
+    }
+
     /// Over any medium; `directory` is for messages.
     pub(super) fn over(directory: PathBuf, medium: Box<dyn Medium>, strides: Strides) -> Result<Self, StoreError> {
         let mut store = Self {
@@ -129,6 +137,7 @@ impl Embedded {
             logged: 0,
             flush_at: strides.flush,
             owed: 0,
+            backup: backup::Source::default(),
             past: None,
         };
         store.engine = Some(store.start()?);
@@ -158,6 +167,8 @@ impl Embedded {
                 DatabaseError::Storage(redb::StorageError::Io(source)) => unusable(source),
                 other => self.failed("open the file", Fault::Engine(other.into())),
             })?;
+        let database = Arc::new(database);
+        self.backup.is(&database);
         Ok(Engine { database, failure })
     }
 
@@ -246,6 +257,7 @@ impl Embedded {
 
     /// Opens the file again after a write that found no room. False: there is no room for that either.
     fn reopen(&mut self) -> Result<bool, StoreError> {
+        self.backup.is_closed();
         self.engine = None;
         match self.start() {
             Ok(engine) => self.engine = Some(engine),
@@ -407,6 +419,10 @@ impl Store for Embedded {
         Ok(Verdict::Durable)
     }
 
+    fn backup(&self) -> Option<Arc<dyn Backup>> {
+        Some(Arc::new(self.backup.clone()))
+    }
+
     fn tidy(&mut self) -> Result<(), StoreError> {
         if self.engine.is_none() {
             return Ok(());
@@ -417,6 +433,17 @@ impl Store for Embedded {
             self.merge()?;
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Engine(error) => error.fmt(f),
+            Self::Record(what, why) => write!(f, "the record of {what} is damaged: {why}"),
+            Self::Damaged(what, why) => write!(f, "the record of {what} is damaged: {why}"),
+            Self::NewerFormat(found) => write!(f, "it has format {found}, this registry reads {FORMAT}"),
+        }
     }
 }
 

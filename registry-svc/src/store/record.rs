@@ -25,7 +25,7 @@ mod encode;
 pub(super) mod oracle;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(super) mod wire;
 
 use std::sync::Arc;
 

@@ -92,6 +92,48 @@ pub(super) fn read_all(
     Ok(living)
 }
 
+/// What is alive under a key.
+pub(super) enum Found<'a> {
+    /// A record in a run.
+    Stored(&'a [u8]),
+    /// A value after the runs; never [`Entry::Gone`].
+    Known(&'a Entry),
+}
+
+/// Goes through all that is alive, by key.
+pub(super) fn for_each_living(
+    runs: &Runs,
+    table: &impl ReadableTable<(u64, &'static [u8]), &'static [u8]>,
+    recent: &Recent,
+    mut each: impl FnMut(&[u8], Found<'_>) -> Result<ControlFlow<()>, Fault>,
+) -> Result<(), Fault> {
+    let mut recent = recent.iter().peekable();
+    let mut stopped = false;
+    let mut each = |key: &[u8], found: Found<'_>| match found {
+        Found::Known(Entry::Gone) => Ok(ControlFlow::Continue(())),
+        found => each(key, found),
+    };
+    runs.for_each(table, |key, value| {
+        while let Some((before, entry)) = recent.next_if(|(other, _)| *other < key) {
+            if each(before, Found::Known(entry))?.is_break() {
+                stopped = true;
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        let flow = match (recent.next_if(|(other, _)| *other == key), value) {
+            (Some((_, entry)), _) => each(key, Found::Known(entry))?,
+            (None, Some(value)) => each(key, Found::Stored(value))?,
+            (None, None) => ControlFlow::Continue(()),
+        };
+        stopped = flow.is_break();
+        Ok(flow)
+    })?;
+    while !stopped && let Some((key, entry)) = recent.next() {
+        stopped = each(key, Found::Known(entry))?.is_break();
+    }
+    Ok(())
+}
+
 /// Sends what is alive, by key.
 fn collect(
     runs: &Runs,
@@ -99,59 +141,40 @@ fn collect(
     recent: &Recent,
     to: &mpsc::SyncSender<Portion>,
 ) -> Result<(), Fault> {
-    let mut recent = recent.iter().peekable();
     let mut portion = Portion::default();
-    // Nobody takes it when something was damaged, which is told there.
-    let send = |portion: &mut Portion| {
+    for_each_living(runs, table, recent, |key, found| {
+        portion.add(key, found);
+        if portion.items.len() < PORTION {
+            return Ok(ControlFlow::Continue(()));
+        }
         let next = Portion {
             number: portion.number + 1,
             ..Portion::default()
         };
-        match to.send(std::mem::replace(portion, next)) {
+        // Nobody takes it when something was damaged, which is told there.
+        Ok(match to.send(std::mem::replace(&mut portion, next)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
-        }
-    };
-    runs.for_each(table, |key, value| {
-        while let Some((_, entry)) = recent.next_if(|(known, _)| *known < key) {
-            portion.know(entry);
-        }
-        match recent.next_if(|(known, _)| *known == key) {
-            Some((_, entry)) => portion.know(entry),
-            None => portion.store(key, value),
-        }
-        Ok(if portion.items.len() < PORTION {
-            ControlFlow::Continue(())
-        } else {
-            send(&mut portion)
         })
     })?;
-    for (_, entry) in recent {
-        portion.know(entry);
-        if portion.items.len() >= PORTION && send(&mut portion).is_break() {
-            return Ok(());
-        }
-    }
-    let _ = send(&mut portion);
+    let _ = to.send(portion);
     Ok(())
 }
 
 impl Portion {
-    fn know(&mut self, entry: &Entry) {
-        if !matches!(entry, Entry::Gone) {
-            self.items.push(Item::Known(entry.clone()));
-        }
-    }
-
-    fn store(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let Some(value) = value else { return };
-        let at = self.bytes.len();
-        let middle = at + key.len();
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value);
-        self.items.push(Item::Stored {
-            key: at..middle,
-            value: middle..self.bytes.len(),
+    fn add(&mut self, key: &[u8], found: Found<'_>) {
+        self.items.push(match found {
+            Found::Known(entry) => Item::Known(entry.clone()),
+            Found::Stored(value) => {
+                let at = self.bytes.len();
+                let middle = at + key.len();
+                self.bytes.extend_from_slice(key);
+                self.bytes.extend_from_slice(value);
+                Item::Stored {
+                    key: at..middle,
+                    value: middle..self.bytes.len(),
+                }
+            }
         });
     }
 }

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::Fault;
 
@@ -68,15 +68,28 @@ impl Runs {
     /// Makes the tables, and tells what is in them.
     pub(super) fn open(write: &WriteTransaction) -> Result<Self, Fault> {
         write.open_table(RUNS)?;
-        let sizes = write.open_table(SIZES)?;
+        let (sizes, merge) = (write.open_table(SIZES)?, write.open_table(MERGE)?);
+        Self::of(&sizes, &merge, &write.open_table(MERGED)?)
+    }
+
+    /// What is in the tables.
+    pub(super) fn read(read: &ReadTransaction) -> Result<Self, Fault> {
+        let (sizes, merge) = (read.open_table(SIZES)?, read.open_table(MERGE)?);
+        Self::of(&sizes, &merge, &read.open_table(MERGED)?)
+    }
+
+    fn of(
+        sizes: &impl ReadableTable<u64, u64>,
+        merge: &impl ReadableTable<&'static str, u64>,
+        merged: &impl ReadableTable<&'static str, &'static [u8]>,
+    ) -> Result<Self, Fault> {
         let sizes = sizes
             .iter()?
             .map(|entry| entry.map(|(run, bytes)| (run.value(), bytes.value())));
-        let output = write.open_table(MERGE)?.get(OUTPUT)?.map(|output| output.value());
-        let from = write.open_table(MERGED)?.get(FROM)?.map(|from| from.value().to_vec());
+        let from = merged.get(FROM)?.map(|from| from.value().to_vec());
         Ok(Self {
             sizes: sizes.collect::<Result<_, _>>()?,
-            output,
+            output: merge.get(OUTPUT)?.map(|output| output.value()),
             from: from.unwrap_or_default(),
         })
     }

@@ -59,6 +59,11 @@ impl Decoder {
         self.lease_of(Some(id), Fields::of(bytes))
     }
 
+    /// With its id in it, as in a [`LeaseChange`].
+    pub(crate) fn whole_lease(&mut self, bytes: &[u8]) -> Result<LeaseRecord, RecordError> {
+        self.lease_of(None, Fields::of(bytes))
+    }
+
     /// Of [`super::encode_group`].
     pub(crate) fn group(&mut self, bytes: &[u8]) -> Result<Vec<Batch>, RecordError> {
         let mut batches = Vec::new();

@@ -16,21 +16,31 @@ const FIXED32: u64 = 5;
 
 /// Appends fields. As proto3 has it, a single field with its default value is left out.
 #[derive(Debug, Default)]
-pub(super) struct Writer(Vec<u8>);
+pub(in crate::store) struct Writer(Vec<u8>);
 
 impl Writer {
     /// Into memory that is there.
-    pub(super) fn with_capacity(bytes: usize) -> Self {
+    pub(in crate::store) fn with_capacity(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
     }
 
     /// What was written.
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(in crate::store) fn finish(self) -> Vec<u8> {
         self.0
     }
 
+    /// How much was written.
+    pub(in crate::store) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Fields that were written before.
+    pub(in crate::store) fn append(&mut self, fields: &[u8]) {
+        self.0.extend_from_slice(fields);
+    }
+
     /// A number of any integer type but the zigzag ones.
-    pub(super) fn number(&mut self, field: u64, value: u64) {
+    pub(in crate::store) fn number(&mut self, field: u64, value: u64) {
         if value != 0 {
             self.key(field, VARINT);
             self.varint(value);
@@ -38,7 +48,7 @@ impl Writer {
     }
 
     /// A number that is large as a rule.
-    pub(super) fn fixed64(&mut self, field: u64, value: u64) {
+    pub(in crate::store) fn fixed64(&mut self, field: u64, value: u64) {
         if value != 0 {
             self.key(field, FIXED64);
             self.0.extend_from_slice(&value.to_le_bytes());
@@ -46,26 +56,26 @@ impl Writer {
     }
 
     /// Bytes.
-    pub(super) fn bytes(&mut self, field: u64, value: &[u8]) {
+    pub(in crate::store) fn bytes(&mut self, field: u64, value: &[u8]) {
         if !value.is_empty() {
             self.item(field, value);
         }
     }
 
     /// A text.
-    pub(super) fn text(&mut self, field: u64, value: &str) {
+    pub(in crate::store) fn text(&mut self, field: u64, value: &str) {
         self.bytes(field, value.as_bytes());
     }
 
     /// One of a repeated field: written also when it is empty.
-    pub(super) fn item(&mut self, field: u64, value: &[u8]) {
+    pub(in crate::store) fn item(&mut self, field: u64, value: &[u8]) {
         self.key(field, LENGTH);
         self.varint(value.len() as u64);
         self.0.extend_from_slice(value);
     }
 
     /// A message: written also when it is empty.
-    pub(super) fn message(&mut self, field: u64, write: impl FnOnce(&mut Self)) {
+    pub(in crate::store) fn message(&mut self, field: u64, write: impl FnOnce(&mut Self)) {
         self.key(field, LENGTH);
         let at = self.0.len();
         // Its length is known afterwards. Most are below 128 and take the one byte that is kept free here.
@@ -97,7 +107,7 @@ impl Writer {
 
 /// What a field holds.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Value<'a> {
+pub(in crate::store) enum Value<'a> {
     /// A varint or a fixed number.
     Number(u64),
     /// Bytes, a text or a message.
@@ -106,11 +116,11 @@ pub(super) enum Value<'a> {
 
 /// The fields of a message, in the order in which they were written.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fields<'a>(&'a [u8]);
+pub(in crate::store) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
     /// Of a message's bytes.
-    pub(super) fn of(bytes: &'a [u8]) -> Self {
+    pub(in crate::store) fn of(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
@@ -174,7 +184,7 @@ impl<'a> Iterator for Fields<'a> {
 
 impl<'a> Value<'a> {
     /// Of a field that is one.
-    pub(super) fn number(self) -> Result<u64, WireError> {
+    pub(in crate::store) fn number(self) -> Result<u64, WireError> {
         match self {
             Self::Number(number) => Ok(number),
             Self::Bytes(_) => Err(WireError("there are bytes where a number belongs")),
@@ -182,12 +192,12 @@ impl<'a> Value<'a> {
     }
 
     /// Of a field that is one of 32 bits.
-    pub(super) fn number32(self) -> Result<u32, WireError> {
+    pub(in crate::store) fn number32(self) -> Result<u32, WireError> {
         u32::try_from(self.number()?).map_err(|_| WireError("a number is too large"))
     }
 
     /// Of a field that is one.
-    pub(super) fn bytes(self) -> Result<&'a [u8], WireError> {
+    pub(in crate::store) fn bytes(self) -> Result<&'a [u8], WireError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
             Self::Number(_) => Err(WireError("there is a number where bytes belong")),
@@ -195,12 +205,12 @@ impl<'a> Value<'a> {
     }
 
     /// Of a field that is one.
-    pub(super) fn text(self) -> Result<&'a str, WireError> {
+    pub(in crate::store) fn text(self) -> Result<&'a str, WireError> {
         std::str::from_utf8(self.bytes()?).map_err(|_| WireError("a text is not UTF-8"))
     }
 
     /// Of a field that is one.
-    pub(super) fn message(self) -> Result<Fields<'a>, WireError> {
+    pub(in crate::store) fn message(self) -> Result<Fields<'a>, WireError> {
         self.bytes().map(Fields)
     }
 }
