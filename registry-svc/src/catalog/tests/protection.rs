@@ -284,8 +284,11 @@ struct Outage {
     stood_still: u64,
     /// By group and window: instances that lapsed in it, and those of them that had been held back for the longest time.
     lapsed: BTreeMap<(GroupKey, LeaseTime), (usize, usize)>,
-    last: Vec<(Undo, Vec<(GroupKey, LeaseTime, bool)>)>,
+    last: Vec<(Undo, Vec<Gone>)>,
 }
+
+/// An instance that lapsed: its group, in the window that began when, and whether it had been held back for the longest time.
+type Gone = (GroupKey, LeaseTime, bool);
 
 impl Outage {
     fn time(&self) -> u64 {
