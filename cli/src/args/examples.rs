@@ -69,7 +69,7 @@ pub(super) const REGISTRY: &str = r#"Examples:
   tessera registry
   tessera registry --listen :7000 --data-dir /var/lib/tessera
   tessera registry --listen :7000 --store etcd://etcd-1:2379,etcd-2:2379,etcd-3:2379
- TESSERA_LISTEN=:7000 tessera registry"#;
+  TESSERA_LISTEN=:7000 tessera registry"#;
 
 pub(super) const TICKET: &str = r#"Examples:
   tessera ticket --registry http://127.0.0.1:7000
