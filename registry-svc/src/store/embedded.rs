@@ -84,6 +84,9 @@ pub(crate) struct Embedded {
     past: Option<Vec<Batch>>,
 }
 
+/// What the tables begin with: the history's name, up to where everything is in the runs, and those.
+type Tables = (HistoryId, Revision, Runs);
+
 #[derive(Debug)]
 struct Engine {
     database: Arc<Database>,
@@ -141,7 +144,11 @@ impl Embedded {
             past: None,
         };
         store.engine = Some(store.start()?);
-        (store.history_id, store.flushed, store.runs) = store.run("prepare the tables", prepare)?;
+        let ready = store.ready().map_err(|fault| store.failed("read the tables", fault))?;
+        (store.history_id, store.flushed, store.runs) = match ready {
+            Some(ready) => ready,
+            None => store.run("prepare the tables", prepare)?,
+        };
         store.replay().map_err(|fault| store.failed("read the log", fault))?;
         Ok(store)
     }
@@ -176,6 +183,21 @@ impl Embedded {
         // Asked for after a full disk only once it is open again.
         let engine = self.engine.as_ref().ok_or(redb::Error::PreviousIo)?;
         Ok(&engine.database)
+    }
+
+    /// What is there if nothing has to be made first: a store on a full disk can be opened, and read.
+    fn ready(&self) -> Result<Option<Tables>, Fault> {
+        let read = self.database()?.begin_read()?;
+        let meta = match read.open_table(META) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            meta => meta?,
+        };
+        let number = |key| -> Result<Option<u64>, Fault> { Ok(meta.get(key)?.map(|number| number.value())) };
+        let (Some(FORMAT), Some(history_id)) = (number(META_FORMAT)?, number(META_HISTORY)?) else {
+            return Ok(None);
+        };
+        let flushed = Revision::new(number(META_FLUSHED)?.unwrap_or(0));
+        Ok(Some((HistoryId::from_random(history_id), flushed, Runs::read(&read)?)))
     }
 
     /// Brings the index of the log up to date with it.
@@ -330,7 +352,7 @@ impl Embedded {
 }
 
 /// Checks the format, names the history and makes the tables.
-fn prepare(write: &WriteTransaction) -> Result<(HistoryId, Revision, Runs), Fault> {
+fn prepare(write: &WriteTransaction) -> Result<Tables, Fault> {
     let found = write.open_table(META)?.get(META_FORMAT)?.map(|format| format.value());
     match found {
         // Its tables may be of other types: touch none of them.

@@ -209,6 +209,7 @@ fn copy(file: &Path, write: &WriteTransaction) -> Result<Contents, BackupError> 
     })?;
     match (contents, failed) {
         (Some(contents), None) => {
+            write.open_table(LOG).map_err(Fault::from)?;
             let mut meta = write.open_table(META).map_err(Fault::from)?;
             let numbers = [
                 (META_FORMAT, FORMAT),

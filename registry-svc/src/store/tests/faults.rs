@@ -191,6 +191,18 @@ fn a_full_disk_is_no_room_and_not_the_end() {
     assert!(refused > 300, "{refused}");
 }
 
+/// A registry that was started again on a full disk did not come up, so its readers had nothing to read until there was room.
+#[test]
+fn a_store_on_a_full_disk_opens_and_is_read() {
+    let disk = Disk::new();
+    let mut store = open(&disk).expect("opens");
+    let models = commit_all(&disk, &mut store, &groups_of(7), 3);
+    drop(store);
+    disk.leave(Some(0));
+    let mut store = open(&disk).expect("opens");
+    assert_eq!(Model::of(&mut store), *models.last().expect("one"));
+}
+
 /// After a failed fsync nobody knows what the disk has: a second one may succeed without having written what the first lost.
 #[test]
 fn a_failed_fsync_is_the_end() {
