@@ -180,7 +180,6 @@ async fn converge(replicas: &[RegistryProcess]) -> wire::Listing {
 
 /// Row 20. A follower is lost and returns; the leader is lost and returns. Writes go on after the election.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "`tessera registry --store etcd://…` is not there yet"]
 async fn a_lost_member_of_etcd_stops_nothing_for_long() {
     let name = "a_lost_member_of_etcd_stops_nothing_for_long";
     let Some(mut trial) = Trial::with(name, &[ETCD]).await else {
@@ -205,7 +204,6 @@ async fn a_lost_member_of_etcd_stops_nothing_for_long() {
 /// Row 20. Two of three are lost, for longer than any lease lives: writes are refused, reads, watches and heartbeats go on and
 /// say STALE. When etcd is back, so is everything, and nobody has lapsed.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "`tessera registry --store etcd://…` is not there yet"]
 async fn a_lost_quorum_makes_replicas_stale_and_expires_nobody() {
     let name = "a_lost_quorum_makes_replicas_stale_and_expires_nobody";
     let Some(mut trial) = Trial::with(name, &[ETCD]).await else {
@@ -234,7 +232,6 @@ async fn a_lost_quorum_makes_replicas_stale_and_expires_nobody() {
 /// Row 20. One member, the leader, and then all of etcd stand still and go on: a stopped peer still has its connections, so
 /// nothing fails at once.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "`tessera registry --store etcd://…` is not there yet"]
 async fn a_stopped_etcd_expires_nobody() {
     let name = "a_stopped_etcd_expires_nobody";
     let Some(mut trial) = Trial::with(name, &[ETCD]).await else {
@@ -264,7 +261,6 @@ async fn a_stopped_etcd_expires_nobody() {
 /// Row 21. Replicas are killed in turn, under watches that go to the other one: each resumes where it was, without gap, repeat
 /// or time travel. Providers that know both addresses are never missed.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "`tessera registry --store etcd://…` is not there yet"]
 async fn a_watch_resumes_at_the_other_replica() {
     let name = "a_watch_resumes_at_the_other_replica";
     let Some(mut trial) = Trial::with(name, &[ETCD]).await else {
