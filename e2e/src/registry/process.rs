@@ -166,6 +166,21 @@ impl RegistryProcess {
     }
 }
 
+impl Drop for RegistryProcess {
+    /// A test that fails tells what its registries said last: a fault may have ended one that was to go on.
+    fn drop(&mut self) {
+        if let Some(process) = self.process.as_ref().filter(|_| std::thread::panicking()) {
+            let said = process.stderr();
+            let last: Vec<&str> = said.lines().rev().take(LAST_WORDS).collect();
+            eprintln!("the registry at {} said last:", self.address);
+            last.iter().rev().for_each(|line| eprintln!("    {line}"));
+        }
+    }
+}
+
+/// Lines.
+const LAST_WORDS: usize = 12;
+
 /// A loopback address of its own for each server. The port of a registry that is down is free for anybody on the same
 /// address: clients that dial it over and over would in the end be given it as their *source* port, and even connect to
 /// themselves. Sources are 127.0.0.1, so they never meet.

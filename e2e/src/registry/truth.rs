@@ -31,9 +31,12 @@ impl Truth {
     /// Reads the history from `begin`, a listing that was read while nothing else went on, up to the present.
     ///
     /// # Panics
-    /// When the registry does not tell it without a gap, or tells a revision that does not follow on the one before.
+    /// When the registry does not tell it, or what it tells does not lead to what is there.
     pub async fn read(registry: &RegistryProcess, begin: Listing) -> Self {
         let mut client = registry.client();
+        // The end of the history, and a change that is told: a revision that only moves leases between replicas is not.
+        let end = client.register(wire::lasting([wire::instance("truth", "end")])).await;
+        end.expect("registers");
         let end = wire::list(&mut client, "").await.expect("lists");
         let request = wire::WatchRequest {
             start_after_revision: begin.revision,
@@ -48,7 +51,7 @@ impl Truth {
             let Some(Change::Delta(delta)) = response.change else {
                 panic!("the history is told in deltas up to {}: {response:?}", end.revision);
             };
-            assert_eq!(response.revision, revision + 1, "each revision changed something");
+            assert!(response.revision > revision, "{} after {revision}", response.revision);
             revision = response.revision;
             committed.insert(revision, delta.events);
         }
