@@ -170,7 +170,7 @@ impl Core {
     /// Heartbeats. They touch no disk and wait for none.
     pub(crate) fn renew(&mut self, owners: &[Owner]) -> Results {
         self.metrics.renewals.inc_by(owners.len() as u64);
-        let may_claim = !self.stopping && self.absence.is_none() && !self.room.is_short();
+        let may_claim = !self.stopping && self.absence.is_none();
         let renew = |owner: &Owner| {
             let renewed = self.catalog.renew(owner);
             // Where it cannot be taken up now, the next heartbeat asks again.
@@ -201,6 +201,10 @@ impl Core {
 
     /// Other replicas have heard these leases' heartbeats as yet, and from here on we do.
     fn claim(&mut self, now: Now) {
+        // Let through as a probe, for one who takes no registrations would never ask again.
+        if self.room.refuses(now.moment).is_some() {
+            self.claims.clear();
+        }
         if self.claims.is_empty() {
             return;
         }
@@ -289,6 +293,18 @@ impl Core {
     /// Nothing more is taken up. What has been is finished.
     pub(crate) fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// Instances and leases that the catalog holds.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.catalog.instances(), self.catalog.leases())
+    }
+
+    /// Panics where an invariant of the catalog is broken.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        self.catalog.check_invariants();
     }
 
     /// Whether it has been stopped.

@@ -5,6 +5,7 @@ use crate::{
     catalog::{CatalogError, Command},
     driver::SubmitError,
     fixtures::{draft, grant, heartbeat},
+    model::ReplicaId,
     store::Verdict,
 };
 
@@ -56,6 +57,27 @@ fn a_full_disk_sheds_and_recovers() {
     after.ok();
     assert_eq!(stage.ids(), ["after", "first", "probe"]);
     stage.core.catalog.check_invariants();
+}
+
+/// A replica that takes no registrations never asked a store again that had been full once, so it never became the owner of
+/// the leases whose heartbeats it heard: those that a dead replica had left lapsed although they were renewed.
+#[test]
+fn a_claim_is_a_probe() {
+    let mut other = Stage::of(ReplicaId::from_bits(2));
+    other.register(1, "1");
+    let mut stage = Stage::of(ReplicaId::from_bits(1));
+    stage.others(&other.batches());
+    stage.register(2, "2");
+    stage.batches();
+    stage.verdict(full());
+
+    assert!(stage.renew(1).expect("lives").claim);
+    assert!(stage.job().is_none(), "there was no room a moment ago");
+    stage.pass(1_000);
+    stage.renew(1).expect("lives");
+    assert_eq!(stage.batches().len(), 1);
+    stage.verdict(Verdict::Durable);
+    assert!(!stage.renew(1).expect("lives").claim, "it is ours");
 }
 
 /// A deregistration makes room; committed together with a registration it would fail for the registration's sake.
