@@ -84,6 +84,14 @@ pub(crate) struct Restored<'a> {
 }
 
 #[cfg(test)]
+impl Hub {
+    /// Snapshots come in smaller parts.
+    pub(crate) fn with_parts_of(self, part_bytes: usize) -> Self {
+        Self { part_bytes, ..self }
+    }
+}
+
+#[cfg(test)]
 impl Restored<'_> {
     /// An empty registry that is alone.
     pub(crate) fn empty(limits: HistoryLimits) -> Self {

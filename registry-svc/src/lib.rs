@@ -44,6 +44,8 @@ mod running;
 mod etcd_server;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod simulation;
 
 pub use config::{Config, StoreLocation};
 pub use running::{Error, Registry, Running, StartError, StopReport};

@@ -1,0 +1,248 @@
+//! A process that registers itself and keeps its lease alive, by the rules of `registry-client`'s registrar: one call at a
+//! time, heartbeats first, an attempt is repeated under its own id, whoever has lost its lease registers anew.
+
+use std::time::Duration;
+
+use crate::{
+    catalog::{CatalogError, Owner, RenewError, RequestId},
+    model::{Draft, Epoch, Heartbeat, InstanceKey, Revision, Status, Weight},
+    simulation::{
+        Time,
+        request::{Answer, Ask, Ticket},
+        rng::Rng,
+    },
+};
+
+/// How often a process may be succeeded before its operator ends it: two that both insist would go on for ever.
+const CONTESTS: u32 = 1;
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::simulation) struct Provider {
+    /// What it registers.
+    pub(in crate::simulation) drafts: Vec<Draft>,
+    /// Where it runs.
+    pub(in crate::simulation) zone: usize,
+    /// The terms of its lease.
+    pub(in crate::simulation) heartbeat: Heartbeat,
+    /// How often it renews.
+    interval: Duration,
+    /// The registry that it speaks to.
+    pub(in crate::simulation) home: usize,
+    /// How it stands.
+    pub(in crate::simulation) phase: Phase,
+    /// The call under way.
+    waiting: Option<(Ticket, Time)>,
+    /// The generation of its timer.
+    pub(in crate::simulation) timer: u64,
+    /// Stopped until then.
+    pub(in crate::simulation) asleep: Option<Time>,
+    contests: u32,
+    rng: Rng,
+}
+
+/// How a provider stands.
+#[derive(Debug, Clone)]
+pub(in crate::simulation) enum Phase {
+    /// It holds no lease.
+    Absent {
+        /// The attempt that a repeat carries on, and since when.
+        attempt: Option<(RequestId, Time)>,
+    },
+    /// It holds one.
+    Held {
+        /// Its lease.
+        owner: Owner,
+        /// Of its instances.
+        epoch: Revision,
+        /// When to renew.
+        beat: Time,
+    },
+    /// It is about to leave.
+    Leaving(Owner),
+    /// It has left, died, or was ended after it had been succeeded.
+    Gone,
+}
+
+/// What a provider does next.
+#[derive(Debug)]
+pub(in crate::simulation) enum Next {
+    /// Ask, and give up after a time.
+    Ask(Ask, Duration),
+    /// Nothing before this time.
+    Wait(Time),
+    /// Nothing, ever.
+    Nothing,
+}
+
+impl Provider {
+    pub(in crate::simulation) fn new(
+        drafts: Vec<Draft>,
+        zone: usize,
+        heartbeat: Heartbeat,
+        home: usize,
+        rng: Rng,
+    ) -> Self {
+        Self {
+            drafts,
+            zone,
+            heartbeat,
+            interval: heartbeat.interval(),
+            home,
+            phase: Phase::Absent { attempt: None },
+            waiting: None,
+            timer: 0,
+            asleep: None,
+            contests: 0,
+            rng,
+        }
+    }
+
+    /// Whether it is to be found in the registry once all is well.
+    pub(in crate::simulation) fn lives(&self) -> bool {
+        !matches!(self.phase, Phase::Gone | Phase::Leaving(_))
+    }
+
+    /// Its lease, while it believes in it.
+    pub(in crate::simulation) fn owner(&self) -> Option<Owner> {
+        match self.phase {
+            Phase::Held { owner, .. } | Phase::Leaving(owner) => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// What it registers.
+    pub(in crate::simulation) fn keys(&self) -> impl Iterator<Item = &InstanceKey> {
+        self.drafts.iter().map(|draft| &draft.key)
+    }
+
+    /// It stops without a word.
+    pub(in crate::simulation) fn die(&mut self) {
+        self.phase = Phase::Gone;
+        self.waiting = None;
+    }
+
+    /// It is told to leave.
+    pub(in crate::simulation) fn leave(&mut self) {
+        self.phase = match self.phase {
+            Phase::Held { owner, .. } => Phase::Leaving(owner),
+            _ => Phase::Gone,
+        };
+    }
+
+    /// Its timer has come. A call that is under way for too long is given up.
+    pub(in crate::simulation) fn next(&mut self, now: Time, replicas: usize) -> (Next, Option<Ticket>) {
+        let mut given_up = None;
+        if let Some((ticket, until)) = self.waiting {
+            if now < until {
+                return (Next::Wait(until), None);
+            }
+            self.waiting = None;
+            given_up = Some(ticket);
+            // Another registry may do better.
+            if replicas > 1 && self.rng.chance(500) {
+                self.home = self.rng.below(replicas);
+            }
+        }
+        (self.decide(now), given_up)
+    }
+
+    fn decide(&mut self, now: Time) -> Next {
+        let ttl = self.heartbeat.ttl();
+        match &mut self.phase {
+            Phase::Gone => Next::Nothing,
+            Phase::Leaving(owner) => {
+                let ask = Ask::Deregister(*owner, Vec::new());
+                Next::Ask(ask, Duration::from_secs(1))
+            }
+            Phase::Absent { attempt } => {
+                // The same id only while the lease that it may have made can still live.
+                let repeat = attempt.filter(|(_, first)| now - *first < ttl);
+                let (request, _) = *attempt.insert(repeat.unwrap_or_else(|| {
+                    let (id, body) = (self.rng.wide(), [7; 32]);
+                    (RequestId { id, body }, now)
+                }));
+                let ask = Ask::Register {
+                    request,
+                    drafts: self.drafts.clone(),
+                    heartbeat: self.heartbeat,
+                };
+                Next::Ask(
+                    ask,
+                    self.rng.between(Duration::from_millis(500), Duration::from_secs(2)),
+                )
+            }
+            Phase::Held { owner, beat, .. } if *beat <= now => {
+                *beat = now + self.rng.between(self.interval * 9 / 10, self.interval * 11 / 10);
+                Next::Ask(Ask::Renew(*owner), self.interval.min(Duration::from_millis(500)))
+            }
+            Phase::Held { owner, epoch, beat, .. } => {
+                if !self.rng.chance(300) {
+                    return Next::Wait(*beat);
+                }
+                let ask = Ask::Update {
+                    owner: *owner,
+                    key: self.drafts[self.rng.below(self.drafts.len())].key.clone(),
+                    epoch: Epoch::of(*epoch),
+                    weight: Weight::try_new(u32::try_from(self.rng.below(1_000)).expect("small")).expect("a weight"),
+                    status: self.rng.pick(&[Status::Up, Status::Draining]),
+                };
+                // No longer than a heartbeat can wait.
+                Next::Ask(ask, self.interval)
+            }
+        }
+    }
+
+    /// A call is under way.
+    pub(in crate::simulation) fn sent(&mut self, ticket: Ticket, until: Time) {
+        self.waiting = Some((ticket, until));
+    }
+
+    /// An answer has come. Returns when to go on; `None` for one that nobody waits for any more.
+    pub(in crate::simulation) fn answered(&mut self, ticket: Ticket, answer: &Answer, now: Time) -> Option<Time> {
+        if self.waiting.is_none_or(|(waiting, _)| waiting != ticket) {
+            return None;
+        }
+        self.waiting = None;
+        let beat = now + self.rng.between(self.interval / 2, self.interval);
+        match (answer, &mut self.phase) {
+            (Answer::Registered { owner, revision, .. }, Phase::Absent { .. }) => {
+                self.phase = Phase::Held {
+                    owner: *owner,
+                    epoch: *revision,
+                    beat,
+                };
+                Some(now)
+            }
+            (Answer::Renewed(Ok(_)), Phase::Held { beat, .. }) => Some(if self.rng.chance(150) { now } else { *beat }),
+            (Answer::Renewed(Err(RenewError::LeaseUnknown)), _) => Some(self.lost(now)),
+            (Answer::Renewed(Err(RenewError::LeaseFenced)), _) => Some(self.succeeded(now)),
+            (Answer::Refused(CatalogError::LeaseUnknown), Phase::Held { .. }) => Some(self.lost(now)),
+            (Answer::Refused(_), Phase::Held { .. }) => Some(self.succeeded(now)),
+            (Answer::Refused(_) | Answer::Deregistered(_), Phase::Leaving(_)) => {
+                self.phase = Phase::Gone;
+                Some(now)
+            }
+            (Answer::Updated(_), Phase::Held { beat, .. }) => Some(*beat),
+            (Answer::Undone(..) | Answer::Unknown, Phase::Held { beat, .. }) => Some(*beat),
+            _ => Some(now + self.interval),
+        }
+    }
+
+    /// Held → Absent: the lease has ended.
+    fn lost(&mut self, now: Time) -> Time {
+        self.phase = Phase::Absent { attempt: None };
+        now + self.rng.between(Duration::ZERO, self.interval)
+    }
+
+    /// Held → Absent or Gone: another process has its names.
+    fn succeeded(&mut self, now: Time) -> Time {
+        self.contests += 1;
+        if self.contests > CONTESTS {
+            self.die();
+            return now;
+        }
+        self.phase = Phase::Absent { attempt: None };
+        now + self.rng.between(Duration::from_millis(300), Duration::from_secs(1))
+    }
+}

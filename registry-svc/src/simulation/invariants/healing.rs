@@ -1,0 +1,40 @@
+//! When nothing goes wrong any more, who lives is registered, and who does not is gone.
+
+use super::{End, Invariant, Seen, ensure};
+use crate::simulation::{clients::provider::Provider, request::short, truth::Truth};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Healing;
+
+impl Invariant for Healing {
+    fn name(&self) -> &'static str {
+        "healing"
+    }
+
+    fn see(&mut self, _: &Seen<'_>, _: &Truth) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn finish(&mut self, end: &End<'_>) -> Result<(), String> {
+        let living: Vec<&Provider> = end.providers.iter().filter(|provider| provider.lives()).collect();
+        let state = end.truth.present();
+        for provider in &living {
+            for key in provider.keys() {
+                let present = state.get(key);
+                ensure(present.is_some(), || {
+                    format!("{} lives and is not registered", short(key))
+                })?;
+            }
+        }
+        for instance in state.instances.values() {
+            let held = living
+                .iter()
+                .any(|provider| provider.owner().is_some_and(|owner| owner.lease == instance.lease));
+            ensure(held, || {
+                format!("{} is registered, and nobody keeps it", short(&instance.key))
+            })?;
+        }
+        Ok(())
+    }
+}

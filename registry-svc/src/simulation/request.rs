@@ -1,0 +1,171 @@
+//! What clients ask of a registry and what they are answered, as it travels in the simulated network.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    catalog::{CatalogError, Owner, RenewError, RequestId},
+    hub::Selection,
+    model::{Draft, Epoch, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, Revision, Status, Weight},
+};
+
+/// Names a request in all of a history. A repeat is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Ticket(pub(super) u64);
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Client {
+    /// A process that registers itself.
+    Provider(usize),
+    /// One that looks.
+    Reader(usize),
+}
+
+/// On its way to a registry.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    /// Its name.
+    pub(super) ticket: Ticket,
+    /// Who.
+    pub(super) from: Client,
+    /// What.
+    pub(super) ask: Ask,
+    /// To which registry.
+    pub(super) to: usize,
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    /// Register these under a new lease.
+    Register {
+        /// Of the request and its repeats.
+        request: RequestId,
+        /// What.
+        drafts: Vec<Draft>,
+        /// How long it lives.
+        heartbeat: Heartbeat,
+    },
+    /// Heartbeat.
+    Renew(Owner),
+    /// Change an instance.
+    Update {
+        /// Whose.
+        owner: Owner,
+        /// Which.
+        key: InstanceKey,
+        /// As known.
+        epoch: Epoch,
+        /// The new weight.
+        weight: Weight,
+        /// The new status.
+        status: Status,
+    },
+    /// End some instances, or the lease.
+    Deregister(Owner, Vec<InstanceId>),
+    /// Read one.
+    Get(InstanceKey),
+    /// Read some.
+    List(Selection),
+}
+
+/// What is answered.
+#[derive(Debug, Clone)]
+pub(super) enum Answer {
+    /// To [`Ask::Register`].
+    Registered {
+        /// The lease and its secret.
+        owner: Owner,
+        /// Of the registration.
+        revision: Revision,
+    },
+    /// To [`Ask::Renew`].
+    Renewed(Result<Duration, RenewError>),
+    /// To [`Ask::Update`].
+    Updated(Arc<Instance>),
+    /// To [`Ask::Deregister`].
+    Deregistered(Revision),
+    /// The catalog refuses.
+    Refused(CatalogError),
+    /// Nothing was done, not even under this lease.
+    Undone(String, Option<LeaseId>),
+    /// It may have been done or not.
+    Unknown,
+    /// To [`Ask::Get`].
+    Found(Revision, Option<Arc<Instance>>),
+    /// To [`Ask::List`].
+    Listed(Revision, Vec<Arc<Instance>>),
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Provider(n) => write!(f, "provider {n}"),
+            Self::Reader(n) => write!(f, "reader {n}"),
+        }
+    }
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Register { drafts, .. } => {
+                f.write_str("register")?;
+                drafts.iter().try_for_each(|draft| write!(f, " {}", short(&draft.key)))
+            }
+            Self::Renew(owner) => write!(f, "renew {}", lease(owner.lease)),
+            Self::Update { key, epoch, weight, .. } => {
+                write!(
+                    f,
+                    "update {} of epoch {} weight {}",
+                    short(key),
+                    epoch.revision(),
+                    weight.get()
+                )
+            }
+            Self::Deregister(owner, ids) if ids.is_empty() => write!(f, "deregister all of {}", lease(owner.lease)),
+            Self::Deregister(owner, ids) => write!(f, "deregister {} of {}", ids[0], lease(owner.lease)),
+            Self::Get(key) => write!(f, "get {}", short(key)),
+            Self::List(_) => f.write_str("list"),
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registered { owner, revision, .. } => {
+                write!(f, "registered at {revision} under {}", lease(owner.lease))
+            }
+            Self::Renewed(Ok(_)) => f.write_str("renewed"),
+            Self::Renewed(Err(error)) => write!(f, "not renewed: {error:?}"),
+            Self::Updated(instance) => write!(f, "{} updated at {}", short(&instance.key), instance.revision),
+            Self::Deregistered(revision) => write!(f, "deregistered at {revision}"),
+            Self::Refused(error) => write!(f, "refused: {error:?}"),
+            Self::Undone(why, _) => write!(f, "not done: {why}"),
+            Self::Unknown => f.write_str("may be done or not"),
+            Self::Found(revision, found) => match found {
+                Some(instance) => write!(f, "at {revision}: epoch {}", instance.epoch.revision()),
+                None => write!(f, "at {revision}: nothing"),
+            },
+            Self::Listed(revision, list) => write!(f, "at {revision}: {} instances", list.len()),
+        }
+    }
+}
+
+/// An instance's name without its namespace.
+pub(super) fn short(key: &InstanceKey) -> String {
+    format!("{}/{}", key.service, key.id)
+}
+
+/// The last digits of a lease's name.
+pub(super) fn lease(id: LeaseId) -> String {
+    format!("lease {:04x}", id.bits() & 0xffff)
+}
+
+impl Request {
+    /// Whether it is a heartbeat, which has a queue of its own.
+    pub(super) fn is_renewal(&self) -> bool {
+        matches!(self.ask, Ask::Renew(_))
+    }
+}

@@ -1,0 +1,35 @@
+//! Seeds that once failed, with what had gone wrong. A seed tells its story for as long as the plan draws as it did then, so what
+//! is found here gets a test of its own as well, where the mistake was.
+
+use crate::simulation::{Options, run};
+
+/// A seed that failed, and why.
+const STORIES: [(u64, &str); 4] = [
+    (
+        237,
+        "Cut off, registry 1 held a registration under provider 8's names that never reached the store. Provider 8 renewed \
+         there and was told after five seconds that it had been succeeded. Such answers are still given, so `linearizable` \
+         passes them over while a registry is away.",
+    ),
+    (
+        50,
+        "The same with an expiry: a lease was told to be unknown that the log still had.",
+    ),
+    (
+        1124,
+        "The invariant's own mistake: two registries each begin a window of self-preservation, so a share may go in each.",
+    ),
+    (
+        3286,
+        "The invariant's own mistake: a registry that was stopped and then killed does not stay stopped in its next life.",
+    ),
+];
+
+#[test]
+fn seeds_that_once_failed() {
+    for (seed, story) in STORIES {
+        if let Err(failure) = run(Options::new(seed)) {
+            panic!("{story}\n{failure}");
+        }
+    }
+}
