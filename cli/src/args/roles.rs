@@ -83,7 +83,7 @@ pub(crate) struct RegistryArgs {
     pub(crate) listen: Listen,
 
     /// Where the state is kept: `embedded`, in --data-dir and for this registry alone, or
-    /// etcd://[USER:PASSWORD@]HOST:PORT,…[/PREFIX], which any number of registries share
+    /// `etcd://HOST:PORT,…` (in full: `etcd://USER:PASSWORD@HOST:PORT,…/PREFIX`), which any number of registries share
     #[arg(
         long,
         value_name = "STORE",
