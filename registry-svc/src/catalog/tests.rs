@@ -4,6 +4,7 @@ mod cases;
 mod histories;
 mod protection;
 mod replicas;
+mod size;
 
 use std::{sync::Arc, time::Duration};
 
