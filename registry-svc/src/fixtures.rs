@@ -12,8 +12,8 @@ use crate::{
     hub::{Hub, Restored, Scope, Selection, Trust},
     model::{
         Confidence, Detail, Draft, Endpoint, Heartbeat, Host, Instance, InstanceId, InstanceKey, Label, Labels,
-        LeaseId, LeaseSecret, Metadata, Moment, Namespace, Now, Port, Protocol, RemovalReason, ServiceName, Spec,
-        Status, Terms, Version, WallTime, Weight, Zone,
+        LeaseId, LeaseSecret, Metadata, Moment, Namespace, Now, Port, Profile, Protocol, RemovalReason, ServiceName,
+        Spec, Status, Terms, Version, WallTime, Weight, Zone,
     },
 };
 
@@ -32,11 +32,11 @@ pub(crate) fn now(millis: u64) -> Now {
 }
 
 pub(crate) fn key(service: &str, id: &str) -> InstanceKey {
-    InstanceKey {
-        namespace: Namespace::try_new("").expect("the default"),
-        service: ServiceName::try_new(service).expect("a name"),
-        id: InstanceId::try_new(id).expect("an id"),
-    }
+    InstanceKey::new(
+        Namespace::try_new("").expect("the default"),
+        ServiceName::try_new(service).expect("a name"),
+        InstanceId::try_new(id).expect("an id"),
+    )
 }
 
 /// A minimal instance in a zone, or in none for "".
@@ -49,16 +49,18 @@ pub(crate) fn draft(service: &str, id: &str, zone: &str) -> Draft {
     Draft {
         key: key(service, id),
         spec: Spec {
-            endpoints: Box::new([endpoint]),
-            labels: Labels {
-                version: Version::try_new("1.0.0").expect("a version"),
-                group: Label::try_new("").expect("none"),
-                zone: Zone::try_new(zone).expect("a zone"),
-                tag: Label::try_new("").expect("none"),
-            },
+            endpoints: [endpoint].into_iter().collect(),
+            profile: Arc::new(Profile {
+                labels: Labels {
+                    version: Version::try_new("1.0.0").expect("a version"),
+                    group: Label::try_new("").expect("none"),
+                    zone: Zone::try_new(zone).expect("a zone"),
+                    tag: Label::try_new("").expect("none"),
+                },
+                grpc_services: Box::default(),
+            }),
             weight: Weight::try_new(100).expect("a weight"),
             status: Status::Up,
-            grpc_services: Box::default(),
             metadata: Metadata::default(),
         },
         started_at: None,

@@ -11,18 +11,23 @@ mod instance;
 mod lease;
 mod metadata;
 mod name;
+mod packed;
 mod replica;
+mod shared;
 mod time;
 mod value_error;
 mod version;
 
-pub(crate) use endpoint::{Endpoint, Host, Port, Protocol};
+pub(crate) use endpoint::{Endpoint, EndpointView, Endpoints, Host, Port, Protocol};
 pub(crate) use history_id::HistoryId;
-pub(crate) use instance::{Draft, Epoch, Instance, InstanceKey, Labels, Revision, ServiceKey, Spec, Status, Weight};
+pub(crate) use instance::{
+    Draft, Epoch, Instance, InstanceKey, Labels, Profile, Revision, ServiceKey, Spec, Status, Weight,
+};
 pub(crate) use lease::{Heartbeat, LeaseId, LeaseSecret, SecretHash, Terms};
 pub(crate) use metadata::Metadata;
 pub(crate) use name::{Detail, GrpcService, InstanceId, Label, Namespace, ServiceName, Zone};
 pub(crate) use replica::{ReplicaId, Replicas};
+pub(crate) use shared::Shared;
 pub(crate) use time::{Moment, Now, WallTime};
 pub(crate) use value_error::ValueError;
 pub(crate) use version::Version;

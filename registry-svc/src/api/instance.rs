@@ -1,14 +1,16 @@
 //! Instances on the wire: `proto::Instance` to and from the model's.
 
+use std::sync::Arc;
+
 use proto::registry::v1 as wire;
 
 use super::validate::{Violations, path};
 use crate::{
     limits,
     model::{
-        Confidence, Draft, Endpoint, GrpcService, Host, Instance, InstanceId, InstanceKey, Label, Labels, Metadata,
-        Namespace, Port, Protocol, RemovalReason, Revision, ServiceName, Spec, Status, ValueError, Version, WallTime,
-        Weight, Zone,
+        Confidence, Draft, Endpoint, EndpointView, Endpoints, GrpcService, Host, Instance, InstanceId, InstanceKey,
+        Label, Labels, Metadata, Namespace, Port, Profile, Protocol, RemovalReason, Revision, ServiceName, Spec,
+        Status, ValueError, Version, WallTime, Weight, Zone,
     },
 };
 
@@ -29,11 +31,7 @@ impl Wanted {
     /// With an id, drawn from `random` where the request has none.
     pub(super) fn draft(self, random: u64) -> Draft {
         let id = self.id.unwrap_or_else(|| InstanceId::chosen(&self.service, random));
-        let key = InstanceKey {
-            namespace: self.namespace,
-            service: self.service,
-            id,
-        };
+        let key = InstanceKey::new(self.namespace, self.service, id);
         Draft {
             key,
             spec: self.spec,
@@ -80,16 +78,18 @@ pub(super) fn wanted(violations: &mut Violations, prefix: &str, instance: wire::
         id: id?,
         spec: Spec {
             endpoints: endpoints?,
-            labels: Labels {
-                version: version?,
-                group: group?,
-                zone: zone?,
-                tag: tag?,
-            },
+            profile: Arc::new(Profile {
+                labels: Labels {
+                    version: version?,
+                    group: group?,
+                    zone: zone?,
+                    tag: tag?,
+                },
+                grpc_services: grpc_services?,
+            }),
+            metadata: metadata?,
             weight: weight?,
             status: status?,
-            grpc_services: grpc_services?,
-            metadata: metadata?,
         },
         started_at: started_at?,
     })
@@ -106,11 +106,7 @@ pub(super) fn key(
     let namespace = violations.check(path(prefix, "namespace"), Namespace::try_new(namespace));
     let service = violations.check(path(prefix, "service"), ServiceName::try_new(service));
     let id = violations.check(path(prefix, "id"), InstanceId::try_new(id));
-    Some(InstanceKey {
-        namespace: namespace?,
-        service: service?,
-        id: id?,
-    })
+    Some(InstanceKey::new(namespace?, service?, id?))
 }
 
 pub(super) fn weight(violations: &mut Violations, field: &str, weight: Option<u32>) -> Option<Weight> {
@@ -130,7 +126,7 @@ pub(super) fn status(violations: &mut Violations, field: &str, status: i32) -> O
     )
 }
 
-fn endpoints(violations: &mut Violations, field: &str, endpoints: Vec<wire::Endpoint>) -> Option<Box<[Endpoint]>> {
+fn endpoints(violations: &mut Violations, field: &str, endpoints: Vec<wire::Endpoint>) -> Option<Endpoints> {
     let found = endpoints.len();
     if found == 0 {
         violations.add(field, format!("required: 1 to {} addresses", limits::ENDPOINTS));
@@ -199,14 +195,14 @@ pub(super) fn to_wire(instance: &Instance) -> wire::Instance {
         revision,
         lease,
     } = instance;
-    let endpoint = |endpoint: &Endpoint| wire::Endpoint {
+    let endpoint = |endpoint: EndpointView<'_>| wire::Endpoint {
         protocol: match endpoint.protocol {
             Protocol::Grpc => wire::Protocol::Grpc,
             Protocol::Grpcs => wire::Protocol::Grpcs,
             Protocol::Http => wire::Protocol::Http,
         }
         .into(),
-        host: endpoint.host.as_str().to_owned(),
+        host: endpoint.host.to_owned(),
         port: endpoint.port.get(),
     };
     wire::Instance {

@@ -112,8 +112,8 @@ pub(super) fn get(
     let (revision, found) = hub.look(|view| (view.revision(), view.get(&key)));
     let found = found.ok_or_else(|| CatalogError::InstanceUnknown(key.to_string()))?;
     let scope = Scope {
-        namespace: key.namespace,
-        service: Some(key.service),
+        namespace: key.namespace.clone(),
+        service: Some(key.service.clone()),
     };
     Ok(wire::GetInstanceResponse {
         instance: Some(instance::to_wire(&found)),

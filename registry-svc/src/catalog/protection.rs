@@ -108,7 +108,10 @@ struct Group {
 
 /// The group of an instance.
 pub(super) fn group_of(instance: &Instance) -> GroupKey {
-    (instance.key.service_key(), instance.spec.labels.zone.clone())
+    (
+        ServiceKey::clone(instance.key.service_key()),
+        instance.spec.labels.zone.clone(),
+    )
 }
 
 impl Groups {

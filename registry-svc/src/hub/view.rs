@@ -81,7 +81,7 @@ impl View {
     }
 
     fn put(&mut self, instance: &Arc<Instance>) {
-        let InstanceKey { namespace, service, id } = &instance.key;
+        let (namespace, service, id) = (&instance.key.namespace, &instance.key.service, &instance.key.id);
         let services = match self.namespaces.get_mut(namespace) {
             Some(services) => services,
             None => self.namespaces.entry(namespace.clone()).or_default(),

@@ -1,10 +1,15 @@
 //! An instance: what its owner says of it ([`Spec`]) and what the registry adds (epoch, revision, lease).
 
-use std::fmt;
+use std::{
+    cmp::Ordering,
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use super::{
-    Endpoint, GrpcService, InstanceId, Label, LeaseId, Metadata, Namespace, ServiceName, ValueError, Version, WallTime,
-    Zone,
+    Endpoints, GrpcService, InstanceId, Label, LeaseId, Metadata, Namespace, ServiceName, ValueError, Version,
+    WallTime, Zone,
 };
 use crate::limits;
 
@@ -16,13 +21,11 @@ pub(crate) struct Revision(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Epoch(Revision);
 
-/// Names an instance in all of the registry. Ordered as lists are: by namespace, service, id.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Names an instance in all of the registry. Ordered as lists are: by namespace, service, id. Namespace and service are read as
+/// if they were fields: they are those of its [`ServiceKey`].
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct InstanceKey {
-    /// Isolates.
-    pub(crate) namespace: Namespace,
-    /// The application.
-    pub(crate) service: ServiceName,
+    of: Arc<ServiceKey>,
     /// Within the service.
     pub(crate) id: InstanceId,
 }
@@ -69,21 +72,29 @@ pub(crate) struct Labels {
     pub(crate) tag: Label,
 }
 
-/// What the owner says of its instance.
+/// What an instance has in common with those that were rolled out with it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Profile {
+    /// What it is selected by.
+    pub(crate) labels: Labels,
+    /// What it serves.
+    pub(crate) grpc_services: Box<[GrpcService]>,
+}
+
+/// What the owner says of its instance. Labels and gRPC services are read as if they were fields: they are those of its
+/// [`Profile`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Spec {
     /// 1 to 8.
-    pub(crate) endpoints: Box<[Endpoint]>,
-    /// What it is selected by.
-    pub(crate) labels: Labels,
+    pub(crate) endpoints: Endpoints,
+    /// What it has in common with others.
+    pub(crate) profile: Arc<Profile>,
+    /// Free pairs.
+    pub(crate) metadata: Metadata,
     /// Share of calls.
     pub(crate) weight: Weight,
     /// Whether it takes calls.
     pub(crate) status: Status,
-    /// What it serves.
-    pub(crate) grpc_services: Box<[GrpcService]>,
-    /// Free pairs.
-    pub(crate) metadata: Metadata,
 }
 
 /// An instance that asks to be registered.
@@ -152,6 +163,55 @@ impl Epoch {
     }
 }
 
+impl PartialEq for InstanceKey {
+    fn eq(&self, other: &Self) -> bool {
+        // The id first: it differs where anything does, and siblings share the rest.
+        self.id == other.id && (Arc::ptr_eq(&self.of, &other.of) || self.of == other.of)
+    }
+}
+
+impl Eq for InstanceKey {}
+
+impl PartialOrd for InstanceKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for InstanceKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let of = if Arc::ptr_eq(&self.of, &other.of) {
+            Ordering::Equal
+        } else {
+            self.of.cmp(&other.of)
+        };
+        of.then_with(|| self.id.cmp(&other.id))
+    }
+}
+
+impl Deref for InstanceKey {
+    type Target = ServiceKey;
+
+    fn deref(&self) -> &ServiceKey {
+        &self.of
+    }
+}
+
+impl Deref for Spec {
+    type Target = Profile;
+
+    fn deref(&self) -> &Profile {
+        &self.profile
+    }
+}
+
+/// What it had in common with others is then its own.
+impl DerefMut for Spec {
+    fn deref_mut(&mut self) -> &mut Profile {
+        Arc::make_mut(&mut self.profile)
+    }
+}
+
 impl fmt::Display for InstanceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.namespace, self.service, self.id)
@@ -181,16 +241,8 @@ impl Weight {
 impl Spec {
     /// Roughly what it costs in memory and on the wire.
     fn bytes(&self) -> usize {
-        let Self {
-            endpoints,
-            labels,
-            grpc_services,
-            metadata,
-            ..
-        } = self;
-        let endpoints: usize = endpoints.iter().map(|e| e.host.as_str().len() + 16).sum();
-        let services: usize = grpc_services.iter().map(|s| s.as_str().len() + 8).sum();
-        endpoints + labels.bytes() + services + metadata.bytes() + metadata.iter().len() * 8
+        let services: usize = self.grpc_services.iter().map(|s| s.as_str().len() + 8).sum();
+        self.endpoints.bytes() + self.labels.bytes() + services + self.metadata.bytes()
     }
 }
 
@@ -226,12 +278,20 @@ impl Instance {
 }
 
 impl InstanceKey {
+    /// Of its three names.
+    pub(crate) fn new(namespace: Namespace, service: ServiceName, id: InstanceId) -> Self {
+        let of = Arc::new(ServiceKey { namespace, service });
+        Self { of, id }
+    }
+
     /// Its service.
-    pub(crate) fn service_key(&self) -> ServiceKey {
-        ServiceKey {
-            namespace: self.namespace.clone(),
-            service: self.service.clone(),
-        }
+    pub(crate) fn service_key(&self) -> &Arc<ServiceKey> {
+        &self.of
+    }
+
+    /// To share it with others.
+    pub(super) fn service_mut(&mut self) -> &mut Arc<ServiceKey> {
+        &mut self.of
     }
 
     /// Its three names together.

@@ -8,9 +8,10 @@ use subtle::ConstantTimeEq as _;
 use super::ValueError;
 use crate::limits;
 
-/// Names a lease: 128 random bits, 32 hexadecimal digits on the wire.
+/// Names a lease: 128 random bits, 32 hexadecimal digits on the wire. Kept as bytes: an integer of this size would want to lie
+/// at multiples of 16, and every instance has one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct LeaseId(u128);
+pub(crate) struct LeaseId([u8; 16]);
 
 /// Proves ownership of a lease: 128 random bits, known to the owner alone. Neither displayed nor stored.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -23,7 +24,8 @@ pub(crate) struct SecretHash([u8; 32]);
 /// How often the owner renews and how often it may fail to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Heartbeat {
-    interval: Duration,
+    /// In nanoseconds: at most an hour, and a duration is twice as large.
+    interval: u64,
     misses: u32,
 }
 
@@ -39,12 +41,12 @@ pub(crate) struct Terms {
 impl LeaseId {
     /// From its random bits.
     pub(crate) fn from_random(bits: u128) -> Self {
-        Self(bits)
+        Self(bits.to_be_bytes())
     }
 
     /// The bits.
     pub(crate) fn bits(self) -> u128 {
-        self.0
+        u128::from_be_bytes(self.0)
     }
 
     /// `None` for what we cannot have granted.
@@ -53,13 +55,13 @@ impl LeaseId {
         if !canonical {
             return None;
         }
-        u128::from_str_radix(text, 16).ok().map(Self)
+        u128::from_str_radix(text, 16).ok().map(Self::from_random)
     }
 }
 
 impl fmt::Display for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", self.bits())
     }
 }
 
@@ -130,19 +132,22 @@ impl Terms {
         if self == Self::default() {
             return Ok(own);
         }
-        Heartbeat::try_new(self.interval.unwrap_or(own.interval), self.misses.unwrap_or(own.misses))
+        Heartbeat::try_new(
+            self.interval.unwrap_or(own.interval()),
+            self.misses.unwrap_or(own.misses),
+        )
     }
 }
 
 impl Heartbeat {
     /// Of a registrant that says nothing.
     pub(crate) const DEFAULT: Self = Self {
-        interval: limits::HEARTBEAT_DEFAULT,
+        interval: nanos(limits::HEARTBEAT_DEFAULT),
         misses: limits::MISSES_DEFAULT,
     };
     /// The longest there is: whatever is wrong over it is wrong over any.
     pub(crate) const LONGEST: Self = Self {
-        interval: limits::HEARTBEAT_MAX,
+        interval: nanos(limits::HEARTBEAT_MAX),
         misses: limits::MISSES_MAX,
     };
 
@@ -170,12 +175,15 @@ impl Heartbeat {
                 found: ttl,
             });
         }
-        Ok(Self { interval, misses })
+        Ok(Self {
+            interval: nanos(interval),
+            misses,
+        })
     }
 
     /// How often the owner renews.
     pub(crate) fn interval(self) -> Duration {
-        self.interval
+        Duration::from_nanos(self.interval)
     }
 
     /// How many renewals may fail to come.
@@ -185,8 +193,14 @@ impl Heartbeat {
 
     /// How long the lease lives without a renewal.
     pub(crate) fn ttl(self) -> Duration {
-        self.interval * self.misses
+        self.interval() * self.misses
     }
+}
+
+/// Of at most an hour.
+#[allow(clippy::cast_possible_truncation, reason = "584 years fit")]
+const fn nanos(interval: Duration) -> u64 {
+    interval.as_nanos() as u64
 }
 
 #[cfg(test)]
@@ -220,7 +234,7 @@ mod tests {
     fn the_constants_follow_the_rules() {
         for heartbeat in [Heartbeat::DEFAULT, Heartbeat::LONGEST] {
             assert_eq!(
-                Heartbeat::try_new(heartbeat.interval, heartbeat.misses).ok(),
+                Heartbeat::try_new(heartbeat.interval(), heartbeat.misses).ok(),
                 Some(heartbeat)
             );
         }

@@ -1,13 +1,18 @@
 //! Free pairs of an instance, bounded in number and size.
 
+use std::fmt;
+
 use super::ValueError;
 use crate::limits;
 
 const KEY_RULE: &str = "1 to 63 of a-z, 0-9, '.', '_' and '-'";
 
-/// Pairs ordered by key; keys are unique.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Metadata(Box<[(Box<str>, Box<str>)]>);
+/// What comes before the two texts of a pair.
+const FRAME: usize = 3;
+
+/// Pairs ordered by key; keys are unique. In one piece: the length of the key in a byte, that of the value in two, both texts.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Metadata(Box<[u8]>);
 
 impl Metadata {
     /// At most 64 pairs, values of at most 1,024 bytes, 16 KiB in all. The caller's keys are unique, as a map's are.
@@ -18,7 +23,7 @@ impl Metadata {
                 found: pairs.len(),
             });
         }
-        let mut kept: Vec<(Box<str>, Box<str>)> = Vec::with_capacity(pairs.len());
+        let mut kept: Vec<(String, String)> = Vec::with_capacity(pairs.len());
         let mut bytes = 0;
         for (key, value) in pairs {
             if !is_key(&key) {
@@ -33,7 +38,7 @@ impl Metadata {
                 });
             }
             bytes += key.len() + value.len();
-            kept.push((key.into(), value.into()));
+            kept.push((key, value));
         }
         if bytes > limits::METADATA_BYTES {
             let limit = limits::METADATA_BYTES;
@@ -44,17 +49,43 @@ impl Metadata {
             });
         }
         kept.sort_unstable();
-        Ok(Self(kept.into()))
+        let mut packed = Vec::with_capacity(bytes + kept.len() * FRAME);
+        for (key, value) in kept {
+            // Bounded above, by 63 and 1,024.
+            packed.push(u8::try_from(key.len()).unwrap_or(u8::MAX));
+            packed.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+            packed.extend(key.bytes());
+            packed.extend(value.bytes());
+        }
+        Ok(Self(packed.into()))
     }
 
     /// The pairs, by key.
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (&**key, &**value))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+        self.pairs().map(move |(key, value)| (text(key), text(value)))
     }
 
-    /// Keys and values together.
+    /// Keys and values together, and what frames them on the wire.
     pub(crate) fn bytes(&self) -> usize {
-        self.iter().map(|(key, value)| key.len() + value.len()).sum()
+        self.pairs().map(|(key, value)| key.len() + value.len() + 8).sum()
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let (&[key, high, low], after) = rest.split_first_chunk()?;
+            let (key, after) = after.split_at_checked(key.into())?;
+            let (value, after) = after.split_at_checked(u16::from_be_bytes([high, low]).into())?;
+            rest = after;
+            Some((key, value))
+        })
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -90,6 +121,14 @@ mod tests {
         assert!(check(many(65, 1)).is_err());
         assert!(check(many(15, 1_024)).is_ok());
         assert!(check(many(16, 1_024)).is_err());
+    }
+
+    #[test]
+    fn pairs_read_back() {
+        let pairs = [("a", ""), ("k", "a\u{1f980}"), ("z", &"v".repeat(1_024))];
+        let metadata = check(pairs.iter().map(|(k, v)| pair(k, v)).collect()).expect("fits");
+        assert_eq!(metadata.iter().collect::<Vec<_>>(), pairs);
+        assert_eq!(check(Vec::new()).expect("fits"), Metadata::default());
     }
 
     #[test]

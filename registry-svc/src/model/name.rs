@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::ValueError;
+use super::{ValueError, packed::Packed};
 use crate::limits;
 
 const NAME_RULE: &str = "1 to 63 of a-z, 0-9 and '-', starting with a letter";
@@ -47,10 +47,29 @@ text! {
     /// An application's name, for example `ticket-svc`.
     ServiceName
 }
-text! {
-    /// Names an instance within its service.
-    InstanceId
+/// Names an instance within its service.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct InstanceId(Packed);
+
+impl InstanceId {
+    /// The text.
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
 }
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
 text! {
     /// A group or a tag; empty means none.
     Label
@@ -100,12 +119,12 @@ impl InstanceId {
         if !text.bytes().all(allowed) || text.bytes().all(|b| b == b'.') {
             return Err(ValueError::Malformed { rule: ID_RULE });
         }
-        Ok(Self(text.into()))
+        Ok(Self(Packed::new(text.as_bytes())))
     }
 
     /// An id for an instance that has none; `random` makes it unique.
     pub(crate) fn chosen(service: &ServiceName, random: u64) -> Self {
-        Self(format!("{service}-{random:016x}").into())
+        Self(Packed::new(format!("{service}-{random:016x}").as_bytes()))
     }
 }
 

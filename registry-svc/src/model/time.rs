@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-/// A point on the process's monotonic clock: the time since it started.
+/// A point on the process's monotonic clock: the nanoseconds since it started, of which 64 bits hold 584 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Moment(Duration);
+pub(crate) struct Moment(u64);
 
 /// A point on the wall clock, to the nanosecond, as protobuf has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,26 +29,30 @@ pub(crate) struct Now {
 impl Moment {
     /// So long after the start.
     pub(crate) fn after_start(elapsed: Duration) -> Self {
-        Self(elapsed)
+        Self(nanos(elapsed))
     }
 
     /// The time since the start.
     pub(crate) fn since_start(self) -> Duration {
-        self.0
+        Duration::from_nanos(self.0)
     }
 
     /// The time from `earlier` to here; zero when it is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
     /// So much later.
     pub(crate) fn plus(self, time: Duration) -> Self {
-        Self(self.0.saturating_add(time))
+        Self(self.0.saturating_add(nanos(time)))
     }
 
     /// So much earlier, but not before the start.
     pub(crate) fn minus(self, time: Duration) -> Self {
-        Self(self.0.saturating_sub(time))
+        Self(self.0.saturating_sub(nanos(time)))
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -43,7 +43,7 @@ fn renewing(catalog: &mut Catalog, from: u64, to: u64, alive: std::ops::Range<u1
 }
 
 fn protects(catalog: &Catalog) -> bool {
-    catalog.protecting().contains(&key("a", "1").service_key())
+    catalog.protecting().contains(&**key("a", "1").service_key())
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::{
     history::HistoryLimits,
     hub::{Hub, Restored, Trust},
     model::{
-        Draft, Endpoint, GrpcService, HistoryId, Host, InstanceId, Label, Labels, Metadata, Port, Protocol, Spec,
-        Status, Version, Weight, Zone,
+        Draft, Endpoint, GrpcService, HistoryId, Host, InstanceId, Label, Labels, Metadata, Port, Profile, Protocol,
+        Spec, Status, Version, Weight, Zone,
     },
 };
 
@@ -36,21 +36,25 @@ fn typical(n: u128) -> Draft {
             &format!("service-{:03}-{:06x}", n / 1_000, n),
         ),
         spec: Spec {
-            endpoints: Box::new([Endpoint {
+            endpoints: [Endpoint {
                 protocol: Protocol::Grpc,
                 host: Host::try_new(&format!("10.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255)).expect("a host"),
                 port: Port::try_new(7_101).expect("a port"),
-            }]),
-            labels: Labels {
-                version: Version::try_new("1.14.2").expect("a version"),
-                group: Label::try_new("").expect("none"),
-                zone: Zone::try_new(["eu-central-1a", "eu-central-1b", "eu-central-1c"][(n % 3) as usize])
-                    .expect("a zone"),
-                tag: Label::try_new("").expect("none"),
-            },
+            }]
+            .into_iter()
+            .collect(),
+            profile: Arc::new(Profile {
+                labels: Labels {
+                    version: Version::try_new("1.14.2").expect("a version"),
+                    group: Label::try_new("").expect("none"),
+                    zone: Zone::try_new(["eu-central-1a", "eu-central-1b", "eu-central-1c"][(n % 3) as usize])
+                        .expect("a zone"),
+                    tag: Label::try_new("").expect("none"),
+                },
+                grpc_services: Box::new([GrpcService::try_new("tessera.ticket.v1.TicketService").expect("a name")]),
+            }),
             weight: Weight::try_new(100).expect("a weight"),
             status: Status::Up,
-            grpc_services: Box::new([GrpcService::try_new("tessera.ticket.v1.TicketService").expect("a name")]),
             metadata: Metadata::try_new(metadata.into_iter()).expect("fits"),
         },
         started_at: None,

@@ -121,10 +121,9 @@ const SLOTS: u8 = 12;
 fn key(slot: u8) -> InstanceKey {
     let namespace = ["", "staging"][usize::from(slot / 6)];
     let service = ["a", "b"][usize::from(slot / 3 % 2)];
-    InstanceKey {
-        namespace: Namespace::try_new(namespace).expect("a name"),
-        ..crate::fixtures::key(service, &(slot % 3).to_string())
-    }
+    let key = crate::fixtures::key(service, &(slot % 3).to_string());
+    let namespace = Namespace::try_new(namespace).expect("a name");
+    InstanceKey::new(namespace, key.service.clone(), key.id)
 }
 
 /// One bit for each kind of label.

@@ -10,8 +10,8 @@ use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord, Removal},
     model::{
         Detail, Endpoint, Epoch, GrpcService, Heartbeat, Host, Instance, InstanceId, InstanceKey, Label, Labels,
-        LeaseId, Metadata, Namespace, Port, Protocol, RemovalReason, ReplicaId, Revision, SecretHash, ServiceName,
-        Spec, Status, ValueError, Version, WallTime, Weight, Zone,
+        LeaseId, Metadata, Namespace, Port, Profile, Protocol, RemovalReason, ReplicaId, Revision, SecretHash,
+        ServiceName, Shared, Spec, Status, ValueError, Version, WallTime, Weight, Zone,
     },
 };
 
@@ -25,10 +25,10 @@ pub(crate) struct Decoder {
     group: Option<Label>,
     zone: Option<Zone>,
     tag: Option<Label>,
-    host: Option<Host>,
     /// By their place in the list.
     grpc_services: Vec<Option<GrpcService>>,
     detail: Option<Detail>,
+    shared: Shared,
 }
 
 /// What was read last, if that is what the text says; else what `make` makes of it, which is then the last.
@@ -192,7 +192,7 @@ impl Decoder {
         for field in fields {
             match field? {
                 (1, value) => key = Some(self.key(value)?),
-                (2, value) => endpoints.push(self.endpoint(value)?),
+                (2, value) => endpoints.push(Self::endpoint(value)?),
                 (3, value) => labels = Some(self.labels(value)?),
                 (4, value) => weight = value.number32()?,
                 (5, value) => status = status_of(value.number()?)?,
@@ -205,21 +205,26 @@ impl Decoder {
                 _ => {}
             }
         }
-        Ok(Instance {
+        let profile = Profile {
+            labels: labels.ok_or(RecordError::Missing("what it is selected by"))?,
+            grpc_services: grpc_services.into(),
+        };
+        let mut instance = Instance {
             key: key.ok_or(RecordError::Missing("the key"))?,
             spec: Spec {
-                endpoints: endpoints.into(),
-                labels: labels.ok_or(RecordError::Missing("what it is selected by"))?,
+                endpoints: endpoints.into_iter().collect(),
+                profile: Arc::new(profile),
+                metadata: Metadata::try_new(metadata.into_iter())?,
                 weight: Weight::try_new(weight)?,
                 status,
-                grpc_services: grpc_services.into(),
-                metadata: Metadata::try_new(metadata.into_iter())?,
             },
             started_at: started_at.ok_or(RecordError::Missing("the time"))?,
             epoch: Epoch::of(Revision::new(epoch)),
             revision: Revision::new(revision),
             lease: lease.ok_or(RecordError::Missing("the lease"))?,
-        })
+        };
+        self.shared.instance(&mut instance);
+        Ok(instance)
     }
 
     fn grpc_service(&mut self, place: usize, name: &str) -> Result<GrpcService, RecordError> {
@@ -240,11 +245,13 @@ impl Decoder {
                 _ => {}
             }
         }
-        Ok(InstanceKey {
-            namespace: again(&mut self.namespace, namespace, Namespace::as_str, Namespace::try_new)?,
-            service: again(&mut self.service, service, ServiceName::as_str, ServiceName::try_new)?,
-            id: InstanceId::try_new(id)?,
-        })
+        let mut key = InstanceKey::new(
+            again(&mut self.namespace, namespace, Namespace::as_str, Namespace::try_new)?,
+            again(&mut self.service, service, ServiceName::as_str, ServiceName::try_new)?,
+            InstanceId::try_new(id)?,
+        );
+        self.shared.key(&mut key);
+        Ok(key)
     }
 
     fn labels(&mut self, value: Value<'_>) -> Result<Labels, RecordError> {
@@ -266,7 +273,7 @@ impl Decoder {
         })
     }
 
-    fn endpoint(&mut self, value: Value<'_>) -> Result<Endpoint, RecordError> {
+    fn endpoint(value: Value<'_>) -> Result<Endpoint, RecordError> {
         let (mut protocol, mut host, mut port) = (Protocol::Grpc, "", 0);
         for field in value.message()? {
             match field? {
@@ -278,7 +285,7 @@ impl Decoder {
         }
         Ok(Endpoint {
             protocol,
-            host: again(&mut self.host, host, Host::as_str, Host::try_new)?,
+            host: Host::try_new(host)?,
             port: Port::try_new(port)?,
         })
     }

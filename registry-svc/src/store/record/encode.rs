@@ -3,7 +3,7 @@
 use super::wire::Writer;
 use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord, Removal},
-    model::{Endpoint, Instance, InstanceKey, Labels, LeaseId, Protocol, RemovalReason, Status, WallTime},
+    model::{EndpointView, Instance, InstanceKey, Labels, LeaseId, Protocol, RemovalReason, Status, WallTime},
 };
 
 /// Of `Instance`.
@@ -17,7 +17,7 @@ pub(super) fn instance(to: &mut Writer, instance: &Instance) {
         lease,
     } = instance;
     to.message(1, |to| key(to, name));
-    for it in &spec.endpoints {
+    for it in spec.endpoints.iter() {
         to.message(2, |to| endpoint(to, it));
     }
     to.message(3, |to| labels(to, &spec.labels));
@@ -108,7 +108,7 @@ fn key(to: &mut Writer, key: &InstanceKey) {
     to.text(3, key.id.as_str());
 }
 
-fn endpoint(to: &mut Writer, endpoint: &Endpoint) {
+fn endpoint(to: &mut Writer, endpoint: EndpointView<'_>) {
     to.number(
         1,
         match endpoint.protocol {
@@ -117,7 +117,7 @@ fn endpoint(to: &mut Writer, endpoint: &Endpoint) {
             Protocol::Http => 2,
         },
     );
-    to.text(2, endpoint.host.as_str());
+    to.text(2, endpoint.host);
     to.number(3, endpoint.port.get().into());
 }
 

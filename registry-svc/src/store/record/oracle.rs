@@ -5,7 +5,7 @@ use prost::{Enumeration, Message, Oneof};
 
 use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord},
-    model::{Endpoint, Instance, InstanceKey, Labels, Protocol, RemovalReason, Status, WallTime},
+    model::{EndpointView, Instance, InstanceKey, Labels, Protocol, RemovalReason, Status, WallTime},
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -226,8 +226,8 @@ impl From<&Labels> for LabelsRecord {
     }
 }
 
-impl From<&Endpoint> for EndpointRecord {
-    fn from(endpoint: &Endpoint) -> Self {
+impl From<EndpointView<'_>> for EndpointRecord {
+    fn from(endpoint: EndpointView<'_>) -> Self {
         let protocol = match endpoint.protocol {
             Protocol::Grpc => ProtocolRecord::Grpc,
             Protocol::Grpcs => ProtocolRecord::Grpcs,
@@ -235,7 +235,7 @@ impl From<&Endpoint> for EndpointRecord {
         };
         Self {
             protocol: protocol.into(),
-            host: endpoint.host.as_str().to_owned(),
+            host: endpoint.host.to_owned(),
             port: endpoint.port.get(),
         }
     }
