@@ -30,9 +30,12 @@ mod requests;
 #[cfg(test)]
 mod tests;
 mod undo;
+mod wheel;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    borrow::Borrow,
+    collections::{BTreeSet, HashSet},
+    hash::{Hash, Hasher},
     sync::Arc,
     time::Duration,
 };
@@ -53,7 +56,9 @@ pub(crate) use undo::Undo;
 
 use crate::{
     limits,
-    model::{Confidence, Instance, InstanceKey, LeaseId, Moment, Now, ReplicaId, Revision, ServiceKey, WallTime},
+    model::{
+        Confidence, Instance, InstanceKey, LeaseId, Moment, Now, ReplicaId, Revision, ServiceKey, Shared, WallTime,
+    },
 };
 
 /// What replicas must agree on: the instances, and of the leases what the store keeps.
@@ -105,13 +110,39 @@ pub(crate) const RECOVERY_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Catalog {
     capacity: Capacity,
     revision: Revision,
-    instances: HashMap<InstanceKey, Arc<Instance>>,
+    instances: HashSet<Held>,
+    /// What they have in common.
+    shared: Shared,
     leases: Leases,
     clock: LeaseClock,
     requests: RecentRequests,
     recovering_until: Option<LeaseTime>,
     groups: Groups,
 }
+
+/// An instance, found by its name.
+#[derive(Debug)]
+struct Held(Arc<Instance>);
+
+impl Borrow<InstanceKey> for Held {
+    fn borrow(&self) -> &InstanceKey {
+        &self.0.key
+    }
+}
+
+impl Hash for Held {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for Held {}
 
 impl Default for Capacity {
     fn default() -> Self {
@@ -141,8 +172,9 @@ impl Catalog {
         let mut catalog = Self {
             capacity: settings.capacity,
             revision,
-            instances: HashMap::with_capacity(instances.len()),
-            leases: Leases::new(settings.own, settings.orphan_grace),
+            instances: HashSet::with_capacity(instances.len()),
+            shared: Shared::default(),
+            leases: Leases::new(settings.own, settings.orphan_grace, clock.now()),
             recovering_until: window.map(|window| clock.now().plus(window)),
             clock,
             requests: RecentRequests::default(),
@@ -156,9 +188,7 @@ impl Catalog {
             catalog.leases.insert(lease, catalog.clock.now());
         }
         for instance in instances {
-            if let Some(lease) = catalog.leases.get_mut(instance.lease) {
-                lease.instances.insert(instance.key.clone());
-            }
+            catalog.shared.learn(instance);
             catalog.insert_instance(Arc::clone(instance));
         }
         catalog
@@ -235,20 +265,35 @@ impl Catalog {
         self.groups.status()
     }
 
-    /// All ways that lead an instance in pass here.
+    /// An instance by its name.
+    fn instance(&self, key: &InstanceKey) -> Option<&Arc<Instance>> {
+        self.instances.get(key).map(|held| &held.0)
+    }
+
+    /// All ways that lead an instance in pass here: its lease keeps it from now on, and whichever kept one of this name does not.
     fn insert_instance(&mut self, instance: Arc<Instance>) -> Option<Arc<Instance>> {
         self.groups.came(&instance);
-        let former = self.instances.insert(instance.key.clone(), instance);
-        if let Some(former) = &former {
-            self.groups.went(former);
+        if let Some(lease) = self.leases.get_mut(instance.lease) {
+            lease.keep(&instance);
         }
-        former
+        let lease = instance.lease;
+        let former = self.instances.replace(Held(instance))?.0;
+        self.groups.went(&former);
+        if former.lease != lease
+            && let Some(loser) = self.leases.get_mut(former.lease)
+        {
+            loser.lose(&former.key);
+        }
+        Some(former)
     }
 
     /// And all that lead out.
     fn remove_instance(&mut self, key: &InstanceKey) -> Option<Arc<Instance>> {
-        let former = self.instances.remove(key)?;
+        let former = self.instances.take(key)?.0;
         self.groups.went(&former);
+        if let Some(lease) = self.leases.get_mut(former.lease) {
+            lease.lose(key);
+        }
         Some(former)
     }
 
@@ -268,7 +313,7 @@ impl Catalog {
     #[cfg(test)]
     pub(crate) fn content(&self) -> Content {
         let instances = self.instances.iter();
-        let instances = instances.map(|(key, instance)| (key.clone(), Arc::clone(instance)));
+        let instances = instances.map(|held| (held.0.key.clone(), Arc::clone(&held.0)));
         let leases = self.leases.iter().map(|(id, lease)| (*id, lease.record(*id)));
         (instances.collect(), leases.collect())
     }
@@ -278,25 +323,25 @@ impl Catalog {
     pub(crate) fn check_invariants(&self) {
         self.leases.check_invariants();
         self.requests.check_invariants();
-        self.groups
-            .check_invariants(self.instances.values().map(|instance| &**instance));
-        for (key, instance) in &self.instances {
-            assert_eq!(*key, instance.key);
+        self.groups.check_invariants(self.instances.iter().map(|held| &*held.0));
+        for Held(instance) in &self.instances {
+            let key = &instance.key;
             let lease = self.leases.get(instance.lease).expect("an instance's lease lives");
-            assert!(lease.instances.contains(key), "{key} is listed by its lease");
+            let kept = lease.instances().iter().find(|kept| kept.key == *key);
+            assert!(
+                kept.is_some_and(|kept| Arc::ptr_eq(kept, instance)),
+                "{key} is kept by its lease"
+            );
             assert!(
                 instance.epoch.revision() <= instance.revision,
                 "{key}: epoch after revision"
             );
             assert!(instance.revision <= self.revision, "{key} is of the future");
         }
-        let listed: usize = self.leases.iter().map(|(_, lease)| lease.instances.len()).sum();
+        let listed: usize = self.leases.iter().map(|(_, lease)| lease.instances().len()).sum();
         assert_eq!(listed, self.instances.len(), "leases list nothing else");
         for (id, lease) in self.leases.iter() {
-            assert!(
-                lease.instances.len() + lease.replaced.len() <= limits::INSTANCES_PER_LEASE,
-                "{id} is too large"
-            );
+            assert!(lease.names() <= limits::INSTANCES_PER_LEASE, "{id} is too large");
         }
         assert!(self.instances.len() <= self.capacity.instances);
         assert!(self.leases.len() <= self.capacity.leases);

@@ -29,6 +29,16 @@ pub(crate) struct LeaseClock {
 }
 
 impl LeaseTime {
+    /// From its nanoseconds.
+    pub(super) fn at_nanos(nanos: u64) -> Self {
+        Self(Moment::after_start(Duration::from_nanos(nanos)))
+    }
+
+    /// Its nanoseconds.
+    pub(super) fn nanos(self) -> u64 {
+        u64::try_from(self.0.since_start().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// So much later.
     pub(crate) fn plus(self, time: Duration) -> Self {
         Self(self.0.plus(time))

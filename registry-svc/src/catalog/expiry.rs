@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::{
     Batch, Catalog, Change, LeaseChange, LeaseTime, Removal, Undo,
     leases::Lease,
-    protection::{Due, Parts, group_of},
+    protection::{Due, Parts},
     undo::Step,
 };
 use crate::{
     limits,
-    model::{Detail, InstanceKey, LeaseId, Moment, RemovalReason, WallTime},
+    model::{Detail, LeaseId, Moment, RemovalReason, WallTime},
 };
 
 impl Catalog {
@@ -30,6 +30,8 @@ impl Catalog {
             let parts = self.parts_of(id);
             due.push(Due { id, parts, at_last });
         }
+        // What comes first must not depend on who stood where in the queue.
+        due.sort_unstable_by_key(|due| due.id);
         let (lapses, held_back) = self.groups.judge(due, now, draw);
         for id in held_back {
             self.leases.hold(id, self.groups.longest());
@@ -42,9 +44,7 @@ impl Catalog {
         for (id, charges) in lapses {
             let Some(lease) = self.leases.remove(id) else { continue };
             let detail = self.why(&lease, now);
-            let mut keys: Vec<&InstanceKey> = lease.instances.iter().collect();
-            keys.sort_unstable();
-            for key in keys {
+            for key in lease.instances().iter().map(|instance| &instance.key) {
                 let Some(instance) = self.take_instance(key, &mut undo) else {
                     continue;
                 };
@@ -57,7 +57,7 @@ impl Catalog {
             }
             leases.push(LeaseChange::Ended(id));
             undo.note(Step::Charged(charges));
-            undo.note(Step::Ended(id, Box::new(lease)));
+            undo.note(Step::Ended(id, lease));
             if changes.len() >= limits::REMOVALS_PER_REVISION {
                 let (changes, leases) = (std::mem::take(&mut changes), std::mem::take(&mut leases));
                 let batch = self.seal(wall, changes, leases, &mut undo);
@@ -73,24 +73,8 @@ impl Catalog {
 
     /// How many instances of which service and zone a lease keeps.
     fn parts_of(&self, id: LeaseId) -> Parts {
-        let Some(lease) = self.leases.get(id) else {
-            return Parts::new();
-        };
-        let mut groups: Vec<_> = lease
-            .instances
-            .iter()
-            .filter_map(|key| self.instances.get(key))
-            .map(|instance| group_of(instance))
-            .collect();
-        groups.sort_unstable();
-        let mut parts = Parts::new();
-        for group in groups {
-            match parts.last_mut() {
-                Some((last, instances)) if *last == group => *instances += 1,
-                _ => parts.push((group, 1)),
-            }
-        }
-        parts
+        let instances = self.leases.get(id).map_or(&[][..], Lease::instances);
+        self.groups.parts(instances)
     }
 
     fn why(&self, lease: &Lease, now: LeaseTime) -> Detail {

@@ -9,11 +9,18 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
-use super::{Beat, LeaseRecord, LeaseTime, Owner, RenewError, Renewed};
-use crate::model::{Heartbeat, InstanceKey, LeaseId, ReplicaId, Replicas, SecretHash};
+use super::{
+    Beat, LeaseRecord, LeaseTime, Owner, RenewError, Renewed,
+    wheel::{Tick, Wheel},
+};
+use crate::model::{Heartbeat, Instance, InstanceKey, LeaseId, ReplicaId, Replicas, SecretHash};
+
+/// Entries of the queue that nobody means any more before they are worth a sweep.
+const STALE_MAX: usize = 4_096;
 
 /// A lease that lives.
 #[derive(Debug)]
@@ -23,13 +30,14 @@ pub(super) struct Lease {
     beat: Beat,
     deadline: LeaseTime,
     /// Where it stands in the queue, if its time is counted here.
-    queued: Option<LeaseTime>,
+    queued: Option<Tick>,
     /// It is overdue and self-preservation holds it back: it stands in the queue where that ends.
     pub(super) held: bool,
-    /// What it keeps.
-    pub(super) instances: HashSet<InstanceKey>,
+    /// What it keeps, by name.
+    instances: Vec<Arc<Instance>>,
     /// What other leases have taken from it.
-    pub(super) replaced: HashSet<InstanceKey>,
+    #[allow(clippy::box_collection, reason = "few ever lose anything: 8 bytes instead of 24")]
+    replaced: Option<Box<BTreeSet<InstanceKey>>>,
 }
 
 /// What a command may change of a lease besides what it keeps.
@@ -43,26 +51,23 @@ pub(super) struct LeaseTerms {
     pub(super) emptied: bool,
 }
 
-/// What an instance's name is to a lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Membership {
-    /// Nothing.
-    None,
-    /// It keeps it.
-    Kept,
-    /// Another lease has taken it.
-    Replaced,
-}
-
 /// All leases.
 #[derive(Debug)]
 pub(super) struct Leases {
-    by_id: HashMap<LeaseId, Lease>,
-    queue: BTreeSet<(LeaseTime, LeaseId)>,
+    by_id: HashMap<LeaseId, Box<Lease>>,
+    queue: Queue,
     /// How many leases each replica hears.
     owners: HashMap<ReplicaId, usize>,
     replicas: Replicas,
     orphan_grace: Duration,
+}
+
+/// Who is due when, and what the queue has to tell.
+#[derive(Debug)]
+struct Queue {
+    wheel: Wheel,
+    /// How many leases stand in it.
+    len: usize,
     /// Those that were held back and are not any more, since [`Leases::take_released`].
     released: Vec<LeaseId>,
 }
@@ -71,7 +76,7 @@ impl Lease {
     /// The last that it kept was taken: its owner is a process that has been succeeded. One that had something left and ended
     /// it itself has not been.
     pub(super) fn is_fenced(&self) -> bool {
-        self.instances.is_empty() && !self.replaced.is_empty() && !self.terms.emptied
+        self.instances.is_empty() && self.replaced.is_some() && !self.terms.emptied
     }
 
     /// How long it lives without a renewal.
@@ -86,63 +91,142 @@ impl Lease {
 
     /// What the store keeps of it.
     pub(super) fn record(&self, id: LeaseId) -> LeaseRecord {
-        let mut replaced: Vec<InstanceKey> = self.replaced.iter().cloned().collect();
-        // Hash order must not reach the disk: the same history gives the same bytes.
-        replaced.sort_unstable();
         LeaseRecord {
             id,
             secret: self.secret,
             heartbeat: self.terms.heartbeat,
             owner: self.terms.owner,
-            replaced,
+            replaced: self.replaced().cloned().collect(),
             emptied: self.terms.emptied,
         }
     }
 
-    /// What a name is to it.
-    pub(super) fn membership(&self, key: &InstanceKey) -> Membership {
-        if self.instances.contains(key) {
-            Membership::Kept
-        } else if self.replaced.contains(key) {
-            Membership::Replaced
-        } else {
-            Membership::None
+    /// What it keeps, by name.
+    pub(super) fn instances(&self) -> &[Arc<Instance>] {
+        &self.instances
+    }
+
+    /// Whether it keeps an instance of this name.
+    pub(super) fn keeps(&self, key: &InstanceKey) -> bool {
+        self.place(key).is_ok()
+    }
+
+    /// What other leases have taken from it, by name.
+    pub(super) fn replaced(&self) -> impl Iterator<Item = &InstanceKey> {
+        self.replaced.iter().flat_map(|replaced| replaced.iter())
+    }
+
+    /// Whether an instance of this name was taken from it.
+    pub(super) fn has_lost(&self, key: &InstanceKey) -> bool {
+        self.replaced.as_ref().is_some_and(|replaced| replaced.contains(key))
+    }
+
+    /// How many names it has, kept or lost.
+    pub(super) fn names(&self) -> usize {
+        self.instances.len() + self.replaced.as_ref().map_or(0, |replaced| replaced.len())
+    }
+
+    /// Says whether a name was taken from it. Returns whether it was before.
+    pub(super) fn set_lost(&mut self, key: &InstanceKey, lost: bool) -> bool {
+        if lost {
+            return !self.replaced.get_or_insert_default().insert(key.clone());
+        }
+        let Some(replaced) = &mut self.replaced else {
+            return false;
+        };
+        let was = replaced.remove(key);
+        if replaced.is_empty() {
+            self.replaced = None;
+        }
+        was
+    }
+
+    /// All that was taken from it.
+    pub(super) fn set_all_lost(&mut self, keys: impl IntoIterator<Item = InstanceKey>) {
+        let keys: BTreeSet<InstanceKey> = keys.into_iter().collect();
+        self.replaced = (!keys.is_empty()).then(|| Box::new(keys));
+    }
+
+    /// It keeps this instance from now on, instead of what it kept by this name.
+    pub(super) fn keep(&mut self, instance: &Arc<Instance>) {
+        match self.place(&instance.key) {
+            Ok(place) => self.instances[place] = Arc::clone(instance),
+            Err(place) => {
+                // Most keep one, and a vector would make room for four.
+                if self.instances.is_empty() {
+                    self.instances.reserve_exact(1);
+                }
+                self.instances.insert(place, Arc::clone(instance));
+            }
         }
     }
 
-    /// Makes a name what it is to be to it. Returns what it was.
-    pub(super) fn set_membership(&mut self, key: &InstanceKey, membership: Membership) -> Membership {
-        let before = self.membership(key);
-        if before == membership {
-            return before;
+    /// It keeps nothing by this name any more.
+    pub(super) fn lose(&mut self, key: &InstanceKey) {
+        if let Ok(place) = self.place(key) {
+            self.instances.remove(place);
         }
-        match before {
-            Membership::None => {}
-            Membership::Kept => drop(self.instances.remove(key)),
-            Membership::Replaced => drop(self.replaced.remove(key)),
+    }
+
+    fn place(&self, key: &InstanceKey) -> Result<usize, usize> {
+        self.instances.binary_search_by(|instance| instance.key.cmp(key))
+    }
+}
+
+impl Queue {
+    /// Makes a lease due at a time; the queue must never be later than that.
+    fn schedule(&mut self, id: LeaseId, lease: &mut Lease, deadline: LeaseTime) {
+        lease.deadline = deadline;
+        self.release(id, lease);
+        let at = Tick::not_before(deadline);
+        if lease.queued.is_none_or(|queued| queued > at) {
+            self.put(id, lease, at);
         }
-        match membership {
-            Membership::None => {}
-            Membership::Kept => drop(self.instances.insert(key.clone())),
-            Membership::Replaced => drop(self.replaced.insert(key.clone())),
+    }
+
+    /// Puts a lease where it comes up at a tick, instead of where it stands.
+    fn put(&mut self, id: LeaseId, lease: &mut Lease, at: Tick) {
+        if lease.queued.replace(at).is_none() {
+            self.len += 1;
         }
-        before
+        self.wheel.insert(id, at);
+    }
+
+    /// Its time is not counted any more.
+    fn forget(&mut self, id: LeaseId, lease: &mut Lease) {
+        self.release(id, lease);
+        if lease.queued.take().is_some() {
+            self.len -= 1;
+        }
+    }
+
+    fn release(&mut self, id: LeaseId, lease: &mut Lease) {
+        if std::mem::take(&mut lease.held) {
+            self.released.push(id);
+        }
+    }
+
+    fn has_too_many_stale(&self) -> bool {
+        self.wheel.len() > 2 * self.len + STALE_MAX
     }
 }
 
 impl Leases {
     /// None yet. Alone until it is told of others.
-    pub(super) fn new(own: ReplicaId, orphan_grace: Duration) -> Self {
+    pub(super) fn new(own: ReplicaId, orphan_grace: Duration, now: LeaseTime) -> Self {
         Self {
             by_id: HashMap::new(),
-            queue: BTreeSet::new(),
+            queue: Queue {
+                wheel: Wheel::new(now),
+                len: 0,
+                released: Vec::new(),
+            },
             owners: HashMap::new(),
             replicas: Replicas {
                 own,
                 ..Replicas::default()
             },
             orphan_grace,
-            released: Vec::new(),
         }
     }
 
@@ -151,7 +235,7 @@ impl Leases {
     }
 
     pub(super) fn get(&self, id: LeaseId) -> Option<&Lease> {
-        self.by_id.get(&id)
+        self.by_id.get(&id).map(|lease| &**lease)
     }
 
     /// To change what it keeps. If it was held back that has to be judged anew.
@@ -159,7 +243,7 @@ impl Leases {
         let lease = self.by_id.get_mut(&id)?;
         if lease.held {
             let deadline = lease.deadline;
-            schedule(&mut self.queue, &mut self.released, id, lease, deadline);
+            self.queue.schedule(id, lease, deadline);
         }
         Some(lease)
     }
@@ -169,6 +253,7 @@ impl Leases {
         self.by_id
             .get(&owner.lease)
             .filter(|lease| lease.secret == owner.secret)
+            .map(|lease| &**lease)
     }
 
     /// This replica.
@@ -178,7 +263,7 @@ impl Leases {
 
     /// A new lease, or one that a restart or another replica brings.
     pub(super) fn insert(&mut self, record: LeaseRecord, now: LeaseTime) {
-        let lease = Lease {
+        let mut lease = Lease {
             secret: record.secret,
             terms: LeaseTerms {
                 heartbeat: record.heartbeat,
@@ -189,38 +274,38 @@ impl Leases {
             deadline: now,
             queued: None,
             held: false,
-            instances: HashSet::new(),
-            replaced: record.replaced.into_iter().collect(),
+            instances: Vec::new(),
+            replaced: None,
         };
+        lease.set_all_lost(record.replaced);
         self.remove(record.id);
-        self.put_back(record.id, lease, now);
+        self.put_back(record.id, Box::new(lease), now);
         self.extend(record.id, now);
     }
 
     /// A lease that was ended comes back, due no earlier than now.
-    pub(super) fn put_back(&mut self, id: LeaseId, mut lease: Lease, now: LeaseTime) {
+    pub(super) fn put_back(&mut self, id: LeaseId, mut lease: Box<Lease>, now: LeaseTime) {
         lease.queued = None;
         lease.held = false;
         lease.deadline = lease.deadline.max(now);
         *self.owners.entry(lease.terms.owner).or_default() += 1;
         let deadline = lease.deadline;
         let counts = self.span(&lease.terms).is_some();
-        let lease = self.by_id.entry(id).insert_entry(lease).into_mut();
         if counts {
-            schedule(&mut self.queue, &mut self.released, id, lease, deadline);
+            self.queue.schedule(id, &mut lease, deadline);
         }
+        self.by_id.insert(id, lease);
     }
 
     /// Ends a lease.
-    pub(super) fn remove(&mut self, id: LeaseId) -> Option<Lease> {
-        let lease = self.by_id.remove(&id)?;
-        if let Some(queued) = lease.queued {
-            self.queue.remove(&(queued, id));
-        }
-        if lease.held {
-            self.released.push(id);
-        }
+    pub(super) fn remove(&mut self, id: LeaseId) -> Option<Box<Lease>> {
+        let mut lease = self.by_id.remove(&id)?;
+        // Whoever tells of its end tells that it was held back.
+        let held = lease.held;
+        self.queue.forget(id, &mut lease);
+        lease.held = held;
         self.disown(lease.terms.owner);
+        self.sweep();
         Some(lease)
     }
 
@@ -345,21 +430,21 @@ impl Leases {
         }
     }
 
-    /// Takes the next lease whose deadline has come from the queue, and says whether it has been held back as long as may be.
-    /// The caller ends it or holds it back.
+    /// Takes a lease whose deadline has come from the queue, and says whether it has been held back as long as may be. The
+    /// caller ends it or holds it back.
     pub(super) fn pop_due(&mut self, now: LeaseTime) -> Option<(LeaseId, bool)> {
-        while let Some(&(queued, id)) = self.queue.first() {
-            if queued > now {
-                return None;
-            }
-            self.queue.pop_first();
+        while let Some((id, at)) = self.queue.wheel.pop(now) {
             let Some(lease) = self.by_id.get_mut(&id) else { continue };
-            if lease.deadline > now {
-                lease.queued = Some(lease.deadline);
-                self.queue.insert((lease.deadline, id));
+            if lease.queued != Some(at) {
+                continue;
+            }
+            if !lease.held && lease.deadline > now {
+                let at = Tick::not_before(lease.deadline);
+                self.queue.put(id, lease, at);
                 continue;
             }
             lease.queued = None;
+            self.queue.len -= 1;
             return Some((id, lease.held));
         }
         None
@@ -368,38 +453,44 @@ impl Leases {
     /// Holds back a lease that is due, for so long after its deadline at the most.
     pub(super) fn hold(&mut self, id: LeaseId, longest: Duration) {
         if let Some(lease) = self.by_id.get_mut(&id) {
-            let until = lease.deadline.plus(longest);
+            let until = Tick::not_before(lease.deadline.plus(longest));
             lease.held = true;
-            lease.queued = Some(until);
-            self.queue.insert((until, id));
+            self.queue.put(id, lease, until);
         }
     }
 
     /// The leases that were held back and have been renewed, changed or ended since the last call.
     pub(super) fn take_released(&mut self) -> Vec<LeaseId> {
-        std::mem::take(&mut self.released)
+        std::mem::take(&mut self.queue.released)
     }
 
-    /// The earliest time at which a lease may be due.
+    /// A time before which no lease is due.
     pub(super) fn next_due(&self) -> Option<LeaseTime> {
-        self.queue.first().map(|(queued, _)| *queued)
+        self.queue.wheel.next()
     }
 
-    /// Sets a deadline; the queue must never be late.
+    /// Sets a deadline.
     fn due_at(&mut self, id: LeaseId, deadline: LeaseTime) {
         if let Some(lease) = self.by_id.get_mut(&id) {
-            schedule(&mut self.queue, &mut self.released, id, lease, deadline);
+            self.queue.schedule(id, lease, deadline);
+            self.sweep();
         }
     }
 
     fn unqueue(&mut self, id: LeaseId) {
-        if let Some(lease) = self.by_id.get_mut(&id)
-            && let Some(queued) = lease.queued.take()
-        {
-            self.queue.remove(&(queued, id));
-            if std::mem::take(&mut lease.held) {
-                self.released.push(id);
-            }
+        if let Some(lease) = self.by_id.get_mut(&id) {
+            self.queue.forget(id, lease);
+        }
+    }
+
+    /// Rids the queue of what nobody means any more, when that is more than half: leases of days that come and go would fill
+    /// the memory with their deadlines.
+    fn sweep(&mut self) {
+        if self.queue.has_too_many_stale() {
+            let by_id = &self.by_id;
+            self.queue
+                .wheel
+                .retain(|id, at| by_id.get(&id).is_some_and(|lease| lease.queued == Some(at)));
         }
     }
 
@@ -416,7 +507,8 @@ impl Leases {
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         let queued = self.by_id.values().filter(|lease| lease.queued.is_some()).count();
-        assert_eq!(self.queue.len(), queued, "nothing else is queued");
+        assert_eq!(self.queue.len, queued, "the count of those in the queue");
+        assert!(!self.queue.has_too_many_stale(), "the queue is swept");
         let mut owners = HashMap::new();
         for (id, lease) in &self.by_id {
             *owners.entry(lease.terms.owner).or_insert(0) += 1;
@@ -426,12 +518,16 @@ impl Leases {
                 "{id} is queued where it is counted"
             );
             if let Some(queued) = lease.queued {
-                assert!(self.queue.contains(&(queued, *id)), "{id} is queued where it says");
-                assert!(lease.held || queued <= lease.deadline, "{id} is never queued late");
+                let in_time = queued <= Tick::not_before(lease.deadline);
+                assert!(lease.held || in_time, "{id} is never queued late");
             }
             assert!(
-                lease.instances.is_disjoint(&lease.replaced),
+                lease.instances.iter().all(|instance| !lease.has_lost(&instance.key)),
                 "{id} has lost what it keeps"
+            );
+            assert!(
+                lease.instances.windows(2).all(|two| two[0].key < two[1].key),
+                "{id} keeps each name once"
             );
             assert!(
                 !lease.terms.emptied || lease.instances.is_empty(),
@@ -450,7 +546,7 @@ impl Leases {
 
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&LeaseId, &Lease)> {
-        self.by_id.iter()
+        self.by_id.iter().map(|(id, lease)| (id, &**lease))
     }
 }
 
@@ -473,24 +569,4 @@ fn counting(replicas: &Replicas, owner: ReplicaId) -> Counting {
     } else {
         Counting::Elsewhere
     }
-}
-
-fn schedule(
-    queue: &mut BTreeSet<(LeaseTime, LeaseId)>,
-    released: &mut Vec<LeaseId>,
-    id: LeaseId,
-    lease: &mut Lease,
-    deadline: LeaseTime,
-) {
-    lease.deadline = deadline;
-    if std::mem::take(&mut lease.held) {
-        released.push(id);
-    }
-    match lease.queued {
-        Some(queued) if queued <= deadline => return,
-        Some(queued) => drop(queue.remove(&(queued, id))),
-        None => {}
-    }
-    lease.queued = Some(deadline);
-    queue.insert((deadline, id));
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Batch, Catalog, CatalogError, Change, Deregister, LeaseChange, Removal, Reply, Undo, Update,
-    leases::{LeaseTerms, Membership},
+    Batch, Catalog, CatalogError, Change, Deregister, LeaseChange, Removal, Reply, Undo, Update, leases::LeaseTerms,
     undo::Step,
 };
 use crate::model::{Instance, InstanceId, InstanceKey, LeaseId, WallTime};
@@ -16,11 +15,11 @@ impl Catalog {
         wall: WallTime,
         undo: &mut Undo,
     ) -> Result<(Reply, Option<Arc<Batch>>), CatalogError> {
-        let lease = self.leases.owned_by(&update.owner).ok_or(CatalogError::LeaseUnknown)?;
-        let Some(present) = self.instances.get(&update.key) else {
+        self.leases.owned_by(&update.owner).ok_or(CatalogError::LeaseUnknown)?;
+        let Some(present) = self.instance(&update.key) else {
             return Err(CatalogError::InstanceUnknown(update.key.to_string()));
         };
-        if !lease.instances.contains(&update.key) || present.epoch != update.epoch {
+        if present.lease != update.owner.lease || present.epoch != update.epoch {
             return Err(CatalogError::StaleEpoch(update.key.clone()));
         }
         let mut spec = present.spec.clone();
@@ -66,7 +65,7 @@ impl Catalog {
         }
         let all = deregister.ids.is_empty();
         let mut keys: Vec<InstanceKey> = if all {
-            lease.instances.iter().cloned().collect()
+            lease.instances().iter().map(|instance| instance.key.clone()).collect()
         } else {
             let mut keys = Vec::new();
             for id in &deregister.ids {
@@ -74,21 +73,17 @@ impl Catalog {
             }
             keys
         };
-        // Watchers must see the same order whatever a hash map had in mind.
+        // Watchers see the order of lists, whatever that of the request was.
         keys.sort_unstable();
         keys.dedup();
 
-        let leases = if all {
+        let mut leases = Vec::new();
+        if all {
             if let Some(lease) = self.leases.remove(id) {
-                undo.note(Step::Ended(id, Box::new(lease)));
+                undo.note(Step::Ended(id, lease));
             }
-            vec![LeaseChange::Ended(id)]
-        } else {
-            for key in &keys {
-                self.set_membership(id, key, Membership::None, undo);
-            }
-            self.note_emptied(id, undo).into_iter().collect()
-        };
+            leases.push(LeaseChange::Ended(id));
+        }
         let changes = keys
             .iter()
             .filter_map(|key| self.take_instance(key, undo))
@@ -101,6 +96,9 @@ impl Catalog {
                 })
             });
         let changes = changes.collect();
+        if !all {
+            leases.extend(self.note_emptied(id, undo));
+        }
         let batch = self.seal(wall, changes, leases, undo);
         Ok((
             Reply::Deregistered {
@@ -114,7 +112,7 @@ impl Catalog {
     /// of its instances, that has to be put down: it would look as if they had taken all.
     fn note_emptied(&mut self, id: LeaseId, undo: &mut Undo) -> Option<LeaseChange> {
         let lease = self.leases.get(id)?;
-        if !lease.instances.is_empty() || lease.replaced.is_empty() {
+        if !lease.instances().is_empty() || lease.replaced().next().is_none() {
             return None;
         }
         let terms = LeaseTerms {
@@ -137,10 +135,11 @@ impl Catalog {
 impl super::leases::Lease {
     /// The instances of this id, in whichever services. Those that were taken are an error: they are not this lease's to end.
     fn keys_of(&self, id: &InstanceId) -> Result<Vec<InstanceKey>, CatalogError> {
-        if let Some(key) = self.replaced.iter().find(|key| key.id == *id) {
+        if let Some(key) = self.replaced().find(|key| key.id == *id) {
             return Err(CatalogError::StaleEpoch(key.clone()));
         }
-        let keys: Vec<InstanceKey> = self.instances.iter().filter(|key| key.id == *id).cloned().collect();
+        let keys = self.instances().iter().map(|instance| &instance.key);
+        let keys: Vec<InstanceKey> = keys.filter(|key| key.id == *id).cloned().collect();
         if keys.is_empty() {
             return Err(CatalogError::InstanceUnknown(format!("{id} is not of this lease")));
         }

@@ -61,13 +61,17 @@ pub(crate) struct ProtectionStatus {
 }
 
 /// A service in a zone.
-pub(super) type GroupKey = (ServiceKey, Zone);
+pub(super) type GroupKey = (Arc<ServiceKey>, Zone);
+
+/// Names a group while it has instances or a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct GroupId(u32);
 
 /// Instances of a lease by group.
-pub(super) type Parts = Vec<(GroupKey, usize)>;
+pub(super) type Parts = Vec<(GroupId, usize)>;
 
 /// What was charged for a lease that lapsed: to which group, how many instances, in the window that began when.
-pub(super) type Charges = Vec<(GroupKey, usize, LeaseTime)>;
+pub(super) type Charges = Vec<(GroupId, usize, LeaseTime)>;
 
 /// A lease that lapses, and what that is charged to.
 pub(super) type Lapse = (LeaseId, Charges);
@@ -87,31 +91,41 @@ pub(super) struct Due {
 #[derive(Debug)]
 pub(super) struct Groups {
     settings: Protection,
-    by_key: HashMap<GroupKey, Group>,
+    by_key: HashMap<GroupKey, GroupId>,
+    all: Vec<Group>,
+    /// Names that no group has any more.
+    free: Vec<GroupId>,
     /// The groups with a window, by when to look at them next.
-    agenda: BTreeSet<(LeaseTime, GroupKey)>,
+    agenda: BTreeSet<(LeaseTime, GroupId)>,
     held: HashMap<LeaseId, Parts>,
     /// By service, in how many zones it protects.
-    zones: BTreeMap<ServiceKey, usize>,
+    zones: BTreeMap<Arc<ServiceKey>, usize>,
     told: Arc<BTreeSet<ServiceKey>>,
     /// Something was released since the last look.
-    released: BTreeSet<GroupKey>,
+    released: BTreeSet<GroupId>,
     status: ProtectionStatus,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Group {
+    key: GroupKey,
     instances: usize,
     /// Boxed: most groups never have one.
     window: Option<Box<Window>>,
 }
 
 /// The group of an instance.
-pub(super) fn group_of(instance: &Instance) -> GroupKey {
+pub(super) fn key_of(instance: &Instance) -> GroupKey {
     (
-        ServiceKey::clone(instance.key.service_key()),
+        Arc::clone(instance.key.service_key()),
         instance.spec.labels.zone.clone(),
     )
+}
+
+impl GroupId {
+    fn place(self) -> usize {
+        self.0 as usize
+    }
 }
 
 impl Groups {
@@ -119,6 +133,8 @@ impl Groups {
         Self {
             settings,
             by_key: HashMap::new(),
+            all: Vec::new(),
+            free: Vec::new(),
             agenda: BTreeSet::new(),
             held: HashMap::new(),
             zones: BTreeMap::new(),
@@ -147,30 +163,71 @@ impl Groups {
 
     /// An instance has come.
     pub(super) fn came(&mut self, instance: &Instance) {
-        if self.settings.enabled {
-            self.by_key.entry(group_of(instance)).or_default().instances += 1;
+        if !self.settings.enabled {
+            return;
         }
+        let key = key_of(instance);
+        if let Some(id) = self.by_key.get(&key) {
+            self.all[id.place()].instances += 1;
+            return;
+        }
+        let group = Group {
+            key: key.clone(),
+            instances: 1,
+            window: None,
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.all[id.place()] = group;
+                id
+            }
+            None => {
+                // There are no more groups than instances, of which there are a million at the most.
+                let id = GroupId(u32::try_from(self.all.len()).unwrap_or(u32::MAX));
+                self.all.push(group);
+                id
+            }
+        };
+        self.by_key.insert(key, id);
     }
 
     /// An instance has gone.
     pub(super) fn went(&mut self, instance: &Instance) {
-        if !self.settings.enabled {
-            return;
+        if let Some(id) = self.by_key.get(&key_of(instance)).copied() {
+            self.all[id.place()].instances -= 1;
+            self.forget_if_empty(id);
         }
-        let key = group_of(instance);
-        if let Some(group) = self.by_key.get_mut(&key) {
-            group.instances -= 1;
-            if group.instances == 0 && group.window.is_none() {
-                self.by_key.remove(&key);
+    }
+
+    fn forget_if_empty(&mut self, id: GroupId) {
+        let group = &self.all[id.place()];
+        if group.instances == 0 && group.window.is_none() {
+            self.by_key.remove(&group.key);
+            self.free.push(id);
+        }
+    }
+
+    /// How many of these instances, all of one lease, are in which group.
+    pub(super) fn parts(&self, instances: &[Arc<Instance>]) -> Parts {
+        let ids = instances
+            .iter()
+            .filter_map(|instance| self.by_key.get(&key_of(instance)));
+        let mut ids: Vec<GroupId> = ids.copied().collect();
+        ids.sort_unstable();
+        let mut parts = Parts::new();
+        for id in ids {
+            match parts.last_mut() {
+                Some((last, instances)) if *last == id => *instances += 1,
+                _ => parts.push((id, 1)),
             }
         }
+        parts
     }
 
     /// An instance is about to go because it lapsed at another replica.
     pub(super) fn lapsed_elsewhere(&mut self, instance: &Instance, now: LeaseTime) {
-        if self.settings.enabled {
-            let key = group_of(instance);
-            self.open(&key, now).lapsed += 1;
+        if let Some(id) = self.by_key.get(&key_of(instance)).copied() {
+            self.open(id, now).lapsed += 1;
         }
     }
 
@@ -181,8 +238,9 @@ impl Groups {
 
     /// What lapsed was taken back.
     pub(super) fn discharge(&mut self, charges: &Charges) {
-        for (key, instances, start) in charges {
-            if let Some(window) = self.by_key.get_mut(key).and_then(|group| group.window.as_mut())
+        for (id, instances, start) in charges {
+            // By its begin too: the group may be another one by now.
+            if let Some(window) = self.window(*id)
                 && window.start == *start
             {
                 window.lapsed = window.lapsed.saturating_sub(*instances);
@@ -207,17 +265,13 @@ impl Groups {
         groups.append(&mut self.released);
         let mut fresh = Vec::with_capacity(due.len());
         for due in due {
-            for (key, _) in &due.parts {
-                if !groups.contains(key) {
-                    groups.insert(key.clone());
-                }
-            }
+            groups.extend(due.parts.iter().map(|(id, _)| *id));
             if due.at_last {
                 self.leave(due.id, Left::TimedOut);
                 lapses.push((due.id, self.charge(&due.parts, now)));
             } else {
-                for (key, instances) in &due.parts {
-                    let window = self.open(key, now);
+                for (id, instances) in &due.parts {
+                    let window = self.open(*id, now);
                     window.overdue += instances;
                     window.overdue_leases += 1;
                 }
@@ -226,8 +280,8 @@ impl Groups {
         }
         // All of them before anybody lapses: who is held back is so because of the whole.
         let settings = self.settings;
-        for key in &groups {
-            if let Some(window) = self.window(key) {
+        for id in &groups {
+            if let Some(window) = self.window(*id) {
                 window.trickles = window.overdue > 0 && !window.has_room_for_all(&settings);
             }
         }
@@ -242,92 +296,85 @@ impl Groups {
             }
         }
         let mut draw = Draw(draw);
-        for key in &groups {
-            self.let_go(key, now, &mut lapses);
-            self.trickle(key, now, &mut draw, &mut lapses);
+        for id in &groups {
+            self.let_go(*id, now, &mut lapses);
+            self.trickle(*id, now, &mut draw, &mut lapses);
         }
         groups.append(&mut self.released);
-        for key in &groups {
-            self.plan(key, now);
+        for id in groups {
+            self.plan(id, now);
         }
         self.tell();
         (lapses, held_back)
     }
 
     /// Takes from the agenda what is due, and turns windows over whose time is up.
-    fn turn_over(&mut self, now: LeaseTime) -> BTreeSet<GroupKey> {
+    fn turn_over(&mut self, now: LeaseTime) -> BTreeSet<GroupId> {
         let mut groups = BTreeSet::new();
-        while self.agenda.first().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, key)) = self.agenda.pop_first() else { break };
-            let Some(group) = self.by_key.get_mut(&key) else {
-                continue;
-            };
+        while let Some((at, id)) = self.agenda.pop_first() {
+            if at > now {
+                self.agenda.insert((at, id));
+                break;
+            }
+            let length = self.settings.window;
+            let group = &mut self.all[id.place()];
             let Some(window) = &mut group.window else { continue };
             window.next = None;
-            if now.since(window.start) >= self.settings.window {
+            if now.since(window.start) >= length {
                 if window.held.is_empty() {
                     group.window = None;
-                    if group.instances == 0 {
-                        self.by_key.remove(&key);
-                    }
+                    self.forget_if_empty(id);
                     continue;
                 }
                 window.start = now;
                 window.base = group.instances;
                 window.lapsed = 0;
             }
-            groups.insert(key);
+            groups.insert(id);
         }
         groups
     }
 
     /// The window of a group; one begins if none is open.
-    fn open(&mut self, key: &GroupKey, now: LeaseTime) -> &mut Window {
-        let Self {
-            by_key,
-            agenda,
-            settings,
-            ..
-        } = self;
-        let group = by_key.entry(key.clone()).or_default();
-        let instances = group.instances;
+    fn open(&mut self, id: GroupId, now: LeaseTime) -> &mut Window {
+        let end = now.plus(self.settings.window);
+        let group = &mut self.all[id.place()];
+        let (agenda, instances) = (&mut self.agenda, group.instances);
         group.window.get_or_insert_with(|| {
             let mut window = Window::new(now, instances);
-            let end = now.plus(settings.window);
             window.next = Some(end);
-            agenda.insert((end, key.clone()));
+            agenda.insert((end, id));
             Box::new(window)
         })
     }
 
-    fn window(&mut self, key: &GroupKey) -> Option<&mut Window> {
-        self.by_key.get_mut(key)?.window.as_deref_mut()
+    fn window(&mut self, id: GroupId) -> Option<&mut Window> {
+        self.all.get_mut(id.place())?.window.as_deref_mut()
     }
 
     /// Whether none of the groups trickles.
     fn is_free(&self, parts: &Parts) -> bool {
-        parts.iter().all(|(key, _)| {
-            let window = self.by_key.get(key).and_then(|group| group.window.as_deref());
+        parts.iter().all(|(id, _)| {
+            let window = self.all[id.place()].window.as_deref();
             !window.is_some_and(|window| window.trickles)
         })
     }
 
     /// Whether each of the groups that trickle has room for its part.
     fn has_room(&self, parts: &Parts, now: LeaseTime) -> bool {
-        parts.iter().all(|(key, instances)| {
-            let window = self.by_key.get(key).and_then(|group| group.window.as_deref());
+        parts.iter().all(|(id, instances)| {
+            let window = self.all[id.place()].window.as_deref();
             window.is_none_or(|window| !window.trickles || window.has_room_for(*instances, &self.settings, now))
         })
     }
 
     fn hold(&mut self, id: LeaseId, parts: Parts) {
-        for (key, _) in &parts {
-            let Some(window) = self.by_key.get_mut(key).and_then(|group| group.window.as_deref_mut()) else {
-                continue;
-            };
+        for (group, _) in &parts {
+            let group = &mut self.all[group.place()];
+            let Some(window) = &mut group.window else { continue };
             if window.held.is_empty() {
                 self.status.begun += 1;
-                *self.zones.entry(key.0.clone()).or_default() += 1;
+                *self.zones.entry(Arc::clone(&group.key.0)).or_default() += 1;
             }
             window.held.insert(id);
         }
@@ -338,14 +385,11 @@ impl Groups {
     fn leave(&mut self, id: LeaseId, left: Left) -> Option<Parts> {
         let parts = self.held.remove(&id)?;
         self.settle(&parts);
-        for (key, _) in &parts {
-            let Some(window) = self.by_key.get_mut(key).and_then(|group| group.window.as_deref_mut()) else {
-                continue;
-            };
+        for (group_id, _) in &parts {
+            let group = &mut self.all[group_id.place()];
+            let Some(window) = &mut group.window else { continue };
             window.held.remove(id);
-            if !self.released.contains(key) {
-                self.released.insert(key.clone());
-            }
+            self.released.insert(*group_id);
             if !window.held.is_empty() {
                 continue;
             }
@@ -355,10 +399,10 @@ impl Groups {
                 Left::Lapsed => self.status.ended_lapsed += 1,
                 Left::TimedOut => self.status.ended_timed_out += 1,
             }
-            if let Some(zones) = self.zones.get_mut(&key.0) {
+            if let Some(zones) = self.zones.get_mut(&group.key.0) {
                 *zones -= 1;
                 if *zones == 0 {
-                    self.zones.remove(&key.0);
+                    self.zones.remove(&group.key.0);
                 }
             }
         }
@@ -367,8 +411,8 @@ impl Groups {
 
     /// These are not overdue any more.
     fn settle(&mut self, parts: &Parts) {
-        for (key, instances) in parts {
-            if let Some(window) = self.window(key) {
+        for (id, instances) in parts {
+            if let Some(window) = self.window(*id) {
                 window.overdue -= instances;
                 window.overdue_leases -= 1;
             }
@@ -377,17 +421,17 @@ impl Groups {
 
     fn charge(&mut self, parts: &Parts, now: LeaseTime) -> Charges {
         let mut charges = Charges::with_capacity(parts.len());
-        for (key, instances) in parts {
-            let window = self.open(key, now);
+        for (id, instances) in parts {
+            let window = self.open(*id, now);
             window.lapsed += instances;
-            charges.push((key.clone(), *instances, window.start));
+            charges.push((*id, *instances, window.start));
         }
         charges
     }
 
     /// A group that trickles no more ends what it held back, but for what another group holds back too.
-    fn let_go(&mut self, key: &GroupKey, now: LeaseTime, lapses: &mut Vec<Lapse>) {
-        let Some(window) = self.window(key).filter(|window| !window.trickles) else {
+    fn let_go(&mut self, group: GroupId, now: LeaseTime, lapses: &mut Vec<Lapse>) {
+        let Some(window) = self.window(group).filter(|window| !window.trickles) else {
             return;
         };
         for id in window.held.all().to_vec() {
@@ -400,12 +444,12 @@ impl Groups {
     }
 
     /// A group that trickles ends as many of those it holds back as it may by now.
-    fn trickle(&mut self, key: &GroupKey, now: LeaseTime, draw: &mut Draw, lapses: &mut Vec<Lapse>) {
+    fn trickle(&mut self, group: GroupId, now: LeaseTime, draw: &mut Draw, lapses: &mut Vec<Lapse>) {
         let mut failed = 0;
         while failed < TRIES {
             let settings = self.settings;
             let drawn = self
-                .window(key)
+                .window(group)
                 .filter(|window| window.trickles && window.has_room_for(1, &settings, now))
                 .and_then(|window| window.held.draw(draw));
             let Some(id) = drawn else { return };
@@ -420,27 +464,22 @@ impl Groups {
     }
 
     /// Puts a group on the agenda for its next look.
-    fn plan(&mut self, key: &GroupKey, now: LeaseTime) {
-        let Self {
-            by_key,
-            agenda,
-            settings,
-            ..
-        } = self;
-        let Some(window) = by_key.get_mut(key).and_then(|group| group.window.as_deref_mut()) else {
-            return;
-        };
+    fn plan(&mut self, id: GroupId, now: LeaseTime) {
+        let settings = self.settings;
+        let Some(window) = self.window(id) else { return };
         // Not before the next pulse: what is allowed by then goes together.
-        let next = window.next_room(settings).max(now.plus(PULSE));
-        if let Some(former) = window.next.replace(next) {
-            agenda.remove(&(former, key.clone()));
+        let next = window.next_room(&settings).max(now.plus(PULSE));
+        let former = window.next.replace(next);
+        if let Some(former) = former.filter(|former| *former != next) {
+            self.agenda.remove(&(former, id));
         }
-        agenda.insert((next, key.clone()));
+        self.agenda.insert((next, id));
     }
 
     fn tell(&mut self) {
-        if !self.told.iter().eq(self.zones.keys()) {
-            self.told = Arc::new(self.zones.keys().cloned().collect());
+        let services = || self.zones.keys().map(|service| &**service);
+        if !self.told.iter().eq(services()) {
+            self.told = Arc::new(services().cloned().collect());
         }
     }
 
@@ -449,11 +488,13 @@ impl Groups {
     pub(super) fn check_invariants<'a>(&self, instances: impl Iterator<Item = &'a Instance>) {
         let mut counts: HashMap<GroupKey, usize> = HashMap::new();
         for instance in instances.filter(|_| self.settings.enabled) {
-            *counts.entry(group_of(instance)).or_default() += 1;
+            *counts.entry(key_of(instance)).or_default() += 1;
         }
         let mut windows = 0;
-        let mut zones: BTreeMap<ServiceKey, usize> = BTreeMap::new();
-        for (key, group) in &self.by_key {
+        let mut zones: BTreeMap<Arc<ServiceKey>, usize> = BTreeMap::new();
+        for (key, id) in &self.by_key {
+            let group = &self.all[id.place()];
+            assert_eq!(group.key, *key);
             assert_eq!(
                 group.instances,
                 counts.remove(key).unwrap_or_default(),
@@ -465,12 +506,12 @@ impl Groups {
             };
             windows += 1;
             let next = window.next.expect("a window is on the agenda");
-            assert!(self.agenda.contains(&(next, key.clone())), "{key:?} is on the agenda");
+            assert!(self.agenda.contains(&(next, *id)), "{key:?} is on the agenda");
             let held = window.held.all();
             let overdue: usize = held
                 .iter()
-                .flat_map(|id| &self.held[id])
-                .filter(|(part, _)| part == key)
+                .flat_map(|lease| &self.held[lease])
+                .filter(|(part, _)| part == id)
                 .map(|(_, instances)| instances)
                 .sum();
             assert_eq!(
@@ -484,11 +525,16 @@ impl Groups {
             }
         }
         assert!(counts.is_empty(), "every group is known");
+        assert_eq!(
+            self.by_key.len() + self.free.len(),
+            self.all.len(),
+            "every name is used or free"
+        );
         assert_eq!(self.agenda.len(), windows, "nothing else is on the agenda");
         assert_eq!(self.zones, zones, "what protects");
         let listed: usize = self
-            .by_key
-            .values()
+            .all
+            .iter()
             .filter_map(|group| group.window.as_ref())
             .map(|w| w.held.all().len())
             .sum();
@@ -503,17 +549,13 @@ impl Groups {
     #[cfg(test)]
     pub(super) fn budgets(&self) -> Vec<(GroupKey, LeaseTime, usize, usize)> {
         let windows = self
-            .by_key
+            .all
             .iter()
-            .filter_map(|(key, group)| Some((key, group.window.as_ref()?)));
+            .filter_map(|group| Some((group, group.window.as_ref()?)));
         windows
-            .map(|(key, window)| {
-                (
-                    key.clone(),
-                    window.start,
-                    self.settings.budget(window.base),
-                    window.lapsed,
-                )
+            .map(|(group, window)| {
+                let budget = self.settings.budget(window.base);
+                (group.key.clone(), window.start, budget, window.lapsed)
             })
             .collect()
     }

@@ -4,10 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Batch, Catalog, CatalogError, Change, LeaseChange, LeaseChoice, LeaseRecord, Register, Registered, Removal, Reply,
-    Secret, Undo,
-    leases::{LeaseTerms, Membership},
-    requests::Recent,
-    undo::Step,
+    Secret, Undo, leases::LeaseTerms, requests::Recent, undo::Step,
 };
 use crate::{
     limits,
@@ -130,8 +127,8 @@ impl Catalog {
                 let added = register
                     .drafts
                     .iter()
-                    .filter(|draft| !lease.instances.contains(&draft.key) && !lease.replaced.contains(&draft.key));
-                if lease.instances.len() + lease.replaced.len() + added.count() > limit {
+                    .filter(|draft| !lease.keeps(&draft.key) && !lease.has_lost(&draft.key));
+                if lease.names() + added.count() > limit {
                     return Err(CatalogError::LeaseFull { limit });
                 }
                 terms.over(lease.terms.heartbeat).map_err(CatalogError::Terms)?
@@ -140,7 +137,7 @@ impl Catalog {
         let added = register
             .drafts
             .iter()
-            .filter(|draft| !self.instances.contains_key(&draft.key))
+            .filter(|draft| !self.instances.contains(&draft.key))
             .count();
         if self.instances.len() + added > self.capacity.instances {
             return Err(CatalogError::RegistryFull {
@@ -162,7 +159,9 @@ impl Catalog {
         losers: &mut Vec<LeaseId>,
         undo: &mut Undo,
     ) {
-        let instance = Arc::new(draft.clone().registered(self.revision.next(), lease, wall));
+        let mut instance = draft.clone().registered(self.revision.next(), lease, wall);
+        self.shared.instance(&mut instance);
+        let instance = Arc::new(instance);
         let former = self.insert_instance(Arc::clone(&instance));
         undo.note(Step::Instance(instance.key.clone(), former.clone()));
         let mut left = None;
@@ -174,29 +173,21 @@ impl Catalog {
             }
             // Another process has taken the name: watchers see one leave and one come.
             Some(former) => {
-                self.set_membership(former.lease, &former.key, Membership::Replaced, undo);
+                self.set_lost(former.lease, &former.key, true, undo);
                 losers.push(former.lease);
                 changes.push(Change::Removed(replaced(&former)));
             }
         }
-        self.set_membership(lease, &instance.key, Membership::Kept, undo);
+        self.set_lost(lease, &instance.key, false, undo);
         changes.push(Change::Put { instance, left });
     }
 
-    /// Makes a name what it is to be to a lease, in a way that can be taken back.
-    pub(super) fn set_membership(
-        &mut self,
-        lease: LeaseId,
-        key: &InstanceKey,
-        membership: Membership,
-        undo: &mut Undo,
-    ) {
-        let Some(present) = self.leases.get_mut(lease) else {
-            return;
-        };
-        let before = present.set_membership(key, membership);
-        if before != membership {
-            undo.note(Step::Member(lease, key.clone(), before));
+    /// Says whether a name was taken from a lease, in a way that can be taken back.
+    fn set_lost(&mut self, lease: LeaseId, key: &InstanceKey, lost: bool, undo: &mut Undo) {
+        if let Some(present) = self.leases.get_mut(lease)
+            && present.set_lost(key, lost) != lost
+        {
+            undo.note(Step::Lost(lease, key.clone(), !lost));
         }
     }
 }

@@ -2,12 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{
-    Batch, Catalog, Change, LeaseChange, LeaseRecord, Owner, Reply, Undo,
-    leases::{LeaseTerms, Membership},
-    undo::Step,
-};
-use crate::model::{Instance, InstanceKey, LeaseId, Now, RemovalReason, Replicas, WallTime};
+use super::{Batch, Catalog, Change, LeaseChange, LeaseRecord, Owner, Reply, Undo, leases::LeaseTerms, undo::Step};
+use crate::model::{LeaseId, Now, RemovalReason, Replicas, WallTime};
 
 impl Catalog {
     /// Applies a batch that another replica has committed. Its revision is the one after ours.
@@ -23,14 +19,14 @@ impl Catalog {
         }
         for change in &batch.changes {
             match change {
-                Change::Put { instance, .. } => self.follow_put(instance),
+                Change::Put { instance, .. } => drop(self.insert_instance(Arc::clone(instance))),
                 Change::Removed(removal) => {
                     if removal.reason == RemovalReason::Expired
                         && let Some(instance) = self.instances.get(&removal.key)
                     {
-                        self.groups.lapsed_elsewhere(instance, self.clock.now());
+                        self.groups.lapsed_elsewhere(&instance.0, self.clock.now());
                     }
-                    self.follow_removal(&removal.key);
+                    self.remove_instance(&removal.key);
                 }
             }
         }
@@ -57,28 +53,10 @@ impl Catalog {
         self.leases.set_terms(record.id, terms, now);
         if let Some(lease) = self.leases.get_mut(record.id) {
             // What it keeps is told by the instances themselves.
-            lease.replaced = record.replaced.iter().cloned().collect();
+            lease.set_all_lost(record.replaced.iter().cloned());
         }
         if is_alive {
             self.leases.extend(record.id, now);
-        }
-    }
-
-    fn follow_put(&mut self, instance: &Arc<Instance>) {
-        self.follow_removal(&instance.key);
-        if let Some(lease) = self.leases.get_mut(instance.lease) {
-            lease.set_membership(&instance.key, Membership::Kept);
-        }
-        self.insert_instance(Arc::clone(instance));
-    }
-
-    fn follow_removal(&mut self, key: &InstanceKey) {
-        let Some(former) = self.remove_instance(key) else {
-            return;
-        };
-        if let Some(lease) = self.leases.get_mut(former.lease) {
-            // Not to none: what was taken from it is in its record, which came first.
-            lease.instances.remove(key);
         }
     }
 

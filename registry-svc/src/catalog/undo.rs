@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{
     Catalog,
-    leases::{Lease, LeaseTerms, Membership},
+    leases::{Lease, LeaseTerms},
     protection::Charges,
     requests::Answered,
 };
@@ -34,8 +34,8 @@ pub(super) enum Step {
     Ended(LeaseId, Box<Lease>),
     /// Its terms.
     Terms(LeaseId, LeaseTerms),
-    /// What a name was to it.
-    Member(LeaseId, InstanceKey, Membership),
+    /// Whether a name was taken from it.
+    Lost(LeaseId, InstanceKey, bool),
     /// The request was new; these were remembered, the oldest last.
     Remembered(u128, Vec<(u128, Answered)>),
     /// It was not charged to these.
@@ -62,11 +62,11 @@ impl Catalog {
                 Step::Instance(_, Some(instance)) => drop(self.insert_instance(instance)),
                 Step::Instance(key, None) => drop(self.remove_instance(&key)),
                 Step::Granted(id) => drop(self.leases.remove(id)),
-                Step::Ended(id, lease) => self.leases.put_back(id, *lease, now),
+                Step::Ended(id, lease) => self.leases.put_back(id, lease, now),
                 Step::Terms(id, terms) => drop(self.leases.set_terms(id, terms, now)),
-                Step::Member(id, key, membership) => {
+                Step::Lost(id, key, lost) => {
                     if let Some(lease) = self.leases.get_mut(id) {
-                        lease.set_membership(&key, membership);
+                        lease.set_lost(&key, lost);
                     }
                 }
                 Step::Remembered(id, evicted) => {

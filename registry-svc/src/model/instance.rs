@@ -3,6 +3,7 @@
 use std::{
     cmp::Ordering,
     fmt,
+    hash::{Hash, Hasher},
     ops::{Deref, DerefMut},
     sync::Arc,
 };
@@ -23,7 +24,7 @@ pub(crate) struct Epoch(Revision);
 
 /// Names an instance in all of the registry. Ordered as lists are: by namespace, service, id. Namespace and service are read as
 /// if they were fields: they are those of its [`ServiceKey`].
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone)]
 pub(crate) struct InstanceKey {
     of: Arc<ServiceKey>,
     /// Within the service.
@@ -171,6 +172,13 @@ impl PartialEq for InstanceKey {
 }
 
 impl Eq for InstanceKey {}
+
+impl Hash for InstanceKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.of.hash(state);
+        self.id.hash(state);
+    }
+}
 
 impl PartialOrd for InstanceKey {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {

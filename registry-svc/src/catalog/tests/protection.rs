@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    super::protection::{GroupKey, group_of},
+    super::protection::{GroupKey, key_of},
     *,
 };
 use crate::{
@@ -313,11 +313,11 @@ impl Outage {
         let before: BTreeMap<InstanceKey, (GroupKey, LeaseId, bool)> = self
             .catalog
             .instances
-            .values()
-            .map(|instance| {
+            .iter()
+            .map(|Held(instance)| {
                 let lease = self.catalog.leases.get(instance.lease).expect("lives");
                 let at_last = lease.overdue(self.catalog.clock.now()) >= Duration::from_millis(LONGEST);
-                (instance.key.clone(), (group_of(instance), instance.lease, at_last))
+                (instance.key.clone(), (key_of(instance), instance.lease, at_last))
             })
             .collect();
         let expired = self.catalog.expire(WALL, self.millis);
