@@ -2,7 +2,13 @@
 //!
 //! A service is shared with its readers and copied only when it changes while one of them still holds it.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
 
 use super::{Scope, Selection};
 use crate::{
@@ -11,7 +17,12 @@ use crate::{
 };
 
 /// The instances of a service, by id.
-pub(crate) type ServiceView = BTreeMap<InstanceId, Arc<Instance>>;
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ServiceView(BTreeSet<ById>);
+
+/// An instance, found and ordered by its own id: there are a million of them, and a copy of the id would take 24 bytes.
+#[derive(Debug, Clone)]
+struct ById(Arc<Instance>);
 
 type Services = BTreeMap<ServiceName, Arc<ServiceView>>;
 
@@ -21,6 +32,44 @@ pub(crate) struct View {
     /// What it is of.
     pub(super) revision: Revision,
     namespaces: BTreeMap<Namespace, Services>,
+}
+
+impl Borrow<InstanceId> for ById {
+    fn borrow(&self) -> &InstanceId {
+        &self.0.key.id
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key.id == other.0.key.id
+    }
+}
+
+impl Eq for ById {}
+
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ById {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.id.cmp(&other.0.key.id)
+    }
+}
+
+impl ServiceView {
+    /// By id.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.0.iter().map(|instance| &instance.0)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl View {
@@ -55,8 +104,9 @@ impl View {
         self.namespaces
             .get(&key.namespace)?
             .get(&key.service)?
+            .0
             .get(&key.id)
-            .cloned()
+            .map(|instance| Arc::clone(&instance.0))
     }
 
     /// The services of a scope by name, from a point on; at most `limit`.
@@ -81,7 +131,7 @@ impl View {
     }
 
     fn put(&mut self, instance: &Arc<Instance>) {
-        let (namespace, service, id) = (&instance.key.namespace, &instance.key.service, &instance.key.id);
+        let (namespace, service) = (&instance.key.namespace, &instance.key.service);
         let services = match self.namespaces.get_mut(namespace) {
             Some(services) => services,
             None => self.namespaces.entry(namespace.clone()).or_default(),
@@ -90,7 +140,7 @@ impl View {
             Some(view) => view,
             None => services.entry(service.clone()).or_default(),
         };
-        Arc::make_mut(view).insert(id.clone(), Arc::clone(instance));
+        Arc::make_mut(view).0.replace(ById(Arc::clone(instance)));
     }
 
     /// A service without instances is no service, and a namespace without services no namespace.
@@ -101,8 +151,8 @@ impl View {
         let Some(view) = services.get_mut(&key.service) else {
             return;
         };
-        Arc::make_mut(view).remove(&key.id);
-        if view.is_empty() {
+        Arc::make_mut(view).0.remove(&key.id);
+        if view.0.is_empty() {
             services.remove(&key.service);
         }
         if services.is_empty() {

@@ -9,8 +9,8 @@ use crate::{
     history::HistoryLimits,
     hub::{Hub, Restored, Trust},
     model::{
-        Draft, Endpoint, GrpcService, HistoryId, Host, Label, Labels, Metadata, Port, Profile, Protocol,
-        Spec, Status, Version, Weight, Zone,
+        Draft, Endpoint, GrpcService, HistoryId, Host, Label, Labels, Metadata, Port, Profile, Protocol, Spec, Status,
+        Version, Weight, Zone,
     },
 };
 
