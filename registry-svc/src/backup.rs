@@ -124,7 +124,7 @@ impl Unfinished {
     /// All is written: reads it, makes it durable and gives it its name.
     ///
     /// # Errors
-    /// [`Error`], and no file is left.
+    /// [`enum@Error`], and no file is left.
     pub fn finish(mut self) -> Result<Summary, Error> {
         let summary = verify(&self.part)?;
         if let Some(file) = self.file.take() {
@@ -159,7 +159,7 @@ impl Drop for Unfinished {
 /// Backs a data directory up that no registry uses.
 ///
 /// # Errors
-/// [`Error`], and no file is left.
+/// [`enum@Error`], and no file is left.
 pub fn save(data_dir: &Path, file: &Path) -> Result<Summary, Error> {
     if !Embedded::is_in(data_dir) {
         return Err(Error::NoStore {
@@ -192,7 +192,7 @@ pub fn verify(file: &Path) -> Result<Summary, Error> {
 /// Makes a data directory of a backup.
 ///
 /// # Errors
-/// [`Error`]; the directory then holds no state, as before.
+/// [`enum@Error`]; the directory then holds no state, as before.
 pub fn restore(file: &Path, data_dir: &Path) -> Result<Summary, Error> {
     // Whatever else fails below is the directory's fault.
     verify(file)?;
