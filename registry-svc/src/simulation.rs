@@ -47,6 +47,12 @@ enum Plant {
     AnswerBeforeDurable,
     /// A heartbeat is refused for what is not durable.
     HearAtOnce,
+    /// A registry answers heartbeats of others' leases and lets them be others'.
+    NeverClaim,
+    /// The store takes whatever comes.
+    NoFence,
+    /// A registry that is behind serves who is ahead of it.
+    ServeBehind,
     /// A restart forgets the last revisions.
     ForgetOnRestart,
     /// A repeated request is a new one.

@@ -302,6 +302,13 @@ impl World {
         let mut granted = None;
         let command = match &request.ask {
             Ask::Renew(owner) => {
+                if self.plant == Plant::NeverClaim
+                    && let Some(record) = self.truth.present().leases.get(&owner.lease)
+                    && record.owner != self.id(replica)
+                {
+                    let ttl = record.heartbeat.ttl();
+                    return self.reply(replica, request, Answer::Renewed(Ok(ttl)));
+                }
                 let Some(process) = &mut self.replicas[replica].process else {
                     return;
                 };

@@ -315,6 +315,9 @@ impl World {
         let last = self.watches[n].last;
         let from = match last {
             _ if self.plant == Plant::ResumeWithSnapshot => WatchFrom::Nothing,
+            Some(revision) if self.plant == Plant::ServeBehind => {
+                WatchFrom::Revision(revision.min(hub.look(crate::hub::View::revision)))
+            }
             Some(revision) => WatchFrom::Revision(revision),
             None => WatchFrom::Nothing,
         };
