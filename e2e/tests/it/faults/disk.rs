@@ -259,10 +259,12 @@ async fn a_full_disk_sheds_writes_and_nothing_else() {
     assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
     fleet.beats(5).await;
     wire::list(&mut client, "").await.expect("reads go on");
-    let ended = client.deregister(wire::deregistration(&leaver)).await;
-    recorder
-        .reaches(ended.expect("who leaves may leave").into_inner().revision)
-        .await;
+    // Others have filled the disk to the last byte, so whether this fits depends on the pages that the store's file has free. It
+    // is not promised; what is promised is that it is told which of both it was.
+    match client.deregister(wire::deregistration(&leaver)).await {
+        Ok(ended) => recorder.reaches(ended.into_inner().revision).await,
+        Err(status) => assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}"),
+    }
     let late = Recorder::start(registry.channel(), wire::WatchRequest::default());
     late.shows("a new watch", |journal| {
         matches!(journal.entries.get(1), Some(Entry::Snapshot { .. }))
