@@ -61,16 +61,23 @@ pub(super) fn read_all(
 ) -> Result<Living, Fault> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS);
     let (to_makers, portions) = mpsc::sync_channel::<Portion>(PORTIONS);
-    let portions = Mutex::new(portions);
+    let portions = Arc::new(Mutex::new(portions));
     let made = thread::scope(|scope| {
-        let makers: Vec<_> = (0..threads).map(|_| scope.spawn(|| make(&portions))).collect();
+        let makers: Vec<_> = (0..threads)
+            .map(|_| {
+                let portions = Arc::clone(&portions);
+                scope.spawn(move || make(&portions))
+            })
+            .collect();
+        // Theirs alone: when the last of them has stopped at what is damaged, what is read next has no taker, and fails.
+        drop(portions);
         let read = collect(runs, table, recent, &to_makers);
         drop(to_makers);
         let made: Result<Vec<_>, Fault> = makers
             .into_iter()
             .map(|maker| maker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect();
-        // Those who make stop at what is damaged, and then nobody takes what is read.
+        // What stopped them comes first: that nobody took what was read is its consequence.
         made.and_then(|made| read.map(|()| made))
     })?;
     let mut parts: Vec<_> = made.into_iter().flatten().collect();
@@ -151,7 +158,7 @@ fn collect(
             number: portion.number + 1,
             ..Portion::default()
         };
-        // Nobody takes it when something was damaged, which is told there.
+        // Nobody takes it when all of them have stopped, and why is told there.
         Ok(match to.send(std::mem::replace(&mut portion, next)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
@@ -227,5 +234,42 @@ impl Living {
             last = Some(instance.lease);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use redb::{Database, ReadableDatabase as _, backends::InMemoryBackend};
+
+    use super::*;
+    use crate::store::embedded::{RUNS, Strides, recent::instance_key};
+
+    /// Whoever makes values stops at one that is damaged. Once all of them had, what was read was still handed over to nobody,
+    /// and as soon as enough of that waited the start hung for ever instead of saying what is wrong.
+    #[test]
+    fn a_store_of_nothing_but_damage_says_so() {
+        let database = Database::builder()
+            .create_with_backend(InMemoryBackend::new())
+            .expect("opens");
+        let write = database.begin_write().expect("begins");
+        let runs = Runs::open(&write).expect("opens").add(Strides::default(), &write, |put| {
+            // More portions than may wait, and one in the hands of each that makes values.
+            for n in 0..(PORTIONS + THREADS + 8) * PORTION {
+                put(&instance_key(&crate::fixtures::key("a-svc", &format!("i{n:07}"))), Some(b"x"))?;
+            }
+            Ok(())
+        });
+        let runs = runs.expect("adds");
+        write.commit().expect("commits");
+        let (to, answer) = mpsc::channel();
+        thread::spawn(move || {
+            let read = database.begin_read().expect("begins");
+            let table = read.open_table(RUNS).expect("opens");
+            let _ = to.send(read_all(&runs, &table, &Recent::default()).map(|living| living.instances.len()));
+        });
+        let answer = answer.recv_timeout(Duration::from_secs(60)).expect("an answer");
+        assert!(matches!(answer, Err(Fault::Record(..))), "{answer:?}");
     }
 }
