@@ -291,7 +291,8 @@ async fn open<S: Store>(
     let read = move || -> Result<_, StoreError> {
         let mut store = open()?;
         let loaded = store.load()?;
-        let history = store.history()?;
+        let mut history = store.history()?;
+        loaded.lend_to(&mut history);
         Ok((store, loaded, history))
     };
     let read = tokio::task::spawn_blocking(read).await;

@@ -20,11 +20,10 @@ pub(crate) use embedded::{
 pub(crate) use etcd::Etcd;
 pub use etcd::{EtcdUrl, EtcdUrlError};
 use thiserror::Error;
-
 use tokio::sync::mpsc;
 
 use crate::{
-    catalog::{Batch, LeaseRecord},
+    catalog::{Batch, Change, LeaseRecord},
     model::{HistoryId, Instance, Replicas, Revision, WallTime},
 };
 
@@ -128,6 +127,24 @@ pub(crate) struct Loaded {
     pub(crate) instances: Vec<Arc<Instance>>,
     /// In any order.
     pub(crate) leases: Vec<LeaseRecord>,
+}
+
+impl Loaded {
+    /// Makes the history share with the present what is still as it was then, as in a registry that was never restarted: a
+    /// store may read both apart, and then each has its own. What was superseded stays the history's own.
+    pub(crate) fn lend_to(&self, past: &mut [Batch]) {
+        for change in past.iter_mut().flat_map(|batch| &mut batch.changes) {
+            let Change::Put { instance, .. } = change else {
+                continue;
+            };
+            let found = self.instances.binary_search_by(|known| known.key.cmp(&instance.key));
+            if let Some(known) = found.ok().and_then(|at| self.instances.get(at))
+                && **known == **instance
+            {
+                *instance = Arc::clone(known);
+            }
+        }
+    }
 }
 
 /// The store cannot do what it is for.

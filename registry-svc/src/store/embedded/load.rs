@@ -254,13 +254,18 @@ mod tests {
             .create_with_backend(InMemoryBackend::new())
             .expect("opens");
         let write = database.begin_write().expect("begins");
-        let runs = Runs::open(&write).expect("opens").add(Strides::default(), &write, |put| {
-            // More portions than may wait, and one in the hands of each that makes values.
-            for n in 0..(PORTIONS + THREADS + 8) * PORTION {
-                put(&instance_key(&crate::fixtures::key("a-svc", &format!("i{n:07}"))), Some(b"x"))?;
-            }
-            Ok(())
-        });
+        let runs = Runs::open(&write)
+            .expect("opens")
+            .add(Strides::default(), &write, |put| {
+                // More portions than may wait, and one in the hands of each that makes values.
+                for n in 0..(PORTIONS + THREADS + 8) * PORTION {
+                    put(
+                        &instance_key(&crate::fixtures::key("a-svc", &format!("i{n:07}"))),
+                        Some(b"x"),
+                    )?;
+                }
+                Ok(())
+            });
         let runs = runs.expect("adds");
         write.commit().expect("commits");
         let (to, answer) = mpsc::channel();

@@ -1,5 +1,7 @@
 //! The embedded store: the suite, and its own directory and formats. What a disk does to it is in [`super::faults`].
 
+use std::sync::Arc;
+
 use redb::{Database, TableDefinition};
 use tempfile::TempDir;
 
@@ -8,6 +10,7 @@ use super::{
     suite::{self, Shelf},
 };
 use crate::{
+    catalog::Change,
     model::Revision,
     store::{
         Embedded, Store, StoreError, Verdict,
@@ -259,6 +262,46 @@ fn a_store_of_format_1_is_read_and_goes_on() {
         drop(store);
         assert_eq!(Model::of(&mut Embedded::open(directory.path()).expect("opens")), model);
     }
+}
+
+/// What a restart reads of the log and what it reads of the runs was kept twice: up to 64 MiB of history that a registry which
+/// was never restarted shares with its instances.
+#[test]
+fn after_a_restart_the_history_has_no_copies_of_what_is_there() {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("registry.redb");
+    let open = || {
+        let medium = Box::new(InDirectory(file.clone()));
+        Embedded::over(directory.path().to_owned(), medium, SMALL).expect("opens")
+    };
+    let mut store = open();
+    let mut model = Model::default();
+    for revision in 1..=60 {
+        let batch = batch(revision, u8::try_from(revision % 50).expect("small"), false);
+        model.apply(&batch);
+        store.commit(&[batch], model.compacted()).expect("commits");
+        store.tidy().expect("tidies");
+    }
+    assert!(!store.runs.sizes.is_empty(), "some of it is in a run");
+    drop(store);
+
+    let mut store = open();
+    let loaded = store.load().expect("loads");
+    let mut history = store.history().expect("reads");
+    loaded.lend_to(&mut history);
+    for known in &loaded.instances {
+        let told = history.iter().flat_map(|batch| &batch.changes).rev();
+        let newest = told.filter_map(|change| match change {
+            Change::Put { instance, .. } => Some(instance),
+            Change::Removed(_) => None,
+        });
+        let newest = newest.into_iter().find(|instance| instance.key == known.key);
+        assert!(Arc::ptr_eq(known, newest.expect("is in the history")), "{}", known.key);
+    }
+    assert_eq!(Model::of(&mut store), model, "and nothing else is changed");
+    let mut again = store.history().expect("reads");
+    loaded.lend_to(&mut again);
+    assert_eq!(again, history);
 }
 
 /// An instance whose lease is not there would never end; a store that has one is damaged, and says which.
