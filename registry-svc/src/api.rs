@@ -8,6 +8,7 @@ mod error;
 mod fingerprint;
 mod governance;
 mod instance;
+mod intake;
 mod keep_alive;
 mod lists;
 mod mutate;
@@ -59,14 +60,11 @@ pub(crate) struct Api {
     pub(crate) backup: Option<Arc<dyn Backup>>,
 }
 
-/// The largest request, in bytes: a Register of 64 instances with all the metadata (16 KiB), gRPC services (64 of 255) and
-/// endpoints (8 of 253) that `limits` allows takes some 2.3 MiB. Everything else is far smaller.
-const MAX_REQUEST: usize = 2_560 * 1_024;
-
 /// The registry's services.
 pub(crate) fn routes(api: Api) -> Routes {
     let governance = GovernanceServiceServer::new(governance::Governance::new(&api));
-    let generated = RegistryServiceServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST);
-    let registry = watch::WithWatch::new(api, generated);
+    // Of the largest of its messages; `intake` knows how large each may be.
+    let generated = RegistryServiceServer::new(api.clone()).max_decoding_message_size(intake::REGISTER_BYTES);
+    let registry = intake::Intake(watch::WithWatch::new(api, generated));
     Routes::new(registry).add_service(governance.max_decoding_message_size(service_host::MAX_REQUEST_MESSAGE))
 }

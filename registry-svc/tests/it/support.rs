@@ -79,10 +79,14 @@ impl Fixture {
 
     /// A client with a connection of its own.
     pub(crate) async fn client(&self) -> Client {
+        RegistryServiceClient::new(self.channel().await)
+    }
+
+    /// A connection, for what the generated client does not say.
+    pub(crate) async fn channel(&self) -> Channel {
         let address = self.running.as_ref().expect("it runs").local_addr();
-        RegistryServiceClient::connect(format!("http://{address}"))
-            .await
-            .expect("it listens")
+        let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
+        endpoint.connect().await.expect("it listens")
     }
 }
 
