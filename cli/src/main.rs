@@ -28,6 +28,10 @@ use clap::Parser as _;
 
 use crate::{args::Cli, failure::Failure};
 
+/// Every request makes some hundred short-lived values, and what a registry holds is millions of small ones (decision 0017).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long spans may take to leave at the end: a collector that is away must not keep a command from ending.
 const FLUSH: Duration = Duration::from_secs(2);
 
