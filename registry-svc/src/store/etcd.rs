@@ -19,6 +19,7 @@ mod checkpoint;
 mod client;
 mod cluster;
 mod commit;
+mod failure;
 mod follow;
 mod keys;
 mod load;
@@ -38,9 +39,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use client::Failure;
 use cluster::{Cluster, SharedCluster, Trouble};
 use commit::Commit;
+use failure::Failure;
 use follow::Follower;
 use session::Session;
 use shared::Shared;

@@ -15,7 +15,7 @@ use prost::Message;
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{
-    Code, Request, Status, Streaming,
+    Request, Status, Streaming,
     client::Grpc,
     codegen::http::uri::PathAndQuery,
     metadata::{Ascii, MetadataValue},
@@ -24,6 +24,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use super::{
+    failure::{Failure, chain, wants_a_token},
     url::{Credentials, EtcdUrl},
     wire::{
         self, AuthenticateRequest, AuthenticateResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveResponse,
@@ -54,9 +55,9 @@ struct State {
     token: Option<MetadataValue<Ascii>>,
 }
 
-/// A member and what to tell it.
+/// To one member, and what to tell it.
 #[derive(Clone)]
-struct Session {
+struct Connection {
     generation: u64,
     channel: Channel,
     token: Option<MetadataValue<Ascii>>,
@@ -64,21 +65,6 @@ struct Session {
 
 /// One try, boxed: with it, futures that hold a call can be seen to be `Send`.
 type Asked<T> = BoxFuture<'static, Result<T, Status>>;
-
-/// Why there is no answer, by what can be done about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// Nobody who can answer was reached in time. A write may have happened.
-    Away(String),
-    /// etcd's quota is used up. A write may have happened: etcd answers so also after the one that went beyond it.
-    NoSpace,
-    /// The revision asked for is compacted.
-    Compacted,
-    /// We may not. Nothing has happened.
-    Denied(String),
-    /// The request is wrong. Nothing has happened.
-    Rejected(String),
-}
 
 impl Client {
     /// Dials nothing yet. Within a runtime.
@@ -135,11 +121,11 @@ impl Client {
 
     /// Prolongs an etcd lease once. `false`: it has ended.
     pub(super) async fn keep_alive(&self, id: i64) -> Result<bool, Failure> {
-        let ask = move |session: Session| {
+        let ask = move |connection: Connection| {
             let ask = async move {
                 let requests = tokio_stream::once(LeaseRequest { id });
                 let mut answers: Streaming<LeaseKeepAliveResponse> =
-                    session.stream(wire::LEASE_KEEP_ALIVE, requests).await?;
+                    connection.stream(wire::LEASE_KEEP_ALIVE, requests).await?;
                 let none = || Status::unavailable("no answer to a keep-alive");
                 answers.message().await?.ok_or_else(none)
             };
@@ -153,7 +139,7 @@ impl Client {
         &self,
         create: WatchCreate,
     ) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + Unpin + use<>, Failure> {
-        let open = |session: Session| {
+        let open = |connection: Connection| {
             let create = create.clone();
             let open = async move {
                 // The stream of requests stays open as long as the watch; one that ended would end the other.
@@ -164,7 +150,7 @@ impl Client {
                     .await
                     .map_err(|_| Status::internal("the watch has no reader"))?;
                 let answers: Streaming<WatchResponse> =
-                    session.stream(wire::WATCH, ReceiverStream::new(outbox)).await?;
+                    connection.stream(wire::WATCH, ReceiverStream::new(outbox)).await?;
                 Ok(answers.map(move |answer| {
                     let _open = &requests;
                     answer
@@ -209,19 +195,19 @@ impl Client {
         Q: Message + Clone + 'static,
         A: Message + Default + 'static,
     {
-        let ask = |session: Session| {
+        let ask = |connection: Connection| {
             let request = request.clone();
-            async move { session.unary(path, request).await }.boxed()
+            async move { connection.unary(path, request).await }.boxed()
         };
         self.within(limit, ask).await
     }
 
     /// One try, two if etcd wants us to authenticate first.
-    async fn within<T>(&self, limit: Duration, ask: impl Fn(Session) -> Asked<T>) -> Result<T, Failure> {
+    async fn within<T>(&self, limit: Duration, ask: impl Fn(Connection) -> Asked<T>) -> Result<T, Failure> {
         for authenticated in [false, true] {
-            let session = self.session();
-            let generation = session.generation;
-            let status = match timeout(limit, ask(session)).await {
+            let connection = self.connection();
+            let generation = connection.generation;
+            let status = match timeout(limit, ask(connection)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded(format!("no answer within {limit:?}")),
@@ -239,9 +225,9 @@ impl Client {
         Err(Failure::Denied("etcd takes no token of ours".to_owned()))
     }
 
-    fn session(&self) -> Session {
+    fn connection(&self) -> Connection {
         let state = self.state();
-        Session {
+        Connection {
             generation: state.generation,
             channel: state.channel.clone(),
             token: state.token.clone(),
@@ -252,11 +238,11 @@ impl Client {
         let Some(Credentials { user, password }) = self.credentials.clone() else {
             return Err(Failure::Denied("etcd wants a user and a password".to_owned()));
         };
-        let mut session = self.session();
+        let mut connection = self.connection();
         // An old token would be refused before the new one is made.
-        session.token = None;
+        connection.token = None;
         let request = AuthenticateRequest { name: user, password };
-        let answer: Result<AuthenticateResponse, Status> = timeout(CALL, session.unary(wire::AUTHENTICATE, request))
+        let answer: Result<AuthenticateResponse, Status> = timeout(CALL, connection.unary(wire::AUTHENTICATE, request))
             .await
             .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer to the password")));
         let token = answer.map_err(|status| Failure::of(&status))?.token;
@@ -269,7 +255,7 @@ impl Client {
     }
 }
 
-impl Session {
+impl Connection {
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let metadata = request.metadata_mut();
@@ -315,78 +301,6 @@ impl Session {
             .streaming(self.request(messages), path, codec)
             .await?;
         Ok(answer.into_inner())
-    }
-}
-
-/// What an error and its causes say.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-/// By etcd's texts, since their codes are shared with other errors: api/v3rpc/rpctypes/error.go.
-fn wants_a_token(status: &Status) -> bool {
-    let message = status.message();
-    [
-        "invalid auth token",
-        "user name is empty",
-        "revision of auth store is old",
-    ]
-    .iter()
-    .any(|text| message.contains(text))
-}
-
-impl Failure {
-    pub(super) fn of(status: &Status) -> Self {
-        let message = status.message();
-        if message.contains("database space exceeded") {
-            return Self::NoSpace;
-        }
-        if message.contains("revision has been compacted") {
-            return Self::Compacted;
-        }
-        let text = if message.is_empty() {
-            status.code().description().to_owned()
-        } else {
-            message.to_owned()
-        };
-        match status.code() {
-            Code::PermissionDenied | Code::Unauthenticated => Self::Denied(text),
-            _ if message.contains("user name is empty") || message.contains("authentication failed") => {
-                Self::Denied(text)
-            }
-            // "etcdserver: too many requests" and the like come and go.
-            Code::InvalidArgument
-            | Code::NotFound
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-            | Code::Unimplemented
-                if !message.contains("revision of auth store is old") =>
-            {
-                Self::Rejected(text)
-            }
-            _ => match std::error::Error::source(status) {
-                Some(source) => Self::Away(format!("{text}: {}", chain(source))),
-                None => Self::Away(text),
-            },
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Away(why) => write!(f, "no answer: {why}"),
-            Self::NoSpace => f.write_str("etcd's space quota is used up"),
-            Self::Compacted => f.write_str("etcd has compacted what was to be read"),
-            Self::Denied(why) => write!(f, "etcd refuses: {why}"),
-            Self::Rejected(why) => write!(f, "etcd rejects the request: {why}"),
-        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    client::{Client, Failure},
+    client::Client,
+    failure::Failure,
     keys::{Keys, nth},
     url::EtcdUrl,
     value::{Group, Head},

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    client::Failure,
     cluster::{Cluster, decode},
+    failure::Failure,
     keys::nth,
     shared::{Fence, Shared},
     value::{self, Group, Head},

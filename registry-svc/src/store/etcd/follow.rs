@@ -15,8 +15,8 @@ use tracing::{debug, info, warn};
 
 use super::{
     Tuning, checkpoint,
-    client::Failure,
     cluster::{Entry, SharedCluster, Trouble, decode},
+    failure::Failure,
     keys::Keys,
     pulse::{Look, Pulse},
     shared::{Fence, Shared},

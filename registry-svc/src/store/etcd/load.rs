@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    client::Failure,
     cluster::{Cluster, Trouble, decode},
+    failure::Failure,
     keys::nth,
     shared::Fence,
     value::{self, Checkpoint, Chunk, FORMAT, Head, Meta},

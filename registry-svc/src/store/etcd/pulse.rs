@@ -9,8 +9,8 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    client::Failure,
     cluster::SharedCluster,
+    failure::Failure,
     wire::{KeyValue, Operation, RangeRequest, TxnRequest},
 };
 

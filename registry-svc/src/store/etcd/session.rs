@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    client::Failure,
     cluster::SharedCluster,
+    failure::Failure,
     wire::{Operation, TxnRequest},
 };
 use crate::model::ReplicaId;

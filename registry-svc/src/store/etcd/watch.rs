@@ -9,8 +9,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::{
-    client::Failure,
     cluster::SharedCluster,
+    failure::Failure,
     wire::{KeyValue, WatchCreate, end_of},
 };
 

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        client::Failure,
         commit::Commit,
         value,
         wire::{Operation, TxnRequest},
@@ -381,48 +380,5 @@ fn a_user_and_a_password_are_needed_where_etcd_asks_for_them() {
                 assert_eq!(news.batches(), [next]);
             }
         }
-    }
-}
-
-#[test]
-fn etcds_errors_are_told_apart() {
-    for (code, text, expected) in [
-        (
-            tonic::Code::Unavailable,
-            "etcdserver: no leader",
-            Failure::Away("etcdserver: no leader".into()),
-        ),
-        (
-            tonic::Code::Unavailable,
-            "etcdserver: request timed out",
-            Failure::Away("etcdserver: request timed out".into()),
-        ),
-        (
-            tonic::Code::ResourceExhausted,
-            "etcdserver: too many requests",
-            Failure::Away("etcdserver: too many requests".into()),
-        ),
-        (
-            tonic::Code::ResourceExhausted,
-            "etcdserver: mvcc: database space exceeded",
-            Failure::NoSpace,
-        ),
-        (
-            tonic::Code::OutOfRange,
-            "etcdserver: mvcc: required revision has been compacted",
-            Failure::Compacted,
-        ),
-        (
-            tonic::Code::PermissionDenied,
-            "etcdserver: permission denied",
-            Failure::Denied("etcdserver: permission denied".into()),
-        ),
-        (
-            tonic::Code::InvalidArgument,
-            "etcdserver: request is too large",
-            Failure::Rejected("etcdserver: request is too large".into()),
-        ),
-    ] {
-        assert_eq!(Failure::of(&tonic::Status::new(code, text)), expected);
     }
 }
