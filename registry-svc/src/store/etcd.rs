@@ -19,13 +19,16 @@ mod checkpoint;
 mod client;
 mod cluster;
 mod commit;
+mod contact;
 mod failure;
 mod follow;
 mod keys;
 mod load;
 mod pulse;
+mod retry;
 mod session;
 mod shared;
+mod upkeep;
 mod url;
 mod value;
 mod watch;
@@ -36,18 +39,20 @@ mod tests;
 
 use std::{
     sync::{Arc, mpsc as std_mpsc},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use cluster::{Cluster, SharedCluster, Trouble};
 use commit::Commit;
 use failure::Failure;
 use follow::Follower;
+use load::State;
 use session::Session;
-use shared::Shared;
+use shared::{Fence, Room, Shared};
 use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc},
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 pub use url::{EtcdUrl, EtcdUrlError};
@@ -74,6 +79,9 @@ pub(super) struct Tuning {
     pub(super) checkpoint_cost: u64,
     /// Between two tries to write a checkpoint.
     pub(super) checkpoint_pause: Duration,
+    /// How long after a shortage of room nobody is elected: long enough for every replica that lives to have its session again,
+    /// and for the others to have seen it.
+    pub(super) election_pause: Duration,
 }
 
 impl Default for Tuning {
@@ -82,6 +90,7 @@ impl Default for Tuning {
             part_bytes: 512 * 1024,
             checkpoint_cost: 16 * 1024 * 1024,
             checkpoint_pause: Duration::from_secs(10),
+            election_pause: session::TTL + Duration::from_secs(1),
         }
     }
 }
@@ -98,8 +107,8 @@ pub(crate) struct Etcd {
     replicas: Replicas,
     /// What was loaded, until it is asked for.
     past: Option<Vec<Batch>>,
-    /// The revision that was loaded, and etcd's.
-    loaded: (Revision, i64),
+    /// Up to where was loaded, and as of which revision of etcd.
+    loaded: (Fence, i64),
     missing: Arc<Notify>,
     /// Tells the session to take its leave.
     leave: CancellationToken,
@@ -124,16 +133,20 @@ impl Etcd {
         let _within = runtime.enter();
         let cluster = Arc::new(Cluster::new(url)?);
         let own = ReplicaId::from_bits(rand::random::<u64>() | 1);
-        let (lease, replicas) = patiently(runtime, &cluster, async || {
-            let lease = session::establish(&cluster, own).await?;
+        let shared = Arc::<Shared>::default();
+        let (lease, mut replicas) = patiently(runtime, &cluster, async || {
+            let lease = session::establish(&cluster, &shared, own).await?;
             let look = pulse::look(&cluster).await?;
-            Ok((lease, follow::replicas(&cluster.keys, own, &look.sessions)))
+            Ok((lease, look.replicas(&cluster.keys, own)))
         })?;
+        // As the follower has it.
+        replicas.elected &= shared.room() == Room::Enough;
         let missing = Arc::new(Notify::new());
         let leave = CancellationToken::new();
         let (ended, left) = std_mpsc::sync_channel(0);
         let session = Session {
             cluster: Arc::clone(&cluster),
+            shared: Arc::clone(&shared),
             own,
             lease,
             stop: leave.clone(),
@@ -143,12 +156,12 @@ impl Etcd {
         Ok(Self {
             runtime: runtime.clone(),
             cluster,
-            shared: Arc::default(),
+            shared,
             tuning,
             stop,
             replicas,
             past: None,
-            loaded: (Revision::ZERO, 0),
+            loaded: (Fence::default(), 0),
             missing,
             leave,
             left,
@@ -157,29 +170,26 @@ impl Etcd {
         })
     }
 
-    fn read(&mut self) -> Result<Loaded, StoreError> {
-        let cluster = Arc::clone(&self.cluster);
-        let state = patiently(&self.runtime, &cluster, async || load::load(&cluster).await)?;
-        self.shared.begin(state.fence);
-        self.loaded = (state.loaded.revision, state.at);
-        self.past = Some(state.past);
-        Ok(state.loaded)
+    fn read(&self) -> Result<State, StoreError> {
+        let cluster = &self.cluster;
+        patiently(&self.runtime, cluster, async || load::load(cluster).await)
     }
 }
 
-/// Tries for a while: the cluster may just be starting, or electing.
+/// Tries for a while after etcd's last answer: the cluster may just be starting, or electing.
 fn patiently<T>(
     runtime: &Handle,
     cluster: &Cluster,
     attempt: impl AsyncFn() -> Result<T, Trouble>,
 ) -> Result<T, StoreError> {
     let begun = Instant::now();
+    let silence = || cluster.client.answered().map_or(begun, |answered| answered.max(begun));
     runtime.block_on(async {
         loop {
             match attempt().await {
                 Ok(done) => return Ok(done),
                 Err(Trouble::Store(error)) => return Err(error),
-                Err(Trouble::Etcd(Failure::Away(_))) if begun.elapsed() < PATIENCE => {
+                Err(Trouble::Etcd(Failure::Away(_))) if silence().elapsed() < PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 Err(Trouble::Etcd(failure)) => return Err(cluster.unreachable(&failure)),
@@ -190,14 +200,18 @@ fn patiently<T>(
 
 impl Store for Etcd {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        self.read()
+        let state = self.read()?;
+        self.shared.begin(state.fence);
+        self.loaded = (state.fence, state.at);
+        self.past = Some(state.past);
+        Ok(state.loaded)
     }
 
     fn history(&mut self) -> Result<Vec<Batch>, StoreError> {
-        if self.past.is_none() {
-            self.read()?;
+        match self.past.take() {
+            Some(past) => Ok(past),
+            None => Ok(self.read()?.past),
         }
-        Ok(self.past.take().unwrap_or_default())
     }
 
     fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<Verdict, StoreError> {

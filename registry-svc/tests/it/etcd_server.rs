@@ -21,6 +21,8 @@ pub(crate) struct EtcdServer {
     directory: tempfile::TempDir,
     client: u16,
     peer: u16,
+    /// Besides what every one is started with.
+    arguments: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,11 @@ struct Keeper {
 impl EtcdServer {
     /// Starts one. `None`, and says so, where there is no etcd to start.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(arguments: &[&str]) -> Option<Self> {
         if Command::new("etcd").arg("--version").output().is_err() {
             eprintln!("skipped: no etcd on PATH (Debian: etcd-server)");
             return None;
@@ -43,6 +50,7 @@ impl EtcdServer {
                 directory: tempfile::TempDir::new().expect("a directory"),
                 client: free_port(),
                 peer: free_port(),
+                arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
                 running: None,
             };
             server.begin().then_some(server)
@@ -100,6 +108,7 @@ impl EtcdServer {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("m1={peer}")])
+            .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -7,7 +7,7 @@
 //! One replica writes at a time: the key `checkpoint/building` is the fence of every write, and whoever takes it over stops the
 //! one before. What that one leaves behind goes with the next checkpoint.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -15,9 +15,11 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{
-    cluster::{Cluster, SharedCluster, Trouble, decode},
+    client::CALL,
+    cluster::{Cluster, Reading, SharedCluster, Trouble, decode},
     keys::nth,
     load::lease_id,
+    retry::Retry,
     value::{self, Checkpoint, Chunk, Head, Lease},
     wire::{Compare, Operation, RangeRequest, TxnRequest, end_of},
 };
@@ -26,6 +28,9 @@ use crate::{
     model::{Instance, InstanceKey, LeaseId, Revision},
     store::record::{self, Decoder},
 };
+
+/// How long a write that is not answered is repeated: longer than any election, for a checkpoint is in nobody's way.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the log has changed; `None`: it is gone.
 #[derive(Debug, Default)]
@@ -51,14 +56,11 @@ pub(super) async fn write(cluster: SharedCluster, chunk_bytes: usize) -> Result<
     let begun = Instant::now();
     let keys = &cluster.keys;
     let nonce: u64 = rand::random();
-    let begin = TxnRequest {
-        success: vec![
-            Operation::put(keys.building(), nonce.to_be_bytes().to_vec()),
-            Operation::range(RangeRequest::one(keys.head())),
-            Operation::range(RangeRequest::one(keys.current())),
-        ],
-        ..TxnRequest::default()
-    };
+    let begin = TxnRequest::of(vec![
+        Operation::put(keys.building(), nonce.to_be_bytes().to_vec()),
+        Operation::range(RangeRequest::one(keys.head())),
+        Operation::range(RangeRequest::one(keys.current())),
+    ]);
     let begin = cluster.client.txn(begin).await?;
     let at = begin.revision();
     let [head] = begin.found(1) else {
@@ -84,7 +86,7 @@ pub(super) async fn write(cluster: SharedCluster, chunk_bytes: usize) -> Result<
             ..Checkpoint::default()
         },
     };
-    // What a writer before us has left unfinished, first: the quota may be short of it.
+    // What a writer before us has left unfinished, first: the quota need not hold both.
     writer.sweep(&former).await?;
     merge(&mut writer, &former, changes, at).await?;
     let written = writer.finish().await?;
@@ -105,7 +107,7 @@ pub(super) async fn write(cluster: SharedCluster, chunk_bytes: usize) -> Result<
 async fn changes(cluster: &Cluster, former: &Checkpoint, at: i64) -> Result<Changes, Trouble> {
     let mut changes = Changes::default();
     let former = Revision::new(former.revision);
-    let mut log = cluster.log(Revision::ZERO, at);
+    let mut log = cluster.log(Revision::ZERO, Reading::at_length(at));
     while let Some(entry) = log.next().await? {
         let later = entry.batches.iter().filter(|batch| batch.revision > former);
         later.for_each(|batch| changes.apply(batch));
@@ -143,43 +145,33 @@ async fn merge(writer: &mut Writer<'_>, former: &Checkpoint, changes: Changes, a
         let prefix = cluster.keys.chunks_of(Revision::new(former.revision), former.nonce);
         let damaged = |why: &dyn std::fmt::Display| cluster.damaged(&prefix, why);
         let mut decoder = Decoder::default();
-        let mut chunks = 0;
-        let mut pages = cluster.pages(prefix.clone(), end_of(&prefix), at);
-        while let Some(page) = pages.next().await? {
-            for kv in page {
-                if kv.key != nth(&prefix, chunks) {
-                    return Err(damaged(&"a chunk is missing").into());
+        let mut chunks = cluster.numbered(prefix.clone(), former.chunks, Reading::at_length(at));
+        while let Some(chunk) = chunks.next().await? {
+            let chunk: Chunk = decode(cluster, &prefix, &chunk)?;
+            for old in chunk.instances {
+                let key = decoder.instance(&old).map_err(|why| damaged(&why))?.key;
+                while let Some((_, now)) = instances.next_if(|(changed, _)| *changed < key) {
+                    writer.instance_of(now).await?;
                 }
-                chunks += 1;
-                let chunk: Chunk = decode(cluster, &prefix, &kv.value)?;
-                for old in chunk.instances {
-                    let key = decoder.instance(&old).map_err(|why| damaged(&why))?.key;
-                    while let Some((_, now)) = instances.next_if(|(changed, _)| *changed < key) {
-                        writer.instance_of(now).await?;
-                    }
-                    match instances.next_if(|(changed, _)| *changed == key) {
-                        Some((_, now)) => writer.instance_of(now).await?,
-                        None => writer.instance(old).await?,
-                    }
-                }
-                for old in chunk.leases {
-                    // Instances come first: none is left in the former checkpoint.
-                    for (_, now) in instances.by_ref() {
-                        writer.instance_of(now).await?;
-                    }
-                    let id = lease_id(&old.id).ok_or_else(|| damaged(&"a lease has no id"))?;
-                    while let Some((changed, now)) = leases.next_if(|(changed, _)| *changed < id) {
-                        writer.lease_of(changed, now).await?;
-                    }
-                    match leases.next_if(|(changed, _)| *changed == id) {
-                        Some((_, now)) => writer.lease_of(id, now).await?,
-                        None => writer.lease(old).await?,
-                    }
+                match instances.next_if(|(changed, _)| *changed == key) {
+                    Some((_, now)) => writer.instance_of(now).await?,
+                    None => writer.instance(old).await?,
                 }
             }
-        }
-        if chunks != former.chunks {
-            return Err(damaged(&"a chunk is missing").into());
+            for old in chunk.leases {
+                // Instances come first: none is left in the former checkpoint.
+                for (_, now) in instances.by_ref() {
+                    writer.instance_of(now).await?;
+                }
+                let id = lease_id(&old.id).ok_or_else(|| damaged(&"a lease has no id"))?;
+                while let Some((changed, now)) = leases.next_if(|(changed, _)| *changed < id) {
+                    writer.lease_of(changed, now).await?;
+                }
+                match leases.next_if(|(changed, _)| *changed == id) {
+                    Some((_, now)) => writer.lease_of(id, now).await?,
+                    None => writer.lease(old).await?,
+                }
+            }
         }
     }
     for (_, now) in instances {
@@ -268,17 +260,17 @@ impl Writer<'_> {
     }
 }
 
-/// Unless somebody else writes by now.
+/// Unless somebody else writes by now. What is not answered is repeated: none of it does more when it is done twice, and to
+/// begin again would cost etcd all that was written so far once more.
 async fn perform(cluster: &Cluster, building: i64, success: Vec<Operation>) -> Result<(), Trouble> {
-    let request = TxnRequest {
-        compare: vec![Compare::changed_at(cluster.keys.building(), building)],
-        success,
-        ..TxnRequest::default()
-    };
-    if cluster.client.txn(request).await?.succeeded {
-        Ok(())
-    } else {
-        Err(cluster.unusable("another replica writes the checkpoint").into())
+    let request = TxnRequest::of(success).only_if(Compare::changed_at(cluster.keys.building(), building));
+    let mut retry = Retry::within(PATIENCE);
+    loop {
+        match cluster.client.txn(request.clone()).await {
+            Ok(answer) if answer.succeeded => return Ok(()),
+            Ok(_) => return Err(cluster.unusable("another replica writes the checkpoint").into()),
+            Err(failure) => retry.after(failure).await?,
+        }
     }
 }
 
@@ -316,7 +308,7 @@ async fn trim(
         keys_only: true,
         ..RangeRequest::default()
     };
-    let found = cluster.client.range(request).await?;
+    let found = cluster.client.range(request, CALL).await?;
     let Some(first) = found.kvs.first().and_then(|kv| keys.first_of(&kv.key)) else {
         return Ok(needless.next());
     };

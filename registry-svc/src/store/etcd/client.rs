@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use prost::Message;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{
     Request, Status, Streaming,
@@ -33,7 +33,7 @@ use super::{
     },
 };
 
-/// How long a call may take, unless it says otherwise. etcd itself gives a proposal up after 5 s and an election.
+/// How long a call may take, unless it says otherwise. etcd itself answers one that it cannot commit after 5 s and two elections.
 pub(super) const CALL: Duration = Duration::from_secs(2);
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -53,6 +53,7 @@ struct State {
     generation: u64,
     channel: Channel,
     token: Option<MetadataValue<Ascii>>,
+    answered: Option<Instant>,
 }
 
 /// To one member, and what to tell it.
@@ -86,6 +87,7 @@ impl Client {
                 generation: 0,
                 channel,
                 token: None,
+                answered: None,
             }),
         })
     }
@@ -100,10 +102,14 @@ impl Client {
         self.call(wire::TXN, request, limit).await
     }
 
-    /// Reads keys.
-    pub(super) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Failure> {
-        // A page of megabytes over a slow line takes its time.
-        self.call(wire::RANGE, request, CALL * 5).await
+    /// Reads keys, within a time that fits how many they are.
+    pub(super) async fn range(&self, request: RangeRequest, limit: Duration) -> Result<RangeResponse, Failure> {
+        self.call(wire::RANGE, request, limit).await
+    }
+
+    /// When etcd has last answered anything.
+    pub(super) fn answered(&self) -> Option<Instant> {
+        self.state().answered
     }
 
     /// A new etcd lease.
@@ -134,14 +140,22 @@ impl Client {
         Ok(self.within(CALL, ask).await?.ttl > 0)
     }
 
-    /// Watches puts. What comes is not bounded in time: silence is not an error.
+    /// Watches puts, and says of which generation of the connection that is, for [`Client::turn_from`]. What comes is not bounded
+    /// in time: silence is not an error.
     pub(super) async fn watch(
         &self,
         create: WatchCreate,
-    ) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + Unpin + use<>, Failure> {
+    ) -> Result<
+        (
+            u64,
+            impl Stream<Item = Result<WatchResponse, Status>> + Send + Unpin + use<>,
+        ),
+        Failure,
+    > {
         let open = |connection: Connection| {
             let create = create.clone();
             let open = async move {
+                let generation = connection.generation;
                 // The stream of requests stays open as long as the watch; one that ended would end the other.
                 let (requests, outbox) = tokio::sync::mpsc::channel(1);
                 let request = WatchRequest { create: Some(create) };
@@ -151,10 +165,11 @@ impl Client {
                     .map_err(|_| Status::internal("the watch has no reader"))?;
                 let answers: Streaming<WatchResponse> =
                     connection.stream(wire::WATCH, ReceiverStream::new(outbox)).await?;
-                Ok(answers.map(move |answer| {
+                let answers = answers.map(move |answer| {
                     let _open = &requests;
                     answer
-                }))
+                });
+                Ok((generation, answers))
             };
             open.boxed()
         };
@@ -170,14 +185,9 @@ impl Client {
         Ok(())
     }
 
-    /// The next call goes to the next member, over a new connection.
-    pub(super) fn turn(&self) {
-        let generation = self.state().generation;
-        self.turn_from(generation);
-    }
-
-    /// Unless another call has noticed as well.
-    fn turn_from(&self, generation: u64) {
+    /// The next call goes to the next member, over a new connection; unless another call has noticed as well that this one is
+    /// of no use.
+    pub(super) fn turn_from(&self, generation: u64) {
         let mut state = self.state();
         if state.generation == generation {
             state.generation += 1;
@@ -208,7 +218,10 @@ impl Client {
             let connection = self.connection();
             let generation = connection.generation;
             let status = match timeout(limit, ask(connection)).await {
-                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Ok(answer)) => {
+                    self.state().answered = Some(Instant::now());
+                    return Ok(answer);
+                }
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded(format!("no answer within {limit:?}")),
             };

@@ -1,13 +1,15 @@
 //! One etcd cluster with our keys in it: what loading, following and checkpoints have in common.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{
-    client::Client,
+    PATIENCE,
+    client::{CALL, Client},
     failure::Failure,
     keys::{Keys, nth},
+    retry::Retry,
     url::EtcdUrl,
     value::{Group, Head},
     wire::{KeyValue, RangeRequest, end_of},
@@ -18,8 +20,44 @@ use crate::{
     store::{StoreError, record},
 };
 
-/// Keys of one response: at most 64 values of 512 KiB.
-const PAGE: i64 = 64;
+/// How a range is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    /// As of etcd's revision; 0: each page as it is now.
+    revision: i64,
+    /// Keys of one response; values have at most 512 KiB.
+    page: i64,
+    /// How long one response may take: one of megabytes over a slow line takes its time.
+    limit: Duration,
+    /// How long one that does not come is asked for again.
+    patience: Duration,
+}
+
+impl Reading {
+    /// All of much. An election in the middle of it is waited for, since a beginning from the first page may meet the next one.
+    pub(super) fn at_length(revision: i64) -> Self {
+        Self {
+            revision,
+            page: 64,
+            limit: CALL * 5,
+            patience: PATIENCE,
+        }
+    }
+
+    /// By the follower, which has looks to take in: what fails is asked for anew after those.
+    pub(super) fn in_passing(revision: i64) -> Self {
+        Self {
+            revision,
+            page: 8,
+            limit: CALL,
+            patience: Duration::ZERO,
+        }
+    }
+}
+
+/// What an operator does about a quota that is used up.
+pub(super) const MAKE_ROOM: &str =
+    "compact and defragment it, then disarm its alarm (etcdctl compact, defrag, alarm disarm)";
 
 /// See the module.
 #[derive(Debug)]
@@ -44,6 +82,8 @@ pub(super) enum Trouble {
 pub(super) struct Entry {
     pub(super) first: Revision,
     pub(super) nonce: u64,
+    /// Of the commit before it; 0: unknown.
+    pub(super) after: u64,
     pub(super) head: Head,
     pub(super) batches: Vec<Batch>,
 }
@@ -55,26 +95,64 @@ pub(super) struct Pages<'a> {
     /// `None` after the last page.
     next: Option<Bytes>,
     end: Bytes,
-    revision: i64,
+    reading: Reading,
 }
 
 impl Pages<'_> {
-    /// The next page, if there is one.
+    /// The next page, if there is one. After a failure it may be asked for again.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<KeyValue>>, Failure> {
-        let Some(key) = self.next.take() else { return Ok(None) };
+        let Some(key) = &self.next else { return Ok(None) };
         let request = RangeRequest {
-            key,
+            key: key.clone(),
             range_end: self.end.clone(),
-            limit: PAGE,
-            revision: self.revision,
+            limit: self.reading.page,
+            revision: self.reading.revision,
             ..RangeRequest::default()
         };
-        let page = self.client.range(request).await?;
-        if page.more {
-            // The key right after it.
-            self.next = page.kvs.last().map(|last| [&last.key[..], &[0]].concat().into());
-        }
+        let mut retry = Retry::within(self.reading.patience);
+        let page = loop {
+            match self.client.range(request.clone(), self.reading.limit).await {
+                Ok(page) => break page,
+                Err(failure) => retry.after(failure).await?,
+            }
+        };
+        let last = page.kvs.last().filter(|_| page.more);
+        // The key right after it.
+        self.next = last.map(|last| [&last.key[..], &[0]].concat().into());
         Ok(Some(page.kvs))
+    }
+}
+
+/// The values under a prefix that are numbered without a gap, one by one.
+#[derive(Debug)]
+pub(super) struct Numbered<'a> {
+    cluster: &'a Cluster,
+    prefix: String,
+    total: u32,
+    found: u32,
+    pages: Pages<'a>,
+    page: VecDeque<KeyValue>,
+}
+
+impl Numbered<'_> {
+    /// The next value; none only after all of them.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Trouble> {
+        loop {
+            if let Some(kv) = self.page.pop_front() {
+                if kv.key != nth(&self.prefix, self.found) {
+                    break;
+                }
+                self.found += 1;
+                return Ok(Some(kv.value));
+            }
+            match self.pages.next().await? {
+                Some(page) => self.page = page.into(),
+                None if self.found == self.total => return Ok(None),
+                None => break,
+            }
+        }
+        let why = format!("{} of {} are there, or others between them", self.found, self.total);
+        Err(self.cluster.damaged(&self.prefix, why).into())
     }
 }
 
@@ -91,7 +169,7 @@ impl Log<'_> {
     pub(super) async fn next(&mut self) -> Result<Option<Entry>, Trouble> {
         loop {
             if let Some(kv) = self.page.pop_front() {
-                return self.cluster.entry(&kv, self.pages.revision).await.map(Some);
+                return self.cluster.entry(&kv, self.pages.reading).await.map(Some);
             }
             match self.pages.next().await? {
                 Some(page) => self.page = page.into(),
@@ -142,6 +220,7 @@ impl Cluster {
             Failure::Denied(_) => {
                 "give a user and its password as etcd://USER:PASSWORD@HOST:PORT, with a role that may read and write the prefix"
             }
+            Failure::NoSpace => MAKE_ROOM,
             _ => "check that a majority of its members runs and that --store names their client addresses",
         };
         StoreError::Unreachable {
@@ -150,18 +229,30 @@ impl Cluster {
         }
     }
 
-    /// Reads a range page by page, as of etcd's revision or, with 0, each page as it is now.
-    pub(super) fn pages(&self, from: impl Into<Bytes>, end: Bytes, revision: i64) -> Pages<'_> {
+    /// Reads a range page by page.
+    pub(super) fn pages(&self, from: impl Into<Bytes>, end: Bytes, reading: Reading) -> Pages<'_> {
         Pages {
             client: &self.client,
             next: Some(from.into()),
             end,
-            revision,
+            reading,
         }
     }
 
-    /// A group with all its parts, as of etcd's revision (0: now; parts never change).
-    pub(super) async fn entry(&self, kv: &KeyValue, revision: i64) -> Result<Entry, Trouble> {
+    /// Reads so many values that are numbered under a prefix.
+    pub(super) fn numbered(&self, prefix: String, total: u32, reading: Reading) -> Numbered<'_> {
+        Numbered {
+            pages: self.pages(prefix.clone(), end_of(&prefix), reading),
+            cluster: self,
+            prefix,
+            total,
+            found: 0,
+            page: VecDeque::new(),
+        }
+    }
+
+    /// A group with all its parts, as of a revision at which both are there: trimming takes both away.
+    pub(super) async fn entry(&self, kv: &KeyValue, reading: Reading) -> Result<Entry, Trouble> {
         let name = String::from_utf8_lossy(&kv.key);
         let first = self
             .keys
@@ -172,12 +263,18 @@ impl Cluster {
             head,
             batches,
             parts,
+            after,
         } = decode(self, &name, &kv.value)?;
         let head = head.ok_or_else(|| self.damaged(&name, "its end is missing"))?;
         let bytes = if parts == 0 {
             batches
         } else {
-            self.joined(&self.keys.parts_of(first, nonce), parts, revision).await?
+            let mut values = self.numbered(self.keys.parts_of(first, nonce), parts, reading);
+            let mut joined = Vec::new();
+            while let Some(part) = values.next().await? {
+                joined.extend_from_slice(&part);
+            }
+            joined.into()
         };
         let batches = record::decode_group(&bytes).map_err(|why| self.damaged(&name, why))?;
         let expected = (first.get()..=head.revision).map(Revision::new);
@@ -187,39 +284,25 @@ impl Cluster {
         Ok(Entry {
             first,
             nonce,
+            after,
             head,
             batches,
         })
     }
 
-    /// The parts under a prefix as one.
-    async fn joined(&self, prefix: &str, parts: u32, revision: i64) -> Result<Bytes, Trouble> {
-        let mut bytes = Vec::new();
-        let mut found = 0;
-        let mut pages = self.pages(prefix.to_owned(), end_of(prefix), revision);
-        while let Some(page) = pages.next().await? {
-            for kv in page {
-                if kv.key != nth(prefix, found) {
-                    return Err(self.damaged(prefix, "a part is missing").into());
-                }
-                bytes.extend_from_slice(&kv.value);
-                found += 1;
-            }
-        }
-        if found != parts {
-            return Err(self.damaged(prefix, "a part is missing").into());
-        }
-        Ok(bytes.into())
-    }
-
-    /// The groups from the one that begins with `from` to the last, as of etcd's revision.
-    pub(super) fn log(&self, from: Revision, revision: i64) -> Log<'_> {
-        let pages = self.pages(self.keys.group(from), end_of(&self.keys.log()), revision);
+    /// The groups from the one that begins with `from` to the last.
+    pub(super) fn log(&self, from: Revision, reading: Reading) -> Log<'_> {
+        let pages = self.pages(self.keys.group(from), end_of(&self.keys.log()), reading);
         Log {
             cluster: self,
             pages,
             page: VecDeque::new(),
         }
+    }
+
+    /// What is there is not what this replica has followed so far.
+    pub(super) fn replaced(&self) -> StoreError {
+        self.unusable("it was emptied or replaced by an older one; restart this replica to load what is there")
     }
 
     /// A replica that cannot go on from where it is.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    cluster::{Cluster, decode},
+    cluster::{Cluster, MAKE_ROOM, decode},
     failure::Failure,
     keys::nth,
     shared::{Fence, Shared},
@@ -29,7 +29,9 @@ pub(super) const GROUP_COST: u64 = 1_600;
 /// Pauses between tries.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// After so long a proposal whose answer never came is no longer on its way: etcd's own limit is 5 s and two elections.
+/// After so long a try whose answer never came is most probably not on its way any more: etcd itself stops waiting for a proposal
+/// after 5 s and two elections. That is no promise: it may lie in the log of a leader that is cut off, or in the socket of a
+/// member that is stopped, for hours. One that is applied so late is news, as another replica's would be.
 const IN_DOUBT: Duration = Duration::from_secs(15);
 /// How long a registry that is stopping waits for an etcd that does not answer.
 const STOPPING: Duration = Duration::from_secs(5);
@@ -67,9 +69,11 @@ impl Commit<'_> {
             // Replicas may keep histories of different lengths: the shortest decides, and nothing comes back.
             compacted: self.compacted.get().max(self.fence.head.compacted),
             written: self.fence.head.written + cost,
+            nonce: self.nonce,
         };
         let mut group = Group {
             nonce: self.nonce,
+            after: self.fence.head.nonce,
             head: Some(head),
             ..Group::default()
         };
@@ -94,55 +98,61 @@ impl Commit<'_> {
     }
 
     async fn decide(&self, group: &Group, head: Head) -> Result<Verdict, StoreError> {
-        let keys = &self.cluster.keys;
-        let request = TxnRequest {
-            compare: vec![Compare::changed_at(keys.head(), self.fence.etcd)],
-            success: vec![
-                Operation::put(keys.group(self.first), value::encode(group)),
-                Operation::put(keys.head(), value::encode(&head)),
-            ],
-            failure: self.look(),
-        };
-        let mut tries = Tries::new(self.stop);
+        let request = self.request(group, head);
+        let mut tries = Tries::new(self.stop, self.shared);
         loop {
+            let begun = Instant::now();
             let found = match self.cluster.client.txn(request.clone()).await {
-                Ok(answer) if answer.succeeded => Found::Ours(Fence {
-                    head,
-                    etcd: answer.revision(),
-                }),
-                Ok(answer) => self.found(answer.found(0), answer.found(1), head)?,
-                Err(Failure::NoSpace) => match self.look_again(head).await? {
-                    Some(Found::Nothing) if !tries.is_in_doubt() => {
-                        if self.shared.forget(self.nonce) {
-                            return Ok(no_room());
-                        }
-                        Found::Nothing
+                Ok(answer) if answer.succeeded => {
+                    self.shared.has_room();
+                    Found::Ours(Fence {
+                        head,
+                        etcd: answer.revision(),
+                    })
+                }
+                Ok(answer) => match self.found(answer.found(0), answer.found(1), head, tries.is_first())? {
+                    Found::Nothing => {
+                        let gone = "the parts of a commit are gone; something else has deleted them";
+                        return Err(self.cluster.unusable(gone));
                     }
-                    Some(found) => found,
-                    None => Found::Nothing,
+                    found => found,
                 },
+                Err(Failure::NoSpace) => {
+                    tries.full(begun);
+                    match self.ask(head).await? {
+                        Some(Found::Nothing) if !tries.is_in_doubt() => {
+                            if self.shared.forget(self.nonce) {
+                                self.shared.lacks_room();
+                                return Ok(no_room());
+                            }
+                            Found::Nothing
+                        }
+                        Some(found) => found,
+                        None => Found::Nothing,
+                    }
+                }
                 Err(failure @ Failure::Rejected(_)) => return Err(self.cluster.unusable(failure.to_string())),
                 Err(failure) => {
-                    tries.failed(&failure);
+                    tries.failed(&failure, begun);
                     Found::Nothing
                 }
             };
             match found {
                 Found::Ours(fence) => {
                     self.shared.durable(self.nonce, fence);
-                    tries.ended();
+                    tries.ended(begun);
                     return Ok(Verdict::Durable);
                 }
                 Found::Others => {
                     self.shared.forget(self.nonce);
-                    tries.ended();
+                    tries.ended(begun);
                     return Ok(Verdict::Overtaken);
                 }
                 // The watch may know what no answer has told.
                 Found::Nothing if self.shared.is_seen(self.nonce) => {
                     let etcd = self.shared.fence().etcd;
                     self.shared.durable(self.nonce, Fence { head, etcd });
-                    tries.ended();
+                    tries.ended(begun);
                     return Ok(Verdict::Durable);
                 }
                 Found::Nothing => {
@@ -156,15 +166,34 @@ impl Commit<'_> {
         }
     }
 
+    /// The transaction that is tried.
+    pub(super) fn request(&self, group: &Group, head: Head) -> TxnRequest {
+        let keys = &self.cluster.keys;
+        let mut request = TxnRequest::of(vec![
+            Operation::put(keys.group(self.first), value::encode(group)),
+            Operation::put(keys.head(), value::encode(&head)),
+        ])
+        .only_if(Compare::changed_at(keys.head(), self.fence.etcd));
+        if let Some(last) = group.parts.checked_sub(1) {
+            // A try that is applied after the commit was given up and its parts were taken away must not count: a group
+            // without its parts is one that no replica can load.
+            let parts = keys.parts_of(self.first, self.nonce);
+            request = request.only_if(Compare::present(nth(&parts, last)));
+        }
+        request.failure = self.evidence();
+        request
+    }
+
     /// What tells what became of the commit.
-    fn look(&self) -> Vec<Operation> {
+    fn evidence(&self) -> Vec<Operation> {
         let keys = &self.cluster.keys;
         [keys.group(self.first), keys.head()]
             .map(|key| Operation::range(RangeRequest::one(key)))
             .into()
     }
 
-    fn found(&self, group: &[KeyValue], at: &[KeyValue], head: Head) -> Result<Found, StoreError> {
+    /// `first`: no try before this one can have been applied.
+    fn found(&self, group: &[KeyValue], at: &[KeyValue], head: Head, first: bool) -> Result<Found, StoreError> {
         let cluster = self.cluster;
         if let [kv] = group {
             let group: Group = decode(cluster, "a group", &kv.value)?;
@@ -177,44 +206,46 @@ impl Commit<'_> {
         }
         match at {
             [kv] if kv.mod_revision == self.fence.etcd => Ok(Found::Nothing),
-            // Another's commit is there and its group is not: the log was trimmed beyond, and with it what became of ours.
+            // Another's commit is there and its group is not: the log was trimmed beyond, and with it what may have become of an
+            // earlier try. Where there was none, others were first, and the watch still has what etcd's own history has.
+            [kv] if kv.mod_revision > self.fence.etcd && first => Ok(Found::Others),
             [kv] if kv.mod_revision > self.fence.etcd => Err(cluster.left_behind(self.fence.head.newest())),
-            _ => Err(cluster
-                .unusable("it was emptied or replaced by an older one; restart this replica to load what is there")),
+            _ => Err(cluster.replaced()),
         }
     }
 
-    async fn look_again(&self, head: Head) -> Result<Option<Found>, StoreError> {
-        let request = TxnRequest {
-            success: self.look(),
-            ..TxnRequest::default()
-        };
-        match self.cluster.client.txn(request).await {
-            Ok(answer) => self.found(answer.found(0), answer.found(1), head).map(Some),
+    /// Reads it without another try; none where etcd does not answer.
+    async fn ask(&self, head: Head) -> Result<Option<Found>, StoreError> {
+        match self.cluster.client.txn(TxnRequest::of(self.evidence())).await {
+            Ok(answer) => self.found(answer.found(0), answer.found(1), head, false).map(Some),
             Err(_) => Ok(None),
         }
     }
 
     /// Puts what is too large for one request beside the log, where it means nothing until a group names it.
-    async fn stage(&self, batches: Vec<u8>) -> Result<Result<u32, Verdict>, StoreError> {
+    pub(super) async fn stage(&self, batches: Vec<u8>) -> Result<Result<u32, Verdict>, StoreError> {
         let prefix = self.cluster.keys.parts_of(self.first, self.nonce);
         let batches = Bytes::from(batches);
-        let mut tries = Tries::new(self.stop);
+        let mut tries = Tries::new(self.stop, self.shared);
+        let mut begun = Instant::now();
         let mut parts = 0;
         for begin in (0..batches.len()).step_by(self.part_bytes) {
             let part = batches.slice(begin..batches.len().min(begin + self.part_bytes));
-            let put = TxnRequest {
-                success: vec![Operation::put(nth(&prefix, parts), part)],
-                ..TxnRequest::default()
-            };
+            let put = TxnRequest::of(vec![Operation::put(nth(&prefix, parts), part)]);
             loop {
+                begun = Instant::now();
                 match self.cluster.client.txn(put.clone()).await {
                     Ok(_) => break,
-                    Err(Failure::NoSpace) => return Ok(Err(no_room())),
+                    Err(Failure::NoSpace) => {
+                        tries.full(begun);
+                        self.shared.lacks_room();
+                        return Ok(Err(no_room()));
+                    }
                     Err(failure @ Failure::Rejected(_)) => return Err(self.cluster.unusable(failure.to_string())),
-                    Err(failure) => tries.failed(&failure),
+                    Err(failure) => tries.failed(&failure, begun),
                 }
                 if self.shared.fence().etcd != self.fence.etcd {
+                    tries.ended(begun);
                     return Ok(Err(Verdict::Overtaken));
                 }
                 if !tries.pause().await {
@@ -225,17 +256,14 @@ impl Commit<'_> {
             }
             parts += 1;
         }
-        tries.ended();
+        tries.ended(begun);
         Ok(Ok(parts))
     }
 
     /// Takes the parts away again. What this leaves goes with the next trimming of the log.
-    async fn unstage(&self) {
+    pub(super) async fn unstage(&self) {
         let prefix = self.cluster.keys.parts_of(self.first, self.nonce);
-        let delete = TxnRequest {
-            success: vec![Operation::delete(prefix.clone(), end_of(&prefix))],
-            ..TxnRequest::default()
-        };
+        let delete = TxnRequest::of(vec![Operation::delete(prefix.clone(), end_of(&prefix))]);
         if let Err(failure) = self.cluster.client.txn(delete).await {
             warn!(%failure, "parts of a commit that did not go through stay until the log is trimmed");
         }
@@ -243,34 +271,39 @@ impl Commit<'_> {
 }
 
 fn no_room() -> Verdict {
-    Verdict::NoRoom(
-        "etcd's space quota is used up: compact and defragment it, then disarm its alarm (etcdctl compact, defrag, alarm disarm)"
-            .to_owned(),
-    )
+    Verdict::NoRoom(format!("{}: {MAKE_ROOM}", Failure::NoSpace))
 }
 
 /// The pauses between tries of one commit, and what is known of those before.
 struct Tries<'a> {
     stop: &'a CancellationToken,
+    shared: &'a Shared,
     begun: Instant,
+    /// How many were not answered.
     count: u32,
     pause: Duration,
     /// Of the last try that may still be on its way.
     in_doubt: Option<Instant>,
+    /// etcd has answered one with "no space", as also the one that was applied all the same.
+    full: bool,
 }
 
 impl<'a> Tries<'a> {
-    fn new(stop: &'a CancellationToken) -> Self {
+    fn new(stop: &'a CancellationToken, shared: &'a Shared) -> Self {
         Self {
             stop,
+            shared,
             begun: Instant::now(),
             count: 0,
             pause: PAUSE_MIN,
             in_doubt: None,
+            full: false,
         }
     }
 
-    fn failed(&mut self, failure: &Failure) {
+    /// One that began then was not answered.
+    fn failed(&mut self, failure: &Failure, begun: Instant) {
+        self.shared.unanswered(begun);
         self.in_doubt = Some(Instant::now());
         // Once, not at every try: this may take hours.
         if self.count == 1 {
@@ -279,7 +312,20 @@ impl<'a> Tries<'a> {
         self.count += 1;
     }
 
-    fn ended(&self) {
+    /// One that began then was answered with "no space".
+    fn full(&mut self, begun: Instant) {
+        self.shared.answered(begun);
+        self.full = true;
+    }
+
+    /// Whether no earlier one can have been applied.
+    fn is_first(&self) -> bool {
+        self.count == 0 && !self.full
+    }
+
+    /// By one that began then.
+    fn ended(&self, begun: Instant) {
+        self.shared.answered(begun);
         if self.count > 1 {
             info!(
                 tries = self.count,

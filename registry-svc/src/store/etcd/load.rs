@@ -6,12 +6,11 @@ use std::{
 };
 
 use super::{
-    cluster::{Cluster, Trouble, decode},
+    cluster::{Cluster, Reading, Trouble, decode},
     failure::Failure,
-    keys::nth,
     shared::Fence,
     value::{self, Checkpoint, Chunk, FORMAT, Head, Meta},
-    wire::{Compare, Operation, RangeRequest, TxnRequest, end_of},
+    wire::{Compare, Operation, RangeRequest, TxnRequest},
 };
 use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord},
@@ -50,10 +49,7 @@ pub(super) async fn load(cluster: &Cluster) -> Result<State, Trouble> {
 async fn attempt_load(cluster: &Cluster) -> Result<Option<State>, Trouble> {
     let keys = &cluster.keys;
     let read = |key: String| Operation::range(RangeRequest::one(key));
-    let begin = TxnRequest {
-        success: vec![read(keys.meta()), read(keys.head()), read(keys.current())],
-        ..TxnRequest::default()
-    };
+    let begin = TxnRequest::of(vec![read(keys.meta()), read(keys.head()), read(keys.current())]);
     let begin = cluster.client.txn(begin).await?;
     let at = begin.revision();
     let ([meta], [head]) = (begin.found(0), begin.found(1)) else {
@@ -91,7 +87,7 @@ async fn attempt_load(cluster: &Cluster) -> Result<Option<State>, Trouble> {
     let mut newest: Option<Revision> = None;
     let compacted = Revision::new(fence.head.compacted);
     let begin = Revision::new(checkpoint.revision);
-    let mut log = cluster.log(Revision::ZERO, at);
+    let mut log = cluster.log(Revision::ZERO, Reading::at_length(at));
     while let Some(entry) = log.next().await? {
         // The first one that is needed may begin before what is needed of it.
         let follows = newest.map_or(entry.first <= begin.next(), |newest| entry.first == newest.next());
@@ -148,17 +144,12 @@ async fn make(cluster: &Cluster) -> Result<(), Trouble> {
         format: FORMAT,
         history_id: rand::random(),
     };
-    let make = TxnRequest {
-        compare: vec![
-            Compare::absent(cluster.keys.meta()),
-            Compare::absent(cluster.keys.head()),
-        ],
-        success: vec![
-            Operation::put(cluster.keys.meta(), value::encode(&meta)),
-            Operation::put(cluster.keys.head(), value::encode(&Head::default())),
-        ],
-        ..TxnRequest::default()
-    };
+    let make = TxnRequest::of(vec![
+        Operation::put(cluster.keys.meta(), value::encode(&meta)),
+        Operation::put(cluster.keys.head(), value::encode(&Head::default())),
+    ])
+    .only_if(Compare::absent(cluster.keys.meta()))
+    .only_if(Compare::absent(cluster.keys.head()));
     cluster.client.txn(make).await?;
     Ok(())
 }
@@ -178,33 +169,22 @@ async fn read_checkpoint(
         .keys
         .chunks_of(Revision::new(checkpoint.revision), checkpoint.nonce);
     let mut decoder = Decoder::default();
-    let mut chunks = 0;
-    let mut pages = cluster.pages(prefix.clone(), end_of(&prefix), at);
-    while let Some(page) = pages.next().await? {
-        for kv in page {
-            let name = String::from_utf8_lossy(&kv.key);
-            if kv.key != nth(&prefix, chunks) {
-                return Err(cluster.damaged(&prefix, "a chunk is missing").into());
-            }
-            chunks += 1;
-            let chunk: Chunk = decode(cluster, &name, &kv.value)?;
-            for bytes in &chunk.instances {
-                let instance = decoder.instance(bytes).map_err(|why| cluster.damaged(&name, why))?;
-                instances.push(Arc::new(instance));
-            }
-            for lease in &chunk.leases {
-                let id = lease_id(&lease.id).ok_or_else(|| cluster.damaged(&name, "a lease has no id"))?;
-                let record = decoder
-                    .lease(id, &lease.record)
-                    .map_err(|why| cluster.damaged(&name, why))?;
-                leases.insert(id, record);
-            }
+    let mut chunks = cluster.numbered(prefix.clone(), checkpoint.chunks, Reading::at_length(at));
+    while let Some(chunk) = chunks.next().await? {
+        let chunk: Chunk = decode(cluster, &prefix, &chunk)?;
+        for bytes in &chunk.instances {
+            let instance = decoder.instance(bytes).map_err(|why| cluster.damaged(&prefix, why))?;
+            instances.push(Arc::new(instance));
+        }
+        for lease in &chunk.leases {
+            let id = lease_id(&lease.id).ok_or_else(|| cluster.damaged(&prefix, "a lease has no id"))?;
+            let record = decoder
+                .lease(id, &lease.record)
+                .map_err(|why| cluster.damaged(&prefix, why))?;
+            leases.insert(id, record);
         }
     }
-    let complete = chunks == checkpoint.chunks
-        && instances.len() == count(checkpoint.instances)
-        && leases.len() == count(checkpoint.leases);
-    if !complete {
+    if instances.len() != count(checkpoint.instances) || leases.len() != count(checkpoint.leases) {
         return Err(cluster.damaged(&prefix, "it is not complete").into());
     }
     Ok((instances, leases))

@@ -1,9 +1,12 @@
-//! What the writer's thread and the follower's task both know: the fence, and which groups are our own.
+//! What the writer's thread, the follower's task and the session's both know: the fence, which groups are our own, whether commits get
+//! through, and whether etcd has room.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
+
+use tokio::time::Instant;
 
 use super::value::Head;
 
@@ -24,6 +27,23 @@ struct Inner {
     fence: Fence,
     /// Commits of this replica, by their nonce, until both their verdict and their echo are here.
     own: HashMap<u64, Own>,
+    /// When the last commit that etcd took began.
+    contact: Option<Instant>,
+    /// When the first try of a commit failed that is still repeated.
+    stuck: Option<Instant>,
+    room: Room,
+}
+
+/// What is known of etcd's quota.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Room {
+    /// There is some.
+    #[default]
+    Enough,
+    /// It is used up: no session can be made and no lease claimed.
+    None,
+    /// There has been some again since then.
+    Again(Instant),
 }
 
 /// How much of an own commit is known here.
@@ -97,6 +117,47 @@ impl Shared {
                 true
             }
         }
+    }
+
+    /// etcd has answered a commit that began then.
+    pub(super) fn answered(&self, begun: Instant) {
+        let mut inner = self.lock();
+        inner.contact = inner.contact.max(Some(begun));
+        inner.stuck = None;
+    }
+
+    /// A try of a commit that began then has failed, and is repeated.
+    pub(super) fn unanswered(&self, begun: Instant) {
+        self.lock().stuck.get_or_insert(begun);
+    }
+
+    /// When the last commit that etcd has answered began.
+    pub(super) fn contact(&self) -> Option<Instant> {
+        self.lock().contact
+    }
+
+    /// Since when a commit is repeated, if one is.
+    pub(super) fn stuck_since(&self) -> Option<Instant> {
+        self.lock().stuck
+    }
+
+    /// etcd's quota is used up.
+    pub(super) fn lacks_room(&self) {
+        self.lock().room = Room::None;
+    }
+
+    /// etcd took something. Returns whether that ends a shortage.
+    pub(super) fn has_room(&self) -> bool {
+        let mut inner = self.lock();
+        let ends = inner.room == Room::None;
+        if ends {
+            inner.room = Room::Again(Instant::now());
+        }
+        ends
+    }
+
+    pub(super) fn room(&self) -> Room {
+        self.lock().room
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

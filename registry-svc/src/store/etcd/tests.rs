@@ -3,7 +3,9 @@
 
 mod faults;
 mod fixture;
+mod following;
 mod proxy;
+mod quota;
 mod replicas;
 mod upkeep;
 

@@ -31,6 +31,10 @@ pub(super) struct Head {
     /// What the log has cost since it was made: tells with the checkpoint's how much there is to replay.
     #[prost(uint64, tag = "3")]
     pub(super) written: u64,
+    /// Of the last commit. It tells this log from another one that came to the same revision: after a restore of an older
+    /// snapshot, say. 0 after a commit of a version that wrote none.
+    #[prost(fixed64, tag = "4")]
+    pub(super) nonce: u64,
 }
 
 /// At `log/<first revision>`: batches that were committed together.
@@ -48,6 +52,9 @@ pub(super) struct Group {
     /// How many parts; 0: the batches are here.
     #[prost(uint32, tag = "4")]
     pub(super) parts: u32,
+    /// [`Head::nonce`] of the commit that this one follows.
+    #[prost(fixed64, tag = "5")]
+    pub(super) after: u64,
 }
 
 /// At `checkpoint/current`: everything as it was at a revision.
@@ -96,6 +103,11 @@ impl Head {
     /// The last that is committed.
     pub(super) fn newest(&self) -> Revision {
         Revision::new(self.revision)
+    }
+
+    /// Whether its last commit may be the one with that nonce.
+    pub(super) fn may_be(&self, nonce: u64) -> bool {
+        self.nonce == nonce || self.nonce == 0 || nonce == 0
     }
 }
 

@@ -38,8 +38,21 @@ pub(super) struct Watch {
 impl Watch {
     /// Of the log from etcd's revision on.
     pub(super) fn open(cluster: &SharedCluster, from: i64) -> Self {
+        Self::begin(cluster, from, Duration::ZERO)
+    }
+
+    /// The same a moment later, since something has just failed.
+    pub(super) fn open_later(cluster: &SharedCluster, from: i64) -> Self {
+        Self::begin(cluster, from, PAUSE)
+    }
+
+    fn begin(cluster: &SharedCluster, from: i64, pause: Duration) -> Self {
         let (tell, seen) = mpsc::channel(WAITING);
-        let task = tokio::spawn(run(SharedCluster::clone(cluster), from, tell));
+        let cluster = SharedCluster::clone(cluster);
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            run(cluster, from, tell).await;
+        });
         Self {
             seen,
             _task: AbortOnDropHandle::new(task),
@@ -58,7 +71,7 @@ async fn run(cluster: SharedCluster, mut from: i64, tell: mpsc::Sender<Seen>) {
             fragment: true,
         };
         match cluster.client.watch(create).await {
-            Ok(mut responses) => {
+            Ok((generation, mut responses)) => {
                 while let Some(response) = responses.next().await {
                     let response = match response {
                         Ok(response) => response,
@@ -86,8 +99,9 @@ async fn run(cluster: SharedCluster, mut from: i64, tell: mpsc::Sender<Seen>) {
                         return;
                     }
                 }
-                // The member may be the one that is cut off from the others.
-                cluster.client.turn();
+                // The member may be the one that is cut off from the others. Calls may have left it already: they stay where
+                // they are.
+                cluster.client.turn_from(generation);
             }
             Err(failure) => debug!(%failure, "the log cannot be watched"),
         }

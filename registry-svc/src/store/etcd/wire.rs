@@ -120,9 +120,12 @@ pub(super) struct Answer {
     pub(super) range: Option<RangeResponse>,
 }
 
-/// `etcdserverpb.Compare` with the result EQUAL, which is 0.
+/// `etcdserverpb.Compare`
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Compare {
+    /// 0 equal, 1 greater.
+    #[prost(int32, tag = "1")]
+    pub(super) result: i32,
     /// Of what of the key: 0 its version, 2 its mod_revision.
     #[prost(int32, tag = "2")]
     pub(super) target: i32,
@@ -329,19 +332,45 @@ impl Compare {
     /// The key is not there.
     pub(super) fn absent(key: impl Into<Bytes>) -> Self {
         Self {
+            result: 0,
             target: 0,
             key: key.into(),
             with: Some(CompareWith::Version(0)),
         }
     }
 
+    /// The key is there.
+    pub(super) fn present(key: impl Into<Bytes>) -> Self {
+        Self {
+            result: 1,
+            ..Self::absent(key)
+        }
+    }
+
     /// The key was last changed then; 0: it is not there.
     pub(super) fn changed_at(key: impl Into<Bytes>, revision: i64) -> Self {
         Self {
+            result: 0,
             target: 2,
             key: key.into(),
             with: Some(CompareWith::ModRevision(revision)),
         }
+    }
+}
+
+impl TxnRequest {
+    /// These operations, whatever is there.
+    pub(super) fn of(success: Vec<Operation>) -> Self {
+        Self {
+            success,
+            ..Self::default()
+        }
+    }
+
+    /// Only if this holds too.
+    pub(super) fn only_if(mut self, compare: Compare) -> Self {
+        self.compare.push(compare);
+        self
     }
 }
 

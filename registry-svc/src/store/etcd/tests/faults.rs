@@ -11,7 +11,7 @@ use super::{
     super::{
         commit::Commit,
         value,
-        wire::{Operation, TxnRequest},
+        wire::{Operation, TxnRequest, end_of},
     },
     fixture::{Listener, PATIENCE, Place, eventually},
     proxy::{Passes, Proxy},
@@ -279,10 +279,7 @@ fn an_emptied_etcd_is_noticed() {
         Verdict::Durable
     );
     let cluster = place.cluster();
-    let delete = TxnRequest {
-        success: vec![Operation::delete(cluster.keys.head(), "")],
-        ..TxnRequest::default()
-    };
+    let delete = TxnRequest::of(vec![Operation::delete(cluster.keys.head(), "")]);
     place.runtime.block_on(cluster.client.txn(delete)).expect("deletes");
     let begun = Instant::now();
     while !matches!(news.next(), News::Failed(StoreError::Unusable { .. })) {
@@ -294,6 +291,45 @@ fn an_emptied_etcd_is_noticed() {
     ));
 }
 
+/// A replica that is away while etcd is emptied and another one goes on comes back to a log that has its revision, or a later one.
+/// It passed over what it held for known, and would have gone on with the next.
+#[test]
+fn a_log_that_begins_anew_is_not_followed() {
+    for later in [3, 5, 8] {
+        let Some(place) = Place::shared() else { return };
+        let proxy = Proxy::to(place.server().address(), &place.runtime);
+        let mut store = place.over(&proxy.address());
+        let mut news = listen(&mut store);
+        let fill = |store: &mut Etcd, to| {
+            for revision in 1..=to {
+                let verdict = store.commit(&[batch(revision, 1, false)], Revision::ZERO);
+                assert_eq!(verdict.expect("commits"), Verdict::Durable);
+            }
+        };
+        fill(&mut store, 5);
+        proxy.let_pass(Passes::Nothing);
+        let cluster = place.cluster();
+        let all = format!("{}/", place.prefix);
+        let delete = TxnRequest::of(vec![Operation::delete(all.clone(), end_of(&all))]);
+        place.runtime.block_on(cluster.client.txn(delete)).expect("deletes");
+        let mut other = place.open();
+        other.load().expect("loads");
+        fill(&mut other, later);
+        proxy.let_pass(Passes::Everything);
+        let begun = Instant::now();
+        loop {
+            match news.next() {
+                News::Failed(error) => {
+                    assert!(error.to_string().contains("replaced"), "{later}: {error}");
+                    break;
+                }
+                News::Batches(batches) => panic!("{later}: {batches:?}"),
+                _ => assert!(begun.elapsed() < PATIENCE),
+            }
+        }
+    }
+}
+
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let Some(place) = Place::shared() else { return };
@@ -303,10 +339,7 @@ fn a_newer_format_is_refused_and_left_alone() {
         format: value::FORMAT + 1,
         history_id: 1,
     };
-    let put = TxnRequest {
-        success: vec![Operation::put(cluster.keys.meta(), value::encode(&meta))],
-        ..TxnRequest::default()
-    };
+    let put = TxnRequest::of(vec![Operation::put(cluster.keys.meta(), value::encode(&meta))]);
     place.runtime.block_on(cluster.client.txn(put)).expect("puts");
     let error = place.open().load().expect_err("newer");
     assert!(error.to_string().contains("format 2"), "{error}");
@@ -341,6 +374,47 @@ fn a_commit_that_was_given_up_and_arrives_late_is_news() {
         .block_on(late.run(crate::store::record::encode_group(&group)));
     assert_eq!(verdict.expect("commits"), Verdict::Durable);
     assert_eq!(news.batches(), group);
+}
+
+/// The same with a group in parts, which were taken away when it was given up: it must not count, or no replica could ever
+/// load the log again.
+#[test]
+fn a_commit_in_parts_that_was_given_up_and_arrives_late_is_nothing() {
+    let Some(place) = Place::shared() else { return };
+    let mut store = place.open();
+    store.load().expect("loads");
+    let stop = CancellationToken::new();
+    let commit = Commit {
+        cluster: &store.cluster,
+        shared: &store.shared,
+        stop: &stop,
+        fence: store.shared.fence(),
+        first: Revision::new(1),
+        last: Revision::new(1),
+        compacted: Revision::ZERO,
+        nonce: 7,
+        part_bytes: 16,
+    };
+    let group = crate::store::record::encode_group(&[batch(1, 1, false)]);
+    place.runtime.block_on(async {
+        let parts = commit.stage(group).await.expect("no error").expect("there is room");
+        let head = value::Head {
+            revision: 1,
+            ..value::Head::default()
+        };
+        let group = value::Group {
+            nonce: 7,
+            head: Some(head),
+            parts,
+            ..value::Group::default()
+        };
+        assert!(parts > 1);
+        let late = commit.request(&group, head);
+        commit.unstage().await;
+        let answer = store.cluster.client.txn(late).await.expect("answers");
+        assert!(!answer.succeeded);
+    });
+    assert_eq!(place.open().load().expect("loads").revision, Revision::ZERO);
 }
 
 #[test]

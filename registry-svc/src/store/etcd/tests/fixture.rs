@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{
     EtcdUrl, Tuning,
-    cluster::{Cluster, SharedCluster},
+    cluster::{Cluster, Reading, SharedCluster},
     wire::{KeyValue, end_of},
 };
 use crate::{
@@ -52,6 +52,11 @@ impl Place {
     /// In an etcd that may be killed, paused and emptied.
     pub(super) fn alone() -> Option<Self> {
         Some(Self::of(Server::Own(EtcdServer::start()?)))
+    }
+
+    /// The same, started with more arguments.
+    pub(super) fn alone_with(arguments: &[&str]) -> Option<Self> {
+        Some(Self::of(Server::Own(EtcdServer::start_with(arguments)?)))
     }
 
     /// In the etcd of all.
@@ -104,7 +109,7 @@ impl Place {
         let prefix = format!("{}/", self.prefix);
         self.runtime.block_on(async {
             let mut found = Vec::new();
-            let mut pages = cluster.pages(prefix.clone(), end_of(&prefix), 0);
+            let mut pages = cluster.pages(prefix.clone(), end_of(&prefix), Reading::at_length(0));
             while let Some(page) = pages.next().await.expect("etcd answers") {
                 found.extend(page);
             }

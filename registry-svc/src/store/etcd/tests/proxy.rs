@@ -33,6 +33,8 @@ pub(super) struct Proxy {
     passes: watch::Sender<Passes>,
     /// Bytes of answers that were lost.
     lost: Arc<AtomicUsize>,
+    /// Connections that were closed at once.
+    refused: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -42,9 +44,14 @@ impl Proxy {
         let own = listener.local_addr().expect("bound");
         let (passes, seen) = watch::channel(Passes::Everything);
         let lost = Arc::new(AtomicUsize::new(0));
-        let counts = Arc::clone(&lost);
+        let refused = Arc::new(AtomicUsize::new(0));
+        let (counts, refuses) = (Arc::clone(&lost), Arc::clone(&refused));
         let task = runtime.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if *seen.borrow() == Passes::Nothing {
+                    refuses.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 tokio::spawn(carry(client, address.clone(), seen.clone(), Arc::clone(&counts)));
             }
         });
@@ -52,6 +59,7 @@ impl Proxy {
             address: own,
             passes,
             lost,
+            refused,
             _task: AbortOnDropHandle::new(task),
         }
     }
@@ -65,6 +73,11 @@ impl Proxy {
         self.passes.send_replace(passes);
     }
 
+    /// How many connections were closed at once.
+    pub(super) fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// Whether an answer was lost.
     pub(super) fn has_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed) > 0
@@ -73,9 +86,6 @@ impl Proxy {
 
 /// One connection, until an end of it closes or nothing may pass.
 async fn carry(mut client: TcpStream, address: String, passes: watch::Receiver<Passes>, lost: Arc<AtomicUsize>) {
-    if *passes.borrow() == Passes::Nothing {
-        return;
-    }
     let Ok(mut server) = TcpStream::connect(address).await else {
         return;
     };

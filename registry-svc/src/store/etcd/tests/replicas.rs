@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::fixture::{Listener, Place, eventually};
+use super::{
+    super::wire::{Operation, TxnRequest},
+    fixture::{Listener, Place, eventually},
+    proxy::{Passes, Proxy},
+};
 use crate::{
     catalog::Batch,
     model::Revision,
@@ -64,6 +68,46 @@ fn a_group_of_megabytes_is_told_as_a_whole() {
     assert_eq!(commit(&mut a, &group), Verdict::Durable);
     expect(&mut news_b, &group);
     assert!(place.keys("part/").len() > 4, "it was too large for one request");
+}
+
+/// A group in parts is watched after a checkpoint has trimmed it: its parts were read as of now, were gone, and a healthy replica
+/// ended with "a part is missing".
+#[test]
+fn a_group_of_megabytes_is_told_after_it_was_trimmed() {
+    let Some(place) = Place::shared() else { return };
+    let (mut a, _news) = replica(place.open());
+    let proxy = Proxy::to(place.server().address(), &place.runtime);
+    let (_b, mut news_b) = replica(place.over(&proxy.address()));
+    proxy.let_pass(Passes::Nothing);
+    let group: Vec<_> = (1..=4).map(|revision| large(revision, 64)).collect();
+    assert_eq!(commit(&mut a, &group), Verdict::Durable);
+    let next = batch(5, 1, false);
+    let verdict = a.commit(&[Arc::clone(&next)], Revision::new(5)).expect("commits");
+    assert_eq!(verdict, Verdict::Durable);
+    let write = super::super::checkpoint::write(place.cluster(), 1 << 19);
+    place.runtime.block_on(write).expect("writes");
+    assert!(place.keys("part/").is_empty() && place.keys("log/").len() == 1);
+    proxy.let_pass(Passes::Everything);
+    expect(&mut news_b, &[group, vec![next]].concat());
+}
+
+/// A replica that was paused commits before it has heard what others have committed meanwhile, and what would tell it who was
+/// first is trimmed already. It ended with "out of touch for longer than the history reaches back".
+#[test]
+fn the_slower_of_two_is_overtaken_by_what_was_trimmed() {
+    let Some(place) = Place::shared() else { return };
+    let (mut a, _news) = replica(place.open());
+    let mut b = place.open();
+    b.load().expect("loads");
+    for revision in 1..=5 {
+        let next = batch(revision, 1, false);
+        let verdict = a.commit(&[next], Revision::new(revision)).expect("commits");
+        assert_eq!(verdict, Verdict::Durable);
+    }
+    let write = super::super::checkpoint::write(place.cluster(), 1 << 19);
+    place.runtime.block_on(write).expect("writes");
+    assert_eq!(place.keys("log/").len(), 1);
+    assert_eq!(commit(&mut b, &[batch(1, 2, false)]), Verdict::Overtaken);
 }
 
 #[test]
@@ -149,10 +193,7 @@ fn a_lost_session_is_made_again() {
     assert!(matches!(news.next(), News::Replicas(replicas) if replicas.elected));
     let session = place.keys("session/").pop().expect("it has one");
     let cluster = place.cluster();
-    let delete = super::super::wire::TxnRequest {
-        success: vec![super::super::wire::Operation::delete(session.clone(), "")],
-        ..Default::default()
-    };
+    let delete = TxnRequest::of(vec![Operation::delete(session.clone(), "")]);
     place.runtime.block_on(cluster.client.txn(delete)).expect("deletes");
     eventually("the session is back", || place.keys("session/") == [session.clone()]);
 }

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::fixture::{Listener, Place, eventually};
+use super::{
+    super::cluster::Cluster,
+    fixture::{Listener, Place, eventually},
+    proxy::{Passes, Proxy},
+};
 use crate::{
     model::Revision,
     store::{
@@ -107,6 +111,35 @@ fn only_one_writes_and_what_is_left_behind_is_swept() {
         .expect("writes");
     assert_eq!(folders(), 1);
     assert_eq!(place.open().load().expect("loads").instances.len(), 30);
+}
+
+/// A million instances are some 600 writes. One that was not answered made all of them vain, and the next try began at
+/// once: etcd's disk filled up, with what was written so far as often as that.
+#[test]
+fn a_checkpoint_goes_on_after_etcd_was_away() {
+    let Some(place) = Place::shared() else { return };
+    let mut store = place.open();
+    store.load().expect("loads");
+    let group: Vec<_> = (1..=200)
+        .map(|n| batch(n, u8::try_from(n).expect("small"), false))
+        .collect();
+    assert_eq!(store.commit(&group, Revision::ZERO).expect("commits"), Verdict::Durable);
+    let proxy = Proxy::to(place.server().address(), &place.runtime);
+    let cluster = {
+        let _within = place.runtime.enter();
+        Arc::new(Cluster::new(&place.url(&proxy.address())).expect("an address"))
+    };
+    let writing = place.runtime.spawn(super::super::checkpoint::write(cluster, 1));
+    let chunks = || place.keys("checkpoint/at/").len();
+    eventually("it has begun", || chunks() > 0);
+    proxy.let_pass(Passes::Nothing);
+    let begun = chunks();
+    eventually("it tries again", || proxy.refused() > 0 || writing.is_finished());
+    assert!(!writing.is_finished(), "cut off before its end, at {begun} chunks");
+    proxy.let_pass(Passes::Everything);
+    place.runtime.block_on(writing).expect("no panic").expect("writes");
+    assert!(chunks() > begun);
+    assert_eq!(place.open().load().expect("loads").instances.len(), 200);
 }
 
 #[test]
