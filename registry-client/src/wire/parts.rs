@@ -1,7 +1,8 @@
 //! A snapshot that comes in parts, put together again.
 //!
 //! The registry splits what a stock client could not read as one message. Nothing of a snapshot counts before its last part:
-//! a watch that breaks in between resumes from where it was before. Pure: no I/O here.
+//! a watch that breaks in between resumes from where it was before. A registry that can no longer go on with a snapshot begins
+//! another one in its place. Pure: no I/O here.
 
 use prost::Message as _;
 use proto::registry::v1::{Snapshot, WatchResponse, watch_response::Change};
@@ -52,7 +53,12 @@ impl Parts {
             _ if self.begun.is_some() => return Err(Unfit::Malformed("a snapshot that breaks off".to_owned())),
             _ => return Ok(Assembled::Whole(Box::new(response))),
         };
-        let begun = self.begun.take().unwrap_or_else(|| Begun {
+        let goes_on = |begun: &Begun| begun.revision == revision && begun.snapshot.cause == part.cause;
+        let Begun {
+            mut snapshot,
+            mut bytes,
+            ..
+        } = self.begun.take().filter(goes_on).unwrap_or_else(|| Begun {
             revision,
             snapshot: Snapshot {
                 instances: Vec::new(),
@@ -60,15 +66,6 @@ impl Parts {
             },
             bytes: 0,
         });
-        let Begun {
-            revision: of,
-            mut snapshot,
-            mut bytes,
-        } = begun;
-        if revision != of {
-            let problem = format!("a snapshot of revision {of} that goes on with revision {revision}");
-            return Err(Unfit::Malformed(problem));
-        }
         bytes += part.encoded_len();
         if bytes > self.limit {
             let problem = format!(
@@ -130,15 +127,50 @@ mod tests {
         assert_eq!(parts.add(part(8, &[], false)), Ok(whole(part(8, &[], false))));
     }
 
+    /// It was an error, and the watch was given up: a registry that has let go of a snapshot which a slow watcher had begun to
+    /// read, could only break the stream.
     #[test]
-    fn parts_of_different_snapshots_make_none() {
+    fn a_part_of_another_snapshot_begins_anew() {
+        let coalesced = |mut response: WatchResponse| {
+            if let Some(Change::Snapshot(snapshot)) = &mut response.change {
+                snapshot.cause = Cause::Coalesced.into();
+            }
+            response
+        };
         let mut parts = Parts::new(1_000);
         parts.add(part(7, &["a"], true)).expect("begins");
-        let other = parts.add(part(8, &["b"], false)).expect_err("is of another revision");
-        let expected = "a snapshot of revision 7 that goes on with revision 8";
-        assert_eq!(other, Unfit::Malformed(expected.to_owned()));
+        parts.add(part(8, &["b"], true)).expect("begins anew: another revision");
+        parts
+            .add(coalesced(part(8, &["b"], true)))
+            .expect("and anew: another cause");
+        let last = parts.add(coalesced(part(8, &["c"], false)));
+        assert_eq!(last, Ok(whole(coalesced(part(8, &["b", "c"], false)))));
 
-        parts.add(part(7, &["a"], true)).expect("begins again");
+        parts.add(part(9, &["a"], true)).expect("begins");
+        let last = parts.add(part(10, &["b"], false));
+        assert_eq!(last, Ok(whole(part(10, &["b"], false))), "that is all of it");
+    }
+
+    /// The bytes of what was forgotten count no more.
+    #[test]
+    fn what_begins_anew_has_all_the_room() {
+        let id = "x".repeat(100);
+        let mut parts = Parts::new(1_000);
+        for revision in 1..100 {
+            for _ in 0..5 {
+                assert_eq!(
+                    parts.add(part(revision, &[&id], true)),
+                    Ok(Assembled::Part),
+                    "{revision}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_comes_between_the_parts() {
+        let mut parts = Parts::new(1_000);
+        parts.add(part(7, &["a"], true)).expect("begins");
         let bookmark = WatchResponse {
             revision: 7,
             change: Some(Change::Bookmark(Bookmark {})),
