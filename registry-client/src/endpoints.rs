@@ -63,7 +63,12 @@ impl Endpoints {
 
     /// The endpoint to call now, and its index for [`avoid`](Self::avoid).
     pub(crate) fn preferred(&self, deadline: Duration) -> (usize, Peer) {
-        let index = self.preferred.load(Ordering::Relaxed);
+        self.at(self.preferred.load(Ordering::Relaxed), deadline)
+    }
+
+    /// The endpoint of an index, which is counted round and round, and its index.
+    pub(crate) fn at(&self, index: usize, deadline: Duration) -> (usize, Peer) {
+        let index = index % self.all.len();
         (index, self.peer(index, deadline))
     }
 
@@ -79,14 +84,41 @@ impl Endpoints {
     ///
     /// Each attempt gets an equal share of what is left of `budget`, so that one that hangs leaves time for the next. An
     /// attempt that failed in doubt is repeated elsewhere: every call that goes through here is idempotent.
-    pub(crate) async fn call<T, F>(&self, budget: Duration, mut attempt: impl FnMut(Peer) -> F) -> Result<T, Error>
+    pub(crate) async fn call<T, F>(&self, budget: Duration, attempt: impl FnMut(Peer) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let first = self.preferred.load(Ordering::Relaxed);
+        self.call_beginning_at(first, budget, attempt).await.1
+    }
+
+    /// As [`call`](Self::call), but begins with the endpoint after `avoided`, if one is given, and tells which one answered.
+    pub(crate) async fn call_after<T, F>(
+        &self,
+        avoided: Option<usize>,
+        budget: Duration,
+        attempt: impl FnMut(Peer) -> F,
+    ) -> (usize, Result<T, Error>)
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let preferred = || self.preferred.load(Ordering::Relaxed);
+        let first = avoided.map_or_else(preferred, |index| (index + 1) % self.all.len());
+        self.call_beginning_at(first, budget, attempt).await
+    }
+
+    async fn call_beginning_at<T, F>(
+        &self,
+        mut index: usize,
+        budget: Duration,
+        mut attempt: impl FnMut(Peer) -> F,
+    ) -> (usize, Result<T, Error>)
     where
         F: Future<Output = Result<T, Error>>,
     {
         let end = Instant::now() + budget;
         let mut remaining = budget;
         let mut failed = Error::NoEndpoint;
-        let mut index = self.preferred.load(Ordering::Relaxed);
         for left in (1..=self.all.len()).rev() {
             let share = remaining / u32::try_from(left).unwrap_or(u32::MAX);
             if share.is_zero() {
@@ -101,10 +133,10 @@ impl Endpoints {
                     failed = error;
                     remaining = end.saturating_duration_since(Instant::now());
                 }
-                other => return other,
+                other => return (index, other),
             }
         }
-        Err(failed)
+        (index, Err(failed))
     }
 
     fn peer(&self, index: usize, deadline: Duration) -> Peer {

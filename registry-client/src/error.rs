@@ -186,6 +186,25 @@ impl Error {
         }
     }
 
+    /// True when a watch that ended so is better opened at another endpoint. More than in a call, which others may have to
+    /// answer as well: a watch is opened again in any case. Not what any registry would say to the same request.
+    pub(crate) fn speaks_against_the_endpoint(&self) -> bool {
+        match self {
+            Self::Malformed { .. } => true,
+            Self::Answered(answer) => matches!(
+                answer.code,
+                Code::Unavailable
+                    | Code::Internal
+                    | Code::Unknown
+                    | Code::Cancelled
+                    | Code::DeadlineExceeded
+                    // What answers is no registry, or one of another age.
+                    | Code::Unimplemented
+            ),
+            _ => self.is_endpoints_fault(),
+        }
+    }
+
     /// True when the call may have had an effect although it failed.
     pub(crate) fn is_in_doubt(&self) -> bool {
         match self {
@@ -215,7 +234,8 @@ impl Error {
         }
     }
 
-    /// The registry has never got as far as the revision that was to be resumed from: it lost its state, or is another one.
+    /// The registry has never got as far as the revision that was to be resumed from: it lost its state, is another one, or is a
+    /// replica that is behind.
     ///
     /// Only with its reason: others give the code for other limits, and what follows is that the set held is doubted.
     pub(crate) fn is_revision_in_future(&self) -> bool {
@@ -281,6 +301,42 @@ mod tests {
         assert!(!answered(Code::OutOfRange, "").is_revision_in_future());
         assert!(!answered(Code::OutOfRange, "PAGE_TOO_LARGE").is_revision_in_future());
         assert!(!answered(Code::Unavailable, "REVISION_IN_FUTURE").is_revision_in_future());
+    }
+
+    #[test]
+    fn what_any_registry_would_say_speaks_against_none() {
+        let endpoint = || "http://r:7000".to_owned();
+        let problem = || "nonsense".to_owned();
+        for code in [
+            Code::InvalidArgument,
+            Code::PermissionDenied,
+            Code::Unauthenticated,
+            Code::NotFound,
+            Code::ResourceExhausted,
+            Code::OutOfRange,
+        ] {
+            assert!(!answered(code, "").speaks_against_the_endpoint(), "{code:?}");
+        }
+        let too_large = Error::AnswerTooLarge {
+            endpoint: endpoint(),
+            problem: problem(),
+        };
+        assert!(!too_large.speaks_against_the_endpoint());
+        for code in [Code::Unavailable, Code::Internal, Code::Unknown, Code::Cancelled] {
+            assert!(answered(code, "").speaks_against_the_endpoint(), "{code:?}");
+        }
+        for error in [
+            Error::Malformed {
+                endpoint: endpoint(),
+                problem: problem(),
+            },
+            Error::Unreachable {
+                endpoint: endpoint(),
+                problem: problem(),
+            },
+        ] {
+            assert!(error.speaks_against_the_endpoint(), "{error}");
+        }
     }
 
     #[test]

@@ -32,10 +32,13 @@
 //!   registry asks for, up to 30 s), over all endpoints, until it is told to leave or dropped. A lease that the registry no
 //!   longer knows is asked for again under the same instance id. What the instance says of itself (status, weight, metadata)
 //!   is kept here and told again, so an instance that drains is still draining after any number of registrations. A repeat
-//!   after a lost answer carries the request id of the first attempt and does not register twice.
+//!   after a lost answer carries the request id of the first attempt and does not register twice. With several endpoints, one
+//!   that does not know a lease which should live is not believed alone: it may be a replica that is a moment behind.
 //! - **A watcher keeps the last good set.** While the registry is away its state is [`SnapshotState::Stale`] with a reason,
 //!   and its instances are those that were last known. It resumes from the last revision that it was told, at another
-//!   endpoint if need be. A connection that has silently died is noticed within 13 s by HTTP/2 PINGs.
+//!   endpoint if need be. A connection that has silently died is noticed within 13 s by HTTP/2 PINGs. A replica that is STALE
+//!   for more than 5 s is left for another one, and more and more rarely where all of them are. One that does not know the
+//!   revision to resume from is behind, until all of them say the same.
 //! - **A set is never emptied by accident.** An instance leaves the set at once when the registry tells its removal. When it
 //!   is merely absent from a snapshot that gives cause for doubt (empty; of an earlier revision or of another
 //!   history than the one we know; from a registry that says of itself that it is recovering or stale), it is kept as *unconfirmed* for a grace

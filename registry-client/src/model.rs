@@ -2,10 +2,12 @@
 //! types (`wire` translates) and nothing acts.
 
 mod instance;
+mod lease;
 mod snapshot;
 mod step;
 
 pub use instance::{DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Endpoint, Governed, Instance, InstanceStatus, Protocol};
+pub(crate) use lease::{Field, Granted, Lease, Says};
 pub use snapshot::{Confidence, Snapshot, SnapshotState};
 pub use step::{InstanceEvent, Removal, RemovalReason, SnapshotCause, WatchStep};
 pub(crate) use step::{Resume, Told};

@@ -12,11 +12,12 @@ use tokio::{sync::watch, task::JoinHandle, time};
 use tracing::{debug, info, warn};
 
 use crate::{
-    error::Error,
-    model::{InstanceStatus, Removal},
+    endpoints::Endpoints,
+    error::{Error, LeaseVerdict},
+    model::{InstanceStatus, Removal, Says},
     registration::Registration,
     registry::Registry,
-    wire::peer::{Peer, Says},
+    wire::peer::Peer,
 };
 
 use state::{Action, Desired, Machine, Outcome};
@@ -77,6 +78,7 @@ impl Registrar {
             registration,
             desired: desired_seen,
             status: status_told,
+            denied_by: None,
             rng: rand::make_rng(),
         };
         Self {
@@ -196,6 +198,8 @@ struct Driver {
     registration: Registration,
     desired: watch::Receiver<Desired>,
     status: watch::Sender<RegistrarStatus>,
+    /// The endpoint that did not know the lease when it was asked last. It may be a replica that is behind.
+    denied_by: Option<usize>,
     rng: StdRng,
 }
 
@@ -206,7 +210,8 @@ impl Driver {
             misses_allowed,
             ..
         } = self.registration;
-        let mut machine = Machine::new(heartbeat_interval, misses_allowed, now());
+        let is_replicated = self.registry.endpoints().count() > 1;
+        let mut machine = Machine::new(heartbeat_interval, misses_allowed, is_replicated, now());
         loop {
             let desired = self.desired.borrow_and_update().clone();
             let action = machine.next(now(), &desired, &mut self.rng);
@@ -242,7 +247,7 @@ impl Driver {
         self.publish(machine.status());
     }
 
-    async fn perform(&self, action: Action) -> Option<Outcome> {
+    async fn perform(&mut self, action: Action) -> Option<Outcome> {
         let endpoints = self.registry.shared_endpoints();
         let call_timeout = self.registry.call_timeout();
         let Registration {
@@ -260,6 +265,7 @@ impl Driver {
                             .await
                     }
                 };
+                self.denied_by = None;
                 Outcome::Registered(endpoints.call(call_timeout, call).await)
             }
             Action::Renew { lease, within } => {
@@ -267,7 +273,10 @@ impl Driver {
                     let lease = lease.clone();
                     async move { peer.renew(lease).await }
                 };
-                Outcome::Renewed(endpoints.call(call_timeout.min(within), call).await)
+                let answer = endpoints
+                    .call_after(self.denied_by, call_timeout.min(within), call)
+                    .await;
+                Outcome::Renewed(judged(&mut self.denied_by, endpoints, answer))
             }
             Action::Update {
                 lease,
@@ -281,7 +290,10 @@ impl Driver {
                     let (lease, instance) = (lease.clone(), instance.clone());
                     async move { peer.update(lease, instance, field, epoch).await }
                 };
-                Outcome::Updated(endpoints.call(call_timeout.min(within), call).await)
+                let answer = endpoints
+                    .call_after(self.denied_by, call_timeout.min(within), call)
+                    .await;
+                Outcome::Updated(judged(&mut self.denied_by, endpoints, answer))
             }
             Action::Deregister { lease, removal } => {
                 let call = |peer: Peer| {
@@ -318,6 +330,27 @@ impl Driver {
             RegistrarStatus::Left => info!(service, instance, "left the registry"),
         }
     }
+}
+
+/// Remembers who did not know the lease, so that somebody else is asked next. Whom another one proves wrong is behind, and nobody's
+/// choice.
+fn judged<T>(
+    denied_by: &mut Option<usize>,
+    endpoints: &Endpoints,
+    (endpoint, answer): (usize, Result<T, Error>),
+) -> Result<T, Error> {
+    match &answer {
+        Ok(_) => {
+            if let Some(wrong) = denied_by.take()
+                && wrong != endpoint
+            {
+                endpoints.avoid(wrong);
+            }
+        }
+        Err(error) if error.lease_verdict() == LeaseVerdict::Unknown => *denied_by = Some(endpoint),
+        Err(_) => {}
+    }
+    answer
 }
 
 /// Resolves when the owner leaves; never when it is merely dropped, which ends the task by itself.

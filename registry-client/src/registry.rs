@@ -12,7 +12,7 @@ use crate::{
     model::{DEFAULT_NAMESPACE, Instance, Resume, Selector, ServiceSummary, Told, WatchStep},
     registrar::Registrar,
     registration::Registration,
-    wire::peer::{Page, Steps},
+    wire::{peer::Page, steps::Steps},
 };
 
 /// How long a unary call may take, over all endpoints, unless told otherwise.
@@ -211,15 +211,22 @@ impl Registry {
             .await
     }
 
-    /// Opens a watch on the preferred endpoint alone, for a watcher that does its own retrying. An endpoint that fails, now or
-    /// later, is to be [avoided](Self::avoid).
+    /// Opens a watch on one endpoint alone, the preferred one unless another is named, for a watcher that does its own retrying.
+    /// An endpoint that fails, now or later, is to be [avoided](Self::avoid). The answer is waited for as long as for that of
+    /// any call, but for `at_least` so long.
     pub(crate) async fn open_watch_once(
         &self,
+        elsewhere: Option<usize>,
+        at_least: Duration,
         service: &str,
         selector: Selector,
         resume: Resume,
     ) -> (usize, Result<Steps, Error>) {
-        let (index, peer) = self.endpoints.preferred(self.call_timeout);
+        let deadline = self.call_timeout.max(at_least);
+        let (index, peer) = match elsewhere {
+            Some(index) => self.endpoints.at(index, deadline),
+            None => self.endpoints.preferred(deadline),
+        };
         let (namespace, service) = (self.namespace.to_string(), service.to_owned());
         (
             index,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::rngs::StdRng;
+use rand::{RngExt as _, rngs::StdRng};
 use tokio::{sync::watch, task::JoinHandle, time};
 use tracing::{info, warn};
 
@@ -14,14 +14,16 @@ use crate::{
     backoff::{self, Backoff},
     discovery::{Discovery, Source},
     error::Error,
-    model::{Selector, Snapshot, SnapshotState},
+    model::{Confidence, Selector, Snapshot, SnapshotState},
     registry::Registry,
-    wire::peer::{Heard, Steps},
+    wire::steps::{Heard, Steps},
 };
 
 use reducer::{Change, Reducer};
+use replicas::Replicas;
 
 mod reducer;
+mod replicas;
 
 /// How long a watch without a revision may owe its snapshot, at the first attempt. Each further one waits twice as long: a
 /// registry that is mute is left for another endpoint soon, and one behind a slow link gets its large snapshot through at
@@ -29,6 +31,9 @@ mod reducer;
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(5);
 /// The longest that a snapshot is waited for: the largest one that is read (64 MiB) at 1 Mbit/s.
 const SLOWEST_SNAPSHOT: Duration = Duration::from_secs(600);
+/// How long the answer to a watch that resumes is waited for at the least: a replica that is behind the revision takes up to
+/// 5 s to get there before it says that it does not know it, and who is gone by then never hears it.
+const RESUMED: Duration = Duration::from_secs(7);
 
 /// The instances of a service, kept up to date.
 ///
@@ -51,12 +56,15 @@ impl Watcher {
             Source::Registry(registry) => {
                 let (told, snapshots) = watch::channel(Arc::new(Snapshot::connecting()));
                 let driver = Driver {
+                    replicas: Replicas::new(registry.endpoints().count()),
                     registry: registry.clone(),
                     service: discovery.service.clone(),
                     selector: discovery.selector.clone(),
                     reducer: Reducer::new(discovery.grace),
                     backoff: Backoff::default(),
                     patience: FIRST_SNAPSHOT,
+                    elsewhere: None,
+                    left: None,
                     rng: rand::make_rng(),
                     told,
                 };
@@ -124,8 +132,23 @@ struct Driver {
     backoff: Backoff,
     /// How long the next snapshot may be owed.
     patience: Duration,
+    replicas: Replicas,
+    /// The endpoint to ask instead of the one that the handle prefers.
+    elsewhere: Option<usize>,
+    /// The endpoint that was left for being cut off from its store.
+    left: Option<usize>,
     rng: StdRng,
     told: watch::Sender<Arc<Snapshot>>,
+}
+
+/// How a watch ends.
+enum End {
+    /// By the registry, in order.
+    Told,
+    /// By an error, or it could not be opened.
+    Broken(Error),
+    /// By us: the replica is cut off from its store, and another one may not be.
+    CutOff,
 }
 
 impl Driver {
@@ -140,74 +163,128 @@ impl Driver {
 
     async fn watch_for_ever(&mut self) {
         loop {
-            let (endpoint, error) = self.watch_until_broken().await;
-            let in_future = error.as_ref().is_some_and(Error::is_revision_in_future);
-            let change = self
-                .reducer
-                .broken(now(), &reducer::reason_of(error.as_ref()), in_future);
+            let (endpoint, end) = self.watch_until_it_ends().await;
+            let other_history = self.is_other_history(endpoint, &end);
+            let change = self.reducer.broken(now(), &end.reason(), other_history);
             self.publish(change);
-            // A registry that does not know our revision is well, and owes us a snapshot.
-            if !in_future {
-                self.registry.avoid(endpoint);
-            }
-            let at_least = match &error {
-                // Each attempt costs the registry the making of it, and the next one will hardly be smaller.
-                Some(Error::AnswerTooLarge { .. }) => backoff::DEFAULT_MAX,
-                Some(error) => error.retry_after().unwrap_or_default().min(backoff::DEFAULT_MAX),
-                None => Duration::ZERO,
-            };
-            time::sleep(self.backoff.next(&mut self.rng).max(at_least)).await;
+            self.turn_away(endpoint, &end, other_history);
+            time::sleep(self.pause(&end)).await;
         }
     }
 
-    /// One watch on one endpoint, to its end: the endpoint's index and the error, if it was one.
-    async fn watch_until_broken(&mut self) -> (usize, Option<Error>) {
+    /// A registry that has never got as far as the revision to resume from lost its state, or is another one. A replica of many
+    /// may be merely behind, though: the history that we name is its own, or it had begun with a snapshot.
+    fn is_other_history(&mut self, endpoint: usize, end: &End) -> bool {
+        let End::Broken(error) = end else { return false };
+        let is_named = !self.reducer.resume().history.is_empty();
+        error.is_revision_in_future() && (!is_named || self.replicas.has_gone_back(now(), endpoint))
+    }
+
+    /// Decides whom to ask next. What this watcher alone is to be blamed for, a name that no registry takes for example, must not
+    /// make all users of the handle change their endpoint again and again: each heartbeat at another replica is a commit.
+    fn turn_away(&mut self, endpoint: usize, end: &End, other_history: bool) {
+        let is_cut_off = matches!(end, End::CutOff);
+        self.replicas.ended(is_cut_off);
+        let is_at_fault = match end {
+            End::Told => true,
+            End::Broken(error) if error.is_revision_in_future() => !other_history,
+            End::Broken(error) => error.speaks_against_the_endpoint(),
+            End::CutOff => false,
+        };
+        if is_at_fault {
+            self.elsewhere = None;
+            self.registry.avoid(endpoint);
+        } else if is_cut_off {
+            // For this watcher only; for all, when the other one proves to be better.
+            self.elsewhere = Some(endpoint + 1);
+            self.left = Some(endpoint);
+        }
+    }
+
+    fn pause(&mut self, end: &End) -> Duration {
+        let at_least = match end {
+            // Each attempt costs the registry the making of it, and the next one will hardly be smaller.
+            End::Broken(Error::AnswerTooLarge { .. }) => backoff::DEFAULT_MAX.mul_f64(self.rng.random_range(1.0..=1.5)),
+            End::Broken(error) => error.retry_after().unwrap_or_default().min(backoff::DEFAULT_MAX),
+            End::Told | End::CutOff => Duration::ZERO,
+        };
+        self.backoff.next(&mut self.rng).max(at_least)
+    }
+
+    /// One watch on one endpoint, to its end, and the endpoint's index.
+    async fn watch_until_it_ends(&mut self) -> (usize, End) {
         let resume = self.reducer.resume();
         let after = resume.after;
         let (endpoint, opened) = self
             .registry
-            .open_watch_once(&self.service, self.selector.clone(), resume)
+            .open_watch_once(
+                self.elsewhere,
+                if after > 0 { RESUMED } else { Duration::ZERO },
+                &self.service,
+                self.selector.clone(),
+                resume,
+            )
             .await;
         let mut steps = match opened {
             Ok(steps) => steps,
-            Err(error) => return (endpoint, Some(error)),
+            Err(error) => return (endpoint, End::Broken(error)),
         };
         self.reducer.opened(now());
-        (endpoint, self.follow(&mut steps, after).await)
+        (endpoint, self.follow(endpoint, &mut steps, after).await)
     }
 
-    async fn follow(&mut self, steps: &mut Steps, after: i64) -> Option<Error> {
-        // Far away when nothing is owed.
+    async fn follow(&mut self, endpoint: usize, steps: &mut Steps, after: i64) -> End {
+        // `None` when nothing is owed.
         let mut owed_until = (after == 0).then(|| now() + self.patience);
         loop {
-            let alarm = [self.reducer.next_tick(), owed_until].into_iter().flatten().min();
+            let alarms = [self.reducer.next_tick(), owed_until, self.replicas.leave_at()];
             let heard = tokio::select! {
                 heard = steps.hear() => heard,
-                () = sleep_until(alarm) => {
+                () = sleep_until(alarms.into_iter().flatten().min()) => {
                     let change = self.reducer.tick(now());
                     self.publish(change);
                     if owed_until.is_some_and(|at| at <= now()) {
                         let waited = self.patience;
                         self.patience = (waited * 2).min(SLOWEST_SNAPSHOT);
-                        return Some(steps.silent(waited));
+                        return End::Broken(steps.silent(waited));
+                    }
+                    if self.replicas.leave_at().is_some_and(|at| at <= now()) {
+                        return End::CutOff;
                     }
                     continue;
                 }
             };
             match heard {
-                // What is large takes its time.
-                Ok(Some(Heard::Part)) => owed_until = owed_until.map(|_| now() + self.patience),
-                Ok(Some(Heard::Step(told))) if !self.reducer.admits(&told) => return Some(steps.of_another_history()),
+                // What is large takes its time. A watch that resumed owes the rest of it, too.
+                Ok(Some(Heard::Part)) => {
+                    self.reducer.part();
+                    owed_until = Some(now() + self.patience);
+                }
+                Ok(Some(Heard::Step(told))) if !self.reducer.admits(&told) => {
+                    return End::Broken(steps.of_another_history());
+                }
                 Ok(Some(Heard::Step(told))) => {
                     owed_until = None;
                     self.patience = FIRST_SNAPSHOT;
                     self.backoff.reset();
+                    self.compare(endpoint, told.step.confidence());
                     let change = self.reducer.step(now(), told);
                     self.publish(change);
                 }
-                Ok(None) => return None,
-                Err(error) => return Some(error),
+                Ok(None) => return End::Told,
+                Err(error) => return End::Broken(error),
             }
+        }
+    }
+
+    /// Takes in how well the endpoint stands with its store. If better than the one that was left, that one is nobody's choice.
+    fn compare(&mut self, endpoint: usize, confidence: Confidence) {
+        let is_in_touch = self.replicas.told(now(), confidence, &mut self.rng);
+        if is_in_touch
+            && let Some(left) = self.left.take()
+            && left != endpoint
+        {
+            self.registry.avoid(left);
         }
     }
 
@@ -245,6 +322,17 @@ impl Driver {
             *told = snapshot;
             change == Change::Told
         });
+    }
+}
+
+impl End {
+    /// What consumers are told of it.
+    fn reason(&self) -> String {
+        match self {
+            Self::Told => "the registry ended the watch".to_owned(),
+            Self::Broken(error) => error.to_string(),
+            Self::CutOff => "the registry cannot reach its store; asking another one".to_owned(),
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! The one file that names generated types: proto to model, model to proto, `Status` to [`Error`]. Its
-//! submodule `peer` makes the calls. No answer of a peer panics here: unknown numbers become `Unknown`, times out of range
+//! submodule `peer` makes the calls, `steps` hears the watches. No answer of a peer panics here: unknown numbers become `Unknown`, times out of range
 //! become `None`, missing parts their defaults.
 
 use std::{
@@ -22,6 +22,11 @@ use crate::{
 
 mod parts;
 pub(crate) mod peer;
+pub(crate) mod steps;
+
+/// The largest answer that is read, and the largest snapshot, all of its parts together: some 50,000 instances of 1 KiB. A
+/// registry that sends snapshots as one message would be unwatchable with tonic's default of 4 MiB.
+const MAX_ANSWER: usize = 64 << 20;
 
 impl From<v1::Endpoint> for Endpoint {
     fn from(wire: v1::Endpoint) -> Self {
@@ -264,11 +269,7 @@ fn error(endpoint: &str, status: &Status) -> Error {
     }
     // But not with this one, which it makes of an answer beyond our limit. Only the limit in its words tells it from the same
     // complaint of a peer, whose limit is another.
-    if status.code() == Code::OutOfRange
-        && status
-            .message()
-            .ends_with(&format!("limit is: {} bytes", peer::MAX_ANSWER))
-    {
+    if status.code() == Code::OutOfRange && status.message().ends_with(&format!("limit is: {} bytes", MAX_ANSWER)) {
         return Error::AnswerTooLarge {
             endpoint: endpoint.to_owned(),
             problem: status.message().to_owned(),

@@ -7,7 +7,7 @@
 //! remembered.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -16,8 +16,7 @@ use rand::{Rng, RngExt as _};
 use crate::{
     backoff::Backoff,
     error::{Error, LeaseVerdict},
-    model::{InstanceStatus, Removal},
-    wire::peer::{Field, Granted, Lease, Says},
+    model::{Field, Granted, InstanceStatus, Lease, Removal, Says},
 };
 
 /// A registry that asks for more patience than this is not obeyed: a registrar that sleeps for an hour because of one wrong
@@ -114,6 +113,8 @@ pub(crate) struct Machine {
     interval: Duration,
     /// How long a lease lives when the registry does not say.
     assumed_ttl: Duration,
+    /// The registry has another endpoint to ask.
+    is_replicated: bool,
     phase: Phase,
     /// Between registrations, and between heartbeats that fail.
     backoff: Backoff,
@@ -155,6 +156,9 @@ struct Held {
     /// Updates that were sent and are not confirmed, at most one a field: until one is, what the registry knows of the field is
     /// in doubt. Fields go one by one, so that one that the registry refuses does not hold back another: a drain, for example.
     updates: BTreeMap<Field, Update>,
+    /// What a registry that does not know the lease has refused. It may be a replica that has not heard of it yet: the same is
+    /// asked once more, of another one if there is one, before a lease that should live is given up.
+    denied: BTreeSet<Duty>,
     /// The field of the update sent last. Another one that is due goes first, or one that changes all the time would be the
     /// only one told.
     updated: Option<Field>,
@@ -174,17 +178,18 @@ struct Trouble {
     reason: Error,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Duty {
     Lease,
     Update,
 }
 
 impl Machine {
-    pub(crate) fn new(interval: Duration, misses: u32, now: Instant) -> Self {
+    pub(crate) fn new(interval: Duration, misses: u32, is_replicated: bool, now: Instant) -> Self {
         Self {
             interval,
             assumed_ttl: interval.saturating_mul(misses),
+            is_replicated,
             phase: Phase::Absent { attempt: None, at: now },
             backoff: Backoff::default(),
             update_backoff: Backoff::default(),
@@ -274,11 +279,20 @@ impl Machine {
                     }
                     self.troubled(Duty::Lease, now, error);
                 }
+                LeaseVerdict::Unknown if self.doubts(Duty::Lease, now) => {
+                    let asked = error.retry_after();
+                    let delay = asked.unwrap_or_else(|| self.backoff.next(rng));
+                    if let Phase::Held(held) = &mut self.phase {
+                        held.renew_at = now + delay.min(held.haste(now));
+                    }
+                    self.troubled(Duty::Lease, now, error);
+                }
                 verdict => self.lost(verdict, now, error, rng),
             },
             Outcome::Updated(Ok(revision)) => self.updated(revision),
             Outcome::Updated(Err(error)) => match error.lease_verdict() {
                 LeaseVerdict::Standing => self.not_updated(now, error, rng),
+                LeaseVerdict::Unknown if self.doubts(Duty::Update, now) => self.not_updated(now, error, rng),
                 verdict => self.lost(verdict, now, error, rng),
             },
             // Held → Left, whatever the answer: a lease that nobody renews lapses.
@@ -339,6 +353,7 @@ impl Machine {
             beat_at: now,
             renew_at: confirmed + period(self.interval, ttl, rng),
             updates: BTreeMap::new(),
+            denied: BTreeSet::new(),
             updated: None,
         });
         self.trouble = None;
@@ -366,11 +381,22 @@ impl Machine {
         held.ttl = ttl.unwrap_or(held.ttl);
         held.confirmed = held.beat_at;
         held.renew_at = held.confirmed + period(self.interval, held.ttl, rng);
+        held.denied.remove(&Duty::Lease);
         if !self.contested || now.duration_since(held.since) >= held.ttl {
             self.contested = false;
             self.backoff.reset();
         }
         self.relieved(Duty::Lease);
+    }
+
+    /// Whether a registry that does not know the lease is to be believed only when it has been asked again: see
+    /// [`Held::denied`]. Not of a lease that may have lapsed.
+    fn doubts(&mut self, duty: Duty, now: Instant) -> bool {
+        let Phase::Held(held) = &mut self.phase else {
+            return false;
+        };
+        let should_live = now.duration_since(held.confirmed) < held.ttl;
+        self.is_replicated && should_live && held.denied.insert(duty)
     }
 
     /// Held → Absent: the registry does not know the lease, or somebody else has the id.
@@ -396,6 +422,7 @@ impl Machine {
             held.told.take(field, update.says);
         }
         held.granted.revision = revision;
+        held.denied.remove(&Duty::Update);
         self.update_backoff.reset();
         self.relieved(Duty::Update);
     }

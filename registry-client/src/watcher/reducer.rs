@@ -25,9 +25,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    error::Error,
-    model::{Confidence, Instance, InstanceEvent, Resume, Snapshot, SnapshotCause, SnapshotState, Told, WatchStep},
+use crate::model::{
+    Confidence, Instance, InstanceEvent, Resume, Snapshot, SnapshotCause, SnapshotState, Told, WatchStep,
 };
 
 /// A resumed watch that has been open for so long without a word has nothing to tell: the set is fresh.
@@ -76,7 +75,7 @@ enum Link {
     Connecting,
     /// Open, and heard.
     Up,
-    /// Broken, or opened again (then `open_since`) but not heard yet.
+    /// Broken, or opened again but not heard yet: then `open_since`, unless it owes a snapshot of which it told a part.
     Down {
         since: Instant,
         reason: String,
@@ -113,6 +112,14 @@ impl Reducer {
     pub(crate) fn opened(&mut self, now: Instant) {
         if let Link::Down { open_since, .. } = &mut self.link {
             *open_since = Some(now);
+        }
+    }
+
+    /// A part of a snapshot came, and more of it is to come. From then on the watch owes the rest: that it says nothing no
+    /// longer means that there is nothing to say.
+    pub(crate) fn part(&mut self) {
+        if let Link::Down { open_since, .. } = &mut self.link {
+            *open_since = None;
         }
     }
 
@@ -295,7 +302,8 @@ impl Reducer {
         }
     }
 
-    /// When a resumed watch that says nothing counts as heard. A watch without a revision owes a snapshot.
+    /// When a resumed watch that says nothing counts as heard. Not one that owes a snapshot, because it has no revision or told a
+    /// part of one.
     fn settles_at(&self) -> Option<Instant> {
         match &self.link {
             Link::Down {
@@ -319,11 +327,6 @@ impl Held {
             confirmed: true,
         }
     }
-}
-
-/// What consumers are told of an error that broke a watch.
-pub(crate) fn reason_of(error: Option<&Error>) -> String {
-    error.map_or_else(|| "the registry ended the watch".to_owned(), ToString::to_string)
 }
 
 #[cfg(test)]

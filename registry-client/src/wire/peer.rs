@@ -1,21 +1,18 @@
 //! The calls to one registry endpoint, in our own types. Which endpoint is called, and what happens when it fails, is decided
 //! in `endpoints`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use proto::registry::v1::{self, registry_service_client::RegistryServiceClient};
-use tonic::{Request, Streaming, transport::Channel};
+use tonic::{Request, transport::Channel};
 
-use super::parts::{Assembled, Parts, Unfit};
+use super::{MAX_ANSWER, steps::Steps};
 use crate::{
-    connections::{Connections, Seat},
+    connections::Connections,
     error::Error,
-    model::{Instance, InstanceStatus, Removal, Resume, Selector, ServiceSummary, Told},
+    model::{Field, Granted, Instance, Lease, Removal, Resume, Selector, ServiceSummary},
 };
 
-/// The largest answer that is read, and the largest snapshot, all of its parts together: some 50,000 instances of 1 KiB. A
-/// registry that sends snapshots as one message would be unwatchable with tonic's default of 4 MiB.
-pub(super) const MAX_ANSWER: usize = 64 << 20;
 /// The largest page that the registry gives.
 const PAGE_SIZE: i32 = 1_000;
 
@@ -28,93 +25,17 @@ pub(crate) struct Peer {
     pub(crate) deadline: Duration,
 }
 
-/// The right to keep instances registered.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Lease {
-    pub(crate) id: String,
-    pub(crate) secret: String,
-}
-
-/// Without the secret: whoever reads a log must not own the lease.
-impl std::fmt::Debug for Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// What a registration brings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Granted {
-    pub(crate) lease: Lease,
-    pub(crate) instance_id: String,
-    pub(crate) epoch: i64,
-    pub(crate) revision: i64,
-    /// `None` when the registry did not say.
-    pub(crate) ttl: Option<Duration>,
-}
-
-/// What an owner may change without registering again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Says {
-    pub(crate) status: InstanceStatus,
-    pub(crate) weight: u32,
-    pub(crate) metadata: BTreeMap<String, String>,
-}
-
-/// One thing of what [`Says`] holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Field {
-    Status,
-    Weight,
-    Metadata,
-}
-
-impl Field {
-    /// The one that callers feel most comes first.
-    pub(crate) const ALL: [Self; 3] = [Self::Status, Self::Weight, Self::Metadata];
-
-    /// Its name in an update mask.
-    fn path(self) -> &'static str {
-        match self {
-            Self::Status => "status",
-            Self::Weight => "weight",
-            Self::Metadata => "metadata",
-        }
-    }
-}
-
-impl Says {
-    /// True when both say the same of the field.
-    pub(crate) fn agrees(&self, other: &Self, field: Field) -> bool {
-        match field {
-            Field::Status => self.status == other.status,
-            Field::Weight => self.weight == other.weight,
-            Field::Metadata => self.metadata == other.metadata,
-        }
-    }
-
-    /// Says of the field what the other one says.
-    pub(crate) fn take(&mut self, field: Field, other: Self) {
-        match field {
-            Field::Status => self.status = other.status,
-            Field::Weight => self.weight = other.weight,
-            Field::Metadata => self.metadata = other.metadata,
-        }
-    }
-
-    /// The instance, saying this.
-    pub(crate) fn laid_over(self, instance: Instance) -> Instance {
-        Instance {
-            status: self.status,
-            weight: self.weight,
-            metadata: self.metadata,
-            ..instance
-        }
-    }
-}
-
 /// A page of a list and the token of the next one; empty at the end.
 pub(crate) type Page<T> = (Vec<T>, String);
+
+/// Its name in an update mask.
+fn path(field: Field) -> &'static str {
+    match field {
+        Field::Status => "status",
+        Field::Weight => "weight",
+        Field::Metadata => "metadata",
+    }
+}
 
 fn client(channel: Channel) -> RegistryServiceClient<Channel> {
     RegistryServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER)
@@ -207,7 +128,7 @@ impl Peer {
             lease_secret: lease.secret,
             instance: Some(instance.into()),
             update_mask: Some(prost_types::FieldMask {
-                paths: vec![field.path().to_owned()],
+                paths: vec![path(field).to_owned()],
             }),
             epoch,
         };
@@ -293,80 +214,6 @@ impl Peer {
         let answer = client(seat.channel()).watch(Request::new(request)).await;
         seat.answered(answer.is_ok());
         let stream = answer.map_err(|status| self.failed(status))?.into_inner();
-        Ok(Steps {
-            address: self.address.clone(),
-            stream,
-            parts: Parts::new(MAX_ANSWER),
-            _seat: seat,
-        })
-    }
-}
-
-/// The steps of an open watch.
-#[derive(Debug)]
-pub(crate) struct Steps {
-    address: Arc<str>,
-    stream: Streaming<v1::WatchResponse>,
-    parts: Parts,
-    /// After the stream, so that it is given back when the stream has ended.
-    _seat: Seat,
-}
-
-/// What is heard on an open watch.
-#[derive(Debug)]
-pub(crate) enum Heard {
-    /// A step.
-    Step(Told),
-    /// A part of a snapshot that goes on: nothing to act upon yet, but the registry is not mute.
-    Part,
-}
-
-impl Steps {
-    /// The next step; `None` when the registry has ended the watch. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<Told>, Error> {
-        loop {
-            match self.hear().await? {
-                Some(Heard::Step(told)) => return Ok(Some(told)),
-                Some(Heard::Part) => {}
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// The next word; `None` when the registry has ended the watch. Cancel safe.
-    pub(crate) async fn hear(&mut self) -> Result<Option<Heard>, Error> {
-        let message = self.stream.message().await;
-        let Some(response) = message.map_err(|status| super::error(&self.address, &status))? else {
-            return Ok(None);
-        };
-        let endpoint = || self.address.to_string();
-        match self.parts.add(response) {
-            Ok(Assembled::Whole(response)) => Ok(Some(Heard::Step(Told::from(*response)))),
-            Ok(Assembled::Part) => Ok(Some(Heard::Part)),
-            Err(Unfit::Malformed(problem)) => Err(Error::Malformed {
-                endpoint: endpoint(),
-                problem,
-            }),
-            Err(Unfit::TooLarge(problem)) => Err(Error::AnswerTooLarge {
-                endpoint: endpoint(),
-                problem,
-            }),
-        }
-    }
-
-    /// The error of a watch that goes on in another history than the one it resumed.
-    pub(crate) fn of_another_history(&self) -> Error {
-        Error::Malformed {
-            endpoint: self.address.to_string(),
-            problem: "a change of another history than the one that was resumed".to_owned(),
-        }
-    }
-
-    /// The error of a watch that does not tell what it owes.
-    pub(crate) fn silent(&self, after: Duration) -> Error {
-        Error::Deadline {
-            endpoint: self.address.to_string(),
-            after,
-        }
+        Ok(Steps::new(self.address.clone(), stream, seat))
     }
 }

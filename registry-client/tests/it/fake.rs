@@ -23,6 +23,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming, transport::server::TcpIncoming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+pub(crate) use open_watch::OpenWatch;
+use store::Store;
+
+mod open_watch;
+mod store;
+
 /// A call that arrived, and when.
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
@@ -53,41 +59,14 @@ struct State {
     script: VecDeque<Fate>,
     /// How long a call takes.
     round_trip: Duration,
-    /// With their lifetime and their end.
-    leases: Vec<(String, Duration, Instant)>,
-    answered: Vec<(v1::RegisterRequest, v1::RegisterResponse)>,
-    revision: i64,
+    /// Every call is refused so.
+    refusal: Option<Status>,
+    /// What the next watches meet, after so long.
+    watches_refused: VecDeque<(Duration, Status)>,
+    store: Arc<Mutex<Store>>,
     service_pages: VecDeque<v1::ListServicesResponse>,
     instance_pages: VecDeque<v1::ListInstancesResponse>,
     instance: Option<v1::Instance>,
-}
-
-impl State {
-    fn live_leases(&mut self) -> impl Iterator<Item = &mut (String, Duration, Instant)> {
-        let now = Instant::now();
-        self.leases.iter_mut().filter(move |(.., end)| now < *end)
-    }
-
-    fn next_revision(&mut self) -> i64 {
-        self.revision += 1;
-        self.revision
-    }
-
-    fn grant(&mut self, request: &v1::RegisterRequest) -> v1::RegisterResponse {
-        let interval = request.heartbeat_interval.expect("this client says it");
-        let ttl = Duration::try_from(interval).expect("not negative") * request.misses_allowed;
-        let revision = self.next_revision();
-        let lease_id = format!("lease-{revision}");
-        self.leases.push((lease_id.clone(), ttl, Instant::now() + ttl));
-        v1::RegisterResponse {
-            lease_id,
-            lease_secret: "secret".into(),
-            instance_ids: request.instances.iter().map(|i| i.id.clone()).collect(),
-            epoch: revision,
-            ttl: prost_types::Duration::try_from(ttl).ok(),
-            revision,
-        }
-    }
 }
 
 /// What comes after the effect of a call.
@@ -107,14 +86,6 @@ pub(crate) struct Fake {
     server: JoinHandle<()>,
 }
 
-/// A watch that a client has opened.
-pub(crate) struct OpenWatch {
-    pub(crate) request: v1::WatchRequest,
-    /// Told with every step.
-    pub(crate) history: String,
-    steps: mpsc::Sender<Result<v1::WatchResponse, Status>>,
-}
-
 impl Drop for Fake {
     fn drop(&mut self) {
         self.server.abort();
@@ -129,9 +100,22 @@ impl Fake {
 
     /// One that allows so many streams a connection.
     pub(crate) async fn start_with_streams(most: u32) -> Self {
+        Self::start_over(Arc::default(), most).await
+    }
+
+    /// One that knows the leases of this one.
+    pub(crate) async fn replica(&self) -> Self {
+        let store = self.state().store.clone();
+        Self::start_over(store, 100).await
+    }
+
+    async fn start_over(store: Arc<Mutex<Store>>, most: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(State {
+            store,
+            ..State::default()
+        }));
         let (arrived, arrivals) = watch::channel(0);
         // No test opens more watches at once than this.
         let (opened, watches) = mpsc::channel(256);
@@ -167,9 +151,25 @@ impl Fake {
         self.state.lock().expect("no test panics with it")
     }
 
+    fn with_store<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
+        let store = self.state().store.clone();
+        let mut store = store.lock().expect("no test panics with it");
+        act(&mut store)
+    }
+
     /// The next calls, of whatever kind, meet these fates, in this order.
     pub(crate) fn script(&self, fates: impl IntoIterator<Item = Fate>) {
         self.state().script.extend(fates);
+    }
+
+    /// From now on every call is refused so; or none any more.
+    pub(crate) fn refuse(&self, refusal: Option<Status>) {
+        self.state().refusal = refusal;
+    }
+
+    /// The next watches are refused, after so long, in this order.
+    pub(crate) fn refuse_watches(&self, refusals: impl IntoIterator<Item = (Duration, Status)>) {
+        self.state().watches_refused.extend(refusals);
     }
 
     /// From now on every call takes so long.
@@ -179,12 +179,12 @@ impl Fake {
 
     /// Forgets all leases, as after a restart on an empty disk.
     pub(crate) fn forget_leases(&self) {
-        self.state().leases.clear();
+        self.with_store(Store::forget_leases);
     }
 
     /// Those that live.
     pub(crate) fn leases(&self) -> Vec<String> {
-        self.state().live_leases().map(|(id, ..)| id.clone()).collect()
+        self.with_store(|store| store.leases().map(str::to_owned).collect())
     }
 
     pub(crate) fn serve_service_pages(&self, pages: impl IntoIterator<Item = v1::ListServicesResponse>) {
@@ -237,84 +237,6 @@ impl Fake {
     }
 }
 
-impl OpenWatch {
-    pub(crate) async fn send(&self, revision: i64, change: v1::watch_response::Change) {
-        let step = v1::WatchResponse {
-            revision,
-            confidence: None,
-            change: Some(change),
-            watch_id: "w".into(),
-            history_id: self.history.clone(),
-        };
-        self.steps.send(Ok(step)).await.expect("the client still listens");
-    }
-
-    pub(crate) async fn snapshot(&self, revision: i64, ids: &[&str]) {
-        self.snapshot_because(v1::snapshot::Cause::Initial, revision, ids).await;
-    }
-
-    pub(crate) async fn snapshot_because(&self, cause: v1::snapshot::Cause, revision: i64, ids: &[&str]) {
-        let snapshot = v1::Snapshot {
-            instances: ids.iter().map(|id| instance(id)).collect(),
-            cause: cause.into(),
-            more: false,
-        };
-        self.send(revision, v1::watch_response::Change::Snapshot(snapshot))
-            .await;
-    }
-
-    /// A part of a snapshot that goes on, or the last one.
-    pub(crate) async fn part(&self, revision: i64, ids: &[&str], more: bool) {
-        let snapshot = v1::Snapshot {
-            instances: ids.iter().map(|id| instance(id)).collect(),
-            cause: v1::snapshot::Cause::Initial.into(),
-            more,
-        };
-        self.send(revision, v1::watch_response::Change::Snapshot(snapshot))
-            .await;
-    }
-
-    pub(crate) async fn put(&self, revision: i64, id: &str) {
-        self.event(revision, v1::instance_event::Event::Put(instance(id))).await;
-    }
-
-    pub(crate) async fn removed(&self, revision: i64, id: &str, reason: v1::RemovalReason) {
-        let removal = v1::Removal {
-            service: "ticket-svc".into(),
-            id: id.into(),
-            reason: reason.into(),
-            detail: "because".into(),
-            removed_at: None,
-        };
-        self.event(revision, v1::instance_event::Event::Removed(removal)).await;
-    }
-
-    pub(crate) async fn bookmark(&self, revision: i64) {
-        self.send(revision, v1::watch_response::Change::Bookmark(v1::Bookmark {}))
-            .await;
-    }
-
-    async fn event(&self, revision: i64, event: v1::instance_event::Event) {
-        let delta = v1::Delta {
-            events: vec![v1::InstanceEvent { event: Some(event) }],
-        };
-        self.send(revision, v1::watch_response::Change::Delta(delta)).await;
-    }
-
-    /// Ends the watch with an error.
-    pub(crate) async fn fail(self, status: Status) {
-        self.steps.send(Err(status)).await.expect("the client still listens");
-    }
-
-    /// Ends the watch in order.
-    pub(crate) fn end(self) {}
-
-    /// Resolves when the client has gone.
-    pub(crate) async fn abandoned(&self) {
-        crate::soon("the end of a watch", self.steps.closed()).await;
-    }
-}
-
 pub(crate) fn instance(id: &str) -> v1::Instance {
     v1::Instance {
         namespace: "default".into(),
@@ -350,12 +272,20 @@ impl Service {
         self.state.lock().expect("no test panics with it")
     }
 
+    fn with_store<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
+        let store = self.state().store.clone();
+        let mut store = store.lock().expect("no test panics with it");
+        act(&mut store)
+    }
+
     /// Notes a call; then an error to give at once, or what is to come after the effect.
     async fn arrive(&self, call: Call) -> Result<Then, Status> {
         let (answer, round_trip) = {
             let mut state = self.state();
             state.calls.push((Instant::now(), call));
-            (state.script.pop_front(), state.round_trip)
+            let scripted = state.script.pop_front();
+            let fate = scripted.or_else(|| state.refusal.clone().map(Fate::Refuse));
+            (fate, state.round_trip)
         };
         self.arrived.send_modify(|n| *n += 1);
         if !round_trip.is_zero() {
@@ -370,14 +300,14 @@ impl Service {
         }
     }
 
-    /// The lifetime of a lease that lives.
-    fn owned(&self, lease: &str) -> Result<Duration, Status> {
-        self.state()
-            .live_leases()
-            .find(|(id, ..)| id == lease)
-            .map(|(_, ttl, _)| *ttl)
-            .ok_or_else(|| refusal(Code::NotFound, "LEASE_UNKNOWN", Some(Duration::from_secs(3))))
+    fn owned(&self, lease: &str) -> Result<(), Status> {
+        let knows = self.with_store(|store| store.knows(lease));
+        knows.then_some(()).ok_or_else(lease_unknown)
     }
+}
+
+pub(crate) fn lease_unknown() -> Status {
+    refusal(Code::NotFound, "LEASE_UNKNOWN", Some(Duration::from_secs(3)))
 }
 
 async fn answer<T>(then: Then, message: T) -> Result<Response<T>, Status> {
@@ -393,37 +323,17 @@ impl RegistryService for Service {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
         let request = request.into_inner();
         let then = self.arrive(Call::Register(request.clone())).await?;
-        let response = {
-            let mut state = self.state();
-            let lives: Vec<String> = state.live_leases().map(|(id, ..)| id.clone()).collect();
-            // An answer is repeated for as long as its lease lives.
-            let repeated = state.answered.iter().find(|(known, answer)| {
-                !known.request_id.is_empty()
-                    && known.request_id == request.request_id
-                    && lives.contains(&answer.lease_id)
-            });
-            match repeated {
-                Some((known, response)) if *known == request => response.clone(),
-                Some(_) => return Err(refusal(Code::AlreadyExists, "REQUEST_ID_REUSED", None)),
-                None => {
-                    let response = state.grant(&request);
-                    state.answered.push((request, response.clone()));
-                    response
-                }
-            }
-        };
+        let response = self
+            .with_store(|store| store.register(&request))
+            .ok_or_else(|| refusal(Code::AlreadyExists, "REQUEST_ID_REUSED", None))?;
         answer(then, response).await
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let request = request.into_inner();
         let then = self.arrive(Call::Renew).await?;
-        let ttl = self.owned(&request.lease_id)?;
-        for (id, ttl, end) in &mut self.state().leases {
-            if *id == request.lease_id {
-                *end = Instant::now() + *ttl;
-            }
-        }
+        let renewed = self.with_store(|store| store.renew(&request.lease_id));
+        let ttl = renewed.ok_or_else(lease_unknown)?;
         let ttl = prost_types::Duration::try_from(ttl).ok();
         answer(then, v1::RenewResponse { ttl }).await
     }
@@ -437,7 +347,7 @@ impl RegistryService for Service {
         self.owned(&request.lease_id)?;
         let response = v1::UpdateInstanceResponse {
             instance: request.instance,
-            revision: self.state().next_revision(),
+            revision: self.with_store(Store::next_revision),
         };
         answer(then, response).await
     }
@@ -449,8 +359,10 @@ impl RegistryService for Service {
         let request = request.into_inner();
         let then = self.arrive(Call::Deregister(request.clone())).await?;
         self.owned(&request.lease_id)?;
-        self.state().leases.retain(|(id, ..)| *id != request.lease_id);
-        let revision = self.state().next_revision();
+        let revision = self.with_store(|store| {
+            store.end(&request.lease_id);
+            store.next_revision()
+        });
         answer(then, v1::DeregisterResponse { revision }).await
     }
 
@@ -494,12 +406,18 @@ impl RegistryService for Service {
     type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let refused = self.state().watches_refused.pop_front();
+        if let Some((after, status)) = refused {
+            tokio::time::sleep(after).await;
+            return Err(status);
+        }
         // More steps than any test sends without the client reading.
         let (steps, told) = mpsc::channel(64);
         let request = request.into_inner();
         let watch = OpenWatch {
             request,
             history: String::new(),
+            confidence: None,
             steps,
         };
         self.opened.send(watch).await.expect("the test listens");

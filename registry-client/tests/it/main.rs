@@ -7,6 +7,7 @@
 mod calls;
 mod fake;
 mod registrar;
+mod replicas;
 mod watcher;
 mod wire_cutter;
 

@@ -7,6 +7,7 @@ use super::*;
 use crate::error::Answer;
 
 mod healing;
+mod second_opinion;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const TTL: Duration = Duration::from_secs(15);
@@ -24,7 +25,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let now = Instant::now();
         Self {
-            machine: Machine::new(INTERVAL, 3, now),
+            machine: Machine::new(INTERVAL, 3, false, now),
             begin: now,
             now,
             desired: Desired {
@@ -168,7 +169,7 @@ fn a_short_lease_is_renewed_within_half_its_life_but_never_in_a_busy_loop() {
 fn extreme_settings_do_not_overflow() {
     for interval in [Duration::ZERO, Duration::MAX] {
         let mut world = World::new(3);
-        world.machine = Machine::new(interval, u32::MAX, world.now);
+        world.machine = Machine::new(interval, u32::MAX, false, world.now);
         world.register_request();
         world.apply(Outcome::Registered(Ok(Granted {
             ttl: None,
@@ -312,7 +313,7 @@ fn one_heartbeat_that_hangs_costs_no_lease_however_short() {
         let ttl = Duration::from_millis(millis);
         for interval in [ttl, ttl / 3] {
             let mut world = World::new(millis);
-            world.machine = Machine::new(interval, 1, world.now);
+            world.machine = Machine::new(interval, 1, false, world.now);
             world.register_request();
             world.apply(Outcome::Registered(Ok(Granted {
                 ttl: Some(ttl),

@@ -185,6 +185,31 @@ fn a_watch_that_owes_a_snapshot_does_not_settle() {
     assert!(!world.is_fresh());
 }
 
+/// A second of silence between two parts of a large snapshot counted as having nothing to tell: the old set was called fresh
+/// while the snapshot that replaces it was on its way.
+#[test]
+fn a_watch_that_told_a_part_of_a_snapshot_does_not_settle() {
+    let mut world = World::new();
+    world.snapshot(5, "ab");
+    world.broken();
+    world.reducer.opened(world.now);
+    world.reducer.part();
+    assert_eq!(world.reducer.next_tick(), None);
+    assert_eq!(world.pass(60), Change::None);
+    assert!(!world.is_fresh());
+    world.snapshot(9, "b");
+    assert_eq!((world.shows().as_str(), world.is_fresh()), ("b", true));
+
+    // What one watch owed is not owed by the next.
+    world.broken();
+    world.reducer.opened(world.now);
+    world.reducer.part();
+    world.broken();
+    world.reducer.opened(world.now);
+    assert_eq!(world.pass(1), Change::Told);
+    assert!(world.is_fresh());
+}
+
 #[test]
 fn a_shrunken_snapshot_of_the_same_history_is_believed() {
     let mut world = World::new();

@@ -100,8 +100,9 @@ proptest! {
     /// Whatever went wrong before: a minute after the faults are gone, the registry holds the instance under the lease that
     /// the machine renews, and says of it what the owner wants.
     #[test]
-    fn it_heals(seed in any::<u64>(), faults in prop::collection::vec(fault(), 0..40)) {
+    fn it_heals(seed in any::<u64>(), is_replicated in any::<bool>(), faults in prop::collection::vec(fault(), 0..40)) {
         let mut world = World::new(seed);
+        world.machine = Machine::new(INTERVAL, 3, is_replicated, world.now);
         let mut model = Model::default();
         for fault in &faults {
             let (_, action) = world.next();
