@@ -174,6 +174,14 @@ pub(crate) enum StoreError {
         /// What we read.
         known: u64,
     },
+    /// It is not the one that this process has left there.
+    #[error("data directory {}: its file was exchanged while it was in use: {how}", path.display())]
+    Exchanged {
+        /// Which.
+        path: PathBuf,
+        /// What shows it.
+        how: String,
+    },
     /// The engine failed.
     #[error("data directory {}: cannot {action}: {source}", path.display())]
     Engine {

@@ -8,31 +8,33 @@
 //! which is how a second registry on the same directory is noticed.
 
 pub(super) mod backup;
+mod engine;
+mod fault;
 mod format_1;
 mod load;
 mod log;
-mod medium;
+pub(in crate::store) mod medium;
 mod names;
 mod recent;
 mod runs;
+mod tables;
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use engine::{Engine, Outcome};
+use fault::Fault;
 use log::LOG;
-use medium::{Failure, Watched};
 pub(in crate::store) use medium::{InDirectory, Medium};
 use recent::Recent;
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+use redb::WriteTransaction;
 pub(in crate::store) use runs::Strides;
 use runs::{RUNS, Runs};
+use tables::{FORMAT, META, META_FLUSHED, META_FORMAT, META_HISTORY};
 
-use super::{
-    Backup, Loaded, Store, StoreError, Verdict,
-    record::{self, RecordError},
-};
+use super::{Backup, Loaded, Store, StoreError, Verdict, record};
 use crate::{
     catalog::{Batch, Change},
     model::{HistoryId, Revision},
@@ -40,8 +42,6 @@ use crate::{
 
 /// The file in the data directory.
 const FILE: &str = "registry.redb";
-/// What this code writes. A higher one is refused, not guessed at; a lower one is converted.
-const FORMAT: u64 = 2;
 /// redb keeps pages of the file in memory. The catalog already holds everything that is read, and what is written is written
 /// once, so this only has to hold a step of tidying.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -50,22 +50,11 @@ const MERGE_PACE: usize = 8;
 /// What is left of the disk for those who deregister, and for redb to open the file once more.
 const RESERVE_BYTES: u64 = 1024 * 1024;
 
-/// Numbers, by the keys below.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const META_FORMAT: &str = "format";
-const META_HISTORY: &str = "history";
-/// Up to and with this revision everything is in the runs.
-const META_FLUSHED: &str = "flushed";
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Embedded {
-    /// For messages.
-    directory: PathBuf,
-    medium: Box<dyn Medium>,
+    engine: Engine,
     strides: Strides,
-    /// `None` while there is no room to open it.
-    engine: Option<Engine>,
     history_id: HistoryId,
     revision: Revision,
     compacted: Revision,
@@ -76,30 +65,10 @@ pub(crate) struct Embedded {
     logged: usize,
     /// When that is due to become one.
     flush_at: usize,
-    /// For those who take backups meanwhile.
-    backup: backup::Source,
     /// What the merge should have read; two steps at the most.
     owed: usize,
     /// The history that came by the way when the log was replayed.
     past: Option<Vec<Batch>>,
-}
-
-/// What the tables begin with: the history's name, up to where everything is in the runs, and those.
-type Tables = (HistoryId, Revision, Runs);
-
-#[derive(Debug)]
-struct Engine {
-    database: Arc<Database>,
-    failure: Failure,
-}
-
-/// What can go wrong inside, before it is known at what.
-#[derive(Debug)]
-enum Fault {
-    Engine(redb::Error),
-    Record(String, RecordError),
-    Damaged(String, String),
-    NewerFormat(u64),
 }
 
 impl Embedded {
@@ -110,11 +79,11 @@ impl Embedded {
             source,
         };
         let made = names::make(directory).map_err(unusable)?;
-        let store = Self::over(
-            directory.to_owned(),
-            Box::new(InDirectory(directory.join(FILE))),
-            Strides::default(),
-        )?;
+        let medium = InDirectory::claim(directory, FILE).map_err(unusable)?;
+        let medium = medium.ok_or_else(|| StoreError::InUse {
+            path: directory.to_owned(),
+        })?;
+        let store = Self::over(directory.to_owned(), Box::new(medium), Strides::default())?;
         names::sync(directory, made).map_err(unusable)?;
         Ok(store)
     }
@@ -126,144 +95,47 @@ impl Embedded {
 
     /// Over any medium; `directory` is for messages.
     pub(super) fn over(directory: PathBuf, medium: Box<dyn Medium>, strides: Strides) -> Result<Self, StoreError> {
+        let (engine, tables) = Engine::open(directory, medium, strides.cache)?;
         let mut store = Self {
-            directory,
-            medium,
+            engine,
             strides,
-            engine: None,
-            history_id: HistoryId::default(),
-            revision: Revision::ZERO,
-            compacted: Revision::ZERO,
-            flushed: Revision::ZERO,
-            runs: Runs::default(),
+            history_id: tables.history_id,
+            revision: tables.revision,
+            compacted: tables.compacted,
+            flushed: tables.flushed,
+            runs: tables.runs,
             recent: Recent::default(),
             logged: 0,
             flush_at: strides.flush,
             owed: 0,
-            backup: backup::Source::default(),
             past: None,
         };
-        store.engine = Some(store.start()?);
-        let ready = store.ready().map_err(|fault| store.failed("read the tables", fault))?;
-        (store.history_id, store.flushed, store.runs) = match ready {
-            Some(ready) => ready,
-            None => store.run("prepare the tables", prepare)?,
-        };
-        store.replay().map_err(|fault| store.failed("read the log", fault))?;
+        store.replay()?;
         Ok(store)
     }
 
-    fn start(&self) -> Result<Engine, StoreError> {
-        let unusable = |source| StoreError::Directory {
-            path: self.directory.clone(),
-            source,
-        };
-        let failure = Failure::default();
-        let backend = Watched {
-            inner: self.medium.open().map_err(unusable)?,
-            failure: failure.clone(),
-        };
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(backend)
-            .map_err(|error| match error {
-                _ if failure.is_no_room() => unusable(std::io::ErrorKind::StorageFull.into()),
-                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
-                    path: self.directory.clone(),
-                },
-                DatabaseError::Storage(redb::StorageError::Io(source)) => unusable(source),
-                other => self.failed("open the file", Fault::Engine(other.into())),
-            })?;
-        let database = Arc::new(database);
-        self.backup.is(&database);
-        Ok(Engine { database, failure })
-    }
-
-    fn database(&self) -> Result<&Database, Fault> {
-        // Asked for after a full disk only once it is open again.
-        let engine = self.engine.as_ref().ok_or(redb::Error::PreviousIo)?;
-        Ok(&engine.database)
-    }
-
-    /// What is there if nothing has to be made first: a store on a full disk can be opened, and read.
-    fn ready(&self) -> Result<Option<Tables>, Fault> {
-        let read = self.database()?.begin_read()?;
-        let meta = match read.open_table(META) {
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-            meta => meta?,
-        };
-        let number = |key| -> Result<Option<u64>, Fault> { Ok(meta.get(key)?.map(|number| number.value())) };
-        let (Some(FORMAT), Some(history_id)) = (number(META_FORMAT)?, number(META_HISTORY)?) else {
-            return Ok(None);
-        };
-        let flushed = Revision::new(number(META_FLUSHED)?.unwrap_or(0));
-        Ok(Some((HistoryId::from_random(history_id), flushed, Runs::read(&read)?)))
-    }
-
-    /// Brings the index of the log up to date with it.
-    fn replay(&mut self) -> Result<(), Fault> {
-        let table = self.database()?.begin_read()?.open_table(LOG)?;
-        (self.revision, self.compacted) = log::newest(&table)?;
+    /// Makes the index of the log, of what is in no run yet.
+    fn replay(&mut self) -> Result<(), StoreError> {
         let (mut recent, mut past, mut logged) = (Recent::default(), Vec::new(), 0);
         let (flushed, compacted) = (self.flushed, self.compacted);
-        log::replay(&table, flushed.min(compacted), |mut batch, bytes| {
-            if batch.revision > flushed {
-                recent.apply(&batch);
-                logged += bytes;
-            }
-            if batch.revision > compacted {
-                batch.leases = Vec::new();
-                past.push(batch);
-            }
+        self.engine.read("read the log", |read| {
+            log::replay(&read.open_table(LOG)?, flushed.min(compacted), |mut batch, bytes| {
+                if batch.revision > flushed {
+                    recent.apply(&batch);
+                    logged += bytes;
+                }
+                if batch.revision > compacted {
+                    batch.leases = Vec::new();
+                    past.push(batch);
+                }
+            })
         })?;
         (self.recent, self.past, self.logged) = (recent, Some(past), logged);
         Ok(())
     }
 
-    /// One write transaction, durable when this returns.
-    fn run<T>(
-        &self,
-        action: &'static str,
-        write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
-    ) -> Result<T, StoreError> {
-        let run = || -> Result<T, Fault> {
-            let transaction = self.database()?.begin_write()?;
-            let result = write(&transaction)?;
-            transaction.commit()?;
-            Ok(result)
-        };
-        run().map_err(|fault| self.failed(action, fault))
-    }
-
-    fn failed(&self, action: &'static str, fault: Fault) -> StoreError {
-        let path = self.directory.clone();
-        match fault {
-            Fault::Engine(source) => StoreError::Engine {
-                path,
-                action,
-                source: Box::new(source),
-            },
-            Fault::Record(what, why) => StoreError::Damaged {
-                path,
-                what,
-                why: why.to_string(),
-            },
-            Fault::Damaged(what, why) => StoreError::Damaged { path, what, why },
-            Fault::NewerFormat(found) => StoreError::NewerFormat {
-                path,
-                found,
-                known: FORMAT,
-            },
-        }
-    }
-
-    /// Whether there was no room for what failed, which then has left no trace.
-    fn found_no_room(&self) -> bool {
-        self.engine.as_ref().is_none_or(|engine| engine.failure.is_no_room())
-    }
-
     fn no_room(&self) -> Verdict {
-        let directory = self.directory.display();
+        let directory = self.engine.directory().display();
         Verdict::NoRoom(format!(
             "the disk of data directory {directory} is full: make room there; the registry needs no restart"
         ))
@@ -274,45 +146,53 @@ impl Embedded {
     fn is_cramped(&self, batches: &[Arc<Batch>], bytes: usize) -> bool {
         let puts = |batch: &Arc<Batch>| batch.changes.iter().any(|change| matches!(change, Change::Put { .. }));
         let needed = RESERVE_BYTES + 2 * bytes as u64;
-        batches.iter().any(puts) && self.medium.free().is_some_and(|free| free < needed)
+        batches.iter().any(puts) && self.engine.free().is_some_and(|free| free < needed)
     }
 
-    /// Opens the file again after a write that found no room. False: there is no room for that either.
-    fn reopen(&mut self) -> Result<bool, StoreError> {
-        self.backup.is_closed();
-        self.engine = None;
-        match self.start() {
-            Ok(engine) => self.engine = Some(engine),
-            Err(StoreError::Directory { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
+    /// Whether the file can be used, at the latest from here on.
+    fn is_open(&mut self) -> Result<bool, StoreError> {
+        Ok(self.engine.is_open() || self.resume(self.revision)?.is_some())
+    }
+
+    /// Opens the file again after a write that found no room, and goes on from what it says; what that is may be ahead of what
+    /// was told, since redb can fail after its fsync. Returns its revision, which is ours or that of the group that was on its
+    /// way. `None`: there is no room for that either.
+    fn resume(&mut self, on_its_way: Revision) -> Result<Option<Revision>, StoreError> {
+        let Some(found) = self.engine.reopen()? else {
+            return Ok(None);
+        };
+        let known = |found, known: [Revision; 2]| known.contains(&found);
+        if found.history_id != self.history_id {
+            return Err(self.engine.exchanged("it has another history"));
         }
-        Ok(true)
+        if !known(found.revision, [self.revision, on_its_way]) || !known(found.flushed, [self.flushed, self.revision]) {
+            return Err(self
+                .engine
+                .exchanged(format!("it has revision {} and not {}", found.revision, self.revision)));
+        }
+        if found.flushed != self.flushed {
+            self.has_flushed();
+        }
+        self.runs = found.runs;
+        Ok(Some(found.revision))
     }
 
-    /// What the log on disk ends with.
-    fn newest(&self) -> Result<Revision, StoreError> {
-        let read = || -> Result<_, Fault> { Ok(log::newest(&self.database()?.begin_read()?.open_table(LOG)?)?.0) };
-        read().map_err(|fault| self.failed("read the revision", fault))
-    }
-
-    /// What changes the tables, and the runs that it leaves; without room it is put off.
+    /// What changes the tables, and the runs that it leaves; without room it is put off. Returns whether it was done, as far as
+    /// that could be told.
     fn rearrange(
         &mut self,
         action: &'static str,
         work: impl FnOnce(&Self, &WriteTransaction) -> Result<Runs, Fault>,
     ) -> Result<bool, StoreError> {
-        match self.run(action, |write| work(self, write)) {
-            Ok(runs) => {
+        match self.engine.write(action, |write| work(self, write))? {
+            Outcome::Durable(runs) => {
                 self.runs = runs;
                 Ok(true)
             }
-            Err(_) if self.found_no_room() => {
-                self.reopen()?;
+            Outcome::NoRoom { .. } => {
+                self.resume(self.revision)?;
                 Ok(false)
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -330,13 +210,18 @@ impl Embedded {
             Ok(runs)
         })?;
         if done {
-            self.flushed = self.revision;
-            self.recent.clear();
-            self.logged = 0;
+            self.has_flushed();
         }
         // Without room it is tried again after as much log.
         self.flush_at = self.logged + self.strides.flush;
         Ok(())
+    }
+
+    /// Everything is in the runs.
+    fn has_flushed(&mut self) {
+        self.flushed = self.revision;
+        self.recent.clear();
+        self.logged = 0;
     }
 
     fn merge(&mut self) -> Result<(), StoreError> {
@@ -351,42 +236,11 @@ impl Embedded {
     }
 }
 
-/// Checks the format, names the history and makes the tables.
-fn prepare(write: &WriteTransaction) -> Result<Tables, Fault> {
-    let found = write.open_table(META)?.get(META_FORMAT)?.map(|format| format.value());
-    match found {
-        // Its tables may be of other types: touch none of them.
-        Some(found) if found > FORMAT => return Err(Fault::NewerFormat(found)),
-        Some(FORMAT) | None => {}
-        Some(_) => format_1::convert(write)?,
-    }
-    write.open_table(LOG)?;
-    let runs = Runs::open(write)?;
-    let mut meta = write.open_table(META)?;
-    if found != Some(FORMAT) {
-        meta.insert(META_FORMAT, FORMAT)?;
-    }
-    // A store of a version that gave it no name is named now: from here on its revisions are told from others.
-    let named = meta.get(META_HISTORY)?.map(|id| id.value());
-    let history_id = match named {
-        Some(id) => id,
-        None => {
-            let id = rand::random::<u64>();
-            meta.insert(META_HISTORY, id)?;
-            id
-        }
-    };
-    let flushed = meta.get(META_FLUSHED)?.map_or(0, |flushed| flushed.value());
-    Ok((HistoryId::from_random(history_id), Revision::new(flushed), runs))
-}
-
 impl Store for Embedded {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        let read = || -> Result<_, Fault> {
-            let table = self.database()?.begin_read()?.open_table(RUNS)?;
-            load::read_all(&self.runs, &table, &self.recent)
-        };
-        let living = read().map_err(|fault| self.failed("read the instances", fault))?;
+        let living = self.engine.read("read the instances", |read| {
+            load::read_all(&self.runs, &read.open_table(RUNS)?, &self.recent)
+        })?;
         Ok(Loaded {
             history_id: self.history_id,
             revision: self.revision,
@@ -401,14 +255,12 @@ impl Store for Embedded {
             return Ok(past);
         }
         let mut past = Vec::new();
-        let mut read = || -> Result<_, Fault> {
-            let table = self.database()?.begin_read()?.open_table(LOG)?;
-            log::replay(&table, self.compacted, |mut batch, _| {
+        self.engine.read("read the history", |read| {
+            log::replay(&read.open_table(LOG)?, self.compacted, |mut batch, _| {
                 batch.leases = Vec::new();
                 past.push(batch);
             })
-        };
-        read().map_err(|fault| self.failed("read the history", fault))?;
+        })?;
         Ok(past)
     }
 
@@ -417,20 +269,21 @@ impl Store for Embedded {
             return Ok(Verdict::Durable);
         };
         let group = record::encode_group(batches);
-        if self.is_cramped(batches, group.len()) || (self.engine.is_none() && !self.reopen()?) {
+        if self.is_cramped(batches, group.len()) || !self.is_open()? {
             return Ok(self.no_room());
         }
-        match self.run("commit", |write| log::append(write, newest, compacted, &group)) {
-            Ok(()) => {}
-            Err(_) if self.found_no_room() => {
-                // redb writes the root last, so nothing of the group is there, unless the file system found out about its
-                // room only when all was written. What is there is as it was left by the last fsync that succeeded, or, once
-                // it is open again, by the one of the repair: what it shows survives.
-                if !self.reopen()? || self.newest()? != newest {
-                    return Ok(self.no_room());
-                }
+        let written = self
+            .engine
+            .write("commit", |write| log::append(write, newest, compacted, &group))?;
+        if let Outcome::NoRoom { in_doubt } = written {
+            // What is there is as it was left by the last fsync that succeeded, or, once it is open again, by the one of the
+            // repair: what it shows survives.
+            match (self.resume(newest)?, in_doubt) {
+                (Some(found), _) if found == newest => {}
+                (Some(_), _) | (None, None) => return Ok(self.no_room()),
+                // It may be there, and its revisions would be given to others.
+                (None, Some(error)) => return Err(error),
             }
-            Err(error) => return Err(error),
         }
         batches.iter().for_each(|batch| self.recent.apply(batch));
         self.logged += group.len();
@@ -442,11 +295,11 @@ impl Store for Embedded {
     }
 
     fn backup(&self) -> Option<Arc<dyn Backup>> {
-        Some(Arc::new(self.backup.clone()))
+        Some(Arc::new(self.engine.backup().clone()))
     }
 
     fn tidy(&mut self) -> Result<(), StoreError> {
-        if self.engine.is_none() {
+        if !self.engine.is_open() {
             return Ok(());
         }
         if self.logged >= self.flush_at {
@@ -457,35 +310,3 @@ impl Store for Embedded {
         Ok(())
     }
 }
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Engine(error) => error.fmt(f),
-            Self::Record(what, why) => write!(f, "the record of {what} is damaged: {why}"),
-            Self::Damaged(what, why) => write!(f, "the record of {what} is damaged: {why}"),
-            Self::NewerFormat(found) => write!(f, "it has format {found}, this registry reads {FORMAT}"),
-        }
-    }
-}
-
-impl Fault {
-    fn damaged(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::Damaged(what.into(), why.into())
-    }
-}
-
-/// redb has an error type for each of its steps.
-macro_rules! from_redb {
-    ($($error:ident),*) => {
-        $(
-            impl From<redb::$error> for Fault {
-                fn from(error: redb::$error) -> Self {
-                    Self::Engine(error.into())
-                }
-            }
-        )*
-    };
-}
-
-from_redb!(Error, StorageError, TableError, TransactionError, CommitError);

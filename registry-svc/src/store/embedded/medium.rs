@@ -1,14 +1,14 @@
 //! What the store's file lies on, and what went wrong there. It knows nothing of the file's contents.
 //!
-//! redb says that a write failed but not which, and after any failure it answers nothing more until it is opened again. So
-//! its storage is looked after on the way: a write for which there was no room leaves what was durable as it was, and the file
-//! can be opened again; after a failed fsync nothing is known any more.
+//! redb says that a write failed but not which, and once a write that it needs has failed it answers nothing more until it is
+//! opened again. So its storage is looked after on the way: a write for which there was no room leaves what was durable as it
+//! was, and the file can be opened again; after a failed fsync nothing is known any more.
 
 use std::{
     fmt::Debug,
     fs, io,
     ops::Bound,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -16,63 +16,139 @@ use std::{
 };
 
 use redb::{BackendError, StorageBackend, backends::FileBackend};
+use rustix::fs::{Advice, FlockOperation};
+
+use super::fault::Fault;
+
+/// What to do about a file that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Missing {
+    /// Make it.
+    IsMade,
+    /// Somebody has taken it away.
+    IsAnError,
+}
 
 /// Where the file is.
 pub(in crate::store) trait Medium: Debug + Send {
-    /// Opens the file, or makes it.
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>>;
+    /// Opens the file.
+    fn open(&self, missing: Missing) -> io::Result<Box<dyn StorageBackend>>;
 
     /// Bytes that may still be written there; `None` where that cannot be told.
     fn free(&self) -> Option<u64>;
+
+    /// What is read of the file from here on comes from the disk and not from memory, as far as that can be had. After a failed
+    /// fsync the system's memory shows what the disk has lost.
+    fn distrust(&self) {}
 }
 
 /// A file in a directory.
 #[derive(Debug)]
-pub(in crate::store) struct InDirectory(pub(in crate::store) PathBuf);
+pub(in crate::store) struct InDirectory {
+    file: PathBuf,
+    /// Held as long as this lives: while the file is opened again after a full disk its own lock is not.
+    _lock: Option<fs::File>,
+}
+
+impl InDirectory {
+    /// A file that nobody else has heard of.
+    pub(in crate::store) fn new(file: PathBuf) -> Self {
+        Self { file, _lock: None }
+    }
+
+    /// The one of this name in a directory that is there, for ourselves alone; `None` if somebody else has it.
+    pub(super) fn claim(directory: &Path, name: &str) -> io::Result<Option<Self>> {
+        let lock = fs::File::open(directory)?;
+        // Some file systems have no such locks, or none of directories: the file's own has to do there.
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            _lock: Some(lock),
+            ..Self::new(directory.join(name))
+        }))
+    }
+}
 
 impl Medium for InDirectory {
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
+    fn open(&self, missing: Missing) -> io::Result<Box<dyn StorageBackend>> {
         let mut options = fs::OpenOptions::new();
         let file = options
             .read(true)
             .write(true)
-            .create(true)
+            .create(missing == Missing::IsMade)
             .truncate(false)
-            .open(&self.0)?;
+            .open(&self.file)?;
         Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
     }
 
     fn free(&self) -> Option<u64> {
-        let found = rustix::fs::statvfs(self.0.parent()?).ok()?;
+        let found = rustix::fs::statvfs(self.file.parent()?).ok()?;
         // What is left for us and not for root alone.
         Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
+
+    fn distrust(&self) {
+        // What was not written yet stays in memory, and is not lost yet either.
+        if let Ok(file) = fs::File::open(&self.file) {
+            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        }
+    }
 }
 
-/// What went wrong first since the file was opened.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Failure(Arc<AtomicU8>);
+/// Whether an error says that there is no room.
+pub(super) fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
 
-const NONE: u8 = 0;
+/// The worst that went wrong since the file was opened.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Failure(Arc<Noted>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    worst: AtomicU8,
+    root: AtomicU8,
+}
+
 const NO_ROOM: u8 = 1;
 const OTHER: u8 = 2;
 
+/// Where redb names its root, in a header that is written to begin with and synced with the rest.
+const ROOT: u64 = 0;
+const WRITTEN: u8 = 1;
+const SYNCED: u8 = 2;
+
 impl Failure {
-    /// Whether it was a write that found no room.
-    pub(super) fn is_no_room(&self) -> bool {
-        self.0.load(Ordering::Acquire) == NO_ROOM
+    /// Whether this came of a write that found no room, and of nothing else. redb also writes what it need not, goes on when that
+    /// fails, and says nothing: a failure is no proof of what failed later.
+    pub(super) fn is_no_room(&self, fault: &Fault) -> bool {
+        let fits = match fault {
+            Fault::Engine(redb::Error::Io(error)) => is_no_room(error),
+            Fault::Engine(redb::Error::PreviousIo) => true,
+            _ => false,
+        };
+        fits && self.0.worst.load(Ordering::Acquire) == NO_ROOM
+    }
+
+    /// A transaction begins.
+    pub(super) fn begin(&self) {
+        self.0.root.store(0, Ordering::Release);
+    }
+
+    /// Whether the transaction that failed may be durable all the same: redb has work to do after the fsync.
+    pub(super) fn root_is_synced(&self) -> bool {
+        self.0.root.load(Ordering::Acquire) == SYNCED
     }
 
     fn note(&self, what: u8) {
-        // The later ones are consequences.
-        let _ = self.0.compare_exchange(NONE, what, Ordering::AcqRel, Ordering::Acquire);
+        // The worst and not the first: that one may have been of a write that redb did not need.
+        self.0.worst.fetch_max(what, Ordering::AcqRel);
     }
 
     fn written<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        use io::ErrorKind::{QuotaExceeded, StorageFull};
         if let Err(error) = &result {
-            let no_room = matches!(error.kind(), StorageFull | QuotaExceeded);
-            self.note(if no_room { NO_ROOM } else { OTHER });
+            self.note(if is_no_room(error) { NO_ROOM } else { OTHER });
         }
         result
     }
@@ -111,11 +187,18 @@ impl StorageBackend for Watched {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.failure.done(self.inner.sync_data())
+        self.failure.done(self.inner.sync_data())?;
+        let root = &self.failure.0.root;
+        let _ = root.compare_exchange(WRITTEN, SYNCED, Ordering::AcqRel, Ordering::Acquire);
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.failure.written(self.inner.write(offset, data))
+        self.failure.written(self.inner.write(offset, data))?;
+        if offset == ROOT {
+            self.failure.0.root.fetch_max(WRITTEN, Ordering::AcqRel);
+        }
+        Ok(())
     }
 
     fn close(&self) -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::Fault;
+use super::{CACHE_BYTES, Fault};
 
 /// run, first key → entries.
 pub(super) const RUNS: TableDefinition<'_, (u64, &[u8]), &[u8]> = TableDefinition::new("runs");
@@ -40,6 +40,8 @@ pub(in crate::store) struct Strides {
     pub(in crate::store) young: u64,
     /// What one step of a merge reads: some 10 ms.
     pub(in crate::store) step: usize,
+    /// See [`CACHE_BYTES`].
+    pub(in crate::store) cache: usize,
 }
 
 impl Default for Strides {
@@ -49,6 +51,7 @@ impl Default for Strides {
             chunk: 62 * 1024,
             young: 16 * 1024 * 1024,
             step: 4 * 1024 * 1024,
+            cache: CACHE_BYTES,
         }
     }
 }

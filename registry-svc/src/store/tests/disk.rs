@@ -9,7 +9,7 @@ use std::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use redb::StorageBackend;
 
-use crate::store::embedded::Medium;
+use crate::store::embedded::{Medium, medium::Missing};
 
 /// The unit in which disks write.
 const SECTOR: usize = 512;
@@ -31,6 +31,26 @@ struct Platter {
     blocks: BTreeSet<usize>,
     /// The next fsync fails, as that of a disk does that is broken.
     breaks: bool,
+    /// What finds no room, also where some was before.
+    stuck: Late,
+    /// What will not after the next fsync of a commit.
+    late: Late,
+    /// The root was written since the last fsync.
+    rooted: bool,
+    /// How often a write failed after the fsync of a commit.
+    failed_late: usize,
+}
+
+/// Whether room is lacking only after the fsync that makes a commit durable: redb has pages to write and may cut the file off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Late {
+    /// It is not.
+    #[default]
+    Never,
+    /// For a single write.
+    Once,
+    /// For all that comes.
+    FromThenOn,
 }
 
 /// What is on a disk.
@@ -102,6 +122,34 @@ impl Disk {
     pub(super) fn leave(&self, blocks: Option<usize>) {
         let mut disk = self.lock();
         disk.room = blocks.map(|blocks| disk.blocks.len() + blocks);
+        disk.stuck = Late::Never;
+    }
+
+    /// What becomes of the next commit, and of nothing that is under way.
+    pub(super) fn late(&self, late: Late) {
+        let mut disk = self.lock();
+        (disk.late, disk.stuck, disk.rooted) = (late, Late::Never, false);
+    }
+
+    /// How many writes failed for that.
+    pub(super) fn failed_late(&self) -> usize {
+        self.lock().failed_late
+    }
+
+    /// From now on nothing can be written, also where something was before.
+    pub(super) fn sticks(&self) {
+        self.lock().stuck = Late::FromThenOn;
+    }
+
+    /// All that is on it.
+    pub(super) fn image(&self) -> Vec<u8> {
+        self.lock().state.live.clone()
+    }
+
+    /// Somebody puts another file in the place of this one, or, with nothing in it, none.
+    pub(super) fn exchange(&self, image: Vec<u8>) {
+        let other = Self::with(image);
+        *self.lock() = std::mem::take(&mut *other.lock());
     }
 
     /// The next fsync fails.
@@ -118,8 +166,20 @@ impl Platter {
         }
     }
 
+    /// Whether anything can be written.
+    fn finds_room(&mut self) -> io::Result<()> {
+        match self.stuck {
+            Late::Never => return Ok(()),
+            Late::Once => self.stuck = Late::Never,
+            Late::FromThenOn => {}
+        }
+        self.failed_late += 1;
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
     /// Gives room to what is written.
     fn allocate(&mut self, at: usize, length: usize) -> io::Result<()> {
+        self.finds_room()?;
         for block in at / BLOCK..=(at + length.max(1) - 1) / BLOCK {
             if self.blocks.contains(&block) {
                 continue;
@@ -192,7 +252,10 @@ impl State {
 }
 
 impl Medium for Disk {
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
+    fn open(&self, missing: Missing) -> io::Result<Box<dyn StorageBackend>> {
+        if missing == Missing::IsAnError && self.lock().state.live.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         Ok(Box::new(self.clone()))
     }
 
@@ -218,6 +281,7 @@ impl StorageBackend for Disk {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).expect("small");
         let mut disk = self.lock();
+        disk.finds_room()?;
         // What is cut off gives its room back; what is added is a hole.
         disk.blocks.split_off(&len.div_ceil(BLOCK));
         disk.perform(Operation::SetLength(len));
@@ -230,6 +294,9 @@ impl StorageBackend for Disk {
             return Err(io::Error::from_raw_os_error(5));
         }
         disk.perform(Operation::Sync);
+        if std::mem::take(&mut disk.rooted) && disk.late != Late::Never {
+            disk.stuck = std::mem::take(&mut disk.late);
+        }
         Ok(())
     }
 
@@ -237,6 +304,7 @@ impl StorageBackend for Disk {
         let at = usize::try_from(offset).expect("small");
         let mut disk = self.lock();
         disk.allocate(at, data.len())?;
+        disk.rooted |= at == 0;
         disk.perform(Operation::Write(at, data.to_vec()));
         Ok(())
     }

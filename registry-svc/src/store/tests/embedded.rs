@@ -24,6 +24,7 @@ pub(super) const SMALL: Strides = Strides {
     chunk: 400,
     young: 2_500,
     step: 700,
+    cache: 4_096,
 };
 
 /// A directory.
@@ -84,7 +85,7 @@ mod in_small_strides {
         }
 
         fn open(&self) -> Tidy {
-            let medium = InDirectory(self.0.path().join("registry.redb"));
+            let medium = InDirectory::new(self.0.path().join("registry.redb"));
             Tidy(Embedded::over(self.0.path().to_owned(), Box::new(medium), SMALL).expect("opens"))
         }
 

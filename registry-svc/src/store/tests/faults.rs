@@ -9,7 +9,7 @@ use proptest::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    disk::{Disk, State},
+    disk::{Disk, Late, State},
     embedded::SMALL,
     model::{Model, after, batch, groups},
 };
@@ -189,6 +189,124 @@ fn a_full_disk_is_no_room_and_not_the_end() {
         );
     }
     assert!(refused > 300, "{refused}");
+}
+
+/// redb goes on writing after the fsync of a commit, and may find no room for that. A flush or a merge of which that was said
+/// was durable, and the store went on as if it was not: the next flush wrote a run of the same number over it, in other chunks,
+/// and what was read back was neither.
+#[test]
+fn what_is_durable_and_then_finds_no_room_is_gone_on_from() {
+    let (mut flushed, mut merged) = (0, 0);
+    for seed in 0..100 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let disk = Disk::new();
+        let mut store = open(&disk).expect("opens");
+        let mut model = Model::default();
+        for round in 0..60 {
+            let batch = after(model.revision(), &batch(1, round % 11, random.random_bool(0.3)));
+            let compacted = Revision::new(model.revision().get().saturating_sub(3));
+            if random.random_bool(0.3) {
+                disk.late(Late::Once);
+            }
+            if store.commit(&[Arc::clone(&batch)], compacted).expect("is no error") == Verdict::Durable {
+                model.apply(&batch);
+                model.compact(compacted);
+            }
+            let (failed, runs) = (disk.failed_late(), store.runs.sizes.len());
+            disk.late(match random.random_range(0..3) {
+                0 => Late::Never,
+                1 => Late::Once,
+                _ => Late::FromThenOn,
+            });
+            store.tidy().expect("is no error");
+            disk.late(Late::Never);
+            // Of what was said to have failed.
+            if disk.failed_late() > failed {
+                flushed += usize::from(store.runs.sizes.len() > runs);
+                merged += usize::from(store.runs.sizes.len() < runs);
+            }
+        }
+        let last = after(model.revision(), &batch(1, 1, false));
+        model.apply(&last);
+        let verdict = store.commit(&[last], model.compacted()).expect("commits");
+        assert_eq!(verdict, Verdict::Durable, "seed {seed}");
+        assert_eq!(Model::of(&mut store), model, "seed {seed}");
+        drop(store);
+        assert_eq!(
+            Model::of(&mut open(&disk).expect("opens")),
+            model,
+            "seed {seed}, opened again"
+        );
+    }
+    assert!(flushed > 50 && merged > 20, "{flushed} flushes, {merged} merges");
+}
+
+/// The same, and no room to open the file again. The group was refused although it was durable, and its revisions were given to
+/// others. Whether it is there cannot be told then, so that is the end; a restart serves what is there.
+#[test]
+fn what_may_be_durable_is_not_refused() {
+    let disk = Disk::new();
+    let mut store = open(&disk).expect("opens");
+    let mut model = Model::default();
+    for round in 0..100 {
+        let batch = after(model.revision(), &batch(1, round % 11, false));
+        model.apply(&batch);
+        disk.late(Late::FromThenOn);
+        let committed = store.commit(&[batch], Revision::ZERO);
+        disk.late(Late::Never);
+        match committed {
+            Ok(verdict) => assert_eq!(verdict, Verdict::Durable, "round {round}"),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Engine { action: "commit", .. }), "{error}");
+                drop(store);
+                assert_eq!(Model::of(&mut open(&disk).expect("opens")), model);
+                return;
+            }
+        }
+        store.tidy().expect("is no error");
+    }
+    panic!("no commit had anything to write after its fsync");
+}
+
+/// "Make room there", and somebody deleted the file, or put a backup of it in its place. It was taken for the one that was left
+/// there, or made again, empty; and the next commit was acknowledged into it.
+#[test]
+fn another_file_in_its_place_is_the_end() {
+    // After two commits and after three.
+    let images = || {
+        let disk = Disk::new();
+        [1..=2, 3..=3].map(|revisions| {
+            let mut store = open(&disk).expect("opens");
+            for revision in revisions {
+                store
+                    .commit(&[batch(revision, 1, false)], Revision::ZERO)
+                    .expect("commits");
+            }
+            drop(store);
+            disk.image()
+        })
+    };
+    let ([older, same], [_, other]) = (images(), images());
+    let next = batch(4, 1, false);
+
+    let resumed = |image: &[u8]| {
+        let disk = Disk::with(same.clone());
+        let mut store = open(&disk).expect("opens");
+        disk.sticks();
+        let refused = store.commit(&[Arc::clone(&next)], Revision::ZERO).expect("is no error");
+        assert!(matches!(refused, Verdict::NoRoom(_)), "{refused:?}");
+        disk.exchange(image.to_vec());
+        store.commit(&[Arc::clone(&next)], Revision::ZERO)
+    };
+    assert_eq!(resumed(&same).expect("is the same"), Verdict::Durable);
+    for (image, says) in [
+        (older, "it has revision"),
+        (other, "it has another history"),
+        (Vec::new(), "not found"),
+    ] {
+        let error = resumed(&image).expect_err("is another").to_string();
+        assert!(error.contains(says), "{error}");
+    }
 }
 
 /// A registry that was started again on a full disk did not come up, so its readers had nothing to read until there was room.
