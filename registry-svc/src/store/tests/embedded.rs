@@ -272,7 +272,7 @@ fn after_a_restart_the_history_has_no_copies_of_what_is_there() {
     let directory = TempDir::new().expect("a directory");
     let file = directory.path().join("registry.redb");
     let open = || {
-        let medium = Box::new(InDirectory(file.clone()));
+        let medium = Box::new(InDirectory::new(file.clone()));
         Embedded::over(directory.path().to_owned(), medium, SMALL).expect("opens")
     };
     let mut store = open();
