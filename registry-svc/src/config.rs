@@ -6,6 +6,7 @@ use crate::{
     EtcdUrl,
     catalog::{Protection, Settings},
     driver,
+    model::ReplicaId,
     running::StartError,
 };
 
@@ -80,8 +81,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What the catalog is to go by.
-    pub(crate) fn leases(&self) -> Result<Settings, StartError> {
+    /// What the catalog of this replica is to go by.
+    pub(crate) fn leases(&self, own: ReplicaId) -> Result<Settings, StartError> {
         if !(1..=100).contains(&self.protection_share) {
             return Err(StartError::Setting {
                 setting: "protection_share",
@@ -95,6 +96,7 @@ impl Config {
             });
         }
         Ok(Settings {
+            own,
             orphan_grace: self.orphan_grace,
             protection: Protection {
                 enabled: self.self_preservation,

@@ -16,7 +16,7 @@ use crate::{
     history::HistoryLimits,
     hub::{Hub, Restored, Trust},
     metrics::Metrics,
-    model::Confidence,
+    model::{Confidence, ReplicaId},
     store::{Embedded, Etcd, Loaded, Store, StoreError},
 };
 
@@ -103,8 +103,8 @@ impl Registry {
                 rule: "above 0",
             });
         }
-        // Before the store is touched.
-        config.leases()?;
+        // Before the store is touched, which is what gives this replica its name.
+        config.leases(ReplicaId::ALONE)?;
         let stop = CancellationToken::new();
         match config.store.clone() {
             StoreLocation::Embedded => {
@@ -129,7 +129,7 @@ impl Registry {
         loaded: Loaded,
         past: Vec<Batch>,
     ) -> Result<Running, StartError> {
-        let leases_settings = config.leases()?;
+        let leases_settings = config.leases(store.replica())?;
         let mut settings = service_host::Config::new("registry", config.listen).admin(config.admin_listen);
         if let Some(id) = config.instance_id {
             settings = settings.instance_id(id);

@@ -23,8 +23,8 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::{
-    catalog::{Batch, Change, LeaseRecord},
-    model::{HistoryId, Instance, Replicas, Revision, WallTime},
+catalog::{Batch, Change, LeaseRecord},
+    model::{HistoryId, Instance, ReplicaId, Replicas, Revision, WallTime},
 };
 
 /// Durable state.
@@ -45,6 +45,11 @@ pub(crate) trait Store: Send + 'static {
     /// having room for it is no error.
     fn tidy(&mut self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// Who this registry is among those that use the store. The same for the whole life of the store.
+    fn replica(&self) -> ReplicaId {
+        ReplicaId::ALONE
     }
 
     /// For backups while the store is used; `None` for a store that is backed up by its own means.

@@ -111,7 +111,12 @@ impl Open {
             self.carried.forget();
             return Ok(None);
         };
-        match round(&self.api, request.renewals, &mut self.carried).await {
+        let answered = tokio::select! {
+            answered = round(&self.api, request.renewals, &mut self.carried) => answered,
+            // A round may wait for the store, which may take longer than the drain does.
+            () = self.api.drain.wait() => Err(ApiError::Draining),
+        };
+        match answered {
             Ok(response) => Ok(Some(response)),
             Err(error) => {
                 self.carried.forget();

@@ -238,6 +238,10 @@ impl Store for Etcd {
         self.runtime.block_on(commit.run(record::encode_group(batches)))
     }
 
+    fn replica(&self) -> ReplicaId {
+        self.replicas.own
+    }
+
     fn news(&mut self) -> Option<mpsc::Receiver<News>> {
         let (tell, news) = mpsc::channel(NEWS);
         // Into an empty channel.

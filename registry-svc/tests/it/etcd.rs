@@ -17,7 +17,9 @@ use tonic::Code;
 
 use crate::{
     etcd_server::EtcdServer,
-    support::{Client, PATIENCE, Watch, fleeting, ids, instance, reason, register, registration, renewal, until_ids},
+    support::{
+        Client, PATIENCE, Watch, fleeting, ids, instance, lasting, reason, register, registration, renewal, until_ids,
+    },
 };
 
 /// A registry over an etcd, on a runtime of its own so that it can die without a word.
@@ -29,11 +31,17 @@ struct Replica {
 
 impl Replica {
     async fn start(etcd: &EtcdServer) -> Self {
+        Self::with_grace(etcd, Config::default().orphan_grace).await
+    }
+
+    /// With another grace for what dead replicas leave.
+    async fn with_grace(etcd: &EtcdServer, orphan_grace: Duration) -> Self {
         let store = format!("etcd://{}", etcd.address()).parse().expect("an address");
         let config = Config {
             listen: "127.0.0.1:0".parse().expect("an address"),
             store: StoreLocation::Etcd(store),
             drain_grace: Duration::from_secs(5),
+            orphan_grace,
             ..Config::default()
         };
         let runtime = Runtime::new().expect("a runtime");
@@ -221,6 +229,49 @@ async fn a_lease_lives_where_it_is_renewed() {
     renewing.await.expect("it was renewed all the time");
 }
 
+/// Each replica restored what it loaded as a registry that is alone does, over etcd too: as if all of it were its own. So it took
+/// the leases of living replicas for those of one that had died, and once it was elected it ended them all, though they were
+/// renewed in time; and it waited for owners that had never been away.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_replica_loads_belongs_to_those_who_hear_it() {
+    let Some(etcd) = EtcdServer::start() else { return };
+    let grace = Duration::from_millis(500);
+    let one = Replica::with_grace(&etcd, grace).await;
+    let mut a = one.client().await;
+    let lasting = a.register(lasting([instance("b-svc", "lasting")])).await;
+    lasting.expect("registers");
+    let lease = a
+        .register(fleeting([instance("a-svc", "1")]))
+        .await
+        .expect("registers")
+        .into_inner();
+    // The first session is its own. Without it the other one is the elder.
+    let Some(session) = etcd.etcdctl(&["get", "--prefix", "--keys-only", "/tessera/registry/session/"]) else {
+        return;
+    };
+    let two = Replica::with_grace(&etcd, grace).await;
+    let mut b = two.client().await;
+    let deadline = Instant::now() + PATIENCE;
+    // Three hours is what one of the leases may live without a heartbeat, and a minute is the longest recovery.
+    while confidence(&list(&mut b, "").await) != Some(State::Fresh) {
+        a.renew(renewal(&lease)).await.expect("it lives");
+        assert!(Instant::now() < deadline, "it waits for owners who are heard elsewhere");
+    }
+    etcd.etcdctl(&["del", session.trim()]);
+    // The time to live, the grace, and two looks at who is there.
+    let begun = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    while begun.elapsed() < Duration::from_secs(4) {
+        ticks.tick().await;
+        a.renew(renewal(&lease)).await.expect("it lives");
+        assert_eq!(ids(&mut b, "a-svc").await, ["1"]);
+    }
+}
+
+fn confidence(list: &wire::ListInstancesResponse) -> Option<State> {
+    list.confidence.as_ref().map(wire::Confidence::state)
+}
+
 /// The numbers of etcd's own metrics that begin so, added up.
 fn etcd_counts(etcd: &EtcdServer, name: &str) -> f64 {
     let mut stream = std::net::TcpStream::connect(etcd.address()).expect("it listens");
@@ -291,12 +342,11 @@ async fn without_etcd_readers_are_served_and_nobody_lapses() {
     let lease = registered.into_inner();
     let mut watch = Watch::open(&mut client, "a-svc", lease.revision).await;
     etcd.pause();
-    let state = |list: &wire::ListInstancesResponse| list.confidence.as_ref().map(wire::Confidence::state);
     let deadline = Instant::now() + PATIENCE;
     let stale = loop {
         let list = list(&mut client, "a-svc").await;
         client.renew(renewal(&lease)).await.expect("renewals go on");
-        if state(&list) == Some(State::Stale) {
+        if confidence(&list) == Some(State::Stale) {
             break list;
         }
         assert!(Instant::now() < deadline, "never stale");
@@ -332,7 +382,7 @@ async fn without_etcd_readers_are_served_and_nobody_lapses() {
     }
     etcd.resume();
     let deadline = Instant::now() + PATIENCE;
-    while state(&list(&mut client, "a-svc").await) == Some(State::Stale) {
+    while confidence(&list(&mut client, "a-svc").await) == Some(State::Stale) {
         client.renew(renewal(&lease)).await.expect("it lives");
         assert!(Instant::now() < deadline, "stale for ever");
     }
