@@ -30,10 +30,13 @@ mod writer;
 
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(crate) use self::core::Job;
 pub(crate) use self::core::{Core, Settings};
 pub(crate) use clock::Clock;
 pub(crate) use handle::{Answer, Handle, SubmitError};
 use handle::{Inbox, Mutation, Renewals};
+pub(crate) use rounds::NotRenewed;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -176,6 +176,7 @@ impl Registry {
             metrics.clone(),
             driver::Settings {
                 suspect_after: config.suspect_after,
+                ..driver::Settings::default()
             },
             stop.clone(),
         )

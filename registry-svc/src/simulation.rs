@@ -47,6 +47,16 @@ enum Plant {
     AnswerBeforeDurable,
     /// A heartbeat is refused for what is not durable.
     HearAtOnce,
+    /// A refusal is not held against what others have committed.
+    RefuseBehind,
+    /// Who cannot be answered is refused.
+    RefuseInDoubt,
+    /// Who cannot be answered is told that all is well.
+    PromiseInDoubt,
+    /// The store ends leases of registries that are back.
+    EndWhoIsBack,
+    /// A restart makes all leases those of a registry that is alone.
+    RestoreAlone,
     /// A registry answers heartbeats of others' leases and lets them be others'.
     NeverClaim,
     /// The store takes whatever comes.

@@ -23,7 +23,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::{
-catalog::{Batch, Change, LeaseRecord},
+    catalog::{Batch, Change, LeaseRecord},
     model::{HistoryId, Instance, ReplicaId, Replicas, Revision, WallTime},
 };
 
@@ -40,6 +40,25 @@ pub(crate) trait Store: Send + 'static {
     /// After an error nothing may be assumed and the store must not be used again: a second fsync can succeed without having
     /// written what the first one lost. A store that is away keeps trying until it knows, so this may take as long as that.
     fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<Verdict, StoreError>;
+
+    /// As [`Store::commit`], of a group that ends leases which `dead` replicas have left behind. Where one of them is back, or
+    /// this replica has been held for dead itself and so may not know of it, nothing is written: [`Verdict::Overtaken`], and
+    /// there may be no news of it.
+    fn commit_if_dead(
+        &mut self,
+        batches: &[Arc<Batch>],
+        compacted: Revision,
+        _dead: &[ReplicaId],
+    ) -> Result<Verdict, StoreError> {
+        self.commit(batches, compacted)
+    }
+
+    /// Whether `base` was still the last revision at some time after this was asked: [`Verdict::Durable`], and else
+    /// [`Verdict::Overtaken`]. What a replica knows may be the past: by this it learns whether it was the present. Nobody else
+    /// writes to a store that is not shared.
+    fn confirm(&mut self, _base: Revision) -> Result<Verdict, StoreError> {
+        Ok(Verdict::Durable)
+    }
 
     /// Work that commits leave behind and nobody waits for; called after each has been answered, on the same thread. Not
     /// having room for it is no error.

@@ -6,7 +6,11 @@ use service_host::status;
 use thiserror::Error;
 use tonic::{Code, Status};
 
-use crate::{catalog::CatalogError, driver::SubmitError, hub::FutureRevision};
+use crate::{
+    catalog::CatalogError,
+    driver::{NotRenewed, SubmitError},
+    hub::FutureRevision,
+};
 
 /// Why an RPC fails.
 #[derive(Debug, Error)]
@@ -31,6 +35,15 @@ pub(super) enum ApiError {
 impl From<CatalogError> for ApiError {
     fn from(error: CatalogError) -> Self {
         Self::Submit(error.into())
+    }
+}
+
+impl From<NotRenewed> for ApiError {
+    fn from(not_renewed: NotRenewed) -> Self {
+        match not_renewed {
+            NotRenewed::Refused(error) => CatalogError::from(error).into(),
+            NotRenewed::Undecided => Self::Submit(SubmitError::StoreAway),
+        }
     }
 }
 

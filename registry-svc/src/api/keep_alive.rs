@@ -16,8 +16,8 @@ use super::{
     validate::Violations,
 };
 use crate::{
-    catalog::{Beat, CatalogError, Owner, Renewed},
-    driver::Handle,
+    catalog::{Beat, Owner, Renewed},
+    driver::{Handle, NotRenewed},
     limits,
     model::{LeaseId, SecretHash, ValueError},
 };
@@ -37,7 +37,7 @@ pub(super) async fn renew(api: &Api, request: &wire::RenewRequest) -> Result<wir
         .first()
         .copied()
         .ok_or(ApiError::Bug("a renewal without a result"))?;
-    let renewed = result.map_err(CatalogError::from)?;
+    let renewed = result.map_err(ApiError::from)?;
     Ok(wire::RenewResponse {
         ttl: Some(instance::duration(renewed.ttl)),
     })
@@ -144,7 +144,12 @@ async fn round(
 
     let owners: Vec<Option<Owner>> = renewals.iter().map(owner).collect();
     let known = owners.iter().flatten().copied().collect();
-    let mut results = api.driver.renew(known).await?.into_iter();
+    let results = api.driver.renew(known).await?;
+    if results.contains(&Err(NotRenewed::Undecided)) {
+        // The whole stream is better off at another replica.
+        return Err(NotRenewed::Undecided.into());
+    }
+    let mut results = results.into_iter();
     let results = renewals.into_iter().zip(owners).map(|(renewal, owner)| {
         let renewed = owner.and_then(|owner| {
             let renewed = results.next()?.ok()?;

@@ -409,6 +409,15 @@ impl Leases {
         }
     }
 
+    /// Gives all orphans their full time and the grace.
+    pub(super) fn restart_orphans(&mut self, now: LeaseTime) {
+        let orphans = self.by_id.iter().filter(|(_, lease)| self.is_orphan(lease));
+        let orphans: Vec<LeaseId> = orphans.map(|(id, _)| *id).collect();
+        for id in orphans {
+            self.extend(id, now);
+        }
+    }
+
     /// Whether every lease has an owner that lives.
     pub(super) fn all_are_heard(&self) -> bool {
         self.owners

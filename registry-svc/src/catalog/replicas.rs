@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Batch, Catalog, Change, LeaseChange, LeaseRecord, Owner, Reply, Undo, leases::LeaseTerms, undo::Step};
-use crate::model::{LeaseId, Now, RemovalReason, Replicas, WallTime};
+use crate::model::{LeaseId, Now, RemovalReason, ReplicaId, Replicas, WallTime};
 
 impl Catalog {
     /// Applies a batch that another replica has committed. Its revision is the one after ours.
@@ -70,6 +70,11 @@ impl Catalog {
         }
     }
 
+    /// This replica.
+    pub(crate) fn own(&self) -> ReplicaId {
+        self.leases.own()
+    }
+
     /// Makes this replica the one that hears the heartbeats of some leases. Those that have ended meanwhile, or are ours, are
     /// passed over: their owners hear the one by the next renewal, and nothing of the other.
     pub(super) fn claim(&mut self, owners: &[Owner], wall: WallTime, undo: &mut Undo) -> (Reply, Option<Arc<Batch>>) {
@@ -110,8 +115,10 @@ impl Catalog {
         self.clock.stop();
     }
 
-    /// The store is there again: every lease has what it had, or more where it was renewed meanwhile.
+    /// The store is there again: every lease has what it had, or more where it was renewed meanwhile. Orphans have their full
+    /// time and the grace anew: their replica may have been back, and heard them, and have died once more.
     pub(crate) fn back(&mut self, now: Now) {
         self.clock.go(now.moment);
+        self.leases.restart_orphans(self.clock.now());
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::{
-    Catalog,
+    Catalog, LeaseRecord,
     leases::{Lease, LeaseTerms},
     protection::Charges,
     requests::Answered,
@@ -48,6 +48,14 @@ impl Undo {
     /// Something is about to change.
     pub(super) fn note(&mut self, step: Step) {
         self.steps.push(step);
+    }
+
+    /// The leases that would come back by it.
+    pub(crate) fn ended(&self) -> impl Iterator<Item = LeaseRecord> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Ended(id, lease) => Some(lease.record(*id)),
+            _ => None,
+        })
     }
 }
 

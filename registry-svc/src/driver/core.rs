@@ -23,16 +23,16 @@ use tracing::warn;
 
 use super::{
     Answer, SubmitError,
-    absence::Absence,
+    absence::{Absence, PATIENCE},
     group::{Caller, Group, Task},
     room::Room,
-    rounds::{Results, Round},
+    rounds::{NotRenewed, Results, Round},
 };
 use crate::{
-    catalog::{Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, ProtectionStatus},
+    catalog::{Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, ProtectionStatus, RenewError, Renewed},
     hub::{Hub, Trust},
     metrics::{Metrics, Shed},
-    model::{Confidence, LeaseId, Moment, Now, Revision},
+    model::{Confidence, LeaseId, Moment, Now, ReplicaId, Revision},
     store::News,
 };
 
@@ -40,12 +40,18 @@ use crate::{
 /// one heartbeat interval, make a few hundred revisions at the most.
 const CLAIMS: usize = 1_024;
 
+/// Bytes of batches that one who was overtaken sends at once, and half of that for each further time: a large group takes several
+/// requests, and would be late each time.
+const OVERTAKEN_BYTES: usize = 256 * 1_024;
+
 /// What can be set of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     /// How long beyond one heartbeat interval a lease may stay silent after the stream of its heartbeats broke; `None`: as long
     /// as ever.
     pub(crate) suspect_after: Option<Duration>,
+    /// How long those who wait for a store that is away are made to wait.
+    pub(crate) patience: Duration,
 }
 
 /// See the module.
@@ -54,7 +60,9 @@ pub(crate) struct Core {
     pub(super) catalog: Catalog,
     pub(super) hub: Arc<Hub>,
     pub(super) metrics: Metrics,
-    settings: Settings,
+    pub(super) settings: Settings,
+    /// Whether others commit to the store: then what is known here may be the past.
+    shared: bool,
     /// Of what is durable.
     pub(super) durable: Revision,
     /// Applied, waiting for the store to be free.
@@ -65,6 +73,8 @@ pub(crate) struct Core {
     pub(super) absence: Option<Absence>,
     /// Another replica was first: until its batches have come, or this moment, what we would commit would be refused again.
     pub(super) behind: Option<Moment>,
+    /// How often that has happened in a row, less one for each time that it has not.
+    pub(super) overtaken: u32,
     /// Leases that renew here and belong to other replicas, for the next group.
     claims: HashMap<LeaseId, Owner>,
     /// Told while a group was on its way.
@@ -78,8 +88,12 @@ pub(crate) struct Core {
 /// What the store is to make durable.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// Consecutive.
+    /// What they, or the answers that wait, are built on.
+    pub(crate) base: Revision,
+    /// Consecutive. None: the store is to say whether `base` is still the last revision.
     pub(crate) batches: Vec<Arc<Batch>>,
+    /// It is to be made durable only if these are still dead.
+    pub(crate) dead: Vec<ReplicaId>,
     /// What the history may forget by it.
     pub(crate) compacted: Revision,
 }
@@ -89,6 +103,7 @@ impl Default for Settings {
         Self {
             // Long enough to dial again, to this registry or another one.
             suspect_after: Some(Duration::from_secs(2)),
+            patience: PATIENCE,
         }
     }
 }
@@ -98,6 +113,7 @@ impl Core {
     pub(crate) fn new(catalog: Catalog, hub: Arc<Hub>, metrics: Metrics, settings: Settings, now: Moment) -> Self {
         Self {
             durable: hub.look(|view| view.revision()),
+            shared: catalog.own() != ReplicaId::ALONE,
             catalog,
             hub,
             metrics,
@@ -107,6 +123,7 @@ impl Core {
             room: Room::default(),
             absence: None,
             behind: None,
+            overtaken: 0,
             claims: HashMap::new(),
             queued: VecDeque::new(),
             protection: ProtectionStatus::default(),
@@ -167,9 +184,8 @@ impl Core {
         self.open.add(task, outcome);
     }
 
-    /// Heartbeats. They touch no disk and wait for none.
-    pub(crate) fn renew(&mut self, owners: &[Owner]) -> Results {
-        self.metrics.renewals.inc_by(owners.len() as u64);
+    /// Heartbeats as the catalog takes them.
+    pub(crate) fn renew(&mut self, owners: &[Owner]) -> Vec<Result<Renewed, RenewError>> {
         let may_claim = !self.stopping && self.absence.is_none();
         let renew = |owner: &Owner| {
             let renewed = self.catalog.renew(owner);
@@ -182,20 +198,44 @@ impl Core {
         owners.iter().map(renew).collect()
     }
 
-    /// Heartbeats, answered at once unless some are refused for what is not durable: that answer waits until it is.
+    /// Heartbeats. They touch no disk and are answered at once, unless some are refused for what is not certain: that answer
+    /// waits until it is.
     pub(crate) fn hear(&mut self, owners: Vec<Owner>, caller: oneshot::Sender<Results>) {
+        self.metrics.renewals.inc_by(owners.len() as u64);
+        self.listen(owners, caller);
+    }
+
+    /// The same of a round that has been counted.
+    pub(super) fn listen(&mut self, owners: Vec<Owner>, caller: oneshot::Sender<Results>) {
         let results = self.renew(&owners);
-        let refused = results.iter().any(Result::is_err);
-        let round = Round {
+        let results = results.into_iter().map(|result| result.map_err(NotRenewed::Refused));
+        let mut round = Round {
+            results: results.collect(),
             owners,
-            results,
             caller,
         };
+        let (mut taken_by_open, mut taken_in_flight, mut unknown) = (false, false, false);
+        for owner in round.refused() {
+            let open = self.open.hears(owner);
+            let in_flight = self.in_flight.as_mut().is_some_and(|group| group.hears(owner));
+            taken_by_open |= open;
+            taken_in_flight |= in_flight;
+            unknown |= !open && !in_flight;
+        }
+        if let Some(absence) = &self.absence {
+            for result in &mut round.results {
+                // What is refused may be another's; what is to be claimed, and after a while what is our own, others may end.
+                if absence.told || result.is_err() || result.is_ok_and(|renewed| renewed.claim) {
+                    *result = Err(NotRenewed::Undecided);
+                }
+            }
+            return round.answer();
+        }
         match &mut self.in_flight {
-            _ if !refused => round.answer(),
-            _ if !self.open.batches().is_empty() => self.open.park(round),
-            Some(group) => group.park(round),
-            None => round.answer(),
+            // Also what nobody here takes may be granted elsewhere. What is on its way may have been decided before it was asked.
+            _ if taken_by_open || (unknown && self.shared) => self.open.park(round),
+            Some(group) if taken_in_flight => group.park(round),
+            _ => round.answer(),
         }
     }
 
@@ -221,6 +261,10 @@ impl Core {
         self.open.add(task, outcome);
     }
 
+    pub(super) fn forget_claims(&mut self) {
+        self.claims.clear();
+    }
+
     /// The stream that carried the heartbeats of these leases broke.
     pub(crate) fn suspect(&mut self, heard: &[(LeaseId, Beat)]) {
         if let Some(after) = self.settings.suspect_after {
@@ -229,7 +273,7 @@ impl Core {
         }
     }
 
-    /// Time has passed; `draw` is fresh random bits. Who has knocked by now must have been let in with [`Core::renew`].
+    /// Time has passed; `draw` is fresh random bits. Who has knocked by now must have been let in with [`Core::hear`].
     pub(crate) fn pulse(&mut self, now: Now, draw: u64) {
         self.last_pulse = now.moment;
         self.measure(now);
@@ -241,8 +285,11 @@ impl Core {
         // Before what it allows: an expiry must not be told with the confidence of a recovery, during which there is none.
         self.tell_trust();
         if self.expires(now) {
+            // They have knocked, too.
+            self.open.keep(&mut self.catalog);
+            let own = self.catalog.own();
             for (batch, undo) in self.catalog.expire(now.wall, draw) {
-                self.open.add_expiry(batch, undo);
+                self.open.add_expiry(batch, undo, own);
             }
             // A protection may have begun or ended by it.
             self.tell_trust();
@@ -264,26 +311,33 @@ impl Core {
         });
     }
 
-    /// Closes the open group if the store is free for it; answers it if there is nothing to write.
+    /// Closes the open group if the store is free for it; answers it if there is nothing to write. What others may have changed
+    /// is asked for first: an answer tells of the present.
     pub(crate) fn next_job(&mut self, now: Now) -> Option<Job> {
         let waits_for_others = self.behind.is_some_and(|until| now.moment < until);
         if self.in_flight.is_some() || self.absence.is_some() || waits_for_others {
             return None;
         }
+        // Also with nothing to send: until then nothing expires.
+        self.behind = None;
         // Last, so that all that gathered since the last commit move in one revision.
         self.claim(now);
         if self.open.is_empty() {
             return None;
         }
-        self.behind = None;
-        let group = std::mem::take(&mut self.open);
-        if group.batches().is_empty() {
-            group.answer(&mut self.catalog);
+        let group = match self.overtaken.checked_sub(1) {
+            None => std::mem::take(&mut self.open),
+            Some(further) => self.open.split_front(OVERTAKEN_BYTES.checked_shr(further).unwrap_or(0)),
+        };
+        if group.batches().is_empty() && !(self.shared && group.is_awaited()) {
+            group.answer(&mut self.catalog, &mut self.open);
             return None;
         }
         self.room.sent(group.grows(), now.moment);
         let job = Job {
+            base: self.durable,
             batches: group.batches().to_vec(),
+            dead: group.dead(),
             compacted: self.hub.compacted_after(group.batches()),
         };
         self.in_flight = Some(group);

@@ -2,18 +2,26 @@
 //!
 //! A store may refuse a group, so a group remembers the commands that it was made of and how to take each back.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use tokio::sync::oneshot;
 
 use super::{Answer, SubmitError, rounds::Round};
-use crate::catalog::{Batch, Catalog, CatalogError, Command, Outcome, Reply, Undo};
+use crate::{
+    catalog::{Batch, Catalog, CatalogError, Command, LeaseChange, Outcome, Owner, Reply, Undo},
+    model::{LeaseId, ReplicaId, SecretHash},
+};
 
 /// Answers or batches that may wait for the disk: a commit of this size takes far less than a time to live. Beyond,
 /// mutations wait in their queue and then are refused.
 const ENTRIES_MAX: usize = 4_096;
 /// Bytes that may wait, roughly: a few times what so many typical registrations cost. One mutation may go beyond it.
 const BYTES_MAX: usize = 16 * 1_024 * 1_024;
+/// Rounds of heartbeats that may wait for one group: some 80 KiB each at the most, and their callers ask again.
+const ROUNDS_MAX: usize = 1_024;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -22,6 +30,12 @@ pub(super) struct Group {
     entries: Vec<Entry>,
     /// Refusals of heartbeats that tell of this group or of what came before it.
     rounds: Vec<Round>,
+    /// The leases that it ends or takes instances from: while it is not durable they live, whatever the catalog says.
+    takes: HashMap<LeaseId, SecretHash>,
+    /// Those of them whose owners were heard since, also of those who wait no more.
+    heard: BTreeMap<LeaseId, Owner>,
+    /// Whose leases it ends since they are dead.
+    dead: BTreeSet<ReplicaId>,
     bytes: usize,
     grows: bool,
 }
@@ -59,6 +73,8 @@ pub(super) struct Taken {
     pub(super) tasks: Vec<TakenBack>,
     /// To be heard again.
     pub(super) rounds: Vec<Round>,
+    /// Were heard, and live again.
+    pub(super) heard: Vec<Owner>,
 }
 
 /// In the order in which they were applied.
@@ -92,6 +108,11 @@ impl Task {
         }
     }
 
+    /// Whether it makes leases this replica's own.
+    pub(super) fn is_claim(&self) -> bool {
+        matches!(self.command, Command::Claim(_))
+    }
+
     /// Whether what it does may need room in the store, rather than make some.
     pub(super) fn grows(&self) -> bool {
         !matches!(self.command, Command::Deregister(_))
@@ -100,6 +121,15 @@ impl Task {
     /// Answers without having done anything.
     pub(super) fn refuse(self, why: SubmitError) {
         self.caller.answer(Err(why));
+    }
+}
+
+impl Entry {
+    fn grows(&self) -> bool {
+        match &self.what {
+            What::Command { task, .. } => self.changed && task.grows(),
+            What::Expiry => false,
+        }
     }
 }
 
@@ -120,7 +150,21 @@ impl Group {
 
     /// Whether there is nothing in it, no answer either.
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.rounds.is_empty()
+    }
+
+    /// Whether somebody waits for an answer, which tells of the present.
+    pub(super) fn is_awaited(&self) -> bool {
+        let waits = |entry: &Entry| match &entry.what {
+            What::Command { task, .. } => matches!(task.caller, Caller::Waits(_)) && !task.is_abandoned(),
+            What::Expiry => false,
+        };
+        self.entries.iter().any(waits) || self.rounds.iter().any(|round| !round.is_abandoned())
+    }
+
+    /// Whose leases it ends since they are dead.
+    pub(super) fn dead(&self) -> Vec<ReplicaId> {
+        self.dead.iter().copied().collect()
     }
 
     /// Whether any of its batches may need room, rather than make some.
@@ -140,30 +184,100 @@ impl Group {
         self.bytes += 512 + task.command.bytes() + reply.as_ref().map_or(0, Reply::bytes);
         self.grows |= batch.is_some() && task.grows();
         let changed = batch.is_some();
+        if let Some(batch) = &batch {
+            self.note_taken(batch, &undo);
+        }
         self.push(What::Command { task, reply }, changed, undo);
         self.batches.extend(batch.inspect(|batch| self.bytes += cost(batch)));
     }
 
-    /// Adds what has lapsed.
-    pub(super) fn add_expiry(&mut self, batch: Arc<Batch>, undo: Undo) {
+    /// Adds what has lapsed. `own`: this replica.
+    pub(super) fn add_expiry(&mut self, batch: Arc<Batch>, undo: Undo, own: ReplicaId) {
         self.bytes += cost(&batch);
+        self.note_taken(&batch, &undo);
+        let owners = undo.ended().map(|lease| lease.owner);
+        self.dead.extend(owners.filter(|owner| *owner != own));
         self.push(What::Expiry, true, undo);
         self.batches.push(batch);
     }
 
+    fn note_taken(&mut self, batch: &Batch, undo: &Undo) {
+        self.takes.extend(undo.ended().map(|lease| (lease.id, lease.secret)));
+        for change in &batch.leases {
+            if let LeaseChange::Lost(lease) = change {
+                self.takes.insert(lease.id, lease.secret);
+            }
+        }
+    }
+
+    /// Hears an owner whose lease this group takes: if it is taken back the lease lives, with its full time. Whether it does.
+    pub(super) fn hears(&mut self, owner: &Owner) -> bool {
+        let takes = self.takes.get(&owner.lease) == Some(&owner.secret);
+        if takes {
+            self.heard.insert(owner.lease, *owner);
+        }
+        takes
+    }
+
     /// Keeps a refusal of heartbeats until the group is durable.
     pub(super) fn park(&mut self, round: Round) {
+        if self.rounds.len() >= ROUNDS_MAX {
+            self.rounds.retain(|round| !round.is_abandoned());
+        }
+        if self.rounds.len() >= ROUNDS_MAX {
+            return round.give_up();
+        }
         self.rounds.push(round);
+    }
+
+    /// The owners who wait here with others who are refused are alive.
+    pub(super) fn keep(&self, catalog: &mut Catalog) {
+        for round in self.rounds.iter().filter(|round| !round.is_abandoned()) {
+            round.keep(catalog);
+        }
+    }
+
+    /// Takes what comes first of it, with batches of so many bytes or one that is larger, to be sent by itself: the rest is built
+    /// on it. Those who wait for an answer to heartbeats wait for the rest.
+    pub(super) fn split_front(&mut self, bytes: usize) -> Self {
+        let (mut entries, mut batches, mut sum) = (0, 0, 0);
+        for entry in &self.entries {
+            if entry.changed {
+                let next = self.batches.get(batches).map_or(0, |batch| cost(batch));
+                if batches > 0 && sum + next > bytes {
+                    break;
+                }
+                batches += 1;
+                sum += next;
+            }
+            entries += 1;
+        }
+        if entries == self.entries.len() {
+            return std::mem::take(self);
+        }
+        let mut front = Self {
+            entries: self.entries.drain(..entries).collect(),
+            batches: self.batches.drain(..batches).collect(),
+            bytes: sum,
+            ..Self::default()
+        };
+        if front.entries.iter().any(|entry| matches!(entry.what, What::Expiry)) {
+            front.dead = self.dead.clone();
+        }
+        front.grows = front.entries.iter().any(Entry::grows);
+        self.grows = self.entries.iter().any(Entry::grows);
+        self.bytes = self.bytes.saturating_sub(sum);
+        front
     }
 
     fn push(&mut self, what: What, changed: bool, undo: Undo) {
         self.entries.push(Entry { what, changed, undo });
     }
 
-    /// All of it is durable.
-    pub(super) fn answer(self, catalog: &mut Catalog) {
+    /// All of it is durable; `open` is what has been applied since.
+    pub(super) fn answer(self, catalog: &mut Catalog, open: &mut Self) {
         for round in self.rounds {
-            round.confirm(catalog);
+            round.confirm(catalog, open);
         }
         for entry in self.entries {
             if let What::Command { task, reply } = entry.what {
@@ -175,7 +289,7 @@ impl Group {
     /// Tells those who wait that nobody knows when this will be decided, nor how.
     pub(super) fn answer_unknown(&mut self) {
         for round in self.rounds.drain(..) {
-            round.answer();
+            round.give_up();
         }
         for entry in &mut self.entries {
             if let What::Command { task, .. } = &mut entry.what
@@ -202,6 +316,7 @@ impl Group {
         Taken {
             tasks,
             rounds: self.rounds,
+            heard: self.heard.into_values().collect(),
         }
     }
 }

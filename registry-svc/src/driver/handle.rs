@@ -80,7 +80,9 @@ pub(crate) enum SubmitError {
     #[error("the registry's store has no room: {0}")]
     NoRoom(String),
     /// The store cannot be reached; nothing was done.
-    #[error("the registry cannot reach its store: reads, watches and renewals go on, changes do not")]
+    #[error(
+        "the registry cannot reach its store: reads and watches go on, changes do not, and leases are to be renewed at another"
+    )]
     StoreAway,
     /// The registry is going away; nothing was done.
     #[error("the registry is stopping")]

@@ -84,7 +84,7 @@ impl Core {
         self.hub.publish(&batches);
         self.metrics.followed.inc_by(batches.len() as u64);
         self.behind = None;
-        self.hear_again(ours.rounds);
+        self.hear_again(ours.rounds, ours.heard);
         self.replay(ours.tasks.into_iter().map(|taken| taken.task), now);
         Ok(())
     }
@@ -107,6 +107,8 @@ impl Core {
                 told: false,
             });
             self.catalog.away();
+            // Whoever is heard elsewhere meanwhile belongs there.
+            self.forget_claims();
         }
         self.lose_patience(now);
     }
@@ -123,13 +125,13 @@ impl Core {
     /// what was sent stays on its way, for it may still become durable.
     pub(super) fn lose_patience(&mut self, now: Now) {
         let Some(absence) = &mut self.absence else { return };
-        if absence.told || !absence.is_long(now.moment) {
+        if absence.told || !absence.is_long(now.moment, self.settings.patience) {
             return;
         }
         absence.told = true;
         let unsent = std::mem::take(&mut self.open).take_back(&mut self.catalog);
         debug!(unsent = unsent.tasks.len(), "answering those who wait for the store");
-        self.hear_again(unsent.rounds);
+        self.hear_again(unsent.rounds, unsent.heard);
         for taken in unsent.tasks {
             self.metrics.shed(Shed::Away).inc();
             taken.task.refuse(SubmitError::StoreAway);

@@ -1,14 +1,26 @@
 //! Heartbeats whose refusal waits, as any answer does, until what it tells of is durable.
 //!
 //! A lease may be refused for what is still on its way: another has taken its last instance, or it has ended. If that does not
-//! become durable it has not happened, and its owner, who was heard in time, must not be told that it has lost.
+//! become durable it has not happened, and its owner, who was heard in time, must not be told that it has lost. And where
+//! several replicas share a store, another may have granted what is unknown here.
 
 use tokio::sync::oneshot;
 
+use super::group::Group;
 use crate::catalog::{Catalog, Owner, RenewError, Renewed};
 
+/// Why a lease was not renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotRenewed {
+    /// It has ended, or its owner has been succeeded, and that is durable.
+    Refused(RenewError),
+    /// Nobody can say now. The heartbeat was heard all the same, but another replica may be ending the lease: the owner is to
+    /// renew it there.
+    Undecided,
+}
+
 /// The results of one round, in its order.
-pub(crate) type Results = Vec<Result<Renewed, RenewError>>;
+pub(crate) type Results = Vec<Result<Renewed, NotRenewed>>;
 
 /// One round that waits.
 #[derive(Debug)]
@@ -19,28 +31,52 @@ pub(super) struct Round {
 }
 
 impl Round {
+    /// Whether nobody waits for its answer any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.caller.is_closed()
+    }
+
+    /// Who is refused, as far as it is known.
+    pub(super) fn refused(&self) -> impl Iterator<Item = &Owner> {
+        let results = self.owners.iter().zip(&self.results);
+        results.filter_map(|(owner, result)| matches!(result, Err(NotRenewed::Refused(_))).then_some(owner))
+    }
+
+    /// The others are kept waiting with those who are refused: their time does not run meanwhile.
+    pub(super) fn keep(&self, catalog: &mut Catalog) {
+        for (owner, result) in self.owners.iter().zip(&self.results) {
+            if result.is_ok() {
+                // One that has ended since is told so with the answer.
+                let _ = catalog.renew(owner);
+            }
+        }
+    }
+
     /// What refused some of it has become durable. The others were kept waiting with them, perhaps for longer than they live,
-    /// and have their full time again.
-    pub(super) fn confirm(mut self, catalog: &mut Catalog) {
+    /// and have their full time again. `open` is applied and not durable: what it takes lives.
+    pub(super) fn confirm(mut self, catalog: &mut Catalog, open: &mut Group) {
         for (owner, result) in self.owners.iter().zip(&mut self.results) {
-            if result.is_ok()
-                && let Ok(renewed) = catalog.renew(owner)
-            {
-                *result = Ok(renewed);
+            if result.is_err() {
+                continue;
+            }
+            match catalog.renew(owner) {
+                Ok(renewed) => *result = Ok(renewed),
+                Err(_) if open.hears(owner) => {}
+                Err(refusal) => *result = Err(NotRenewed::Refused(refusal)),
             }
         }
         self.answer();
     }
 
-    /// What refused some of it has not happened: their owners are heard now.
-    pub(super) fn hear_again(mut self, catalog: &mut Catalog) {
-        // One who has gone needs no answer; it was heard all the same.
-        self.results = self.owners.iter().map(|owner| catalog.renew(owner)).collect();
+    /// Nobody knows when what it waits for will be decided.
+    pub(super) fn give_up(mut self) {
+        self.results.fill(Err(NotRenewed::Undecided));
         self.answer();
     }
 
     /// As far as is known.
     pub(super) fn answer(self) {
+        // One who has gone needs no answer; it was heard all the same.
         let _ = self.caller.send(self.results);
     }
 }

@@ -11,6 +11,7 @@ use super::{
     rounds::Round,
 };
 use crate::{
+    catalog::Owner,
     metrics::{Rollback, Shed},
     model::Now,
     store::Verdict,
@@ -44,11 +45,14 @@ impl Core {
     }
 
     fn durable(&mut self, group: Group) {
-        self.metrics.group_batches.observe(super::count(group.batches().len()));
+        if !group.batches().is_empty() {
+            self.metrics.group_batches.observe(super::count(group.batches().len()));
+            self.hub.publish(group.batches());
+            self.overtaken = self.overtaken.saturating_sub(1);
+        }
         if self.room.took(group.grows()) {
             info!("the store has room again");
         }
-        self.hub.publish(group.batches());
         // A lease whose grant waited for the disk begins to live now, not when the disk was asked.
         for batch in group.batches().iter().chain(self.open.batches()) {
             self.catalog.begin_life(batch);
@@ -58,7 +62,7 @@ impl Core {
             self.report(batch);
         }
         // Published first: whoever is answered and then reads sees its own write.
-        group.answer(&mut self.catalog);
+        group.answer(&mut self.catalog, &mut self.open);
     }
 
     fn no_room(&mut self, group: Group, why: String, now: Now) {
@@ -69,7 +73,10 @@ impl Core {
         self.metrics.rollback(Rollback::NoRoom).inc();
         let later = std::mem::take(&mut self.open).take_back(&mut self.catalog);
         let first = group.take_back(&mut self.catalog);
-        self.hear_again(first.rounds.into_iter().chain(later.rounds));
+        self.hear_again(
+            first.rounds.into_iter().chain(later.rounds),
+            first.heard.into_iter().chain(later.heard),
+        );
         let mut again = Vec::new();
         for TakenBack { task, changed } in first.tasks {
             // What would make room did not fit in together with something larger; alone it may. What has been tried alone is
@@ -89,24 +96,40 @@ impl Core {
         debug!(batches = group.batches().len(), "another replica has committed first");
         self.metrics.rollback(Rollback::Overtaken).inc();
         self.behind = Some(now.moment.plus(NEWS_PATIENCE));
+        if !group.batches().is_empty() {
+            self.overtaken = self.overtaken.saturating_add(1);
+        }
         let later = std::mem::take(&mut self.open).take_back(&mut self.catalog);
         let first = group.take_back(&mut self.catalog);
         // Until the news has come this stands on what is no longer the present; it is not committed before.
-        self.hear_again(first.rounds.into_iter().chain(later.rounds));
+        self.hear_again(
+            first.rounds.into_iter().chain(later.rounds),
+            first.heard.into_iter().chain(later.heard),
+        );
         let tasks = first.tasks.into_iter().chain(later.tasks);
         self.replay(tasks.map(|taken| taken.task), now);
     }
 
     /// Hears those again who were refused for what has not happened; before any of it is applied once more.
-    pub(super) fn hear_again(&mut self, rounds: impl IntoIterator<Item = Round>) {
+    pub(super) fn hear_again(
+        &mut self,
+        rounds: impl IntoIterator<Item = Round>,
+        heard: impl IntoIterator<Item = Owner>,
+    ) {
+        for owner in heard {
+            // Its owner may be gone without an answer; it was heard all the same.
+            let _ = self.catalog.renew(&owner);
+        }
         for round in rounds {
-            round.hear_again(&mut self.catalog);
+            self.listen(round.owners, round.caller);
         }
     }
 
     /// Applies what has been taken back, in its order, to what is there now. It may be answered otherwise than it would have been.
     pub(super) fn replay(&mut self, tasks: impl IntoIterator<Item = Task>, now: Now) {
-        for task in tasks {
+        // Claims come first: their owners were heard, and what is in front is durable first.
+        let (claims, others): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(Task::is_claim);
+        for task in claims.into_iter().chain(others) {
             let outcome = self.catalog.apply(&task.command, now.wall);
             self.open.add(task, outcome);
         }

@@ -40,7 +40,11 @@ impl Writer {
         let work = move || {
             while let Ok(job) = inbox.recv() {
                 let begun = Instant::now();
-                let result = store.commit(&job.batches, job.compacted);
+                let result = match (&job.batches[..], &job.dead[..]) {
+                    ([], _) => store.confirm(job.base),
+                    (batches, []) => store.commit(batches, job.compacted),
+                    (batches, dead) => store.commit_if_dead(batches, job.compacted, dead),
+                };
                 drop(job);
                 let failed = result.is_err();
                 let told = outbox.blocking_send(result.map(|verdict| Committed {

@@ -42,8 +42,6 @@ pub(super) enum Seen<'a> {
     Arrived {
         /// What.
         request: &'a Request,
-        /// What its registry shows.
-        shown: Revision,
     },
     /// A registration is about to be applied under a new lease, if it is not a repeat.
     Granting {
@@ -124,13 +122,6 @@ pub(super) enum Seen<'a> {
     Suspected {
         /// Which.
         lease: LeaseId,
-    },
-    /// A registry has been told that the store is away, or that it is back.
-    Away {
-        /// Which.
-        replica: usize,
-        /// Which of them.
-        is_away: bool,
     },
     /// The store holds a registry for dead.
     Died {

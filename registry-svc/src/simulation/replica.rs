@@ -20,8 +20,8 @@ use super::{
     truth::Truth,
 };
 use crate::{
-    catalog::{Beat, Catalog, Protection, RenewError, Renewed, Settings},
-    driver::{Answer, Core, Settings as Rules},
+    catalog::{Beat, Catalog, Protection, Renewed, Settings},
+    driver::{Answer, Core, NotRenewed, Settings as Rules},
     history::HistoryLimits,
     hub::{Hub, Restored, Trust},
     metrics::Metrics,
@@ -31,6 +31,9 @@ use crate::{
 
 /// What the leases of a dead registry are given beyond their time to live.
 pub(super) const ORPHAN_GRACE: Duration = Duration::from_secs(1);
+/// How long a registry that does not reach the store answers heartbeats as if it did: between
+/// [`CONTACT`](super::store::CONTACT) and [`SESSION`](super::store::SESSION).
+const PATIENCE: Duration = Duration::from_millis(1_500);
 /// How long a lease may stay silent, beyond its interval, after its stream broke.
 pub(super) const SUSPECT_AFTER: Duration = Duration::from_millis(300);
 
@@ -78,7 +81,7 @@ pub(super) struct Round {
     /// Of which lease.
     pub(super) lease: LeaseId,
     /// Where the answer comes.
-    pub(super) results: oneshot::Receiver<Vec<Result<Renewed, RenewError>>>,
+    pub(super) results: oneshot::Receiver<Vec<Result<Renewed, NotRenewed>>>,
 }
 
 /// A change that waits for its answer.
@@ -124,7 +127,10 @@ impl Process {
         }
         let start = Moment::after_start(Duration::ZERO);
         let settings = Settings {
-            own: id,
+            own: match plant {
+                Plant::RestoreAlone => ReplicaId::ALONE,
+                _ => id,
+            },
             orphan_grace: ORPHAN_GRACE,
             protection: Protection {
                 enabled: plant != Plant::ProtectNobody,
@@ -162,6 +168,7 @@ impl Process {
         let hub = Arc::new(hub.with_parts_of(plan.part_bytes));
         let rules = Rules {
             suspect_after: Some(SUSPECT_AFTER),
+            patience: PATIENCE,
         };
         Self {
             core: Core::new(catalog, Arc::clone(&hub), Metrics::new(), rules, start),

@@ -12,8 +12,8 @@ use super::{
     world::{Event, World},
 };
 use crate::{
-    catalog::{Command, Deregister, LeaseChoice, Owner, Register, Reply, Update},
-    driver::{DriverError, SubmitError},
+    catalog::{Command, Deregister, LeaseChoice, Owner, Register, RenewError, Renewed, Reply, Update},
+    driver::{DriverError, NotRenewed, SubmitError},
     model::{Detail, LeaseId, LeaseSecret, RemovalReason, ReplicaId, Revision},
 };
 
@@ -220,7 +220,7 @@ impl World {
             if self.plant == Plant::PublishBeforeDurable {
                 process.hub.publish(&job.batches);
             }
-            self.commit(replica, job.batches, job.compacted);
+            self.commit(replica, job);
         }
         self.answer_pending(replica);
         let Some(process) = &self.replicas[replica].process else {
@@ -265,10 +265,11 @@ impl World {
             Err(oneshot::error::TryRecvError::Empty) => true,
             Err(oneshot::error::TryRecvError::Closed) => false,
         });
-        for (ticket, _, result) in heard {
+        for (ticket, lease, result) in heard {
             if let Some(asked) = self.requests.get(&ticket) {
                 let request = Rc::clone(&asked.request);
-                self.reply(replica, &request, Answer::Renewed(result.map(|renewed| renewed.ttl)));
+                let answer = self.renewed(lease, result);
+                self.reply(replica, &request, answer);
             }
         }
         for (ticket, lease, answer) in answered {
@@ -289,6 +290,20 @@ impl World {
                 Err(undone) => Answer::Undone(undone.to_string(), lease),
             };
             self.reply(replica, &request, answer);
+        }
+    }
+
+    /// What an owner is told of its heartbeat.
+    fn renewed(&self, lease: LeaseId, result: Result<Renewed, NotRenewed>) -> Answer {
+        match (result, self.plant) {
+            (Ok(renewed), _) => Answer::Renewed(Ok(renewed.ttl)),
+            (Err(NotRenewed::Refused(error)), _) => Answer::Renewed(Err(error)),
+            (Err(NotRenewed::Undecided), Plant::RefuseInDoubt) => Answer::Renewed(Err(RenewError::LeaseUnknown)),
+            (Err(NotRenewed::Undecided), Plant::PromiseInDoubt) => {
+                let record = self.truth.present().leases.get(&lease);
+                Answer::Renewed(Ok(record.map(|record| record.heartbeat.ttl()).unwrap_or_default()))
+            }
+            (Err(NotRenewed::Undecided), _) => Answer::Undone("nobody knows".into(), None),
         }
     }
 
@@ -314,7 +329,8 @@ impl World {
                 };
                 let (caller, results) = oneshot::channel();
                 if self.plant == Plant::HearAtOnce {
-                    let _ = caller.send(process.core.renew(&[*owner]));
+                    let results = process.core.renew(&[*owner]).into_iter();
+                    let _ = caller.send(results.map(|result| result.map_err(NotRenewed::Refused)).collect());
                 } else {
                     process.core.hear(vec![*owner], caller);
                 }

@@ -40,6 +40,10 @@ pub(super) struct Store {
     pub(super) cut: BTreeMap<usize, Time>,
     /// Who is alive, the longest first, as the store sees it.
     pub(super) sessions: Vec<ReplicaId>,
+    /// How many sessions each has had.
+    joined: BTreeMap<ReplicaId, u64>,
+    /// When each was last known to begin to be heard.
+    contact: BTreeMap<ReplicaId, Time>,
     /// What each has been told.
     pub(super) links: BTreeMap<usize, Link>,
 }
@@ -66,6 +70,12 @@ pub(super) struct Commit {
     pub(super) replica: usize,
     /// Of which life.
     pub(super) life: u64,
+    /// What it is built on.
+    pub(super) base: Revision,
+    /// These are to be dead.
+    pub(super) dead: Vec<ReplicaId>,
+    /// Its registry's session when it was decided.
+    pub(super) session: Option<u64>,
     /// What.
     pub(super) batches: Vec<Arc<Batch>>,
     /// What may be forgotten with it.
@@ -82,6 +92,28 @@ impl Store {
         self.next += 1;
         self.commits.insert(self.next, commit);
         self.next
+    }
+
+    /// Whether a registry has not been heard for a session's time to live. One that was silent, was heard and is silent again
+    /// has all of it again.
+    pub(super) fn is_missed(&self, id: ReplicaId, now: Time) -> bool {
+        self.contact.get(&id).is_none_or(|contact| *contact + SESSION <= now)
+    }
+
+    /// A registry is there. Whether that is new.
+    pub(super) fn joins(&mut self, id: ReplicaId, now: Time) -> bool {
+        self.contact.insert(id, now);
+        if self.sessions.contains(&id) {
+            return false;
+        }
+        self.sessions.push(id);
+        *self.joined.entry(id).or_default() += 1;
+        true
+    }
+
+    /// Which of its sessions a registry has.
+    pub(super) fn session(&self, id: ReplicaId) -> Option<u64> {
+        self.sessions.contains(&id).then(|| self.joined[&id])
     }
 
     /// From when on a registry reaches it; now or earlier: it does.

@@ -12,13 +12,20 @@ use super::{
 };
 use crate::{
     catalog::{Batch, Change, LeaseChange},
-    model::{ReplicaId, Revision},
+    driver::Job,
+    model::ReplicaId,
     store::{News, Verdict},
 };
 
 impl World {
     /// A group sets out for the store.
-    pub(super) fn commit(&mut self, replica: usize, batches: Vec<Arc<Batch>>, compacted: Revision) {
+    pub(super) fn commit(&mut self, replica: usize, job: Job) {
+        let Job {
+            base,
+            batches,
+            dead,
+            compacted,
+        } = job;
         let (fastest, slowest) = self.plan.disk;
         let took = self.rng.between(fastest, slowest) + self.store.slow;
         let (decided, life) = (self.truth.now, self.replicas[replica].life);
@@ -34,6 +41,9 @@ impl World {
         let id = self.store.send(Commit {
             replica,
             life,
+            base,
+            dead,
+            session: self.store.session(self.id(replica)),
             batches,
             compacted,
             decided,
@@ -63,7 +73,7 @@ impl World {
             return self.crashes(replica, down);
         }
         let verdict = self.judge(&commit);
-        if verdict == Verdict::Durable {
+        if verdict == Verdict::Durable && !commit.batches.is_empty() {
             let before = self.truth.head();
             for batch in &commit.batches {
                 if let Err(what) = self
@@ -96,7 +106,19 @@ impl World {
     fn judge(&mut self, commit: &Commit) -> Verdict {
         let first = commit.batches.first().map(|batch| batch.revision);
         let shared = self.plan.replicas > 1;
-        if shared && first != Some(self.truth.head().next()) && self.plant != Plant::NoFence {
+        let fits = match first {
+            Some(first) => first == self.truth.head().next() || self.plant == Plant::NoFence,
+            None => commit.base == self.truth.head() || self.plant == Plant::RefuseBehind,
+        };
+        if shared && !fits {
+            return Verdict::Overtaken;
+        }
+        if first.is_none() {
+            return Verdict::Durable;
+        }
+        let back = commit.dead.iter().any(|id| self.store.sessions.contains(id));
+        let was_dead = commit.session.is_none() || commit.session != self.store.session(self.id(commit.replica));
+        if !commit.dead.is_empty() && (back || was_dead) && self.plant != Plant::EndWhoIsBack {
             return Verdict::Overtaken;
         }
         // What makes room may or may not find the little that it needs itself.
@@ -181,10 +203,6 @@ impl World {
             self.note_registry(replica, format_args!("reaches the store again"));
             self.see(Seen::Trouble { until: self.truth.now });
             self.deliver(replica, Delivery::News(News::Back));
-            self.see(Seen::Away {
-                replica,
-                is_away: false,
-            });
         }
     }
 
@@ -226,7 +244,6 @@ impl World {
         let Some(lost) = link.lost else { return };
         link.away = true;
         self.note_registry(replica, format_args!("misses the store"));
-        self.see(Seen::Away { replica, is_away: true });
         self.deliver(replica, Delivery::News(News::Away { since: now - lost }));
         self.at(now + Duration::from_secs(1), Event::Misses(replica, life));
     }
@@ -261,8 +278,7 @@ impl World {
                 ..Default::default()
             };
         }
-        if !self.store.sessions.contains(&own) {
-            self.store.sessions.push(own);
+        if self.store.joins(own, now) {
             self.tell_all();
         }
         self.at(now + Duration::from_millis(1), Event::Feeds(replica, life));
@@ -288,7 +304,7 @@ impl World {
             .as_ref()
             .is_some_and(|process| process.stopped.is_none());
         let heard = runs && self.id(replica) == id && self.store.reached_at(replica) <= now;
-        if heard || !self.store.sessions.contains(&id) {
+        if heard || !self.store.sessions.contains(&id) || !self.store.is_missed(id, now) {
             return;
         }
         self.store.sessions.retain(|session| *session != id);

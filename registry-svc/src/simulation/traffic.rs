@@ -165,14 +165,10 @@ impl World {
         };
         let request = Rc::clone(&asked.request);
         let to = request.to;
-        let Some(process) = &self.replicas[to].process else {
+        if self.replicas[to].process.is_none() {
             return;
-        };
-        let shown = process.hub.look(crate::hub::View::revision);
-        self.see(Seen::Arrived {
-            request: &request,
-            shown,
-        });
+        }
+        self.see(Seen::Arrived { request: &request });
         self.deliver(to, Delivery::Request(request));
     }
 

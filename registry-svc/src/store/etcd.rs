@@ -19,6 +19,7 @@ mod checkpoint;
 mod client;
 mod cluster;
 mod commit;
+mod confirm;
 mod contact;
 mod failure;
 mod follow;
@@ -44,6 +45,7 @@ use std::{
 
 use cluster::{Cluster, SharedCluster, Trouble};
 use commit::Commit;
+use confirm::Confirm;
 use failure::Failure;
 use follow::Follower;
 use load::State;
@@ -174,6 +176,43 @@ impl Etcd {
         let cluster = &self.cluster;
         patiently(&self.runtime, cluster, async || load::load(cluster).await)
     }
+
+    fn append(
+        &mut self,
+        batches: &[Arc<Batch>],
+        compacted: Revision,
+        dead: &[ReplicaId],
+    ) -> Result<Verdict, StoreError> {
+        let (Some(oldest), Some(newest)) = (batches.first(), batches.last()) else {
+            return Ok(Verdict::Durable);
+        };
+        let dead = match (dead, self.shared.session()) {
+            ([], _) => None,
+            (dead, Some(session)) => Some((dead, session)),
+            // Others hold this replica for dead, and it cannot say so of anybody.
+            (_, None) => return Ok(Verdict::Overtaken),
+        };
+        self.past = None;
+        let fence = self.shared.fence();
+        // What another replica has committed since is among the news; this was built without it.
+        if oldest.revision != fence.head.newest().next() {
+            return Ok(Verdict::Overtaken);
+        }
+        let commit = Commit {
+            cluster: &self.cluster,
+            shared: &self.shared,
+            own: self.replicas.own,
+            stop: &self.stop,
+            fence,
+            first: oldest.revision,
+            last: newest.revision,
+            compacted,
+            nonce: rand::random(),
+            dead,
+            part_bytes: self.tuning.part_bytes,
+        };
+        self.runtime.block_on(commit.run(record::encode_group(batches)))
+    }
 }
 
 /// Tries for a while after etcd's last answer: the cluster may just be starting, or electing.
@@ -215,27 +254,25 @@ impl Store for Etcd {
     }
 
     fn commit(&mut self, batches: &[Arc<Batch>], compacted: Revision) -> Result<Verdict, StoreError> {
-        let (Some(oldest), Some(newest)) = (batches.first(), batches.last()) else {
-            return Ok(Verdict::Durable);
-        };
-        self.past = None;
-        let fence = self.shared.fence();
-        // What another replica has committed since is among the news; this was built without it.
-        if oldest.revision != fence.head.newest().next() {
-            return Ok(Verdict::Overtaken);
-        }
-        let commit = Commit {
+        self.append(batches, compacted, &[])
+    }
+
+    fn commit_if_dead(
+        &mut self,
+        batches: &[Arc<Batch>],
+        compacted: Revision,
+        dead: &[ReplicaId],
+    ) -> Result<Verdict, StoreError> {
+        self.append(batches, compacted, dead)
+    }
+
+    fn confirm(&mut self, base: Revision) -> Result<Verdict, StoreError> {
+        let confirm = Confirm {
             cluster: &self.cluster,
-            shared: &self.shared,
+            fence: self.shared.fence(),
             stop: &self.stop,
-            fence,
-            first: oldest.revision,
-            last: newest.revision,
-            compacted,
-            nonce: rand::random(),
-            part_bytes: self.tuning.part_bytes,
         };
-        self.runtime.block_on(commit.run(record::encode_group(batches)))
+        self.runtime.block_on(confirm.run(base))
     }
 
     fn replica(&self) -> ReplicaId {

@@ -375,6 +375,29 @@ async fn without_etcd_readers_are_served_and_nobody_lapses() {
         reasons.push(reason(&refused));
     }
     assert_eq!(reasons.last().map(String::as_str), Some("STORE_AWAY"), "{reasons:?}");
+    // It cannot know that nobody else reaches etcd, so it sends owners away: by either way, and while it has their leases.
+    let deadline = Instant::now() + PATIENCE;
+    let away = loop {
+        match client.renew(renewal(&lease)).await {
+            Ok(_) => assert!(Instant::now() < deadline, "renewals go on for ever"),
+            Err(status) => break status,
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((away.code(), reason(&away).as_str()), (Code::Unavailable, "STORE_AWAY"));
+    let round = wire::KeepAliveRequest {
+        renewals: vec![renewal(&lease)],
+    };
+    let mut stream = client
+        .keep_alive(tokio_stream::once(round))
+        .await
+        .expect("opens")
+        .into_inner();
+    let ended = stream.message().await.expect_err("ends");
+    assert_eq!(
+        (ended.code(), reason(&ended).as_str()),
+        (Code::Unavailable, "STORE_AWAY")
+    );
     // Nobody renews for far longer than the time to live.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(3) {
@@ -383,7 +406,9 @@ async fn without_etcd_readers_are_served_and_nobody_lapses() {
     etcd.resume();
     let deadline = Instant::now() + PATIENCE;
     while confidence(&list(&mut client, "a-svc").await) == Some(State::Stale) {
-        client.renew(renewal(&lease)).await.expect("it lives");
+        if let Err(status) = client.renew(renewal(&lease)).await {
+            assert_eq!(reason(&status), "STORE_AWAY");
+        }
         assert!(Instant::now() < deadline, "stale for ever");
     }
     client.renew(renewal(&lease)).await.expect("it lives");

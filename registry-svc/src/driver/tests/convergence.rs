@@ -116,7 +116,7 @@ impl Replica {
     fn send(&mut self, log: &SharedLog) -> bool {
         let Some(job) = self.stage.job() else { return false };
         assert!(self.verdict.is_none(), "one group at a time");
-        self.verdict = Some(log.append(&job.batches));
+        self.verdict = Some(log.take(&job));
         true
     }
 

@@ -5,7 +5,7 @@ use crate::{
     catalog::{CatalogError, Change, Command, Reply, Update},
     driver::{DriverError, SubmitError},
     fixtures::{draft, grant, heartbeat, key, owner},
-    model::{Epoch, RemovalReason, ReplicaId, Revision, Weight},
+    model::{Epoch, RemovalReason, ReplicaId, Replicas, Revision, Weight},
     store::{News, Verdict},
 };
 
@@ -67,7 +67,9 @@ fn a_deregistration_whose_lease_the_other_ended_is_told_so() {
     ours.batches();
     ours.verdict(Verdict::Overtaken);
     ours.others(&committed);
-    assert!(ours.job().is_none(), "nothing is left to commit");
+    let job = ours.job().expect("it asks whether that is so");
+    assert!(job.batches.is_empty(), "nothing is left to commit");
+    ours.verdict(Verdict::Durable);
     let error = again.err();
     assert!(
         matches!(error, SubmitError::Refused(CatalogError::LeaseUnknown)),
@@ -248,4 +250,92 @@ fn renewals_elsewhere_move_their_leases_in_one_revision() {
     ours.others(&claim);
     ours.pass(60_000);
     assert!(ours.job().is_none(), "they are no longer ours to end");
+}
+
+/// What ends leases of dead replicas names those, and where one is back nothing was written and no news comes. After that
+/// nothing lapsed until somebody made a change.
+#[test]
+fn an_expiry_that_was_overtaken_without_news_is_found_again() {
+    let (mut ours, mut theirs) = pair();
+    theirs.register(2, "orphan");
+    let committed = theirs.batches();
+    ours.others(&committed);
+    let dead = ReplicaId::from_bits(2);
+    let replicas = |alive: &[u64], elected| Replicas {
+        own: ReplicaId::from_bits(1),
+        alive: alive.iter().copied().map(ReplicaId::from_bits).collect(),
+        elected,
+    };
+    ours.news(News::Replicas(replicas(&[1], true)));
+    // Its time to live and the grace.
+    ours.pass(15_000);
+    let job = ours.job().expect("it ends");
+    assert_eq!(job.dead, [dead]);
+    ours.verdict(Verdict::Overtaken);
+    ours.pass(900);
+    assert!(ours.job().is_none());
+    ours.pass(200);
+    assert!(ours.job().is_none(), "from now on it may");
+    ours.pass(200);
+    assert_eq!(ours.job().expect("it is found again").dead, [dead]);
+}
+
+/// A replica that did not reach the store knows of no return: what the dead have left has its full time again.
+#[test]
+fn orphans_begin_anew_when_the_store_is_back() {
+    let (mut ours, mut theirs) = pair();
+    theirs.register(2, "orphan");
+    let committed = theirs.batches();
+    ours.others(&committed);
+    let replicas = Replicas {
+        own: ReplicaId::from_bits(1),
+        alive: [ReplicaId::from_bits(1)].into(),
+        elected: true,
+    };
+    ours.news(News::Replicas(replicas));
+    ours.pass(14_000);
+    ours.away(3_000);
+    ours.pass(10_000);
+    ours.news(News::Back);
+    ours.pass(14_900);
+    assert!(ours.job().is_none());
+    ours.pass(200);
+    assert_eq!(ours.batches().len(), 1);
+}
+
+/// A large group takes long to send, so one that others came before was late each time, and grew by what came meanwhile; and
+/// with it the claims of leases that renewed here.
+#[test]
+fn who_was_overtaken_sends_less_at_once() {
+    let (mut ours, mut theirs) = pair();
+    theirs.register(9, "theirs");
+    let mut committed = theirs.batches();
+    theirs.verdict(Verdict::Durable);
+    ours.others(&committed);
+    let waiting: Vec<_> = (100..1_100).map(|n| ours.register(n, &n.to_string())).collect();
+    ours.renew(9).expect("is answered at once");
+    let mut sent = ours.batches().len();
+    assert_eq!(sent, 1_001, "in one group");
+    for n in 0..12 {
+        theirs.register(10 + n, &format!("theirs-{n}"));
+        committed = theirs.batches();
+        theirs.verdict(Verdict::Durable);
+        ours.verdict(Verdict::Overtaken);
+        ours.others(&committed);
+        let batches = ours.batches();
+        assert_eq!(batches[0].leases.len(), 1, "the claim comes first");
+        assert!(batches[0].changes.is_empty(), "the claim comes first");
+        assert!(batches.len() < sent || sent == 1, "{} after {sent}", batches.len());
+        sent = batches.len();
+    }
+    assert_eq!(sent, 1);
+    ours.core.catalog.check_invariants();
+    let mut groups = 1;
+    ours.verdict(Verdict::Durable);
+    while ours.job().is_some() {
+        ours.verdict(Verdict::Durable);
+        groups += 1;
+    }
+    assert!(groups < 50, "and more again once it is not: {groups}");
+    waiting.into_iter().for_each(|waiting| drop(waiting.ok()));
 }

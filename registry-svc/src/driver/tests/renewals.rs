@@ -1,7 +1,19 @@
 //! What a heartbeat is told: at once where nothing can take it back, and else when it is certain.
 
 use super::stage::Stage;
-use crate::{catalog::RenewError, model::ReplicaId, store::Verdict};
+use crate::{
+    catalog::{LeaseChange, RenewError, Renewed},
+    driver::NotRenewed,
+    fixtures::owner,
+    model::ReplicaId,
+    store::{News, Verdict},
+};
+
+fn refused(why: RenewError) -> Result<Renewed, NotRenewed> {
+    Err(NotRenewed::Refused(why))
+}
+
+const UNDECIDED: Result<Renewed, NotRenewed> = Err(NotRenewed::Undecided);
 
 fn kept() -> Stage {
     let mut stage = Stage::new();
@@ -55,7 +67,10 @@ fn who_was_replaced_is_told_when_that_is_durable() {
     let _later = stage.register(3, "y");
     stage.verdict(Verdict::Durable);
     replacement.ok();
-    assert_eq!(renewed.try_recv().expect("answered"), [Err(RenewError::LeaseFenced)]);
+    assert_eq!(
+        renewed.try_recv().expect("answered"),
+        [refused(RenewError::LeaseFenced)]
+    );
 }
 
 #[test]
@@ -71,6 +86,8 @@ fn an_owner_who_is_heard_while_its_end_is_on_its_way_lives_if_that_fails() {
     assert!(stage.job().is_none());
 }
 
+/// After five seconds without the store its owner was told that it is fenced, by a replacement that then had no room. And who
+/// asked later waited until the store was back, and with it all leases of its stream.
 #[test]
 fn nobody_waits_for_a_store_that_is_away() {
     let mut stage = Stage::of(ReplicaId::from_bits(1));
@@ -79,11 +96,149 @@ fn nobody_waits_for_a_store_that_is_away() {
     kept.ok();
     let _replacement = stage.register(2, "x");
     stage.batches();
-    let mut refused = stage.hear(1);
+    let mut doubtful = stage.hear(1);
     assert!(stage.hear(2).try_recv().expect("at once")[0].is_ok());
     stage.away(3_000);
     stage.pass(2_000);
-    assert!(refused.try_recv().expect("answered")[0].is_err());
+    assert_eq!(doubtful.try_recv().expect("answered"), [UNDECIDED]);
+    assert_eq!(stage.hear(1).try_recv().expect("at once"), [UNDECIDED]);
+    stage.pass(60_000);
+    stage.verdict(Verdict::NoRoom("full".into()));
+    stage.news(News::Back);
+    assert!(stage.hear(1).try_recv().expect("at once")[0].is_ok());
+    assert_eq!(stage.ids(), ["x"]);
+}
+
+/// Nobody is told that a lease has ended before that is durable; but its owner was heard, answered or not.
+#[test]
+fn who_was_heard_in_doubt_has_its_full_time() {
+    let mut stage = Stage::of(ReplicaId::from_bits(1));
+    let kept = stage.register(1, "x");
+    stage.commit_all();
+    kept.ok();
+    stage.pass(5_000);
+    stage.batches();
+    stage.away(3_000);
+    stage.pass(2_000);
+    drop(stage.hear(1));
+    stage.verdict(Verdict::Overtaken);
+    stage.news(News::Back);
+    stage.pass(4_900);
+    assert!(stage.job().is_none());
+    stage.pass(1_200);
+    assert_eq!(stage.batches().len(), 1, "and no more");
+}
+
+/// A lease in a round with one that is refused waited with it for longer than it lives, and lapsed meanwhile.
+#[test]
+fn who_waits_with_others_is_kept() {
+    let mut stage = kept();
+    let healthy = stage.register(3, "y");
+    stage.commit_all();
+    healthy.ok();
+    stage.pass(4_000);
+    let _slow = stage.register(4, "z");
+    stage.batches();
+    let _replacement = stage.register(2, "x");
+    let mut round = stage.hear_all(&[1, 3]);
+    stage.pass(5_500);
+    stage.verdict(Verdict::Durable);
+    assert!(round.try_recv().is_err());
+    let sent = stage.batches();
+    let lapsed = |lease: &LeaseChange| matches!(lease, LeaseChange::Ended(id) if *id == owner(3).lease);
+    assert!(!sent.iter().flat_map(|batch| &batch.leases).any(lapsed), "{sent:?}");
+    stage.verdict(Verdict::Durable);
+    let answer = round.try_recv().expect("answered");
+    assert_eq!(answer[0], refused(RenewError::LeaseFenced));
+    assert!(answer[1].is_ok());
+    assert!(stage.renew(3).is_ok());
+}
+
+/// A stranger made all leases of its stream wait for a commit that had nothing to do with them.
+#[test]
+fn a_stranger_waits_for_no_disk() {
+    let mut stage = kept();
+    let _slow = stage.register(2, "y");
+    stage.batches();
+    let answer = stage.hear_all(&[1, 9]).try_recv().expect("at once");
+    assert!(answer[0].is_ok());
+    assert_eq!(answer[1], refused(RenewError::LeaseUnknown));
+}
+
+/// A replica that is behind told owners of leases that had just been granted elsewhere that there are none.
+#[test]
+fn a_replica_that_is_behind_finds_out_before_it_refuses() {
+    let (mut ours, mut theirs) = (Stage::of(ReplicaId::from_bits(1)), Stage::of(ReplicaId::from_bits(2)));
+    let granted = theirs.register(1, "x");
+    let committed = theirs.batches();
+    theirs.verdict(Verdict::Durable);
+    granted.ok();
+    let mut renewed = ours.hear(1);
+    let mut ended = ours.end(1);
+    assert!(renewed.try_recv().is_err() && ended.is_open());
+    let job = ours.job().expect("it asks");
+    assert!(job.batches.is_empty() && job.base.get() == 0);
+    ours.verdict(Verdict::Overtaken);
+    ours.others(&committed);
+    assert!(renewed.try_recv().expect("answered")[0].is_ok());
+    ours.commit_all();
+    ended.ok();
+    // And what is so is said.
+    let mut refused_now = ours.hear(1);
+    assert!(ours.job().is_some_and(|job| job.batches.is_empty()));
+    ours.verdict(Verdict::Durable);
+    assert_eq!(
+        refused_now.try_recv().expect("answered"),
+        [refused(RenewError::LeaseUnknown)]
+    );
+}
+
+/// One of several replicas was cut off, and answered its owners for a minute that all was well, while the elected one held it
+/// for dead and ended their leases. It must send them away in time.
+#[test]
+fn who_is_cut_off_sends_owners_elsewhere() {
+    let (mut ours, mut theirs) = (Stage::of(ReplicaId::from_bits(1)), Stage::of(ReplicaId::from_bits(2)));
+    theirs.register(2, "theirs");
+    let committed = theirs.batches();
+    ours.others(&committed);
+    ours.register(1, "ours");
+    ours.commit_all();
+    ours.away(3_000);
+    assert!(ours.hear(1).try_recv().expect("at once")[0].is_ok());
+    let foreign = ours.hear(2).try_recv().expect("at once");
+    assert_eq!(foreign, [UNDECIDED], "it cannot be taken over");
+    assert_eq!(
+        ours.hear(9).try_recv().expect("at once"),
+        [UNDECIDED],
+        "it may be granted"
+    );
+    ours.pass(2_000);
+    assert_eq!(ours.hear(1).try_recv().expect("at once"), [UNDECIDED]);
+    ours.pass(60_000);
+    assert_eq!(ours.hear(1).try_recv().expect("at once"), [UNDECIDED]);
+    ours.news(News::Back);
+    assert!(ours.hear(1).try_recv().expect("at once")[0].is_ok());
+    ours.pass(100);
+    assert!(
+        ours.job().is_none(),
+        "it lives, and nothing is claimed for what was heard meanwhile"
+    );
+}
+
+/// Rounds that wait are bounded, and those whose callers have gone make room first.
+#[test]
+fn no_more_rounds_wait_than_there_is_room_for() {
+    let mut stage = kept();
+    let _replacement = stage.register(2, "x");
+    stage.batches();
+    for _ in 0..5_000 {
+        drop(stage.hear(1));
+    }
+    let waiting: Vec<_> = (0..2_000).map(|_| stage.hear(1)).collect();
+    let answered = |mut round: tokio::sync::oneshot::Receiver<Vec<_>>| round.try_recv().ok();
+    let answers: Vec<_> = waiting.into_iter().filter_map(answered).collect();
+    assert_eq!(answers.len(), 2_000 - 1_024);
+    assert!(answers.iter().all(|answer| *answer == [UNDECIDED]));
 }
 
 /// Nothing is on its way: a stranger is refused at once.
@@ -92,6 +247,6 @@ fn a_stranger_is_refused_at_once_when_all_is_durable() {
     let mut stage = kept();
     assert_eq!(
         stage.hear(9).try_recv().expect("at once"),
-        [Err(RenewError::LeaseUnknown)]
+        [refused(RenewError::LeaseUnknown)]
     );
 }

@@ -6,7 +6,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::{
     catalog::{Batch, Catalog, Command, Deregister, Owner, RenewError, Renewed, Reply, Settings as CatalogSettings},
-    driver::{Answer, Core, DriverError, Settings, SubmitError, core::Job},
+    driver::{Answer, Core, DriverError, NotRenewed, Settings, SubmitError, core::Job},
     fixtures::{draft, end, grant, heartbeat, hub, now, owner, scope},
     hub::Hub,
     metrics::Metrics,
@@ -146,10 +146,15 @@ impl Stage {
     }
 
     /// As a stream does it: the answer may have to wait.
-    pub(super) fn hear(&mut self, n: u128) -> oneshot::Receiver<Vec<Result<Renewed, RenewError>>> {
+    pub(super) fn hear(&mut self, n: u128) -> oneshot::Receiver<Vec<Result<Renewed, NotRenewed>>> {
+        self.hear_all(&[n])
+    }
+
+    /// Several in one round.
+    pub(super) fn hear_all(&mut self, leases: &[u128]) -> oneshot::Receiver<Vec<Result<Renewed, NotRenewed>>> {
         let (caller, answer) = oneshot::channel();
         self.now();
-        self.core.hear(vec![owner(n)], caller);
+        self.core.hear(leases.iter().copied().map(owner).collect(), caller);
         answer
     }
 

@@ -37,6 +37,8 @@ pub(in crate::simulation) struct Provider {
     pub(in crate::simulation) timer: u64,
     /// Stopped until then.
     pub(in crate::simulation) asleep: Option<Time>,
+    /// Its registry has said that another one may do better.
+    elsewhere: bool,
     contests: u32,
     rng: Rng,
 }
@@ -93,6 +95,7 @@ impl Provider {
             waiting: None,
             timer: 0,
             asleep: None,
+            elsewhere: false,
             contests: 0,
             rng,
         }
@@ -133,6 +136,9 @@ impl Provider {
     /// Its timer has come. A call that is under way for too long is given up.
     pub(in crate::simulation) fn next(&mut self, now: Time, replicas: usize) -> (Next, Option<Ticket>) {
         let mut given_up = None;
+        if std::mem::take(&mut self.elsewhere) {
+            self.home = (self.home + 1) % replicas;
+        }
         if let Some((ticket, until)) = self.waiting {
             if now < until {
                 return (Next::Wait(until), None);
@@ -224,7 +230,12 @@ impl Provider {
                 Some(now)
             }
             (Answer::Updated(_), Phase::Held { beat, .. }) => Some(*beat),
-            (Answer::Undone(..) | Answer::Unknown, Phase::Held { beat, .. }) => Some(*beat),
+            (Answer::Undone(..), Phase::Held { beat, .. }) => {
+                self.elsewhere = true;
+                *beat = now + self.interval / 4;
+                Some(*beat)
+            }
+            (Answer::Unknown, Phase::Held { beat, .. }) => Some(*beat),
             _ => Some(now + self.interval),
         }
     }

@@ -3,7 +3,9 @@
 //!
 //! Judged by when heartbeats come to the door, not by when they are taken: who has knocked must not lapse for standing in a
 //! queue, before a stopped process, or behind a slow disk. Over several registries the one that owns the lease counts; what a
-//! dead one has left has a grace on top, from its death on. That owners are found where they are heard is `ownership`'s.
+//! dead one has left has a grace on top, from its death on. And whichever ends a lease: if the one that owns it has told its
+//! owner that all is well, its time to live lies between that and its end. That owners are found where they are heard is
+//! `ownership`'s.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,7 +16,8 @@ use crate::{
     simulation::{
         Time,
         replica::{ORPHAN_GRACE, SUSPECT_AFTER},
-        request::{Ask, lease},
+        request::{Answer, Ask, lease},
+        store::SESSION,
         truth::{Entry, Truth},
     },
 };
@@ -27,6 +30,8 @@ const NOTICED: Duration = Duration::from_millis(250);
 pub(super) struct Lifetime {
     /// At which registry, and when.
     heard: BTreeMap<(LeaseId, usize), Vec<Time>>,
+    /// Told that all is well by the registry that owned it, and when.
+    promised: BTreeMap<LeaseId, (usize, Time)>,
     /// When a registration or a claim became durable.
     kept: BTreeMap<LeaseId, Time>,
     suspected: BTreeMap<LeaseId, Vec<Time>>,
@@ -46,6 +51,18 @@ impl Invariant for Lifetime {
             Seen::Arrived { request, .. } => {
                 if let Ask::Renew(owner) = request.ask {
                     self.heard.entry((owner.lease, request.to)).or_default().push(truth.now);
+                }
+            }
+            Seen::Answered {
+                replica,
+                request,
+                answer: Answer::Renewed(Ok(_)),
+            } => {
+                if let Ask::Renew(owner) = &request.ask
+                    && let Some(record) = truth.present().leases.get(&owner.lease)
+                    && self.since.get(replica).is_some_and(|(_, id)| *id == record.owner)
+                {
+                    self.promised.insert(owner.lease, (*replica, truth.now));
                 }
             }
             Seen::Suspected { lease } => {
@@ -102,6 +119,7 @@ impl Lifetime {
         if !lapsed {
             return Ok(());
         }
+        self.keeps_promises(id, record.heartbeat.ttl(), entry)?;
         let (since, own) = self.since.get(&by).copied().unwrap_or_default();
         // What came after the decision came too late.
         let heard = self.heard.get(&(id, by)).into_iter().flatten();
@@ -129,6 +147,27 @@ impl Lifetime {
                 "{} lapsed at {revision} by registry {by} after {silent:?} of silence, it was to have {span:?} \
                  (last heard there at {heard:?}, kept at {kept:?})",
                 lease(id),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Of another registry's promise the one that ends a lease may know nothing, but then it must not be the one to end it.
+    fn keeps_promises(&self, id: LeaseId, ttl: Duration, entry: &Entry) -> Result<(), String> {
+        let Some((by, at)) = self.promised.get(&id).copied().filter(|(by, _)| *by != entry.by.0) else {
+            return Ok(());
+        };
+        // One that was stopped does not know how long, and answers what has waited for it before it hears of anything.
+        let unaware = SESSION + ORPHAN_GRACE + ttl;
+        let stopped = self.stopped(by, at.saturating_sub(unaware), at) > Duration::ZERO;
+        let suspected = self.suspected.get(&id).into_iter().flatten().any(|when| *when >= at);
+        let silent = entry.at.saturating_sub(at);
+        if silent < ttl && !stopped && !suspected {
+            return Err(format!(
+                "{} lapsed at {} by registry {}, {silent:?} after its owner, registry {by}, had promised {ttl:?}",
+                lease(id),
+                entry.batch.revision,
+                entry.by.0
             ));
         }
         Ok(())

@@ -2,7 +2,8 @@
 //! that was answered with revision r takes effect at r, and what is to be shown is that r lies between its call and its
 //! answer, that no two changes share one, and that a read or a refusal is true of a state of that time.
 //!
-//! Over several registries reads are only as fresh as their registry: for them each registry by itself must not go back.
+//! Over several registries reads are only as fresh as their registry: for them each registry by itself must not go back. A
+//! refusal is true of the present, whichever registry it comes from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,8 +27,6 @@ pub(super) struct Linearizable {
     registered: BTreeMap<u128, Vec<Revision>>,
     /// Registrations of which it was said that they were not done.
     undone: BTreeSet<LeaseId>,
-    /// Those that are told that the store is away. After some seconds they answer heartbeats as far as is known.
-    away: BTreeSet<usize>,
     /// Who has made a revision.
     makers: BTreeMap<Revision, Ticket>,
 }
@@ -38,8 +37,6 @@ struct Call {
     durable: Revision,
     /// What its registry had told when it came.
     told: Revision,
-    /// What its registry showed when it came: less than is durable where another one has made it.
-    shown: Revision,
 }
 
 impl Invariant for Linearizable {
@@ -49,14 +46,10 @@ impl Invariant for Linearizable {
 
     fn see(&mut self, seen: &Seen<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
-            Seen::Arrived { request, shown } => {
+            Seen::Arrived { request } => {
                 let told = self.told.get(&request.to).copied().unwrap_or_default();
                 let durable = truth.head();
-                self.calls.entry(request.ticket).or_insert(Call {
-                    durable,
-                    told,
-                    shown: *shown,
-                });
+                self.calls.entry(request.ticket).or_insert(Call { durable, told });
                 Ok(())
             }
             Seen::Durable { after } => truth.after(*after).iter().try_for_each(|entry| {
@@ -67,14 +60,6 @@ impl Invariant for Linearizable {
                     format!("{} does what was answered as not done", entry.batch.revision)
                 })
             }),
-            Seen::Away { replica, is_away: true } => {
-                self.away.insert(*replica);
-                Ok(())
-            }
-            Seen::Away { replica, .. } | Seen::Started { replica, .. } => {
-                self.away.remove(replica);
-                Ok(())
-            }
             Seen::Answered {
                 answer: Answer::Undone(_, Some(lease)),
                 ..
@@ -116,7 +101,7 @@ impl Linearizable {
             }
             (Ask::Update { key, .. }, Answer::Updated(instance)) => {
                 // One that changes nothing is answered with what is: true at its time.
-                let held = between(truth, call.shown, head).any(|state| state.get(key) == Some(instance));
+                let held = between(truth, call.durable, head).any(|state| state.get(key) == Some(instance));
                 ensure(held, || {
                     format!("{} was never so while {} was asked", short(key), request.ask)
                 })?;
@@ -142,7 +127,6 @@ impl Linearizable {
                 self.fresh(*revision, call, request)?
             }
             (ask, Answer::Refused(error)) => return refused(ask, error, call, truth),
-            (_, Answer::Renewed(Err(_))) if self.away.contains(&request.to) => return Ok(()),
             (ask, Answer::Renewed(Err(error))) => return refused(ask, &(*error).into(), call, truth),
             _ => return Ok(()),
         };
@@ -196,10 +180,10 @@ fn refused(ask: &Ask, error: &CatalogError, call: Call, truth: &Truth) -> Result
         }
         _ => true,
     };
-    ensure(between(truth, call.shown, truth.head()).any(holds), || {
+    ensure(between(truth, call.durable, truth.head()).any(holds), || {
         format!(
             "{ask} is refused with {error:?}, which was not so at any time between {} and {}",
-            call.shown,
+            call.durable,
             truth.head()
         )
     })

@@ -43,9 +43,39 @@ fn a_refusal_of_what_is_not_durable() {
     finds(Plant::HearAtOnce, "linearizable");
 }
 
+/// Once our own: a registry that was behind told the owner of a lease that had just been granted elsewhere that there is none.
+#[test]
+fn a_refusal_of_the_past() {
+    finds(Plant::RefuseBehind, "linearizable");
+}
+
+/// Once our own: after some seconds without the store owners were refused for what was never made durable.
+#[test]
+fn a_refusal_in_doubt() {
+    finds(Plant::RefuseInDoubt, "linearizable");
+}
+
+/// Once our own: a registry that alone did not reach the store went on to answer its owners, whose leases another one ended.
+#[test]
+fn a_promise_that_another_breaks() {
+    finds(Plant::PromiseInDoubt, "lifetime");
+}
+
+/// Once our own: the end of what a dead registry had left was on its way when that one was back and heard its owners.
+#[test]
+fn an_end_of_who_is_back() {
+    finds(Plant::EndWhoIsBack, "lifetime");
+}
+
+/// Once our own, over etcd alone: what a restart loaded was nobody's any more, however well its owners were heard.
+#[test]
+fn a_restart_that_knows_no_others() {
+    finds_before(Plant::RestoreAlone, "lifetime", "linearizable");
+}
+
 #[test]
 fn leases_that_do_not_follow_their_owners() {
-    finds(Plant::NeverClaim, "ownership");
+    finds_before(Plant::NeverClaim, "ownership", "lifetime");
 }
 
 #[test]

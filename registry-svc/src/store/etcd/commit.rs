@@ -20,7 +20,7 @@ use super::{
     wire::{Compare, KeyValue, Operation, RangeRequest, TxnRequest, end_of},
 };
 use crate::{
-    model::Revision,
+    model::{ReplicaId, Revision},
     store::{StoreError, Verdict},
 };
 
@@ -41,12 +41,15 @@ const STOPPING: Duration = Duration::from_secs(5);
 pub(super) struct Commit<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) shared: &'a Shared,
+    pub(super) own: ReplicaId,
     pub(super) stop: &'a CancellationToken,
     pub(super) fence: Fence,
     pub(super) first: Revision,
     pub(super) last: Revision,
     pub(super) compacted: Revision,
     pub(super) nonce: u64,
+    /// Whose leases it ends since they are dead, and when the session was made that this replica knows it by.
+    pub(super) dead: Option<(&'a [ReplicaId], i64)>,
     /// The largest value of a key.
     pub(super) part_bytes: usize,
 }
@@ -111,6 +114,8 @@ impl Commit<'_> {
                     })
                 }
                 Ok(answer) => match self.found(answer.found(0), answer.found(1), head, tries.is_first())? {
+                    // Not for the head's sake: somebody is not dead.
+                    Found::Nothing if self.dead.is_some() => Found::Others,
                     Found::Nothing => {
                         let gone = "the parts of a commit are gone; something else has deleted them";
                         return Err(self.cluster.unusable(gone));
@@ -180,6 +185,12 @@ impl Commit<'_> {
             let parts = keys.parts_of(self.first, self.nonce);
             request = request.only_if(Compare::present(nth(&parts, last)));
         }
+        if let Some((dead, session)) = self.dead {
+            request = request.only_if(Compare::changed_at(keys.session(self.own), session));
+            for replica in dead {
+                request = request.only_if(Compare::absent(keys.session(*replica)));
+            }
+        }
         request.failure = self.evidence();
         request
     }
@@ -234,7 +245,13 @@ impl Commit<'_> {
             let put = TxnRequest::of(vec![Operation::put(nth(&prefix, parts), part)]);
             loop {
                 begun = Instant::now();
-                match self.cluster.client.txn(put.clone()).await {
+                let put = self.cluster.client.txn(put.clone()).await;
+                // After each part: a large group takes long enough for others to come first, and is in their way meanwhile.
+                if self.shared.fence().etcd != self.fence.etcd {
+                    tries.ended(begun);
+                    return Ok(Err(Verdict::Overtaken));
+                }
+                match put {
                     Ok(_) => break,
                     Err(Failure::NoSpace) => {
                         tries.full(begun);
@@ -243,10 +260,6 @@ impl Commit<'_> {
                     }
                     Err(failure @ Failure::Rejected(_)) => return Err(self.cluster.unusable(failure.to_string())),
                     Err(failure) => tries.failed(&failure, begun),
-                }
-                if self.shared.fence().etcd != self.fence.etcd {
-                    tries.ended(begun);
-                    return Ok(Err(Verdict::Overtaken));
                 }
                 if !tries.pause().await {
                     return Err(self

@@ -285,9 +285,12 @@ impl Follower {
         self.meet(look).await?;
 
         let caught_up = etcd < self.next;
+        // Without a session the others hold this replica for dead: what it hears would be no reason for them to wait. But without
+        // room none of them is elected.
+        let is_alive = self.shared.session().is_some() || self.shared.room() == Room::None;
         if let Some(absence) = absence {
             self.absent(absence, &"it takes no commit").await?;
-        } else if caught_up && self.contact.is_back() {
+        } else if caught_up && is_alive && self.contact.is_back() {
             self.send(News::Back).await?;
         }
         if self.replicas.elected {
@@ -315,7 +318,9 @@ impl Follower {
     async fn meet(&mut self, look: &Look) -> Result<(), End> {
         let mut replicas = look.replicas(&self.cluster.keys, self.replicas.own);
         let session = self.cluster.keys.session(self.replicas.own);
-        if !look.sessions.iter().any(|kv| kv.key == session) {
+        let session = look.sessions.iter().find(|kv| kv.key == session);
+        self.shared.found_session(session.map(|kv| kv.mod_revision));
+        if session.is_none() {
             self.missing.notify_one();
         }
         // Without room a replica that lost its session cannot make another one, and leases that were renewed elsewhere cannot be

@@ -25,6 +25,8 @@ pub(super) struct Shared(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     fence: Fence,
+    /// When this replica's session was made, by etcd's revision; 0: there is none.
+    session: i64,
     /// Commits of this replica, by their nonce, until both their verdict and their echo are here.
     own: HashMap<u64, Own>,
     /// When the last commit that etcd took began.
@@ -60,6 +62,16 @@ enum Own {
 impl Shared {
     pub(super) fn fence(&self) -> Fence {
         self.lock().fence
+    }
+
+    /// When this replica's session was made, as far as is known.
+    pub(super) fn session(&self) -> Option<i64> {
+        Some(self.lock().session).filter(|made| *made > 0)
+    }
+
+    /// A look has found this replica's session, or not.
+    pub(super) fn found_session(&self, made: Option<i64>) {
+        self.lock().session = made.unwrap_or_default();
     }
 
     /// After a load.

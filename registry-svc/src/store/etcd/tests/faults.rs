@@ -360,12 +360,14 @@ fn a_commit_that_was_given_up_and_arrives_late_is_news() {
         cluster: &store.cluster,
         // Another one, as after the verdict.
         shared: &Default::default(),
+        own: store.replicas.own,
         stop: &stop,
         fence: store.shared.fence(),
         first: Revision::new(1),
         last: Revision::new(1),
         compacted: Revision::ZERO,
         nonce,
+        dead: None,
         part_bytes: 1 << 19,
     };
     let group = [batch(1, 1, false)];
@@ -387,12 +389,14 @@ fn a_commit_in_parts_that_was_given_up_and_arrives_late_is_nothing() {
     let commit = Commit {
         cluster: &store.cluster,
         shared: &store.shared,
+        own: store.replicas.own,
         stop: &stop,
         fence: store.shared.fence(),
         first: Revision::new(1),
         last: Revision::new(1),
         compacted: Revision::ZERO,
         nonce: 7,
+        dead: None,
         part_bytes: 16,
     };
     let group = crate::store::record::encode_group(&[batch(1, 1, false)]);

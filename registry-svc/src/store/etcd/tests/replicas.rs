@@ -197,3 +197,61 @@ fn a_lost_session_is_made_again() {
     place.runtime.block_on(cluster.client.txn(delete)).expect("deletes");
     eventually("the session is back", || place.keys("session/") == [session.clone()]);
 }
+
+/// A replica that was told "unknown lease" by one that was behind gave up a lease that had just been granted elsewhere.
+#[test]
+fn who_is_behind_learns_it_before_the_news() {
+    let Some(place) = Place::shared() else { return };
+    let (mut a, _news) = replica(place.open());
+    let (mut b, mut news_b) = replica(place.open());
+    let confirm = |store: &mut Etcd, base| store.confirm(Revision::new(base)).expect("answers");
+    assert_eq!(confirm(&mut b, 0), Verdict::Durable);
+    let theirs = batch(1, 1, false);
+    assert_eq!(commit(&mut a, &[Arc::clone(&theirs)]), Verdict::Durable);
+    assert_eq!(confirm(&mut b, 0), Verdict::Overtaken);
+    expect(&mut news_b, &[theirs]);
+    assert_eq!(
+        confirm(&mut b, 0),
+        Verdict::Overtaken,
+        "its driver has not followed yet"
+    );
+    assert_eq!(confirm(&mut b, 1), Verdict::Durable);
+    assert_eq!(confirm(&mut a, 1), Verdict::Durable);
+}
+
+/// The end of what a dead replica left was on its way while that one came back and heard its providers: heartbeats write
+/// nothing, so nothing was in the way of it, and leases ended that had been renewed all the time.
+#[test]
+fn nothing_is_ended_of_a_replica_that_is_back() {
+    let Some(place) = Place::shared() else { return };
+    let (mut a, _news) = replica(place.open());
+    eventually("it knows its session", || a.shared.session().is_some());
+    let dead = crate::model::ReplicaId::from_bits(7);
+    let back = a.cluster.keys.session(dead);
+    let end = |store: &mut Etcd, revision: u64| {
+        let batches = [batch(revision, 1, false)];
+        store
+            .commit_if_dead(&batches, Revision::ZERO, &[dead])
+            .expect("answers")
+    };
+    let txn = |operation| {
+        let request = super::super::wire::TxnRequest {
+            success: vec![operation],
+            ..Default::default()
+        };
+        place
+            .runtime
+            .block_on(place.cluster().client.txn(request))
+            .expect("is done");
+    };
+    assert_eq!(end(&mut a, 1), Verdict::Durable);
+    txn(super::super::wire::Operation::put(back.clone(), ""));
+    assert_eq!(end(&mut a, 2), Verdict::Overtaken);
+    txn(super::super::wire::Operation::delete(back, ""));
+    assert_eq!(end(&mut a, 2), Verdict::Durable);
+    // Nor by one that was held for dead itself, for it may have missed that the other was back.
+    let own = a.cluster.keys.session(a.replicas.own);
+    a.follower = None;
+    txn(super::super::wire::Operation::put(own, ""));
+    assert_eq!(end(&mut a, 3), Verdict::Overtaken);
+}
