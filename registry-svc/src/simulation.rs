@@ -101,6 +101,13 @@ enum Plant {
     GiveUp,
 }
 
+impl Plant {
+    /// Whether it matters only where registries are held for dead and come back.
+    fn needs_replicas_that_die(self) -> bool {
+        matches!(self, Self::EndWhoIsBack | Self::RestoreAlone)
+    }
+}
+
 /// How to run a history.
 #[derive(Debug, Clone, Copy)]
 struct Options {

@@ -73,6 +73,11 @@ impl Truth {
         self.states.get(index(revision))
     }
 
+    /// The state at a time.
+    pub(super) fn state_at(&self, time: Time) -> Option<&State> {
+        self.states.get(self.entries.partition_point(|entry| entry.at <= time))
+    }
+
     /// The state now.
     pub(super) fn present(&self) -> &State {
         self.states.last().expect("there is always the empty one")

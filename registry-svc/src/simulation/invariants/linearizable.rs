@@ -180,7 +180,12 @@ fn refused(ask: &Ask, error: &CatalogError, call: Call, truth: &Truth) -> Result
         }
         _ => true,
     };
-    ensure(between(truth, call.durable, truth.head()).any(holds), || {
+    // Who has been succeeded stays so, also when its lease has ended since.
+    let from = match error {
+        CatalogError::LeaseFenced => Revision::ZERO,
+        _ => call.durable,
+    };
+    ensure(between(truth, from, truth.head()).any(holds), || {
         format!(
             "{ask} is refused with {error:?}, which was not so at any time between {} and {}",
             call.durable,
