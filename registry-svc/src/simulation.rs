@@ -53,10 +53,6 @@ enum Plant {
     RefuseInDoubt,
     /// Who cannot be answered is told that all is well.
     PromiseInDoubt,
-    /// The store ends leases of registries that are back.
-    EndWhoIsBack,
-    /// A restart makes all leases those of a registry that is alone.
-    RestoreAlone,
     /// A registry answers heartbeats of others' leases and lets them be others'.
     NeverClaim,
     /// The store takes whatever comes.
@@ -99,13 +95,6 @@ enum Plant {
     StayDown,
     /// Providers do not register anew.
     GiveUp,
-}
-
-impl Plant {
-    /// Whether it matters only where registries are held for dead and come back.
-    fn needs_replicas_that_die(self) -> bool {
-        matches!(self, Self::EndWhoIsBack | Self::RestoreAlone)
-    }
 }
 
 /// How to run a history.

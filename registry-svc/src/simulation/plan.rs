@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Plant, Time, replica::ORPHAN_GRACE, rng::Rng, store::SESSION};
+use super::{Time, replica::ORPHAN_GRACE, rng::Rng, store::SESSION};
 use crate::{catalog::Protection, history::HistoryLimits};
 
 /// Faults end here at the latest, and healing begins.
@@ -104,8 +104,8 @@ pub(super) enum Fault {
 }
 
 impl Plan {
-    /// The plan of a seed. What a planted bug needs to matter, and rarely comes by itself, is given.
-    pub(super) fn draw(rng: &mut Rng, plant: Plant) -> Self {
+    /// The plan of a seed.
+    pub(super) fn draw(rng: &mut Rng) -> Self {
         let millis = Duration::from_millis;
         let crowded = rng.chance(250);
         let mut plan = Self {
@@ -140,11 +140,7 @@ impl Plan {
             faults: Vec::new(),
             heal: WARM_UP,
         };
-        plan.faults = Self::faults(rng, plant);
-        if plant.needs_replicas_that_die() {
-            plan.replicas = 2;
-            plan.disk = (millis(20), millis(150));
-        }
+        plan.faults = Self::faults(rng);
         plan.heal = WARM_UP.max(
             plan.faults
                 .iter()
@@ -163,12 +159,9 @@ impl Plan {
         }
     }
 
-    fn faults(rng: &mut Rng, plant: Plant) -> Vec<(Time, Fault)> {
+    fn faults(rng: &mut Rng) -> Vec<(Time, Fault)> {
         // The kinds of this history.
-        let mut kinds: Vec<usize> = (0..=rng.below(4)).map(|_| rng.below(Fault::KINDS)).collect();
-        if plant.needs_replicas_that_die() {
-            kinds = vec![0, 2, 16, 16];
-        }
+        let kinds: Vec<usize> = (0..=rng.below(4)).map(|_| rng.below(Fault::KINDS)).collect();
         let (shortest, longest) = rng.pick(&[(50, 500), (200, 2_000), (1_000, 4_000)]);
         let mut faults = Vec::new();
         let mut at = WARM_UP;

@@ -127,10 +127,7 @@ impl Process {
         }
         let start = Moment::after_start(Duration::ZERO);
         let settings = Settings {
-            own: match plant {
-                Plant::RestoreAlone => ReplicaId::ALONE,
-                _ => id,
-            },
+            own: id,
             orphan_grace: ORPHAN_GRACE,
             protection: Protection {
                 enabled: plant != Plant::ProtectNobody,

@@ -118,7 +118,7 @@ impl World {
         }
         let back = commit.dead.iter().any(|id| self.store.sessions.contains(id));
         let was_dead = commit.session.is_none() || commit.session != self.store.session(self.id(commit.replica));
-        if !commit.dead.is_empty() && (back || was_dead) && self.plant != Plant::EndWhoIsBack {
+        if !commit.dead.is_empty() && (back || was_dead) {
             return Verdict::Overtaken;
         }
         // What makes room may or may not find the little that it needs itself.

@@ -105,7 +105,7 @@ impl World {
     /// The world of a seed at its beginning.
     pub(super) fn new(options: &Options) -> Self {
         let mut rng = Rng::new(options.seed);
-        let plan = Plan::draw(&mut rng, options.plant);
+        let plan = Plan::draw(&mut rng);
         let mut world = Self {
             plant: options.plant,
             truth: Truth::new(),

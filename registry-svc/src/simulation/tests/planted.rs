@@ -61,18 +61,6 @@ fn a_promise_that_another_breaks() {
     finds(Plant::PromiseInDoubt, "lifetime");
 }
 
-/// Once our own: the end of what a dead registry had left was on its way when that one was back and heard its owners.
-#[test]
-fn an_end_of_who_is_back() {
-    finds(Plant::EndWhoIsBack, "lifetime");
-}
-
-/// Once our own, over etcd alone: what a restart loaded was nobody's any more, however well its owners were heard.
-#[test]
-fn a_restart_that_knows_no_others() {
-    finds_before(Plant::RestoreAlone, "lifetime", "linearizable");
-}
-
 #[test]
 fn leases_that_do_not_follow_their_owners() {
     finds_before(Plant::NeverClaim, "ownership", "lifetime");
