@@ -2,12 +2,13 @@
 //!
 //! Group commit: while one group of batches is on its way to the disk, further changes are applied and pile up in the next
 //! group, so that many registrations share one fsync. Renewals change nothing on disk and are answered at once, however slow
-//! the disk is. An answer that tells of a change, or of the lack of one, waits until everything applied before it is durable:
-//! nobody ever hears of a state that a power cut could take back.
+//! the disk is, unless one is refused for what is not certain yet. An answer that tells of a change, or of the lack of one,
+//! waits until everything applied before it is durable: nobody ever hears of a state that a power cut could take back.
 //!
 //! A store may also be full, shared, or away. What did not fit is taken back and refused; what another replica came before is
 //! taken back and applied again after what that one did; while the store is away changes are refused at once. In none of
-//! these does a lease lapse that could not have lapsed otherwise, and reads, watches and renewals go on.
+//! these does a lease lapse that could not have lapsed otherwise, and reads and watches go on. So do renewals, until a replica
+//! that does not reach the store has to send owners to one that may.
 //!
 //! The rules are [`Core`]'s; here are the queues, the store's thread and the clocks.
 //!

@@ -11,6 +11,7 @@
 //! 3. Nobody is answered before everything that was applied before is durable, unless with a refusal that says that nothing
 //!    was done, or that nobody knows.
 //! 4. What another replica commits is followed only with nothing of our own on top.
+//! 5. A refusal tells of what is durable, and where others commit too, of the present.
 
 use std::{
     collections::{HashMap, VecDeque},
