@@ -93,6 +93,14 @@ impl Cluster {
         self.processes.insert("registry".to_owned(), process);
     }
 
+    /// Takes away all that a killed registry has stored: the next one begins on an empty disk.
+    ///
+    /// # Panics
+    /// When the disk does not let it.
+    pub fn wipe_registry(&self) {
+        std::fs::remove_dir_all(self.data.path().join("registry")).expect("the registry's data removed");
+    }
+
     /// Starts a ticket service on the shared store.
     pub async fn start_ticket(&mut self, name: &str, listen: &str) {
         let (grpc, _) = self.start_provider("ticket", name, listen, &["--seed"]).await;

@@ -51,23 +51,7 @@ async fn a_killed_instance_costs_no_call_and_returns() {
     let address = cluster.tickets["ticket-1"].clone();
     let buyers = cluster.command(&["demo", "--buyers", "200", "--concurrency", "8", "--output", "json"]);
     // Midway: some orders are through, most are not.
-    let sold = async |cluster: &Cluster| {
-        let metrics = cluster
-            .tessera(&["call", "ticket-svc", "tessera.ticket.v1.TicketService/ListEvents", "{}"])
-            .await;
-        let events = metrics.json()["events"].as_array().cloned().unwrap_or_default();
-        events
-            .iter()
-            .filter_map(|event| event["seatsSold"].as_u64())
-            .sum::<u64>()
-    };
-    wait::until("the first orders", || async {
-        match sold(&cluster).await {
-            0..10 => Err("too few orders yet"),
-            _ => Ok(()),
-        }
-    })
-    .await;
+    first_orders(&cluster).await;
     cluster.kill("ticket-1").await;
     let demo = buyers.end().await.success().json();
     assert_eq!(demo["failed"], 0, "{:#}", demo["instances"]);
@@ -168,6 +152,34 @@ async fn losing_the_registry_stops_no_call_and_nobody_has_to_be_restarted() {
     cluster.tessera(&["demo"]).await.success();
 }
 
+/// An empty disk is not an empty service: whoever calls keeps the set that it knows until the providers are back in it, which
+/// they are by themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_comes_back_on_an_empty_disk_stops_no_call() {
+    let mut cluster = Cluster::start().await;
+    let address = cluster.registry.clone();
+    let buyers = cluster.command(&["demo", "--buyers", "400", "--concurrency", "4", "--output", "json"]);
+    first_orders(&cluster).await;
+    cluster.kill("registry").await;
+    cluster.wipe_registry();
+    cluster.start_registry(&address).await;
+    let before = sold(&cluster).await;
+    assert!(
+        before < 400,
+        "all were through before the registry was back: nothing is tested"
+    );
+    wait::until("all providers at the registry", || async {
+        match instances(&cluster).await {
+            ids if ids.len() == 3 => Ok(()),
+            ids => Err(format!("{ids:?}")),
+        }
+    })
+    .await;
+    let demo = buyers.end().await.success().json();
+    assert_eq!((&demo["failed"], &demo["sold"]), (&0.into(), &400.into()), "{demo:#}");
+    cluster.tessera(&["demo"]).await.success();
+}
+
 /// Rolling restart: each provider leaves by SIGTERM and returns, under load, and no call fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_under_load_fails_no_call() {
@@ -187,6 +199,25 @@ async fn a_rolling_restart_under_load_fails_no_call() {
     }
     let demo = buyers.end().await.success().json();
     assert_eq!(demo["failed"], 0, "{:#}", demo["instances"]);
+}
+
+async fn first_orders(cluster: &Cluster) {
+    wait::until("the first orders", || async {
+        match sold(cluster).await {
+            0..10 => Err("too few orders yet"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}
+
+/// How many seats are sold, by the word of a ticket service that no test kills.
+async fn sold(cluster: &Cluster) -> u64 {
+    let list_events = "tessera.ticket.v1.TicketService/ListEvents";
+    let listed = e2e::run(["call", &cluster.tickets["ticket-2"], list_events, "{}"]).await;
+    let events = listed.json()["events"].as_array().cloned().unwrap_or_default();
+    let seats = events.iter().filter_map(|event| event["seatsSold"].as_u64());
+    seats.sum()
 }
 
 async fn instances(cluster: &Cluster) -> Vec<String> {
