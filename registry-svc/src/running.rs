@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use service_host::{BindError, DrainReport, Host};
+use service_host::{BindError, DrainReport, Host, Limits};
 use thiserror::Error;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -19,6 +19,10 @@ use crate::{
     model::{Confidence, ReplicaId},
     store::{Embedded, Etcd, Loaded, Store, StoreError},
 };
+
+/// What a stream may have waiting to be sent before it is asked for more, in bytes: most of a part of a snapshot, of which an
+/// unread watch holds two besides.
+pub(crate) const SEND_BUFFER: usize = 16 * 1_024;
 
 /// The registry role.
 #[derive(Debug)]
@@ -130,7 +134,11 @@ impl Registry {
         past: Vec<Batch>,
     ) -> Result<Running, StartError> {
         let leases_settings = config.leases(store.replica())?;
-        let mut settings = service_host::Config::new("registry", config.listen).admin(config.admin_listen);
+        let mut limits = Limits::default();
+        limits.max_send_buffer = SEND_BUFFER;
+        let mut settings = service_host::Config::new("registry", config.listen)
+            .admin(config.admin_listen)
+            .limits(limits);
         if let Some(id) = config.instance_id {
             settings = settings.instance_id(id);
         }

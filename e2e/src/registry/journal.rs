@@ -59,6 +59,8 @@ pub struct Journal {
     pub confidence: wire::confidence::State,
     /// The parts of a snapshot that goes on.
     parts: Vec<wire::Instance>,
+    /// The revision that they are of.
+    parts_of: i64,
 }
 
 /// A watch that keeps a journal until it is stopped or dropped.
@@ -176,6 +178,11 @@ impl Journal {
         let entry = match response.change {
             Some(Change::Snapshot(snapshot)) => {
                 let cause = snapshot.cause();
+                // A part of another revision begins anew.
+                if self.parts_of != revision {
+                    self.parts.clear();
+                }
+                self.parts_of = revision;
                 self.parts.extend(snapshot.instances);
                 if snapshot.more {
                     return;

@@ -1,12 +1,14 @@
-//! What watches that are not read may hold, for each connection.
+//! What the large messages of unread watches may hold, for each connection.
 //!
-//! tonic encodes a message as a whole and hyper hands all of it to HTTP/2, whose send buffer bounds only when the next one is
-//! asked for: a watch that is not read holds its latest message, and a snapshot may be of any size. A hundred watches on each
-//! of ten connections, opened and left alone, held gigabytes. So the large messages of one connection share a budget, and a
-//! watch for which there is no room waits with its step, which is made of pointers, not yet encoded.
+//! A message goes to HTTP/2 as a whole: once a stream may send a byte, hyper hands over all of it and asks for the next one, while
+//! HTTP/2 keeps the first until the peer has read it. A change of a megabyte, told to a hundred watches of different selections
+//! that nobody reads, would be held a hundred times. So the large messages of one connection share a budget, of which each has
+//! its part until its last byte is written or its stream is gone ([`Held::within`]); a watch for which there is no room waits with
+//! its step, which is made of pointers and not yet encoded.
 //!
-//! For each connection and not for the process: with a common budget whoever does not read would hold up everybody else.
-//! Within a connection this costs nothing that HTTP/2 did not cost before, whose window all of its streams share.
+//! Nearly everything passes by this: snapshots come in parts that are not large, and most changes are of a few instances. For
+//! each connection and not for the process: whoever does not read would hold up everybody else. What it costs is that a
+//! connection with eight unread megabytes is told no other large change until it reads, or gives up, one of those.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -15,12 +17,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes, roughly, of the large messages of one connection; one that is larger by itself is sent alone. As much as the send
-/// buffers of a hundred streams may hold anyway, and many times a snapshot of usual size.
-const CONNECTION_BYTES: usize = 8 * 1_024 * 1_024;
-/// Smaller ones are not counted: a stream's send buffer of 64 KiB has room for them.
+/// Bytes, roughly, of the large messages of one connection; one that is larger by itself is sent alone. As much as a hundred
+/// streams may hold anyway of what is not large, twice over.
+pub(super) const CONNECTION_BYTES: usize = 8 * 1_024 * 1_024;
+/// Smaller ones are not counted: a stream may hold two of them, one with HTTP/2 and one on its way there.
 const LARGE_BYTES: usize = 32 * 1_024;
 
 /// The budgets of all connections that watch. Cheap to clone.
@@ -44,9 +47,15 @@ pub(super) struct Share {
     room: Arc<Semaphore>,
 }
 
-/// Room for a message until HTTP/2 has taken it up. Nothing for a small one.
-#[derive(Debug, Default)]
+/// Room for a message. Nothing for a small one.
+#[derive(Debug)]
 pub(super) struct Held(Option<OwnedSemaphorePermit>);
+
+/// A message and its room.
+struct Holding {
+    message: Bytes,
+    _room: OwnedSemaphorePermit,
+}
 
 /// Resolves when there is room.
 pub(super) type Room = Pin<Box<dyn Future<Output = Held> + Send>>;
@@ -77,7 +86,7 @@ impl Share {
     /// Room for a message of so many bytes, or what resolves when there is some.
     pub(super) fn hold(&self, bytes: usize) -> Result<Held, Room> {
         if bytes < LARGE_BYTES {
-            return Ok(Held::default());
+            return Ok(Held(None));
         }
         let bytes = u32::try_from(bytes.min(CONNECTION_BYTES)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room);
@@ -90,9 +99,18 @@ impl Share {
 }
 
 impl Held {
-    /// Whether it is room for a large message.
-    pub(super) fn is_some(&self) -> bool {
-        self.0.is_some()
+    /// The message, which gives its room back when the last of it is dropped.
+    pub(super) fn within(self, message: Bytes) -> Bytes {
+        match self.0 {
+            Some(room) => Bytes::from_owner(Holding { message, _room: room }),
+            None => message,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Holding {
+    fn as_ref(&self) -> &[u8] {
+        &self.message
     }
 }
 
@@ -126,7 +144,12 @@ mod tests {
         assert!(waiting.as_mut().now_or_never().is_none());
         assert!(two.hold(LARGE_BYTES - 1).is_ok(), "small ones pass");
         assert!(other.hold(usize::MAX).is_ok(), "another connection");
-        drop(held);
+        // With the last of its bytes, wherever they are.
+        let mut message = held.within(Bytes::from_static(b"large"));
+        let rest = message.split_off(1);
+        drop(message);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(rest);
         assert!(waiting.now_or_never().is_some());
         assert!(two.hold(LARGE_BYTES).is_ok() && one.hold(LARGE_BYTES).is_ok());
     }

@@ -7,9 +7,10 @@ use std::{ops::Range, sync::Arc};
 
 use crate::model::{Instance, Revision};
 
-/// Bytes, roughly, after which a part ends: far below the 4 MiB that a stock gRPC client accepts, and large enough that what
-/// frames it does not count.
-pub(super) const PART_BYTES: usize = 1_024 * 1_024;
+/// Bytes, roughly, after which a part ends: large enough that what frames it does not count, and small enough for a watch that
+/// is not read, which holds two of them and a send buffer, to hold no more than 64 KiB. What is larger by itself is one instance
+/// with nearly all that it may have, some 40 KiB.
+pub(super) const PART_BYTES: usize = 20 * 1_024;
 
 /// See the module.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub(crate) struct Snapshot {
     revision: Revision,
     /// By service and id.
     instances: Vec<Arc<Instance>>,
-    /// Where each part ends, and what it costs on the wire, roughly. At least one, which is empty if there are no instances.
-    parts: Vec<(usize, usize)>,
+    /// Where each part ends. At least one, which is empty if there are no instances.
+    parts: Vec<usize>,
 }
 
 impl Snapshot {
@@ -29,12 +30,12 @@ impl Snapshot {
         for (index, instance) in instances.iter().enumerate() {
             let more = instance.bytes();
             if bytes > 0 && bytes + more > part_bytes {
-                parts.push((index, bytes));
+                parts.push(index);
                 bytes = 0;
             }
             bytes += more;
         }
-        parts.push((instances.len(), bytes));
+        parts.push(instances.len());
         Self {
             revision,
             instances,
@@ -54,17 +55,12 @@ impl Snapshot {
         self.instances.get(range).unwrap_or_default()
     }
 
-    /// What a part costs on the wire, roughly.
-    pub(super) fn part_bytes(&self, number: usize) -> usize {
-        self.parts.get(number).map_or(0, |(_, bytes)| *bytes)
-    }
-
     /// Whether there are parts after this one.
     pub(super) fn has_more(&self, number: usize) -> bool {
         number + 1 < self.parts.len()
     }
 
     fn end(&self, number: usize) -> usize {
-        self.parts.get(number).map_or(self.instances.len(), |(end, _)| *end)
+        self.parts.get(number).copied().unwrap_or(self.instances.len())
     }
 }

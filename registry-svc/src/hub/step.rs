@@ -83,17 +83,6 @@ pub(crate) enum Cause {
     HistoryChanged,
 }
 
-impl Step {
-    /// Roughly what it costs on the wire; more for a revision that touches other services too.
-    pub(crate) fn bytes(&self) -> usize {
-        match &self.told {
-            Told::Part(part) => part.snapshot.part_bytes(part.number),
-            Told::Delta(batch) => batch.bytes(),
-            Told::Bookmark => 0,
-        }
-    }
-}
-
 impl Part {
     /// Its instances.
     pub(crate) fn instances(&self) -> &[Arc<Instance>] {
@@ -119,6 +108,21 @@ pub(super) fn touches(change: &Change, selection: &Selection) -> bool {
         }
         Change::Removed(removal) => selection.takes(&removal.labels),
     }
+}
+
+/// What they are told of a batch, roughly, in bytes.
+pub(super) fn bytes(batch: &Batch, selection: &Selection) -> usize {
+    let told = batch
+        .changes
+        .iter()
+        .filter(|change| selection.scope.holds(change.key()));
+    let told = told.map(|change| match change {
+        Change::Put { instance, .. } if selection.takes(&instance.spec.labels) => instance.bytes(),
+        // At the most.
+        Change::Put { instance, .. } => 64 + instance.key.bytes(),
+        Change::Removed(removal) => removal.bytes(),
+    });
+    told.sum()
 }
 
 /// What the watchers of a selection are told of a batch.

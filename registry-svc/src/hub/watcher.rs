@@ -200,6 +200,15 @@ impl Watcher {
         }
     }
 
+    /// Roughly what a step costs on the wire that may be large. A part of a snapshot never is: it holds one instance, or few
+    /// enough of them.
+    pub(crate) fn large_bytes(&self, step: &Step) -> usize {
+        match &step.told {
+            Told::Delta(batch) => step::bytes(batch, self.feed.selection()),
+            Told::Part(_) | Told::Bookmark => 0,
+        }
+    }
+
     /// Where the watcher is, after [`Watcher::try_next`] had nothing.
     pub(crate) fn bookmark(&mut self, now: Moment) -> Step {
         let confidence = self.hub.confidence(&self.feed.selection().scope, now);

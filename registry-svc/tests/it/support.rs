@@ -254,14 +254,31 @@ impl Watch {
         message.expect("the watch says something in time")
     }
 
-    /// Expects a snapshot; its revision, cause and ids.
+    /// Expects a snapshot, all parts of it; its revision, cause and ids.
     pub(crate) async fn snapshot(&mut self) -> (i64, wire::snapshot::Cause, Vec<String>) {
-        let response = self.next().await;
-        let Some(Change::Snapshot(snapshot)) = response.change else {
-            panic!("not a snapshot: {response:?}")
-        };
-        let ids = snapshot.instances.iter().map(|instance| instance.id.clone()).collect();
-        (response.revision, snapshot.cause(), ids)
+        let first = self.next().await;
+        self.snapshot_from(first).await
+    }
+
+    /// The same, when its first part has been read.
+    pub(crate) async fn snapshot_from(
+        &mut self,
+        mut response: wire::WatchResponse,
+    ) -> (i64, wire::snapshot::Cause, Vec<String>) {
+        let mut ids = Vec::new();
+        loop {
+            let Some(Change::Snapshot(snapshot)) = response.change else {
+                panic!("not a snapshot: {response:?}")
+            };
+            let (cause, more) = (snapshot.cause(), snapshot.more);
+            ids.extend(snapshot.instances.into_iter().map(|instance| instance.id));
+            if !more {
+                return (response.revision, cause, ids);
+            }
+            let revision = response.revision;
+            response = self.next().await;
+            assert_eq!(response.revision, revision, "all of one revision");
+        }
     }
 
     /// Expects a delta; its revision and its events as text, such as `put a` or `removed a EXPIRED`.

@@ -52,7 +52,7 @@ async fn watches_that_are_not_read_coalesce_and_catch_up() {
 
     let mut coalesced = 0;
     for told in &mut stalled {
-        let mut known = 0;
+        let (mut known, mut parts) = (0, Vec::new());
         while known < listing.revision {
             let step = told.next().await.expect("never closed");
             match step.change.expect("a change") {
@@ -60,9 +60,14 @@ async fn watches_that_are_not_read_coalesce_and_catch_up() {
                     assert!(step.revision > known, "{} after {known}", step.revision);
                     let expected = if known == 0 { Cause::Initial } else { Cause::Coalesced };
                     assert_eq!(snapshot.cause(), expected);
+                    parts.extend(snapshot.instances);
+                    if snapshot.more {
+                        continue;
+                    }
+                    let instances = std::mem::take(&mut parts);
                     coalesced += usize::from(known > 0);
                     if step.revision == listing.revision {
-                        assert_eq!(snapshot.instances, listing.instances);
+                        assert_eq!(instances, listing.instances);
                     }
                 }
                 // The watch is of everything, so each revision touches it.

@@ -1,8 +1,9 @@
 //! The stream of a watch as a response body: pulls steps from its [`Watcher`] as fast as the client takes them.
 //!
-//! Nothing is queued here: the next step is looked up when HTTP/2 has room for it. A client that does not read holds the one
-//! message that it was sent last, if that was not shared anyway; how much that may be for all watches of its connection is
-//! bounded by [`super::super::backlog`].
+//! Nothing is queued here: the next step is looked up when we are asked for it. hyper asks as soon as HTTP/2 has taken the last
+//! message, which is before a peer has read it: a client that does not read holds what its stream's send buffer may hold, the
+//! message that went over that, and the next one, which waits in hyper. Large ones are bounded for all watches of a connection
+//! together, by [`super::super::backlog`].
 //!
 //! A body by hand and not a stream of messages through tonic's encoder: that one keeps a buffer of 8 KiB for each open
 //! stream, holds on to the memory of the last message for as long as the stream is idle, and copies what is shared.
@@ -74,12 +75,13 @@ pub(super) struct Instruments {
 }
 
 /// Where the latest message is.
+#[derive(Default)]
 enum Sending {
-    /// Handed over, or there was none. Its room is held until we are asked for more, which is when HTTP/2 has passed on what
-    /// was told but for a send buffer.
-    Done(Held),
+    /// Handed over, or there was none.
+    #[default]
+    Done,
     /// Its head is handed over.
-    Rest(Bytes, Held),
+    Rest(Bytes),
     /// There is no room for it yet.
     Waits(Step, Room),
 }
@@ -102,7 +104,7 @@ impl<D: Future<Output = ()>> WatchBody<D> {
                 watcher,
                 names,
                 share,
-                sending: Sending::Done(Held::default()),
+                sending: Sending::Done,
                 is_dry: false,
                 idle,
                 told_at: instruments.clock.now().moment,
@@ -121,7 +123,9 @@ impl<D: Future<Output = ()>> Body for WatchBody<D> {
         let Some(open) = this.open else {
             return Poll::Ready(None);
         };
-        if let Some(rest) = open.sending.rest() {
+        if let Sending::Rest(rest) = &mut open.sending {
+            let rest = mem::take(rest);
+            open.sending = Sending::Done;
             return Poll::Ready(Some(Ok(Frame::data(rest))));
         }
         // First, so that a watcher with a long history to catch up on ends too.
@@ -136,10 +140,8 @@ impl<D: Future<Output = ()>> Body for WatchBody<D> {
                     return Poll::Ready(Some(Ok(Frame::data(open.send(&step, held)))));
                 }
             }
-            // We are asked for more.
-            open.sending = Sending::default();
             let step = ready!(open.poll_step(this.alarm.as_mut(), cx));
-            match open.share.hold(step.bytes()) {
+            match open.share.hold(open.watcher.large_bytes(&step)) {
                 Ok(held) => return Poll::Ready(Some(Ok(Frame::data(open.send(&step, held))))),
                 Err(room) => open.sending = Sending::Waits(step, room),
             }
@@ -192,40 +194,17 @@ impl Open {
         let shared = self.watcher.encoded(step, message::shared);
         let Outgoing { head, rest } = message::message(step, &self.names, shared);
         self.sending = match rest {
-            Some(rest) => Sending::Rest(rest, held),
-            None => Sending::Done(held),
+            Some(rest) => Sending::Rest(held.within(rest)),
+            None => Sending::Done,
         };
         head
-    }
-}
-
-impl Sending {
-    /// What is left of the message whose head is handed over.
-    fn rest(&mut self) -> Option<Bytes> {
-        if !matches!(self, Self::Rest(..)) {
-            return None;
-        }
-        match mem::take(self) {
-            Self::Rest(rest, held) => {
-                *self = Self::Done(held);
-                Some(rest)
-            }
-            Self::Done(_) | Self::Waits(..) => None,
-        }
-    }
-}
-
-impl Default for Sending {
-    fn default() -> Self {
-        Self::Done(Held::default())
     }
 }
 
 impl fmt::Debug for Sending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Done(held) if held.is_some() => "Done, not passed on",
-            Self::Done(_) => "Done",
+            Self::Done => "Done",
             Self::Rest(..) => "Rest",
             Self::Waits(..) => "Waits",
         })

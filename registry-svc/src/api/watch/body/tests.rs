@@ -1,5 +1,7 @@
 //! The body as HTTP/2 sees it: what is polled, what is handed over, and what is held meanwhile.
 
+mod http2;
+
 use std::net::SocketAddr;
 
 use bytes::{Buf as _, BytesMut};
@@ -16,7 +18,7 @@ use crate::{
     catalog::{Batch, Change as Changed},
     fixtures::{WALL, draft, scope},
     history::HistoryLimits,
-    hub::{Hub, Restored, Trust, View, WatchFrom},
+    hub::{Hub, Restored, Selection, Trust, View, WatchFrom},
     model::{Confidence, Instance, LeaseId, Metadata, Revision},
 };
 
@@ -39,7 +41,7 @@ struct Watch<D> {
 impl Fixture {
     fn new(instances: &[Arc<Instance>]) -> Self {
         let limits = HistoryLimits {
-            revisions: 10,
+            revisions: 100,
             bytes: usize::MAX,
         };
         let hub = Hub::restore(Restored {
@@ -61,25 +63,33 @@ impl Fixture {
 
     /// A watch of the service `a` on a connection.
     fn watch(&self, port: u16) -> Watch<impl Future<Output = ()> + use<>> {
-        let body = WatchBody::new(
-            Arc::clone(&self.instruments),
-            self.hub.watch(&scope("a"), WatchFrom::Nothing).expect("watches"),
-            Names::new("watch".into(), "history".into()),
-            self.backlog.join(Some(SocketAddr::from(([127, 0, 0, 1], port)))),
-            IDLE,
-            self.drain.clone().into_wait(),
-        );
         Watch {
-            body: Box::pin(body),
+            body: Box::pin(self.body(port, &scope("a"))),
             received: BytesMut::new(),
         }
     }
 
+    fn body(&self, port: u16, selection: &Selection) -> WatchBody<impl Future<Output = ()> + use<>> {
+        WatchBody::new(
+            Arc::clone(&self.instruments),
+            self.hub.watch(selection, WatchFrom::Nothing).expect("watches"),
+            Names::new("watch".into(), "history".into()),
+            self.backlog.join(Some(SocketAddr::from(([127, 0, 0, 1], port)))),
+            IDLE,
+            self.drain.clone().into_wait(),
+        )
+    }
+
     fn publish(&self, instance: Arc<Instance>) {
+        self.publish_all([instance]);
+    }
+
+    fn publish_all(&self, instances: impl IntoIterator<Item = Arc<Instance>>) {
+        let put = |instance| Changed::Put { instance, left: None };
         let batch = Batch {
             revision: self.hub.look(View::revision).next(),
             at: WALL,
-            changes: vec![Changed::Put { instance, left: None }],
+            changes: instances.into_iter().map(put).collect(),
             leases: Vec::new(),
         };
         self.hub.publish(&[Arc::new(batch)]);
@@ -110,11 +120,20 @@ impl<D: Future<Output = ()>> Watch<D> {
         }
     }
 
-    /// Of a snapshot, the instances of the next part.
-    fn part(&mut self) -> Option<usize> {
-        match self.next()?.change? {
-            Change::Snapshot(snapshot) => Some(snapshot.instances.len()),
-            other => panic!("not a snapshot: {other:?}"),
+    /// All parts of a snapshot: its revision and cause, and the ids in order.
+    fn snapshot(&mut self) -> (i64, wire::snapshot::Cause, Vec<String>) {
+        let mut ids = Vec::new();
+        loop {
+            let response = self.next().expect("a part");
+            assert!(response.encoded_len() < 24 << 10, "{}", response.encoded_len());
+            let Some(Change::Snapshot(snapshot)) = response.change else {
+                panic!("a part")
+            };
+            let (cause, more) = (snapshot.cause(), snapshot.more);
+            ids.extend(snapshot.instances.into_iter().map(|instance| instance.id));
+            if !more {
+                return (response.revision, cause, ids);
+            }
         }
     }
 }
@@ -131,24 +150,33 @@ fn small(n: usize) -> Arc<Instance> {
     Arc::new(draft("a", &n.to_string(), "").registered(Revision::new(2), LeaseId::from_random(1), WALL))
 }
 
-/// Watches that were opened and never read held a whole snapshot each, encoded, however many there were.
+/// Watches that were never read held a whole change each, encoded, however large it was and however many they were.
 #[tokio::test]
 async fn unread_watches_of_a_connection_hold_a_bounded_part_and_nobody_else_up() {
-    let instances: Vec<_> = (0..64).map(large).collect();
-    let fixture = Fixture::new(&instances);
+    let fixture = Fixture::new(&[]);
     let mut unread: Vec<_> = (0..20).map(|_| fixture.watch(1)).collect();
-    let told: Vec<_> = unread.iter_mut().filter_map(Watch::part).collect();
-    assert_eq!(told, [64; 8], "8 MiB of 1 MiB each");
     let mut other = fixture.watch(2);
-    assert_eq!(other.part(), Some(64), "another connection");
+    for watch in unread.iter_mut().chain([&mut other]) {
+        watch.next().expect("a snapshot");
+    }
+    fixture.publish_all((0..64).map(large));
+    // As HTTP/2 has them that cannot send: head and rest.
+    let take = |watch: &mut Watch<_>| Some([watch.poll()?, watch.poll()?]);
+    let mut taken: Vec<_> = unread.iter_mut().map(take).collect();
+    assert_eq!(taken.iter().flatten().count(), 8, "8 MiB of 1 MiB each");
+    assert!(take(&mut unread[0]).is_none(), "there is nothing new");
+    assert!(
+        take(&mut unread[8]).is_none(),
+        "being asked for more gives nothing back"
+    );
+    assert!(other.next().is_some(), "another connection");
 
-    // One that is read asks for more, which makes room for the next; so does one that hangs up.
-    assert!(unread[0].poll().is_none(), "there is nothing new");
-    assert_eq!(unread[8].part(), Some(64));
-    assert!(unread[9].poll().is_none());
-    drop(unread.remove(1));
-    assert_eq!(unread[8].part(), Some(64));
-    assert!(unread[9].poll().is_none());
+    // What is written, or given up with its stream, makes room for the next.
+    taken[0] = None;
+    taken[8] = take(&mut unread[8]);
+    assert!(taken[8].is_some() && take(&mut unread[9]).is_none());
+    drop((unread.remove(1), taken.remove(1)));
+    assert!(take(&mut unread[8]).is_some());
 
     fixture.drain.fire();
     let trailers = unread[9].poll().expect("does not wait for room").into_trailers();
@@ -163,24 +191,13 @@ async fn a_large_snapshot_comes_in_parts_and_nothing_in_between() {
     let instances: Vec<_> = (0..300).map(large).collect();
     let fixture = Fixture::new(&instances);
     let mut watch = fixture.watch(1);
-    let mut told = Vec::new();
-    loop {
-        fixture.publish(small(told.len()));
-        let response = watch.next().expect("a part");
-        assert!(response.encoded_len() < 2 << 20);
-        assert_eq!(response.revision, 2, "all of the same revision");
-        let Some(Change::Snapshot(snapshot)) = response.change else {
-            panic!("a part")
-        };
-        assert_eq!(snapshot.cause(), wire::snapshot::Cause::Initial);
-        told.extend(snapshot.instances.into_iter().map(|instance| instance.id));
-        if !snapshot.more {
-            break;
-        }
-    }
-    assert_eq!(told.len(), 301);
-    assert!(told.is_sorted());
-    assert_eq!(watch.next().expect("a delta").revision, 3, "then what came meanwhile");
+    watch.next().expect("the first part");
+    fixture.publish(small(1));
+    let (revision, cause, ids) = watch.snapshot();
+    assert_eq!((revision, cause), (1, wire::snapshot::Cause::Initial));
+    assert_eq!(ids.len(), 299, "one was in the first part");
+    assert!(ids.is_sorted());
+    assert_eq!(watch.next().expect("a delta").revision, 2, "then what came meanwhile");
 }
 
 /// What a watch that is not read holds, in bytes: itself, and the message that HTTP/2 has taken already. 64 KiB would be
@@ -203,12 +220,10 @@ async fn a_stalled_watch_holds_less_than_a_page() {
     let held = size_of_val(&*stalled.body) + names;
     assert!(held <= 1_024, "{held} bytes");
 
-    let response = stalled.next().expect("never cut off");
-    let Some(Change::Snapshot(snapshot)) = response.change else {
-        panic!("coalesced")
-    };
-    assert_eq!((response.revision, snapshot.instances.len()), (1_001, 1_000));
-    assert_eq!(snapshot.cause(), wire::snapshot::Cause::Coalesced);
+    // Never cut off.
+    let (revision, cause, ids) = stalled.snapshot();
+    assert_eq!((revision, ids.len()), (1_001, 1_000));
+    assert_eq!(cause, wire::snapshot::Cause::Coalesced);
 }
 
 /// Idle watchers learn how far to trust what they know, at once and not with the next bookmark.
