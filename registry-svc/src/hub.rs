@@ -2,11 +2,13 @@
 //!
 //! The driver publishes a batch when it is on disk, and not before; lists, gets and watches read here and never wait for the
 //! catalog or the disk. A watcher is a cursor into the history that its stream pulls on ([`Watcher`]): nothing is queued for
-//! it, so a slow one costs its cursor and nobody else. One that falls behind the history continues with a snapshot.
+//! it, so a slow one costs its cursor, what its stream has taken already, and nobody else. One that falls behind the history
+//! continues with a snapshot.
 //!
 //! What many watchers are told is encoded once ([`Watcher::encoded`]); how, is the `api`'s matter. The lock of the state is held
-//! for map look-ups and reference counts, never while encoding or waking and never across an await. Who needs the feeds as
-//! well takes the state first.
+//! for look-ups and reference counts, a page of them at the most or one for each service of a namespace, and by the writer for
+//! what a commit changes; never while encoding or waking and never across an await. Locks are taken in this order: the snapshots
+//! of a feed, the state, the feeds.
 
 mod by_scope;
 mod encodings;
@@ -29,11 +31,12 @@ use encodings::Encodings;
 use feeds::Feeds;
 use past::Past;
 pub(crate) use selection::{Scope, Selection};
+#[cfg(test)]
 use snapshot::Snapshot;
 pub(crate) use step::{Cause, Content, Event, Step, Told};
 use tokio::sync::watch;
 pub(crate) use trust::Trust;
-pub(crate) use view::{ServiceView, View};
+pub(crate) use view::{ServiceView, View, within};
 pub(crate) use watcher::{FutureRevision, WatchFrom, Watcher};
 
 use crate::{
@@ -60,6 +63,17 @@ struct State {
     view: View,
     past: Past,
     trust: Trust,
+}
+
+/// What was found, as of when, and how far it can be trusted.
+#[derive(Debug)]
+pub(crate) struct Listing<T> {
+    /// Of this revision.
+    pub(crate) revision: Revision,
+    /// How far to trust it.
+    pub(crate) confidence: Confidence,
+    /// What there is.
+    pub(crate) found: T,
 }
 
 /// What a restart brings back.
@@ -149,23 +163,28 @@ impl Hub {
     /// Shows durable batches to readers and wakes those whom they touch.
     pub(crate) fn publish(&self, batches: &[Arc<Batch>]) {
         let kept: Vec<Arc<Batch>> = batches.iter().map(Batch::for_history).collect();
-        let (present, touched) = {
+        let mut lost = Vec::new();
+        let present = {
             let mut state = self.write();
-            let feeds = self.feeds();
             for batch in kept {
                 debug_assert_eq!(batch.revision, state.view.revision.next(), "revisions are consecutive");
                 state.view.apply(&batch);
-                for lost in state.past.push(batch) {
-                    feeds.lose(&lost);
-                }
+                lost.extend(state.past.push(batch));
             }
-            (state.view.revision, feeds.touched(batches))
+            if !lost.is_empty() {
+                self.feeds().lose(&lost);
+            }
+            state.view.revision
         };
-        // After all of them, so that a watcher that wakes finds the whole group, and outside of the locks, which it will want.
+        // After all of them, so that a watcher that wakes finds the whole group, and outside of the lock of the state, which it
+        // will want. Who began to watch in between is woken for nothing.
         self.present.send_replace(present);
+        let touched = self.feeds().touched(batches);
         for feed in touched {
             feed.wakers().wake();
         }
+        // The last who had them, nearly always: a thousand instances may go with each.
+        drop(lost);
     }
 
     /// Changes how far answers can be trusted. Watchers whom it concerns are told, if there is nothing else to tell them by a
@@ -189,6 +208,7 @@ impl Hub {
     }
 
     /// How far an answer about this scope can be trusted.
+    #[cfg(test)]
     pub(crate) fn confidence(&self, scope: &Scope, now: Moment) -> Confidence {
         self.read().trust.confidence(scope, now)
     }
@@ -196,6 +216,16 @@ impl Hub {
     /// Looks at the durable state. Keep it to look-ups and clones of `Arc`s: writers wait meanwhile.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&View) -> T) -> T {
         look(&self.read().view)
+    }
+
+    /// Looks at what is in a scope, with what there is to tell of it: all of one moment.
+    pub(crate) fn list<T>(&self, scope: &Scope, now: Moment, look: impl FnOnce(&View) -> T) -> Listing<T> {
+        let state = self.read();
+        Listing {
+            revision: state.view.revision,
+            confidence: state.trust.confidence(scope, now),
+            found: look(&state.view),
+        }
     }
 
     /// Resolves when this revision has happened here. Cancel safe.
@@ -216,6 +246,16 @@ impl Hub {
         let feed = self.feeds().join(selection, state.past.compacted());
         drop(state);
         Ok(Watcher::new(Arc::clone(self), feed, from))
+    }
+
+    /// Lets go of the snapshots in which nobody has read on for [`snapshot::UNREAD`]. To be called now and then.
+    pub(crate) fn tidy(&self, now: Moment) {
+        let feeds: Vec<_> = self.feeds().iter().cloned().collect();
+        for feed in feeds {
+            let unread = feed.snapshots().take_unread(now);
+            // Outside of the lock: a million instances may go with it.
+            drop(unread);
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {

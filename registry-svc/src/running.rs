@@ -1,6 +1,6 @@
 //! The life of a registry: open the store, bind, serve, drain, close.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use service_host::{BindError, DrainReport, Host, Limits};
 use thiserror::Error;
@@ -24,6 +24,9 @@ use crate::{
 /// unread watch holds two besides.
 pub(crate) const SEND_BUFFER: usize = 16 * 1_024;
 
+/// How often the hub is tidied: often enough for what it lets go after 30 s.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+
 /// The registry role.
 #[derive(Debug)]
 pub struct Registry;
@@ -36,9 +39,10 @@ pub struct Running {
     driver: JoinHandle<Result<(), DriverError>>,
     /// The driver has been awaited; its handle must not be polled again.
     driver_ended: bool,
-    /// Stops the driver, also when this is merely dropped.
+    tidying: JoinHandle<()>,
+    /// Stops the driver and the tidying, also when this is merely dropped.
     stop: DropGuard,
-    drain_grace: std::time::Duration,
+    drain_grace: Duration,
 }
 
 /// How a stop went.
@@ -191,7 +195,7 @@ impl Registry {
         .map_err(StartError::Thread)?;
         let api = Api {
             driver: handle,
-            hub,
+            hub: Arc::clone(&hub),
             clock,
             drain: host.drain_signal(),
             bookmark_interval: config.bookmark_interval,
@@ -201,6 +205,7 @@ impl Registry {
         };
         let host = host.serve(api::routes(api), &[api::DESCRIPTORS]);
         let driver = tokio::spawn(driver.run());
+        let tidying = tokio::spawn(tidy(hub, clock, stop.clone()));
         host.set_all_serving();
         info!(
             address = %host.local_addr(),
@@ -215,6 +220,7 @@ impl Registry {
             host,
             driver,
             driver_ended: false,
+            tidying,
             stop: stop.drop_guard(),
             drain_grace: config.drain_grace,
         })
@@ -258,6 +264,7 @@ impl Running {
             host,
             driver,
             driver_ended,
+            tidying,
             stop,
             drain_grace,
         } = self;
@@ -265,10 +272,20 @@ impl Running {
         // After the server: calls that finish during the drain still need the driver.
         stop.disarm().cancel();
         let failure = if driver_ended { None } else { why(driver.await) };
+        // It has nothing to tell but a panic, which is in the log.
+        let _ = tidying.await;
         if let Some(error) = &failure {
             warn!(%error, "the registry did not close cleanly");
         }
         StopReport { drain, failure }
+    }
+}
+
+/// Lets go of what stalled watches have left, now and then.
+async fn tidy(hub: Arc<Hub>, clock: Clock, stop: CancellationToken) {
+    let mut pause = tokio::time::interval(TIDY_EVERY);
+    while stop.run_until_cancelled(pause.tick()).await.is_some() {
+        hub.tidy(clock.now().moment);
     }
 }
 

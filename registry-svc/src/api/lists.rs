@@ -1,14 +1,19 @@
 //! ListServices, ListInstances, GetInstance: reading the durable state.
 
-use std::{collections::BTreeSet, ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc};
 
 use prost::Message as _;
 use proto::registry::v1 as wire;
 
-use super::{error::ApiError, instance, page::Page, validate::Violations};
+use super::{
+    error::ApiError,
+    instance,
+    page::{self, Page},
+    validate::Violations,
+};
 use crate::{
     catalog::CatalogError,
-    hub::{Hub, Scope, Selection, ServiceView},
+    hub::{Hub, Listing, Scope, Selection, ServiceView, within},
     limits,
     model::{Instance, InstanceId, Label, Moment, Namespace, ServiceName, Version, Zone},
 };
@@ -37,18 +42,22 @@ pub(super) fn services(
     };
     let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
     // One more than the page: whether there is a next one.
-    let (revision, mut found) = hub.look(|view| (view.revision(), view.services(&scope, from, page.size + 1)));
+    let Listing {
+        revision,
+        confidence,
+        mut found,
+    } = hub.list(&scope, now, |view| view.services(&scope, from, page.size + 1));
     let has_more = found.len() > page.size;
     found.truncate(page.size);
     let next = found
         .last()
         .filter(|_| has_more)
-        .map(|(name, _)| page.token(vec![name.to_string()]));
+        .map(|(name, _)| page::token(&scope.namespace, vec![name.to_string()]));
     Ok(wire::ListServicesResponse {
         services: found.iter().map(|(name, view)| summary(name, view)).collect(),
         next_page_token: next.unwrap_or_default(),
         revision: instance::number(revision),
-        confidence: Some(instance::confidence(hub.confidence(&scope, now))),
+        confidence: Some(instance::confidence(confidence)),
     })
 }
 
@@ -77,25 +86,43 @@ pub(super) fn instances(
     };
     violations.finish()?;
 
-    // The service of the last entry is in again: the page may have ended in the middle of it.
-    let from = after
-        .as_ref()
-        .map_or(Bound::Unbounded, |(service, _)| Bound::Included(service));
-    let (revision, services) = hub.look(|view| (view.revision(), view.services(&selection.scope, from, usize::MAX)));
-    let rest = services.iter().flat_map(|(_, view)| view.values()).filter(|instance| {
-        let is_after = after
-            .as_ref()
-            .is_none_or(|(service, id)| (&instance.key.service, &instance.key.id) > (service, id));
-        is_after && selection.holds(instance)
+    let scope = &selection.scope;
+    let listing = hub.list(scope, now, |view| {
+        if selection.is_narrowed() {
+            // The service of the last entry is in again: the page may have ended in the middle of it.
+            let from = after
+                .as_ref()
+                .map_or(Bound::Unbounded, |(service, _)| Bound::Included(service));
+            Candidates::Narrow(view.services(scope, from, usize::MAX))
+        } else {
+            // One more than the page: whether there is a next one.
+            Candidates::Page(view.instances(scope, after.as_ref(), page.size + 1))
+        }
     });
-    let (instances, last) = fill(rest, page.size);
-    let next = last.map(|last| page.token(vec![last.key.service.to_string(), last.key.id.to_string()]));
+    let (instances, last) = match &listing.found {
+        Candidates::Page(found) => fill(found.iter(), page.size),
+        Candidates::Narrow(services) => {
+            let rest = services
+                .iter()
+                .flat_map(|(name, view)| view.after(within(name, after.as_ref())));
+            fill(rest.filter(|instance| selection.holds(instance)), page.size)
+        }
+    };
+    let next = last.map(|last| page::token(&selection, vec![last.key.service.to_string(), last.key.id.to_string()]));
     Ok(wire::ListInstancesResponse {
         instances,
         next_page_token: next.unwrap_or_default(),
-        revision: instance::number(revision),
-        confidence: Some(instance::confidence(hub.confidence(&selection.scope, now))),
+        revision: instance::number(listing.revision),
+        confidence: Some(instance::confidence(listing.confidence)),
     })
+}
+
+/// What a page of instances is made of, cut as far as that is quick: the state is locked meanwhile.
+enum Candidates {
+    /// All that was asked for.
+    Page(Vec<Arc<Instance>>),
+    /// Where the selected ones are to be looked for, which may be anywhere.
+    Narrow(Vec<(ServiceName, Arc<ServiceView>)>),
 }
 
 /// Answers GetInstance.
@@ -109,16 +136,18 @@ pub(super) fn get(
     let Some(key) = key else {
         return Err(violations.into_error());
     };
-    let (revision, found) = hub.look(|view| (view.revision(), view.get(&key)));
-    let found = found.ok_or_else(|| CatalogError::InstanceUnknown(key.to_string()))?;
     let scope = Scope {
         namespace: key.namespace.clone(),
         service: Some(key.service.clone()),
     };
+    let listing = hub.list(&scope, now, |view| view.get(&key));
+    let found = listing
+        .found
+        .ok_or_else(|| CatalogError::InstanceUnknown(key.to_string()))?;
     Ok(wire::GetInstanceResponse {
         instance: Some(instance::to_wire(&found)),
-        revision: instance::number(revision),
-        confidence: Some(instance::confidence(hub.confidence(&scope, now))),
+        revision: instance::number(listing.revision),
+        confidence: Some(instance::confidence(listing.confidence)),
     })
 }
 
@@ -184,17 +213,12 @@ fn fill<'a>(
 }
 
 fn summary(service: &ServiceName, view: &ServiceView) -> wire::ServiceSummary {
-    let callable = view.values().filter(|instance| instance.is_callable()).count();
-    let versions: BTreeSet<&str> = view
-        .values()
-        .map(|instance| instance.spec.labels.version.as_str())
-        .collect();
+    let versions = view.versions().map(Version::as_str);
     wire::ServiceSummary {
         service: service.to_string(),
         instances: u32::try_from(view.len()).unwrap_or(u32::MAX),
-        callable: u32::try_from(callable).unwrap_or(u32::MAX),
+        callable: u32::try_from(view.callable()).unwrap_or(u32::MAX),
         versions: versions
-            .into_iter()
             .filter(|version| !version.is_empty())
             .take(limits::SERVICE_VERSIONS)
             .map(str::to_owned)

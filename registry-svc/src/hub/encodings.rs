@@ -23,7 +23,7 @@ const KEPT_BYTES: usize = 8 * 1_024 * 1_024;
 /// What an entry costs besides its bytes.
 const ENTRY_BYTES: usize = 160;
 
-/// What was encoded: all of a revision, or a part of the snapshot of a revision, as one feed sees it.
+/// What was encoded: all of a revision, or a part of a snapshot by the revision of its content, as one feed sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     /// The feed's number.

@@ -6,12 +6,12 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use super::{ByScope, Selection, Snapshot, step, wakers::Wakers};
+use super::{ByScope, Selection, snapshot::Snapshots, step, wakers::Wakers};
 use crate::{catalog::Batch, model::Revision};
 
 /// One selection that somebody watches.
@@ -25,8 +25,8 @@ pub(super) struct Feed {
     /// ahead of it, however much the history has lost of others: without this a quiet service's watchers would be sent
     /// snapshots for nothing while others churn.
     lost: AtomicU64,
-    /// The latest snapshot, while somebody is told it.
-    snapshot: Mutex<Weak<Snapshot>>,
+    /// Those that somebody is told.
+    snapshots: Mutex<Snapshots>,
 }
 
 /// All feeds of a hub.
@@ -61,16 +61,11 @@ impl Feed {
         Revision::new(self.lost.load(Ordering::Relaxed))
     }
 
-    /// The snapshot of a revision: the one that others are being told, or a new one.
-    pub(super) fn snapshot(&self, revision: Revision, make: impl FnOnce() -> Snapshot) -> Arc<Snapshot> {
-        // Held while it is made, so that a thousand watchers that begin together make one and not a thousand.
-        let mut latest = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = latest.upgrade().filter(|found| found.revision() == revision) {
-            return found;
-        }
-        let made = Arc::new(make());
-        *latest = Arc::downgrade(&made);
-        made
+    /// Its large snapshots. Taken before the state and never with it, and locked while one is made, so that a thousand watchers
+    /// that begin together make one.
+    pub(super) fn snapshots(&self) -> MutexGuard<'_, Snapshots> {
+        // Making one is all that could panic, and leaves nothing half done.
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,7 +83,7 @@ impl Feeds {
             selection: selection.clone(),
             wakers: Wakers::default(),
             lost: AtomicU64::new(compacted.get()),
-            snapshot: Mutex::default(),
+            snapshots: Mutex::default(),
         });
         let member = Member {
             feed: Arc::clone(&feed),
@@ -116,19 +111,25 @@ impl Feeds {
     pub(super) fn touched(&self, batches: &[Arc<Batch>]) -> Vec<Arc<Feed>> {
         let mut touched: HashMap<u64, &Arc<Feed>> = HashMap::new();
         for change in batches.iter().flat_map(|batch| &batch.changes) {
-            for member in self.by_scope.holding(change.key()).flat_map(HashMap::values) {
-                if step::touches(change, &member.feed.selection) {
-                    touched.insert(member.feed.number, &member.feed);
+            for Member { feed, .. } in self.by_scope.holding(change.key()).flat_map(HashMap::values) {
+                if !touched.contains_key(&feed.number) && step::touches(change, &feed.selection) {
+                    touched.insert(feed.number, feed);
                 }
             }
         }
         touched.into_values().cloned().collect()
     }
 
-    /// The history has lost a batch.
-    pub(super) fn lose(&self, batch: &Arc<Batch>) {
-        for feed in self.touched(std::slice::from_ref(batch)) {
-            feed.lost.store(batch.revision.get(), Ordering::Relaxed);
+    /// The history has lost these batches, oldest first.
+    pub(super) fn lose(&self, batches: &[Arc<Batch>]) {
+        for batch in batches {
+            for change in &batch.changes {
+                for Member { feed, .. } in self.by_scope.holding(change.key()).flat_map(HashMap::values) {
+                    if feed.lost() < batch.revision && step::touches(change, &feed.selection) {
+                        feed.lost.store(batch.revision.get(), Ordering::Relaxed);
+                    }
+                }
+            }
         }
     }
 

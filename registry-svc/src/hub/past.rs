@@ -59,6 +59,13 @@ impl Past {
         })
     }
 
+    /// How many batches of a scope there are after a revision.
+    pub(super) fn count_after(&self, scope: &Scope, revision: Revision) -> usize {
+        self.by_scope.get(scope).map_or(0, |batches| {
+            batches.len() - batches.partition_point(|batch| batch.revision <= revision)
+        })
+    }
+
     /// The last revision that is gone. A watcher that has seen it can resume.
     pub(super) fn compacted(&self) -> Revision {
         self.window.compacted()

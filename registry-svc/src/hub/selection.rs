@@ -46,6 +46,18 @@ impl Selection {
         }
     }
 
+    /// Whether it may leave out something of its scope.
+    pub(crate) fn is_narrowed(&self) -> bool {
+        let Self {
+            scope: _,
+            version,
+            group,
+            zone,
+            tag,
+        } = self;
+        version.is_some() || group.is_some() || zone.is_some() || tag.is_some()
+    }
+
     /// Whether an instance of the scope with these labels is meant.
     pub(crate) fn takes(&self, labels: &Labels) -> bool {
         fn fits<T: PartialEq>(wanted: Option<&T>, found: &T) -> bool {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Selection, Snapshot};
+use super::{Selection, snapshot::Snapshot};
 use crate::{
     catalog::{Batch, Change, Removal},
     model::{Confidence, Detail, Instance, RemovalReason, Revision, WallTime},
@@ -37,7 +37,7 @@ pub(crate) enum Told {
     Bookmark,
 }
 
-/// A part of a snapshot.
+/// A part of a snapshot. Not to be kept while it waits to be sent: it keeps all of the snapshot.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     pub(super) snapshot: Arc<Snapshot>,
@@ -89,7 +89,7 @@ impl Part {
         self.snapshot.part(self.number)
     }
 
-    /// Whether the snapshot begins with it.
+    /// Whether the snapshot begins with it. In the middle of another one, that one is void: nobody read on in it for too long.
     pub(crate) fn is_first(&self) -> bool {
         self.number == 0
     }

@@ -1,30 +1,37 @@
 //! The durable state, arranged for reading: namespace → service → instances.
 //!
-//! A service is shared with its readers and copied only when it changes while one of them still holds it.
+//! A service is shared with its readers, and copied when it changes while one of them still holds it: the list of its pieces and
+//! one of them.
 
-use std::{
-    borrow::Borrow,
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound,
-    sync::Arc,
-};
+mod pieces;
 
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use self::pieces::Pieces;
 use super::{Scope, Selection};
 use crate::{
     catalog::{Batch, Change},
-    model::{Instance, InstanceId, InstanceKey, Namespace, Revision, ServiceName},
+    model::{Instance, InstanceId, InstanceKey, Namespace, Revision, ServiceName, Version},
 };
 
-/// The instances of a service, by id.
+/// The instances of a service, by id, and what a list of services tells of them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ServiceView(BTreeSet<ById>);
+pub(crate) struct ServiceView {
+    instances: Pieces,
+    callable: usize,
+    /// How many run each version.
+    versions: BTreeMap<Version, usize>,
+    /// The last revision that changed it.
+    changed: Revision,
+}
 
-/// An instance, found and ordered by its own id: there are a million of them, and a copy of the id would take 24 bytes.
-#[derive(Debug, Clone)]
-struct ById(Arc<Instance>);
-
-type Services = BTreeMap<ServiceName, Arc<ServiceView>>;
+/// The services of a namespace.
+#[derive(Debug, Default)]
+struct Services {
+    by_name: BTreeMap<ServiceName, Arc<ServiceView>>,
+    /// The last revision that changed any of them.
+    changed: Revision,
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -34,41 +41,59 @@ pub(crate) struct View {
     namespaces: BTreeMap<Namespace, Services>,
 }
 
-impl Borrow<InstanceId> for ById {
-    fn borrow(&self) -> &InstanceId {
-        &self.0.key.id
-    }
-}
-
-impl PartialEq for ById {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key.id == other.0.key.id
-    }
-}
-
-impl Eq for ById {}
-
-impl PartialOrd for ById {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ById {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.key.id.cmp(&other.0.key.id)
-    }
-}
-
 impl ServiceView {
     /// By id.
     pub(crate) fn values(&self) -> impl Iterator<Item = &Arc<Instance>> {
-        self.0.iter().map(|instance| &instance.0)
+        self.after(None)
+    }
+
+    /// By id, after this one.
+    pub(crate) fn after(&self, id: Option<&InstanceId>) -> impl Iterator<Item = &Arc<Instance>> {
+        self.instances.after(id)
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.instances.len()
+    }
+
+    /// How many of them take calls.
+    pub(crate) fn callable(&self) -> usize {
+        self.callable
+    }
+
+    /// The versions that run, each once.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = &Version> {
+        self.versions.keys()
+    }
+
+    fn put(&mut self, instance: &Arc<Instance>) {
+        let replaced = self.instances.put(instance);
+        self.callable += usize::from(instance.is_callable());
+        match self.versions.get_mut(&instance.spec.labels.version) {
+            Some(count) => *count += 1,
+            None => drop(self.versions.insert(instance.spec.labels.version.clone(), 1)),
+        }
+        if let Some(replaced) = replaced {
+            self.discount(&replaced);
+        }
+    }
+
+    fn remove(&mut self, id: &InstanceId) {
+        if let Some(removed) = self.instances.remove(id) {
+            self.discount(&removed);
+        }
+    }
+
+    fn discount(&mut self, gone: &Instance) {
+        self.callable -= usize::from(gone.is_callable());
+        let version = &gone.spec.labels.version;
+        if let Some(count) = self.versions.get_mut(version) {
+            *count -= 1;
+            if *count == 0 {
+                self.versions.remove(version);
+            }
+        }
     }
 }
 
@@ -85,13 +110,13 @@ impl View {
     }
 
     pub(super) fn apply(&mut self, batch: &Batch) {
+        self.revision = batch.revision;
         for change in &batch.changes {
             match change {
                 Change::Put { instance, .. } => self.put(instance),
                 Change::Removed(removal) => self.remove(&removal.key),
             }
         }
-        self.revision = batch.revision;
     }
 
     /// What it is of.
@@ -101,12 +126,22 @@ impl View {
 
     /// One instance.
     pub(crate) fn get(&self, key: &InstanceKey) -> Option<Arc<Instance>> {
-        self.namespaces
-            .get(&key.namespace)?
-            .get(&key.service)?
-            .0
-            .get(&key.id)
-            .map(|instance| Arc::clone(&instance.0))
+        let services = self.namespaces.get(&key.namespace)?;
+        services.by_name.get(&key.service)?.instances.get(&key.id).cloned()
+    }
+
+    /// The last revision that changed what is in a scope: with it, what is there is the same. Of what is not there, 0.
+    pub(super) fn changed(&self, scope: &Scope) -> Revision {
+        let Some(services) = self.namespaces.get(&scope.namespace) else {
+            return Revision::ZERO;
+        };
+        match &scope.service {
+            Some(service) => services
+                .by_name
+                .get(service)
+                .map_or(Revision::ZERO, |view| view.changed),
+            None => services.changed,
+        }
     }
 
     /// The services of a scope by name, from a point on; at most `limit`.
@@ -116,18 +151,39 @@ impl View {
         from: Bound<&ServiceName>,
         limit: usize,
     ) -> Vec<(ServiceName, Arc<ServiceView>)> {
-        let Some(services) = self.namespaces.get(&scope.namespace) else {
-            return Vec::new();
-        };
         let shared = |(name, view): (&ServiceName, &Arc<ServiceView>)| (name.clone(), Arc::clone(view));
-        match &scope.service {
-            Some(service) => services.get_key_value(service).map(shared).into_iter().collect(),
-            None => services
-                .range::<ServiceName, _>((from, Bound::Unbounded))
-                .take(limit)
-                .map(shared)
-                .collect(),
-        }
+        self.range(scope, from).take(limit).map(shared).collect()
+    }
+
+    /// The instances of a scope by service and id, after one of them; at most `limit`.
+    pub(crate) fn instances(
+        &self,
+        scope: &Scope,
+        after: Option<&(ServiceName, InstanceId)>,
+        limit: usize,
+    ) -> Vec<Arc<Instance>> {
+        let from = after.map_or(Bound::Unbounded, |(service, _)| Bound::Included(service));
+        let found = self
+            .range(scope, from)
+            .flat_map(|(name, view)| view.after(within(name, after)));
+        found.take(limit).cloned().collect()
+    }
+
+    fn range(
+        &self,
+        scope: &Scope,
+        from: Bound<&ServiceName>,
+    ) -> impl Iterator<Item = (&ServiceName, &Arc<ServiceView>)> {
+        let services = self.namespaces.get(&scope.namespace);
+        let (one, all) = match (&scope.service, services) {
+            (Some(service), Some(services)) => (services.by_name.get_key_value(service), None),
+            (None, Some(services)) => {
+                let range = services.by_name.range::<ServiceName, _>((from, Bound::Unbounded));
+                (None, Some(range))
+            }
+            (_, None) => (None, None),
+        };
+        one.into_iter().chain(all.into_iter().flatten())
     }
 
     fn put(&mut self, instance: &Arc<Instance>) {
@@ -136,11 +192,14 @@ impl View {
             Some(services) => services,
             None => self.namespaces.entry(namespace.clone()).or_default(),
         };
-        let view = match services.get_mut(service) {
+        services.changed = self.revision;
+        let view = match services.by_name.get_mut(service) {
             Some(view) => view,
-            None => services.entry(service.clone()).or_default(),
+            None => services.by_name.entry(service.clone()).or_default(),
         };
-        Arc::make_mut(view).0.replace(ById(Arc::clone(instance)));
+        let view = Arc::make_mut(view);
+        view.changed = self.revision;
+        view.put(instance);
     }
 
     /// A service without instances is no service, and a namespace without services no namespace.
@@ -148,17 +207,28 @@ impl View {
         let Some(services) = self.namespaces.get_mut(&key.namespace) else {
             return;
         };
-        let Some(view) = services.get_mut(&key.service) else {
+        let Some(view) = services.by_name.get_mut(&key.service) else {
             return;
         };
-        Arc::make_mut(view).0.remove(&key.id);
-        if view.0.is_empty() {
-            services.remove(&key.service);
+        services.changed = self.revision;
+        let view = Arc::make_mut(view);
+        view.changed = self.revision;
+        view.remove(&key.id);
+        if view.len() == 0 {
+            services.by_name.remove(&key.service);
         }
-        if services.is_empty() {
+        if services.by_name.is_empty() {
             self.namespaces.remove(&key.namespace);
         }
     }
+}
+
+/// After which id of a service to begin, when all up to an instance was told.
+pub(crate) fn within<'a>(
+    service: &ServiceName,
+    after: Option<&'a (ServiceName, InstanceId)>,
+) -> Option<&'a InstanceId> {
+    after.filter(|(name, _)| name == service).map(|(_, id)| id)
 }
 
 /// The selected instances of some services, by service and id.

@@ -15,16 +15,17 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::{
-    Hub, ServiceView, Snapshot, State,
+    Hub, State,
     encodings::Key,
     feeds::Feed,
+    snapshot::Present,
     step::{self, Cause, Content, Part, Step, Told},
     view,
     wakers::Ticket,
 };
 use crate::{
     catalog::Batch,
-    model::{Confidence, Moment, Revision, ServiceName},
+    model::{Confidence, Moment, Revision},
 };
 
 /// See the module. Dropping it ends the watch.
@@ -42,10 +43,21 @@ pub(crate) struct Watcher {
 enum Position {
     /// Nothing was told yet.
     Begin(WatchFrom),
-    /// This part of a snapshot is to be told next.
-    Within(Part),
+    /// A part of a snapshot is to be told next, if that is still there.
+    Within(Next),
     /// All up to this revision was told.
     Told(Revision),
+}
+
+/// The next part of a snapshot. Not the snapshot, which a watch that stalls would keep.
+#[derive(Debug, Clone, Copy)]
+struct Next {
+    /// Names the snapshot.
+    content: Revision,
+    part: usize,
+    cause: Cause,
+    /// What all of its parts tell.
+    revision: Revision,
 }
 
 /// Where a watch begins.
@@ -71,8 +83,9 @@ pub(crate) struct FutureRevision {
 
 /// What a look at the hub finds; the rest is done outside of its lock.
 enum Found {
-    Snapshot(Cause, Vec<(ServiceName, Arc<ServiceView>)>),
-    Part(Part),
+    /// From here on everything is to be told anew, and not less than this revision.
+    Snapshot(Cause, Revision),
+    Part(Next),
     Batch(Arc<Batch>),
     Nothing,
 }
@@ -96,44 +109,59 @@ impl Watcher {
 
     /// The next step, if there is one. Each call moves the cursor at most to the end of one revision that is told.
     pub(crate) fn try_next(&mut self, now: Moment) -> Option<Step> {
-        let (found, present, confidence) = {
+        self.step(now, false)
+    }
+
+    /// The next step, which says where the watcher is if there is nothing else to tell.
+    pub(crate) fn bookmark(&mut self, now: Moment) -> Option<Step> {
+        self.step(now, true)
+    }
+
+    fn step(&mut self, now: Moment, is_due: bool) -> Option<Step> {
+        let (found, mut present, confidence) = {
             let state = self.hub.read();
             let confidence = state.trust.confidence(&self.feed.selection().scope, now);
             (self.find(&state), state.view.revision, confidence)
         };
         // Outside of the lock: this part costs time in proportion to what is told.
         let (revision, told) = match found {
-            Found::Snapshot(cause, services) => {
-                let selection = self.feed.selection();
-                let make = || Snapshot::new(present, view::select(&services, selection), self.hub.part_bytes);
-                let snapshot = self.feed.snapshot(present, make);
-                let number = 0;
-                (
-                    present,
-                    Told::Part(Part {
-                        snapshot,
-                        number,
-                        cause,
-                    }),
-                )
+            Found::Snapshot(cause, after) => self.begin(cause, after, None, now, &mut present),
+            Found::Part(next) => {
+                let snapshot = self.feed.snapshots().get(next.content, now);
+                match snapshot {
+                    Some(snapshot) => {
+                        let Next {
+                            part: number, cause, ..
+                        } = next;
+                        let part = Part {
+                            snapshot,
+                            number,
+                            cause,
+                        };
+                        (next.revision, Told::Part(part))
+                    }
+                    // Nobody had read on in it for so long that it is gone.
+                    None => self.begin(Cause::Coalesced, next.revision, Some(next), now, &mut present),
+                }
             }
-            Found::Part(part) => (part.snapshot.revision(), Told::Part(part)),
             Found::Batch(batch) => (batch.revision, Told::Delta(batch)),
             Found::Nothing => {
                 // Who resumes and has missed nothing is told so at once, and so is everybody of another confidence.
                 let is_news =
                     matches!(self.position, Position::Begin(_)) || self.told != Some(discriminant(&confidence));
                 self.position = Position::Told(present);
-                if !is_news {
+                if !is_news && !is_due {
                     return None;
                 }
                 (present, Told::Bookmark)
             }
         };
         self.position = match &told {
-            Told::Part(part) if part.has_more() => Position::Within(Part {
-                number: part.number + 1,
-                ..part.clone()
+            Told::Part(part) if part.has_more() => Position::Within(Next {
+                content: part.snapshot.content(),
+                part: part.number + 1,
+                cause: part.cause,
+                revision,
             }),
             _ => Position::Told(revision),
         };
@@ -148,20 +176,59 @@ impl Watcher {
         })
     }
 
+    /// The first part of a snapshot, and the revision that it tells; or the next part, if it is the one that the watcher was in.
+    fn begin(
+        &self,
+        cause: Cause,
+        after: Revision,
+        within: Option<Next>,
+        now: Moment,
+        present: &mut Revision,
+    ) -> (Revision, Told) {
+        let selection = self.feed.selection();
+        let mut snapshots = self.feed.snapshots();
+        let (at, found) = {
+            let state = self.hub.read();
+            let at = Present {
+                revision: state.view.revision,
+                content: state.view.changed(&selection.scope),
+                told: after,
+                lost: self.feed.lost(),
+            };
+            let changes = |made| state.past.count_after(&selection.scope, made);
+            let found = snapshots.find(at, now, changes);
+            let services = || state.view.services(&selection.scope, Bound::Unbounded, usize::MAX);
+            (at, found.ok_or_else(services))
+        };
+        *present = at.revision;
+        let (snapshot, revision) = found.unwrap_or_else(|services| {
+            let instances = view::select(&services, selection);
+            let snapshot = snapshots.make(at, instances, self.hub.part_bytes, now);
+            (snapshot, at.revision)
+        });
+        // Of another content it is of a later revision too, by which the watcher's client knows that it begins anew.
+        let (number, cause, revision) = match within {
+            Some(next) if next.content == snapshot.content() => (next.part, next.cause, next.revision),
+            _ => (0, cause, revision),
+        };
+        let part = Part {
+            snapshot,
+            number,
+            cause,
+        };
+        (revision, Told::Part(part))
+    }
+
     fn find(&self, state: &State) -> Found {
         let selection = self.feed.selection();
-        let snapshot = |cause| {
-            let services = state.view.services(&selection.scope, Bound::Unbounded, usize::MAX);
-            Found::Snapshot(cause, services)
-        };
         let after = match &self.position {
-            Position::Within(part) => return Found::Part(part.clone()),
-            Position::Begin(WatchFrom::Nothing) => return snapshot(Cause::Initial),
-            Position::Begin(WatchFrom::OtherHistory) => return snapshot(Cause::HistoryChanged),
+            Position::Within(next) => return Found::Part(*next),
+            Position::Begin(WatchFrom::Nothing) => return Found::Snapshot(Cause::Initial, Revision::ZERO),
+            Position::Begin(WatchFrom::OtherHistory) => return Found::Snapshot(Cause::HistoryChanged, Revision::ZERO),
             Position::Begin(WatchFrom::Revision(after)) if *after < state.past.compacted() => {
-                return snapshot(Cause::Compacted);
+                return Found::Snapshot(Cause::Compacted, *after);
             }
-            Position::Told(told) if *told < self.feed.lost() => return snapshot(Cause::Coalesced),
+            Position::Told(told) if *told < self.feed.lost() => return Found::Snapshot(Cause::Coalesced, *told),
             Position::Begin(WatchFrom::Revision(after)) | Position::Told(after) => *after,
         };
         let touches = |batch: &Batch| {
@@ -176,16 +243,16 @@ impl Watcher {
 
     /// What a step tells, encoded: shared by all watchers of the selection. `None` for a bookmark, which tells nothing.
     pub(crate) fn encoded(&self, step: &Step, encode: impl FnOnce(&Content<'_>) -> Bytes) -> Option<Bytes> {
-        let key = |part| Key {
+        let key = |revision, part| Key {
             feed: self.feed.number(),
-            revision: step.revision,
+            revision,
             part,
         };
         let encodings = &self.hub.encodings;
         match &step.told {
             Told::Part(part) => {
                 let make = || encode(&Content::Instances(part.instances()));
-                Some(encodings.get(key(Some(part.number)), make))
+                Some(encodings.get(key(part.snapshot.content(), Some(part.number)), make))
             }
             Told::Delta(batch) => {
                 let make = || {
@@ -194,7 +261,7 @@ impl Watcher {
                         events: step::events(batch, self.feed.selection()),
                     })
                 };
-                Some(encodings.get(key(None), make))
+                Some(encodings.get(key(batch.revision, None), make))
             }
             Told::Bookmark => None,
         }
@@ -206,22 +273,6 @@ impl Watcher {
         match &step.told {
             Told::Delta(batch) => step::bytes(batch, self.feed.selection()),
             Told::Part(_) | Told::Bookmark => 0,
-        }
-    }
-
-    /// Where the watcher is, after [`Watcher::try_next`] had nothing.
-    pub(crate) fn bookmark(&mut self, now: Moment) -> Step {
-        let confidence = self.hub.confidence(&self.feed.selection().scope, now);
-        self.told = Some(discriminant(&confidence));
-        Step {
-            revision: match self.position {
-                Position::Told(revision) | Position::Begin(WatchFrom::Revision(revision)) => revision,
-                Position::Begin(_) | Position::Within(_) => Revision::ZERO,
-            },
-            confidence,
-            lag: 0,
-            is_last: true,
-            told: Told::Bookmark,
         }
     }
 

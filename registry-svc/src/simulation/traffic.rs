@@ -338,6 +338,7 @@ impl World {
         };
         let compacted = process.hub.compacted_after(&[]);
         let now = process.clock(self.truth.now, 0).moment;
+        process.hub.tidy(now);
         let watch = &mut self.watches[n];
         let Some((stream, _)) = &mut watch.stream else {
             return false;

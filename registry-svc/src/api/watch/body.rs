@@ -177,7 +177,11 @@ impl Open {
                 alarm.as_mut().reset(Instant::now() + self.idle);
                 self.told_at = now;
                 // Looked again by then: the revision has moved on by what others did.
-                return Poll::Ready(self.watcher.try_next(now).unwrap_or_else(|| self.watcher.bookmark(now)));
+                if let Some(step) = self.watcher.bookmark(now) {
+                    self.is_dry = step.is_last;
+                    return Poll::Ready(step);
+                }
+                continue;
             }
             alarm.as_mut().reset(Instant::now() + left);
         }

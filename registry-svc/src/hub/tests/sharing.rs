@@ -1,6 +1,6 @@
 //! What watchers have in common, and what one that does not read costs.
 
-use std::{cell::Cell, sync::Weak};
+use std::{cell::Cell, collections::HashSet, sync::Weak};
 
 use bytes::Bytes;
 
@@ -81,28 +81,101 @@ fn a_snapshot_is_made_and_encoded_once_for_all_who_begin_together() {
     );
     let snapshot = Arc::downgrade(&snapshots[0]);
     snapshots.clear();
+    hub.tidy(now(30_000).moment);
     assert_eq!(snapshot.strong_count(), 0, "nobody holds on to it");
 }
 
+/// Each commit, of whatever service, made another snapshot of the same instances, encoded anew for everybody who began then.
 #[test]
-fn parts_hold_each_instance_once_and_in_order() {
+fn a_snapshot_is_shared_while_others_change_and_a_little_longer() {
     let hub = hub();
-    for count in [0, 1, 63, 64, 65, 300] {
-        let instances: Vec<_> = (0..count).map(|n| large(&hub, "a", &format!("{n:04}"))).collect();
-        let snapshot = Snapshot::new(Revision::new(1), instances.clone(), snapshot::PART_BYTES);
-        let mut told = Vec::new();
-        let mut number = 0;
-        loop {
-            let part = snapshot.part(number);
-            assert!(!part.is_empty() || count == 0);
-            told.extend_from_slice(part);
-            if !snapshot.has_more(number) {
-                break;
-            }
-            number += 1;
-        }
-        assert_eq!(told, instances);
+    let instances: Vec<_> = (0..10).map(|n| large(&hub, "a", &n.to_string())).collect();
+    publish(&hub, instances.iter().map(put).collect());
+    let made = Cell::new(0);
+    let mut parts: HashSet<*const Snapshot> = HashSet::new();
+    let mut begin = |service, told| {
+        let mut watcher = hub.watch(&scope(service), WatchFrom::Nothing).expect("watches");
+        let first = step(&mut watcher);
+        encoded(&watcher, &first, &made);
+        assert_eq!(first.revision, Revision::new(told));
+        let Told::Part(part) = &first.told else {
+            panic!("a snapshot: {first:?}");
+        };
+        parts.insert(Arc::as_ptr(&part.snapshot));
+        (watcher, parts.len(), made.get())
+    };
+    let (mut one, ..) = begin("a", 1);
+    for revision in 2..=4 {
+        churn(&hub, "b", 1);
+        let (_, snapshots, made) = begin("a", revision);
+        assert_eq!((snapshots, made), (1, 1), "of the present, by what was there");
     }
+    churn(&hub, "a", 2);
+    let (mut other, snapshots, made) = begin("a", 1);
+    assert_eq!((snapshots, made), (1, 1), "a little older");
+    for watcher in [&mut one, &mut other] {
+        let rest: Vec<_> = std::iter::from_fn(|| next(watcher)).skip(9).collect();
+        assert_eq!(rest, ["delta of 1 at 5", "delta of 1 at 6"], "and then what came since");
+    }
+    churn(&hub, "a", LIMITS.revisions);
+    assert_eq!(begin("a", 12).1, 2, "the history does not reach back any more");
+}
+
+/// To begin anew with the revision and the cause that it had would look like more of the same: each instance would be told twice.
+#[test]
+fn a_watcher_that_stalls_while_nothing_changes_goes_on_where_it_was() {
+    let hub = hub();
+    let instances: Vec<_> = (0..10).map(|n| large(&hub, "a", &n.to_string())).collect();
+    publish(&hub, instances.iter().map(put).collect());
+    let mut stalled = hub.watch(&scope("a"), WatchFrom::Nothing).expect("watches");
+    let mut told = Vec::new();
+    for seconds in (0..).step_by(40) {
+        churn(&hub, "b", 1);
+        hub.tidy(now(seconds * 1_000).moment);
+        let step = stalled.try_next(now(seconds * 1_000).moment).expect("a part");
+        let Told::Part(part) = &step.told else {
+            panic!("a part: {step:?}");
+        };
+        assert_eq!((step.revision, part.cause), (Revision::new(2), Cause::Initial));
+        told.extend_from_slice(part.instances());
+        if !part.has_more() {
+            break;
+        }
+    }
+    assert_eq!(told, instances);
+}
+
+/// A watcher that stalled in the middle of a snapshot kept all of it, and each instance as it was then, for ever.
+#[test]
+fn a_watcher_that_stalls_within_a_snapshot_costs_its_cursor() {
+    let hub = hub();
+    let mut instances: Vec<_> = (0..10).map(|n| large(&hub, "a", &n.to_string())).collect();
+    publish(&hub, instances.iter().map(put).collect());
+    let at = |seconds: u64| now(seconds * 1_000).moment;
+    let mut watchers = [0, 1].map(|_| hub.watch(&scope("a"), WatchFrom::Nothing).expect("watches"));
+    for watcher in &mut watchers {
+        watcher.try_next(at(0)).expect("the first part");
+    }
+    let [stalled, slow] = &mut watchers;
+    let gone: Vec<Weak<Instance>> = instances.drain(..).map(|instance| Arc::downgrade(&instance)).collect();
+    let leave = (0..10).map(|n| removed(&large(&hub, "a", &n.to_string()))).collect();
+    publish(&hub, leave);
+    churn(&hub, "b", LIMITS.revisions);
+    let alive = || gone.iter().filter(|instance| instance.strong_count() > 0).count();
+    assert_eq!(alive(), 10, "they are told");
+    // As long as anybody reads on, all may.
+    slow.try_next(at(20)).expect("the next part");
+    hub.tidy(at(40));
+    assert_eq!(alive(), 10);
+    hub.tidy(at(50));
+    assert_eq!(alive(), 0);
+    let first = stalled.try_next(at(51)).expect("begins anew");
+    assert_eq!(first.revision, hub.look(View::revision));
+    let Told::Part(part) = &first.told else {
+        panic!("a snapshot: {first:?}");
+    };
+    assert!(part.is_first() && part.cause == Cause::Coalesced && part.instances().is_empty());
+    assert_eq!(next(stalled), None);
 }
 
 /// Row 12 of the fault plan. What a watcher that is never read keeps alive: not one batch that the history has lost, and

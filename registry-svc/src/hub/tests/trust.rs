@@ -96,7 +96,7 @@ fn a_delta_tells_the_new_confidence() {
     assert_eq!(step.confidence, Confidence::Stale { age });
     assert!(matches!(step.told, Told::Delta(_)));
     assert_eq!(next(&mut watcher), None);
-    let later = watcher.bookmark(now(1_000).moment);
+    let later = watcher.bookmark(now(1_000).moment).expect("always");
     assert_eq!(
         later.confidence,
         Confidence::Stale { age: age * 4 },

@@ -24,6 +24,8 @@ pub(super) enum Act {
     Resume { watcher: usize },
     /// A watcher forgets everything and begins anew.
     Forget { watcher: usize },
+    /// So much time passes that nobody who is in the middle of a snapshot can read on in it.
+    Stall,
     /// The registry restarts on what its store has kept; watchers resume.
     Restart,
 }
@@ -96,7 +98,8 @@ struct Client {
     log: Log,
     /// Parts of a snapshot that is not complete.
     parts: Vec<Arc<Instance>>,
-    began_at: Revision,
+    /// Why it was begun, and with what the history had lost then.
+    begun: Option<(Cause, Revision)>,
     at: Option<Revision>,
 }
 
@@ -110,6 +113,7 @@ pub(super) fn acts() -> impl Strategy<Value = Vec<Act>> {
         12 => (0..WATCHERS, 1..6_usize).prop_map(|(watcher, messages)| Act::Read { watcher, messages }),
         3 => (0..WATCHERS).prop_map(|watcher| Act::Resume { watcher }),
         1 => (0..WATCHERS).prop_map(|watcher| Act::Forget { watcher }),
+        1 => Just(Act::Stall),
         1 => Just(Act::Restart),
     ];
     proptest::collection::vec(act, 1..100)
@@ -237,7 +241,7 @@ impl Client {
                 heard: Vec::new(),
             },
             parts: Vec::new(),
-            began_at: Revision::ZERO,
+            begun: None,
             at: None,
         };
         client.resume(hub);
@@ -250,6 +254,7 @@ impl Client {
             .watch(&self.log.selection, from)
             .expect("what was told is no future");
         self.parts.clear();
+        self.begun = None;
         self.log.heard.push(Heard::Opened {
             after: self.at,
             compacted: hub.read().past.compacted(),
@@ -265,17 +270,22 @@ impl Client {
         self.log.heard.push(match step.told {
             Told::Part(part) => {
                 if part.is_first() {
-                    self.began_at = hub.read().past.compacted();
+                    self.parts.clear();
+                    let again = self.begun.is_some();
+                    assert!(!again || part.cause == Cause::Coalesced, "{:?}", part.cause);
+                    let compacted = hub.read().past.compacted();
+                    self.begun.get_or_insert((part.cause, compacted));
                 }
                 self.parts.extend_from_slice(part.instances());
                 if part.has_more() {
                     return true;
                 }
+                let (cause, compacted) = self.begun.take().expect("begun");
                 Heard::Snapshot {
                     revision,
-                    cause: part.cause,
+                    cause,
                     instances: std::mem::take(&mut self.parts),
-                    compacted: self.began_at,
+                    compacted,
                 }
             }
             Told::Delta(batch) => Heard::Delta {
@@ -316,6 +326,7 @@ pub(super) fn play(acts: Vec<Act>) -> Story {
                 clients[watcher].at = None;
                 clients[watcher].resume(&hub);
             }
+            Act::Stall => hub.tidy(now(30_000).moment),
             Act::Restart => {
                 hub = restarted(&hub, worlds.last().expect("one"));
                 for client in &mut clients {
@@ -327,7 +338,7 @@ pub(super) fn play(acts: Vec<Act>) -> Story {
     }
     for client in &mut clients {
         while client.read(&hub) {}
-        let revision = client.watcher.bookmark(now(0).moment).revision;
+        let revision = client.watcher.bookmark(now(0).moment).expect("always").revision;
         client.log.heard.push(Heard::Bookmark { revision });
     }
     Story {

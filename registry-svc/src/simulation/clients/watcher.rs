@@ -26,6 +26,8 @@ pub(in crate::simulation) struct Watch {
     pub(in crate::simulation) idle: bool,
     /// The parts of a snapshot that has not come in full.
     parts: Vec<Arc<Instance>>,
+    /// The revision that they are of.
+    parts_of: Option<Revision>,
     /// The last revision that it heard.
     pub(in crate::simulation) last: Option<Revision>,
     /// What it knows.
@@ -43,6 +45,7 @@ impl Watch {
             stream: None,
             idle: false,
             parts: Vec::new(),
+            parts_of: None,
             last: None,
             folded: BTreeMap::new(),
             rng,
@@ -56,8 +59,13 @@ impl Watch {
         self.parts.clear();
     }
 
-    /// A snapshot is heard when all of it has come.
+    /// A snapshot is heard when all of it has come. A part of another revision begins anew.
     pub(in crate::simulation) fn assemble(&mut self, heard: Heard) -> Option<Heard> {
+        if let Heard::Snapshot(revision, ..) = &heard
+            && self.parts_of.replace(*revision) != Some(*revision)
+        {
+            self.parts.clear();
+        }
         match heard {
             Heard::Snapshot(_, instances, true) => {
                 self.parts.extend(instances);
