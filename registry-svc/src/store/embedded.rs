@@ -8,6 +8,7 @@
 //! which is how a second registry on the same directory is noticed.
 
 pub(super) mod backup;
+mod ballast;
 mod engine;
 mod fault;
 mod format_1;
@@ -24,7 +25,7 @@ use std::{
     sync::Arc,
 };
 
-use engine::{Engine, Outcome};
+use engine::{Engine, Outcome, Regained};
 use fault::Fault;
 use log::LOG;
 pub(in crate::store) use medium::{InDirectory, Medium};
@@ -42,13 +43,17 @@ use crate::{
 
 /// The file in the data directory.
 const FILE: &str = "registry.redb";
+/// Beside it: room for those who deregister on a full disk.
+const SPARE: &str = "registry.spare";
 /// redb keeps pages of the file in memory. The catalog already holds everything that is read, and what is written is written
 /// once, so this only has to hold a step of tidying.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// What a merge reads for each byte of log, while one is under way: it ends before the next is due.
 const MERGE_PACE: usize = 8;
-/// What is left of the disk for those who deregister, and for redb to open the file once more.
-const RESERVE_BYTES: u64 = 1024 * 1024;
+/// A flush that has no room is put off until so many are due.
+const FLUSH_LATEST: usize = 4;
+/// After a slice of [`SPARE`] could not be had, so many commits pass before it is tried again.
+const SPARE_PAUSE: u32 = 100;
 
 /// See the module.
 #[derive(Debug)]
@@ -65,6 +70,8 @@ pub(crate) struct Embedded {
     logged: usize,
     /// When that is due to become one.
     flush_at: usize,
+    /// Commits until what was given up on a full disk is asked for again.
+    spare_pause: u32,
     /// What the merge should have read; two steps at the most.
     owed: usize,
     /// The history that came by the way when the log was replayed.
@@ -79,7 +86,7 @@ impl Embedded {
             source,
         };
         let made = names::make(directory).map_err(unusable)?;
-        let medium = InDirectory::claim(directory, FILE).map_err(unusable)?;
+        let medium = InDirectory::claim(directory, FILE, SPARE).map_err(unusable)?;
         let medium = medium.ok_or_else(|| StoreError::InUse {
             path: directory.to_owned(),
         })?;
@@ -107,10 +114,12 @@ impl Embedded {
             recent: Recent::default(),
             logged: 0,
             flush_at: strides.flush,
+            spare_pause: 0,
             owed: 0,
             past: None,
         };
         store.replay()?;
+        while store.engine.regain() == Regained::Slice {}
         Ok(store)
     }
 
@@ -139,14 +148,6 @@ impl Embedded {
         Verdict::NoRoom(format!(
             "the disk of data directory {directory} is full: make room there; the registry needs no restart"
         ))
-    }
-
-    /// Registrations leave some room to those who deregister. Looked at before each, so that a disk that fills up slowly is
-    /// never full for redb, which would have to be opened again.
-    fn is_cramped(&self, batches: &[Arc<Batch>], bytes: usize) -> bool {
-        let puts = |batch: &Arc<Batch>| batch.changes.iter().any(|change| matches!(change, Change::Put { .. }));
-        let needed = RESERVE_BYTES + 2 * bytes as u64;
-        batches.iter().any(puts) && self.engine.free().is_some_and(|free| free < needed)
     }
 
     /// Whether the file can be used, at the latest from here on.
@@ -224,6 +225,14 @@ impl Embedded {
         self.logged = 0;
     }
 
+    /// Takes back some of what was given up on a full disk.
+    fn regain(&mut self) {
+        self.spare_pause = match self.spare_pause {
+            0 if self.engine.regain() == Regained::Failed => SPARE_PAUSE,
+            commits => commits.saturating_sub(1),
+        };
+    }
+
     fn merge(&mut self) -> Result<(), StoreError> {
         let mut read = 0;
         self.rearrange("merge what is old", |store, write| {
@@ -234,6 +243,12 @@ impl Embedded {
         self.owed = self.owed.saturating_sub(read.max(self.strides.step));
         Ok(())
     }
+}
+
+/// Whether a group takes more room than it makes.
+fn grows(batches: &[Arc<Batch>]) -> bool {
+    let puts = |batch: &Arc<Batch>| batch.changes.iter().any(|change| matches!(change, Change::Put { .. }));
+    batches.iter().any(puts)
 }
 
 impl Store for Embedded {
@@ -269,20 +284,29 @@ impl Store for Embedded {
             return Ok(Verdict::Durable);
         };
         let group = record::encode_group(batches);
-        if self.is_cramped(batches, group.len()) || !self.is_open()? {
+        // Registrations leave some room to those who deregister. Looked at before each, so that a disk that fills up slowly is
+        // never full for redb, which would have to be opened again.
+        let grows = grows(batches);
+        if (grows && !self.engine.has_room(2 * group.len())) || !self.is_open()? {
             return Ok(self.no_room());
         }
-        let written = self
-            .engine
-            .write("commit", |write| log::append(write, newest, compacted, &group))?;
-        if let Outcome::NoRoom { in_doubt } = written {
+        if !grows {
+            self.engine.make_room(2 * group.len());
+        }
+        loop {
+            let append = |write: &WriteTransaction| log::append(write, newest, compacted, &group);
+            let Outcome::NoRoom { in_doubt } = self.engine.write("commit", append)? else {
+                break;
+            };
             // What is there is as it was left by the last fsync that succeeded, or, once it is open again, by the one of the
             // repair: what it shows survives.
             match (self.resume(newest)?, in_doubt) {
-                (Some(found), _) if found == newest => {}
-                (Some(_), _) | (None, None) => return Ok(self.no_room()),
+                (Some(found), _) if found == newest => break,
                 // It may be there, and its revisions would be given to others.
                 (None, Some(error)) => return Err(error),
+                // What was kept for this is given up slice by slice: others may take the room of any before we do.
+                (Some(_), _) if !grows && self.engine.give_up() => {}
+                _ => return Ok(self.no_room()),
             }
         }
         batches.iter().for_each(|batch| self.recent.apply(batch));
@@ -302,9 +326,19 @@ impl Store for Embedded {
         if !self.engine.is_open() {
             return Ok(());
         }
+        self.regain();
         if self.logged >= self.flush_at {
-            self.flush()?;
-        } else if self.owed >= self.strides.step && self.runs.merge_is_due(self.strides) {
+            // What was kept for those who make room is not for this. But it is not put off for ever: the file may have room of
+            // its own, and what is logged is in memory too.
+            if self.engine.has_room(2 * self.logged) || self.logged >= FLUSH_LATEST * self.strides.flush {
+                self.flush()?;
+            } else {
+                self.flush_at = self.logged + self.strides.flush;
+            }
+        } else if self.owed >= self.strides.step
+            && self.runs.merge_is_due(self.strides)
+            && self.engine.has_room(2 * self.strides.step)
+        {
             self.merge()?;
         }
         Ok(())

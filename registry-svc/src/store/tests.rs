@@ -5,4 +5,5 @@ mod disk;
 mod embedded;
 mod faults;
 pub(super) mod model;
+mod spare;
 pub(super) mod suite;

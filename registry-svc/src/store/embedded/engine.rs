@@ -18,6 +18,13 @@ use super::{
 };
 use crate::store::StoreError;
 
+/// What is left of the disk for those who deregister, and for redb to open the file once more.
+const RESERVE_BYTES: u64 = 1024 * 1024;
+/// What a commit writes beside its group: the pages on the way to it, and those that say which pages are free.
+const COMMIT_BYTES: u64 = 256 * 1024;
+/// So much more there is when what was kept for a full disk is taken back: or it would come and go with every file of others.
+const REGAIN_MARGIN_BYTES: u64 = 4 * 1024 * 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -51,6 +58,17 @@ pub(super) enum Outcome<T> {
     },
 }
 
+/// What became of taking room back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Regained {
+    /// None is missing, or there is not enough.
+    Nothing,
+    /// One slice.
+    Slice,
+    /// There is room, and it is not for us.
+    Failed,
+}
+
 impl Engine {
     /// Opens the file, or makes it with its tables.
     pub(super) fn open(
@@ -65,7 +83,7 @@ impl Engine {
             cache,
             medium,
         };
-        engine.start(Missing::IsMade)?;
+        engine.start_somehow(Missing::IsMade)?;
         let tables = match engine.read("read the tables", Tables::read)? {
             Some(tables) => tables,
             None => match engine.write("prepare the tables", Tables::prepare)? {
@@ -80,7 +98,7 @@ impl Engine {
     pub(super) fn reopen(&mut self) -> Result<Option<Tables>, StoreError> {
         self.backup.is_closed();
         self.opened = None;
-        match self.start(Missing::IsAnError) {
+        match self.start_somehow(Missing::IsAnError) {
             Ok(()) => {}
             Err(StoreError::Directory { source, .. }) if is_no_room(&source) => return Ok(None),
             Err(error) => return Err(error),
@@ -94,6 +112,16 @@ impl Engine {
     /// Whether it can be used.
     pub(super) fn is_open(&self) -> bool {
         self.opened.is_some()
+    }
+
+    /// Opens the file, with the room that is kept for this if need be: where everything is written anew opening takes some.
+    fn start_somehow(&mut self, missing: Missing) -> Result<(), StoreError> {
+        loop {
+            match self.start(missing) {
+                Err(StoreError::Directory { source, .. }) if is_no_room(&source) && self.medium.give_up() => {}
+                started => return started,
+            }
+        }
     }
 
     fn start(&mut self, missing: Missing) -> Result<(), StoreError> {
@@ -176,9 +204,41 @@ impl Engine {
         }
     }
 
-    /// Bytes that may still be written; `None` where that cannot be told.
-    pub(super) fn free(&self) -> Option<u64> {
-        self.medium.free()
+    /// Whether so much may be written without taking what is kept for those who make room. True where that cannot be told: it is
+    /// tried then.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        let needed = RESERVE_BYTES + self.medium.missing() + bytes as u64;
+        self.medium.free().is_none_or(|free| free >= needed)
+    }
+
+    /// Gives up room that is kept for a change that makes some, if it needs that.
+    pub(super) fn make_room(&self, bytes: usize) {
+        // One slice and not as many as it takes: some file systems tell late that there is more.
+        if self
+            .medium
+            .free()
+            .is_some_and(|free| free < COMMIT_BYTES + bytes as u64)
+        {
+            self.medium.give_up();
+        }
+    }
+
+    /// The same for one that has failed for want of room. False: there was nothing left to give up.
+    pub(super) fn give_up(&self) -> bool {
+        self.medium.give_up()
+    }
+
+    /// Takes back a slice of what was given up, when there is room for all of it and some more.
+    pub(super) fn regain(&self) -> Regained {
+        let missing = self.medium.missing();
+        let needed = RESERVE_BYTES + missing + REGAIN_MARGIN_BYTES;
+        if missing == 0 || self.medium.free().is_none_or(|free| free < needed) {
+            return Regained::Nothing;
+        }
+        match self.medium.regain() {
+            true => Regained::Slice,
+            false => Regained::Failed,
+        }
     }
 
     /// Takes backups from other threads.

@@ -18,7 +18,7 @@ use std::{
 use redb::{BackendError, StorageBackend, backends::FileBackend};
 use rustix::fs::{Advice, FlockOperation};
 
-use super::fault::Fault;
+use super::{ballast::Ballast, fault::Fault};
 
 /// What to do about a file that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +40,28 @@ pub(in crate::store) trait Medium: Debug + Send {
     /// What is read of the file from here on comes from the disk and not from memory, as far as that can be had. After a failed
     /// fsync the system's memory shows what the disk has lost.
     fn distrust(&self) {}
+
+    /// Gives up a slice of the room that is kept for a full disk. False: there is none.
+    fn give_up(&self) -> bool {
+        false
+    }
+
+    /// Takes such a slice back. False: it could not be had.
+    fn regain(&self) -> bool {
+        false
+    }
+
+    /// Bytes of them that are given up.
+    fn missing(&self) -> u64 {
+        0
+    }
 }
 
 /// A file in a directory.
 #[derive(Debug)]
 pub(in crate::store) struct InDirectory {
     file: PathBuf,
+    ballast: Option<Ballast>,
     /// Held as long as this lives: while the file is opened again after a full disk its own lock is not.
     _lock: Option<fs::File>,
 }
@@ -53,17 +69,23 @@ pub(in crate::store) struct InDirectory {
 impl InDirectory {
     /// A file that nobody else has heard of.
     pub(in crate::store) fn new(file: PathBuf) -> Self {
-        Self { file, _lock: None }
+        Self {
+            file,
+            ballast: None,
+            _lock: None,
+        }
     }
 
-    /// The one of this name in a directory that is there, for ourselves alone; `None` if somebody else has it.
-    pub(super) fn claim(directory: &Path, name: &str) -> io::Result<Option<Self>> {
+    /// The one of this name in a directory that is there, for ourselves alone, with room that is kept under the name `spare`;
+    /// `None` if somebody else has it.
+    pub(super) fn claim(directory: &Path, name: &str, spare: &str) -> io::Result<Option<Self>> {
         let lock = fs::File::open(directory)?;
         // Some file systems have no such locks, or none of directories: the file's own has to do there.
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
             return Ok(None);
         }
         Ok(Some(Self {
+            ballast: Some(Ballast::new(directory.join(spare))),
             _lock: Some(lock),
             ..Self::new(directory.join(name))
         }))
@@ -93,6 +115,18 @@ impl Medium for InDirectory {
         if let Ok(file) = fs::File::open(&self.file) {
             let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         }
+    }
+
+    fn give_up(&self) -> bool {
+        self.ballast.as_ref().is_some_and(Ballast::give_up)
+    }
+
+    fn regain(&self) -> bool {
+        self.ballast.as_ref().is_some_and(Ballast::regain)
+    }
+
+    fn missing(&self) -> u64 {
+        self.ballast.as_ref().map_or(0, Ballast::missing)
     }
 }
 

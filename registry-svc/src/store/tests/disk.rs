@@ -37,8 +37,14 @@ struct Platter {
     late: Late,
     /// The root was written since the last fsync.
     rooted: bool,
-    /// How often a write failed after the fsync of a commit.
+    /// How often that was.
     failed_late: usize,
+    /// Slices that are kept for when it is full, of how many, and of so many blocks each.
+    spare: (usize, usize, usize),
+    /// It says how much room it has.
+    tells: bool,
+    /// How often its file was opened.
+    opened: usize,
 }
 
 /// Whether room is lacking only after the fsync that makes a commit durable: redb has pages to write and may cut the file off.
@@ -141,6 +147,31 @@ impl Disk {
         self.lock().stuck = Late::FromThenOn;
     }
 
+    /// So many slices of so many blocks are kept for when it is full.
+    pub(super) fn keeps(&self, slices: usize, blocks: usize) {
+        self.lock().spare = (slices, slices, blocks);
+    }
+
+    /// How many slices it still has.
+    pub(super) fn kept(&self) -> usize {
+        self.lock().spare.0
+    }
+
+    /// Gives one of them up.
+    pub(super) fn gives(&self) {
+        assert!(Medium::give_up(self));
+    }
+
+    /// From now on it says how much room it has.
+    pub(super) fn tells(&self) {
+        self.lock().tells = true;
+    }
+
+    /// How often its file was opened.
+    pub(super) fn opened(&self) -> usize {
+        self.lock().opened
+    }
+
     /// All that is on it.
     pub(super) fn image(&self) -> Vec<u8> {
         self.lock().state.live.clone()
@@ -194,6 +225,18 @@ impl Platter {
 }
 
 impl State {
+    /// What is there once all of it is written that has not been lost.
+    fn safe(&self) -> Vec<u8> {
+        let mut image = self.synced.clone();
+        image.resize(self.live.len(), 0);
+        for (at, bytes) in &self.unsynced {
+            if let Some(found) = image.get_mut(*at..at + bytes.len()) {
+                found.copy_from_slice(bytes);
+            }
+        }
+        image
+    }
+
     /// Does one thing to it.
     pub(super) fn perform(&mut self, operation: &Operation) {
         match operation {
@@ -203,8 +246,8 @@ impl State {
                 self.unsynced.push((*at, bytes.clone()));
             }
             Operation::Sync => {
+                self.synced = self.safe();
                 self.unsynced.clear();
-                self.synced.clone_from(&self.live);
             }
             Operation::Acknowledge => self.acknowledged += 1,
         }
@@ -256,12 +299,47 @@ impl Medium for Disk {
         if missing == Missing::IsAnError && self.lock().state.live.is_empty() {
             return Err(io::ErrorKind::NotFound.into());
         }
+        self.lock().opened += 1;
         Ok(Box::new(self.clone()))
     }
 
     fn free(&self) -> Option<u64> {
-        // Others fill it up between the look and the leap: what is asked here is never the truth.
-        None
+        let disk = self.lock();
+        // As a rule others fill it up between the look and the leap: what is asked here is not the truth.
+        let free = |room: usize| (room.saturating_sub(disk.blocks.len()) * BLOCK) as u64;
+        disk.tells.then(|| disk.room.map_or(u64::MAX, free))
+    }
+
+    fn distrust(&self) {
+        let mut disk = self.lock();
+        disk.state.live = disk.state.safe();
+    }
+
+    fn give_up(&self) -> bool {
+        let mut disk = self.lock();
+        let (kept, of, blocks) = disk.spare;
+        if kept == 0 {
+            return false;
+        }
+        disk.spare = (kept - 1, of, blocks);
+        if blocks > 0 {
+            disk.stuck = Late::Never;
+        }
+        disk.room = disk.room.map(|room| room + blocks);
+        true
+    }
+
+    fn regain(&self) -> bool {
+        let mut disk = self.lock();
+        let (kept, of, blocks) = disk.spare;
+        disk.room = disk.room.map(|room| room - blocks);
+        disk.spare = (kept + 1, of, blocks);
+        true
+    }
+
+    fn missing(&self) -> u64 {
+        let (kept, of, blocks) = self.lock().spare;
+        ((of - kept) * blocks * BLOCK) as u64
     }
 }
 
@@ -291,6 +369,8 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.lock();
         if std::mem::take(&mut disk.breaks) {
+            // What was to be written is lost, and is still seen in memory.
+            disk.state.unsynced.clear();
             return Err(io::Error::from_raw_os_error(5));
         }
         disk.perform(Operation::Sync);

@@ -144,6 +144,19 @@ fn directories_are_made_and_opened_again_at_any_depth() {
     }
 }
 
+/// While the file was opened again after a full disk nothing kept others out, and the instant was enough for a second registry.
+#[test]
+fn a_directory_is_locked_whatever_becomes_of_its_file() {
+    let directory = TempDir::new().expect("a directory");
+    let store = Embedded::open(directory.path()).expect("opens");
+    let file = directory.path().join("registry.redb");
+    std::fs::rename(&file, file.with_extension("elsewhere")).expect("renames");
+    let error = Embedded::open(directory.path()).expect_err("is in use");
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    drop(store);
+    Embedded::open(directory.path()).expect("opens");
+}
+
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// Changes a closed store's numbers.
