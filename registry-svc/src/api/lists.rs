@@ -26,7 +26,13 @@ pub(super) fn services(
 ) -> Result<wire::ListServicesResponse, ApiError> {
     let mut violations = Violations::default();
     let namespace = violations.check("namespace", Namespace::try_new(&request.namespace));
-    let page = Page::parse(&mut violations, request.page_size, &request.page_token, &namespace, 1);
+    let page = Page::parse(
+        &mut violations,
+        request.page_size,
+        &request.page_token,
+        namespace.as_ref(),
+        1,
+    );
     let after = match page.as_ref().and_then(|page| page.after.as_deref()) {
         Some([service]) => violations.check("page_token", ServiceName::try_new(service)),
         _ => None,
@@ -74,7 +80,13 @@ pub(super) fn instances(
         &request.service,
         request.selector.as_ref(),
     );
-    let page = Page::parse(&mut violations, request.page_size, &request.page_token, &selection, 2);
+    let page = Page::parse(
+        &mut violations,
+        request.page_size,
+        &request.page_token,
+        selection.as_ref(),
+        2,
+    );
     let after = match page.as_ref().and_then(|page| page.after.as_deref()) {
         Some([service, id]) => violations
             .check("page_token", ServiceName::try_new(service))

@@ -34,12 +34,12 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// `filter` is what the request selects; `parts` how many names make an entry.
+    /// `filter` is what the request selects, if that is well; `parts` how many names make an entry.
     pub(super) fn parse(
         violations: &mut Violations,
         size: i32,
         token: &str,
-        filter: &impl Hash,
+        filter: Option<&impl Hash>,
         parts: usize,
     ) -> Option<Self> {
         let size = match usize::try_from(size) {
@@ -54,9 +54,10 @@ impl Page {
         let size = violations.check("page_size", size);
         let after = match token {
             "" => Some(None),
-            token => violations
-                .check("page_token", read(token, &short(filter), parts).ok_or(TOKEN_RULE))
-                .map(Some),
+            token => {
+                let after = filter.and_then(|filter| read(token, &short(filter), parts));
+                violations.check("page_token", after.ok_or(TOKEN_RULE)).map(Some)
+            }
         };
         Some(Self {
             size: size?,
@@ -104,7 +105,7 @@ mod tests {
 
     fn parse(token: &str, filter: &str) -> Option<Page> {
         let mut violations = Violations::default();
-        let page = Page::parse(&mut violations, 0, token, &filter, 2);
+        let page = Page::parse(&mut violations, 0, token, Some(&filter), 2);
         assert_eq!(page.is_some(), violations.is_empty(), "an error names its field");
         page
     }
@@ -116,7 +117,7 @@ mod tests {
         assert_eq!(parse(&token, "a").expect("the next page").after, Some(last));
         assert!(parse(&token, "b").is_none(), "another request");
         assert!(
-            Page::parse(&mut Violations::default(), 0, &token, &"a", 1).is_none(),
+            Page::parse(&mut Violations::default(), 0, &token, Some(&"a"), 1).is_none(),
             "another kind of list"
         );
         for garbage in ["x", "zz", "0", "00", "é", &token[1..], &"0".repeat(2_000)] {
@@ -133,7 +134,7 @@ mod tests {
             (1_001, None),
             (-1, None),
         ] {
-            let page = Page::parse(&mut Violations::default(), size, "", &(), 1);
+            let page = Page::parse(&mut Violations::default(), size, "", Some(&()), 1);
             assert_eq!(page.map(|page| page.size), expected, "{size}");
         }
     }
