@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -17,9 +18,7 @@ use tonic::Code;
 
 use crate::{
     etcd_server::EtcdServer,
-    support::{
-        Client, PATIENCE, Watch, fleeting, ids, instance, lasting, reason, register, registration, renewal, until_ids,
-    },
+    support::{Client, PATIENCE, Watch, fleeting, ids, instance, lasting, reason, registration, renewal, until_ids},
 };
 
 /// A registry over an etcd, on a runtime of its own so that it can die without a word.
@@ -81,6 +80,27 @@ impl Replica {
 impl Drop for Replica {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Registers one instance under a lasting lease. On a busy machine etcd may be away for longer than a registry makes its callers
+/// wait; they repeat the request, as its id allows, and it is done once.
+async fn register(client: &mut Client, service: &str, id: &str) -> wire::RegisterResponse {
+    static REQUESTS: AtomicU64 = AtomicU64::new(0);
+    let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
+    let request = wire::RegisterRequest {
+        request_id: format!("00000000-0000-4000-8000-{number:012x}"),
+        ..lasting([instance(service, id)])
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match client.register(request.clone()).await {
+            Ok(registered) => return registered.into_inner(),
+            Err(status) if status.code() == Code::Unavailable && Instant::now() < deadline => {
+                tokio::task::yield_now().await;
+            }
+            Err(status) => panic!("{status:?}"),
+        }
     }
 }
 

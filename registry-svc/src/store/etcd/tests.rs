@@ -1,6 +1,7 @@
 //! The etcd store against a real etcd: the suite of all stores, and what only this one promises. Skipped, and said so, where
 //! there is no etcd.
 
+mod auth;
 mod faults;
 mod fixture;
 mod following;

@@ -13,7 +13,7 @@ use super::{
         value,
         wire::{Operation, TxnRequest, end_of},
     },
-    fixture::{Listener, PATIENCE, Place, eventually},
+    fixture::{PATIENCE, Place, begin_commit, eventually, listen},
     proxy::{Passes, Proxy},
 };
 use crate::{
@@ -26,24 +26,6 @@ use crate::{
         },
     },
 };
-
-fn listen(store: &mut Etcd) -> Listener {
-    store.load().expect("loads");
-    store.history().expect("reads");
-    let within = store.runtime.clone();
-    let _within = within.enter();
-    Listener(store.news().expect("it is shared"))
-}
-
-/// Commits on a thread of its own, as the driver's writer does.
-fn begin_commit(mut store: Etcd, revision: u64) -> std::thread::JoinHandle<(Etcd, Verdict)> {
-    std::thread::spawn(move || {
-        let verdict = store
-            .commit(&[batch(revision, 1, false)], Revision::ZERO)
-            .expect("no error");
-        (store, verdict)
-    })
-}
 
 /// etcd takes the commit, the answer is lost, and the repetition finds another head than it expects: its own.
 #[test]
@@ -419,44 +401,4 @@ fn a_commit_in_parts_that_was_given_up_and_arrives_late_is_nothing() {
         assert!(!answer.succeeded);
     });
     assert_eq!(place.open().load().expect("loads").revision, Revision::ZERO);
-}
-
-#[test]
-fn a_user_and_a_password_are_needed_where_etcd_asks_for_them() {
-    let Some(mut place) = Place::alone() else { return };
-    let server = place.own_server();
-    if std::process::Command::new("etcdctl").arg("version").output().is_err() {
-        eprintln!("skipped: no etcdctl on PATH (Debian: etcd-client)");
-        return;
-    }
-    server.etcdctl(&["user", "add", "root:s@cret"]);
-    server.etcdctl(&["user", "grant-role", "root", "root"]);
-    server.etcdctl(&["auth", "enable"]);
-    let address = place.server().address();
-    let open = |credentials: &str| {
-        let url = place.url(&format!("{credentials}{address}"));
-        Etcd::open(&url, place.runtime.handle(), CancellationToken::new())
-    };
-    for (credentials, refused) in [("", true), ("root:wrong@", true), ("root:s%40cret@", false)] {
-        match open(credentials) {
-            Err(error) => assert!(refused && error.to_string().contains("USER:PASSWORD"), "{error}"),
-            Ok(mut store) => {
-                assert!(!refused);
-                let mut news = listen(&mut store);
-                assert_eq!(
-                    store.commit(&[batch(1, 1, false)], Revision::ZERO).expect("commits"),
-                    Verdict::Durable
-                );
-                // The watch is allowed too.
-                let mut other = open(credentials).expect("opens");
-                other.load().expect("loads");
-                let next = batch(2, 1, false);
-                assert_eq!(
-                    other.commit(&[Arc::clone(&next)], Revision::ZERO).expect("commits"),
-                    Verdict::Durable
-                );
-                assert_eq!(news.batches(), [next]);
-            }
-        }
-    }
 }

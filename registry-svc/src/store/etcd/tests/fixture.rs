@@ -2,6 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -16,8 +17,8 @@ use super::super::{
 use crate::{
     catalog::Batch,
     etcd_server::{EtcdServer, pause},
-    model::Replicas,
-    store::{Etcd, News, tests::suite::Shelf},
+    model::{Replicas, Revision},
+    store::{Etcd, News, Store as _, Verdict, tests::model::batch, tests::suite::Shelf},
 };
 
 /// No wait is longer: far above what anything takes, so that only a hang fails.
@@ -142,6 +143,25 @@ impl Shelf for Place {
         let everything = self.everything().into_iter();
         everything.flat_map(|kv| [kv.key, kv.value].concat()).collect()
     }
+}
+
+/// Has a store load, and listens to its news.
+pub(super) fn listen(store: &mut Etcd) -> Listener {
+    store.load().expect("loads");
+    store.history().expect("reads");
+    let within = store.runtime.clone();
+    let _within = within.enter();
+    Listener(store.news().expect("it is shared"))
+}
+
+/// Commits on a thread of its own, as the driver's writer does.
+pub(super) fn begin_commit(mut store: Etcd, revision: u64) -> JoinHandle<(Etcd, Verdict)> {
+    std::thread::spawn(move || {
+        let verdict = store
+            .commit(&[batch(revision, 1, false)], Revision::ZERO)
+            .expect("no error");
+        (store, verdict)
+    })
 }
 
 /// The news of a store, with bounded waits.

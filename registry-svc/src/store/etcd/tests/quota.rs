@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     super::wire::{Operation, TxnRequest},
-    fixture::{Listener, Place, eventually},
+    fixture::{Place, eventually, listen},
 };
 use crate::{
     model::Revision,
@@ -26,14 +26,6 @@ fn place() -> Option<Place> {
     }
     place.tuning.election_pause = Duration::from_secs(2);
     Some(place)
-}
-
-fn listen(store: &mut Etcd) -> Listener {
-    store.load().expect("loads");
-    store.history().expect("reads");
-    let within = store.runtime.clone();
-    let _within = within.enter();
-    Listener(store.news().expect("it is shared"))
 }
 
 fn commit(store: &mut Etcd, revision: u64) -> Verdict {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     super::wire::{Operation, TxnRequest},
-    fixture::{Listener, Place, eventually},
+    fixture::{Listener, Place, eventually, listen},
     proxy::{Passes, Proxy},
 };
 use crate::{
@@ -20,13 +20,8 @@ use crate::{
 };
 
 /// A store that has loaded, and its news.
-fn replica(store: Etcd) -> (Etcd, Listener) {
-    let mut store = store;
-    store.load().expect("loads");
-    store.history().expect("reads");
-    let within = store.runtime.clone();
-    let _within = within.enter();
-    let news = Listener(store.news().expect("it is shared"));
+fn replica(mut store: Etcd) -> (Etcd, Listener) {
+    let news = listen(&mut store);
     (store, news)
 }
 
