@@ -29,8 +29,8 @@ struct Platter {
     /// Blocks that may be written to; those that were once stay.
     room: Option<usize>,
     blocks: BTreeSet<usize>,
-    /// The next fsync fails, as that of a disk does that is broken.
-    breaks: bool,
+    /// What the next fsync fails of, as that of a disk does that is broken.
+    breaks: Option<i32>,
     /// What finds no room, also where some was before.
     stuck: Late,
     /// What will not after the next fsync of a commit.
@@ -183,9 +183,9 @@ impl Disk {
         *self.lock() = std::mem::take(&mut *other.lock());
     }
 
-    /// The next fsync fails.
-    pub(super) fn breaks(&self) {
-        self.lock().breaks = true;
+    /// The next fsync fails with this error of the system.
+    pub(super) fn breaks(&self, error: i32) {
+        self.lock().breaks = Some(error);
     }
 }
 
@@ -368,10 +368,10 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.lock();
-        if std::mem::take(&mut disk.breaks) {
+        if let Some(error) = disk.breaks.take() {
             // What was to be written is lost, and is still seen in memory.
             disk.state.unsynced.clear();
-            return Err(io::Error::from_raw_os_error(5));
+            return Err(io::Error::from_raw_os_error(error));
         }
         disk.perform(Operation::Sync);
         if std::mem::take(&mut disk.rooted) && disk.late != Late::Never {

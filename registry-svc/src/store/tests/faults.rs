@@ -19,6 +19,9 @@ use crate::{
     store::{Embedded, Store as _, StoreError, Verdict},
 };
 
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
 fn open(disk: &Disk) -> Result<Embedded, StoreError> {
     Embedded::over(PathBuf::from("memory"), Box::new(disk.clone()), SMALL)
 }
@@ -329,7 +332,7 @@ fn a_failed_fsync_is_the_end() {
     let disk = Disk::new();
     let mut store = open(&disk).expect("opens");
     store.commit(&[batch(1, 1, false)], Revision::ZERO).expect("commits");
-    disk.breaks();
+    disk.breaks(EIO);
     let error = store.commit(&[batch(2, 2, false)], Revision::ZERO).expect_err("fails");
     assert!(matches!(error, StoreError::Engine { action: "commit", .. }), "{error}");
 }
@@ -347,7 +350,7 @@ fn what_a_failed_fsync_has_lost_is_not_gone_on_from() {
             store.commit(&[Arc::clone(&batch)], Revision::ZERO).expect("commits");
             model.apply(&batch);
         }
-        disk.breaks();
+        disk.breaks(EIO);
         store.commit(&[batch(21, 2, false)], Revision::ZERO).expect_err("fails");
         drop(store);
 
@@ -370,20 +373,22 @@ fn what_a_failed_fsync_has_lost_is_not_gone_on_from() {
 /// acknowledged.
 #[test]
 fn a_write_that_failed_before_does_not_excuse_an_fsync() {
-    let disk = Disk::new();
-    let mut store = open(&disk).expect("opens");
-    for revision in 1..=40 {
-        let id = u8::try_from(revision).expect("small");
-        store
-            .commit(&[batch(revision, id, false)], Revision::ZERO)
-            .expect("commits");
-        store.tidy().expect("tidies");
+    for error in [EIO, ENOSPC] {
+        let disk = Disk::new();
+        let mut store = open(&disk).expect("opens");
+        for revision in 1..=40 {
+            let id = u8::try_from(revision).expect("small");
+            store
+                .commit(&[batch(revision, id, false)], Revision::ZERO)
+                .expect("commits");
+            store.tidy().expect("tidies");
+        }
+        disk.sticks();
+        store.load().expect("reads");
+        assert!(disk.failed_late() > 0, "nothing was written by the way");
+        disk.late(Late::Never);
+        disk.breaks(error);
+        let error = store.commit(&[batch(41, 1, false)], Revision::ZERO).expect_err("fails");
+        assert!(matches!(error, StoreError::Engine { action: "commit", .. }), "{error}");
     }
-    disk.sticks();
-    store.load().expect("reads");
-    assert!(disk.failed_late() > 0, "nothing was written by the way");
-    disk.late(Late::Never);
-    disk.breaks();
-    let error = store.commit(&[batch(41, 1, false)], Revision::ZERO).expect_err("fails");
-    assert!(matches!(error, StoreError::Engine { action: "commit", .. }), "{error}");
 }
