@@ -178,8 +178,8 @@ impl Queue {
     fn schedule(&mut self, id: LeaseId, lease: &mut Lease, deadline: LeaseTime) {
         lease.deadline = deadline;
         self.release(id, lease);
-        let at = Tick::not_before(deadline);
-        if lease.queued.is_none_or(|queued| queued > at) {
+        let at = self.wheel.tick(deadline);
+        if lease.queued.is_none_or(|queued| at.is_before(queued)) {
             self.put(id, lease, at);
         }
     }
@@ -448,7 +448,7 @@ impl Leases {
                 continue;
             }
             if !lease.held && lease.deadline > now {
-                let at = Tick::not_before(lease.deadline);
+                let at = self.queue.wheel.tick(lease.deadline);
                 self.queue.put(id, lease, at);
                 continue;
             }
@@ -462,7 +462,7 @@ impl Leases {
     /// Holds back a lease that is due, for so long after its deadline at the most.
     pub(super) fn hold(&mut self, id: LeaseId, longest: Duration) {
         if let Some(lease) = self.by_id.get_mut(&id) {
-            let until = Tick::not_before(lease.deadline.plus(longest));
+            let until = self.queue.wheel.tick(lease.deadline.plus(longest));
             lease.held = true;
             self.queue.put(id, lease, until);
         }
@@ -527,7 +527,7 @@ impl Leases {
                 "{id} is queued where it is counted"
             );
             if let Some(queued) = lease.queued {
-                let in_time = queued <= Tick::not_before(lease.deadline);
+                let in_time = !self.queue.wheel.tick(lease.deadline).is_before(queued);
                 assert!(lease.held || in_time, "{id} is never queued late");
             }
             assert!(
