@@ -10,12 +10,12 @@
 //! 3. epoch ≤ revision of an instance ≤ revision of the catalog.
 //! 4. A refused command changes nothing.
 //! 5. Revisions of batches are consecutive.
-//! 6. During recovery, and while the store is away, nothing lapses.
+//! 6. During recovery, while the store is away, and shortly after a pause nothing lapses.
 //! 7. A lease has a place in the queue exactly where its time is counted here: it is this replica's own, or an orphan and this
 //!    replica is elected.
 //! 8. Self-preservation's sums are what a recount gives; a group that protects loses no more than its budget in a window, and
 //!    nothing is held back for longer than the longest time.
-//! 9. What is undone was never there; only renewals stay.
+//! 9. What is undone was never there; only renewals and what else is a sign of life stay, and only where they make a lease due later.
 
 mod batch;
 mod clock;
@@ -27,6 +27,7 @@ mod protection;
 mod register;
 mod replicas;
 mod requests;
+mod respite;
 #[cfg(test)]
 mod tests;
 mod undo;
@@ -51,6 +52,7 @@ use leases::Leases;
 use protection::Groups;
 pub(crate) use protection::{Protection, ProtectionStatus};
 use requests::RecentRequests;
+use respite::Respite;
 use undo::Step;
 pub(crate) use undo::Undo;
 
@@ -117,6 +119,7 @@ pub(crate) struct Catalog {
     clock: LeaseClock,
     requests: RecentRequests,
     recovering_until: Option<LeaseTime>,
+    respite: Respite,
     groups: Groups,
 }
 
@@ -176,6 +179,7 @@ impl Catalog {
             shared: Shared::default(),
             leases: Leases::new(settings.own, settings.orphan_grace, clock.now()),
             recovering_until: window.map(|window| clock.now().plus(window)),
+            respite: Respite::over(clock.now()),
             clock,
             requests: RecentRequests::default(),
             groups: Groups::new(settings.protection),
@@ -191,6 +195,8 @@ impl Catalog {
             catalog.shared.learn(instance);
             catalog.insert_instance(Arc::clone(instance));
         }
+        // Only now is it known who keeps nothing.
+        catalog.leases.hasten_fenced(catalog.clock.now());
         catalog
     }
 
@@ -211,9 +217,12 @@ impl Catalog {
     }
 
     /// Tells the catalog the time; every input of the driver begins with it. Returns the length of a pause that it noticed,
-    /// which counts against no lease.
+    /// which counts against no lease, and after which nothing lapses for a little while.
     pub(crate) fn look(&mut self, now: Now) -> Option<Duration> {
         let pause = self.clock.look(now.moment);
+        if let Some(pause) = pause {
+            self.respite.begin(self.clock.now(), pause);
+        }
         if self.recovering_until.is_some_and(|until| until <= self.clock.now()) {
             self.recovering_until = None;
         }

@@ -17,10 +17,10 @@ impl Catalog {
     /// Ends every lease whose deadline has come, many of them in one revision: a rack that dies is one or a few deltas to each
     /// watcher. The caller has looked at the clock, and has applied the renewals that were waiting. `draw` is fresh random bits.
     pub(crate) fn expire(&mut self, wall: WallTime, draw: u64) -> Vec<(Arc<Batch>, Undo)> {
-        if self.recovering_until.is_some() || self.clock.is_stopped() {
+        let now = self.clock.now();
+        if self.recovering_until.is_some() || self.clock.is_stopped() || self.respite.lasts(now) {
             return Vec::new();
         }
-        let now = self.clock.now();
         self.requests.forget_old(now);
         for id in self.leases.take_released() {
             self.groups.release(id);
@@ -108,6 +108,7 @@ impl Catalog {
             return None;
         }
         let next = self.leases.next_due().into_iter().chain(self.groups.next_look()).min();
+        let next = next.map(|due| due.max(self.respite.until()));
         let due: LeaseTime = match (next, self.recovering_until) {
             (Some(due), Some(until)) => due.max(until),
             (Some(due), None) => due,

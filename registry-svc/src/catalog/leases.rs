@@ -22,6 +22,10 @@ use crate::model::{Heartbeat, Instance, InstanceKey, LeaseId, ReplicaId, Replica
 /// Entries of the queue that nobody means any more before they are worth a sweep.
 const STALE_MAX: usize = 4_096;
 
+/// How long a lease whose owner has been succeeded lives on at the most, to tell it so when it comes back from a pause. With its
+/// full time, which may be days, the predecessors of a process that crashes and starts over would fill the registry.
+const FENCED_MAX: Duration = Duration::from_secs(60);
+
 /// A lease that lives.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -87,6 +91,12 @@ impl Lease {
     /// How long it has been overdue.
     pub(super) fn overdue(&self, now: LeaseTime) -> Duration {
         now.since(self.deadline)
+    }
+
+    /// When it is due.
+    #[cfg(test)]
+    pub(super) fn deadline(&self) -> LeaseTime {
+        self.deadline
     }
 
     /// What the store keeps of it.
@@ -280,18 +290,16 @@ impl Leases {
         lease.set_all_lost(record.replaced);
         self.remove(record.id);
         self.put_back(record.id, Box::new(lease), now);
-        self.extend(record.id, now);
     }
 
-    /// A lease that was ended comes back, due no earlier than now.
+    /// A lease that was ended comes back. It is due when it was, be that long ago: what was held back must not be so for the
+    /// longest time again. Where its time has not been counted here it has its full time.
     pub(super) fn put_back(&mut self, id: LeaseId, mut lease: Box<Lease>, now: LeaseTime) {
-        lease.queued = None;
+        let was_counted = lease.queued.take().is_some();
         lease.held = false;
-        lease.deadline = lease.deadline.max(now);
         *self.owners.entry(lease.terms.owner).or_default() += 1;
-        let deadline = lease.deadline;
-        let counts = self.span(&lease.terms).is_some();
-        if counts {
+        if let Some(span) = self.span(&lease) {
+            let deadline = if was_counted { lease.deadline } else { now.plus(span) };
             self.queue.schedule(id, &mut lease, deadline);
         }
         self.by_id.insert(id, lease);
@@ -300,10 +308,11 @@ impl Leases {
     /// Ends a lease.
     pub(super) fn remove(&mut self, id: LeaseId) -> Option<Box<Lease>> {
         let mut lease = self.by_id.remove(&id)?;
-        // Whoever tells of its end tells that it was held back.
+        // Whoever tells of its end tells that it was held back, and should it come back its time goes on.
         let held = lease.held;
         self.queue.forget(id, &mut lease);
         lease.held = held;
+        lease.queued = self.span(&lease).map(|_| self.queue.wheel.tick(lease.deadline));
         self.disown(lease.terms.owner);
         self.sweep();
         Some(lease)
@@ -347,8 +356,38 @@ impl Leases {
     /// Gives a lease its full time, if it is counted here.
     pub(super) fn extend(&mut self, id: LeaseId, now: LeaseTime) {
         let Some(lease) = self.by_id.get(&id) else { return };
-        let Some(span) = self.span(&lease.terms) else { return };
+        let Some(span) = self.span(lease) else { return };
         self.due_at(id, now.plus(span));
+    }
+
+    /// Gives a lease that is fenced no more time than such a one has. Returns when it was due before, if that was later.
+    pub(super) fn hasten_if_fenced(&mut self, id: LeaseId, now: LeaseTime) -> Option<LeaseTime> {
+        let lease = self.by_id.get(&id).filter(|lease| lease.is_fenced())?;
+        let (before, due) = (lease.deadline, now.plus(self.span(lease)?));
+        if before <= due {
+            return None;
+        }
+        self.due_at(id, due);
+        Some(before)
+    }
+
+    /// The same for all of them.
+    pub(super) fn hasten_fenced(&mut self, now: LeaseTime) {
+        let fenced = self.by_id.iter().filter(|(_, lease)| lease.is_fenced());
+        let mut fenced: Vec<LeaseId> = fenced.map(|(id, _)| *id).collect();
+        fenced.sort_unstable();
+        for id in fenced {
+            self.hasten_if_fenced(id, now);
+        }
+    }
+
+    /// A lease was not hastened after all.
+    pub(super) fn give_back(&mut self, id: LeaseId, deadline: LeaseTime) {
+        if let Some(lease) = self.by_id.get(&id)
+            && self.span(lease).is_some()
+        {
+            self.due_at(id, deadline.max(lease.deadline));
+        }
     }
 
     /// Changes the terms of a lease. It keeps the time it has, but no more than its new terms give and, with a new owner, as
@@ -356,15 +395,18 @@ impl Leases {
     pub(super) fn set_terms(&mut self, id: LeaseId, terms: LeaseTerms, now: LeaseTime) -> Option<LeaseTerms> {
         let lease = self.by_id.get_mut(&id)?;
         let before = std::mem::replace(&mut lease.terms, terms);
-        let deadline = lease.deadline;
         if before.owner != terms.owner {
             self.disown(before.owner);
             *self.owners.entry(terms.owner).or_default() += 1;
         }
-        match self.span(&terms) {
+        let lease = self.by_id.get(&id)?;
+        match self.span(lease) {
             None => self.unqueue(id),
             Some(span) if before.owner != terms.owner => self.due_at(id, now.plus(span)),
-            Some(span) => self.due_at(id, deadline.min(now.plus(span))),
+            Some(span) if before.heartbeat != terms.heartbeat => {
+                self.due_at(id, lease.deadline.min(now.plus(span)));
+            }
+            Some(_) => {}
         }
         Some(before)
     }
@@ -402,7 +444,7 @@ impl Leases {
             .collect();
         for id in turned {
             let Some(lease) = self.by_id.get(&id) else { continue };
-            match self.span(&lease.terms) {
+            match self.span(lease) {
                 Some(span) => self.due_at(id, now.plus(span)),
                 None => self.unqueue(id),
             }
@@ -431,10 +473,15 @@ impl Leases {
     }
 
     /// How long it lives from a sign of life on; `None` for a lease whose time is not counted here.
-    pub(super) fn span(&self, terms: &LeaseTerms) -> Option<Duration> {
-        match counting(&self.replicas, terms.owner) {
-            Counting::Own => Some(terms.heartbeat.ttl()),
-            Counting::Orphans => Some(terms.heartbeat.ttl() + self.orphan_grace),
+    fn span(&self, lease: &Lease) -> Option<Duration> {
+        let ttl = if lease.is_fenced() {
+            lease.ttl().min(FENCED_MAX)
+        } else {
+            lease.ttl()
+        };
+        match counting(&self.replicas, lease.terms.owner) {
+            Counting::Own => Some(ttl),
+            Counting::Orphans => Some(ttl + self.orphan_grace),
             Counting::Elsewhere => None,
         }
     }
@@ -523,7 +570,7 @@ impl Leases {
             *owners.entry(lease.terms.owner).or_insert(0) += 1;
             assert_eq!(
                 lease.queued.is_some(),
-                self.span(&lease.terms).is_some(),
+                self.span(lease).is_some(),
                 "{id} is queued where it is counted"
             );
             if let Some(queued) = lease.queued {

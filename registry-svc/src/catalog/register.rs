@@ -61,7 +61,6 @@ impl Catalog {
                     emptied: false,
                 };
                 self.set_terms(owner.lease, terms, undo);
-                self.leases.extend(owner.lease, now);
                 (owner.lease, secret.clone())
             }
         };
@@ -71,8 +70,15 @@ impl Catalog {
         for draft in &register.drafts {
             self.put(draft, lease, wall, &mut changes, &mut losers, undo);
         }
+        // Its owner has spoken. Only now: while it kept nothing it passed for one that is fenced.
+        self.leases.extend(lease, now);
         losers.sort_unstable();
         losers.dedup();
+        for id in &losers {
+            if let Some(deadline) = self.leases.hasten_if_fenced(*id, now) {
+                undo.note(Step::Hastened(*id, deadline));
+            }
+        }
         let kept = self.leases.get(lease).map(|kept| LeaseChange::Kept(kept.record(lease)));
         let lost = losers
             .into_iter()

@@ -12,8 +12,7 @@ impl Catalog {
         // Before the instances that it is to keep.
         for change in &batch.leases {
             match change {
-                LeaseChange::Kept(record) => self.follow_lease(record, true),
-                LeaseChange::Lost(record) => self.follow_lease(record, false),
+                LeaseChange::Kept(record) | LeaseChange::Lost(record) => self.follow_lease(record),
                 LeaseChange::Ended(_) => {}
             }
         }
@@ -31,15 +30,17 @@ impl Catalog {
             }
         }
         for change in &batch.leases {
-            if let LeaseChange::Ended(id) = change {
-                self.leases.remove(*id);
+            match change {
+                LeaseChange::Ended(id) => drop(self.leases.remove(*id)),
+                LeaseChange::Lost(record) => drop(self.leases.hasten_if_fenced(record.id, self.clock.now())),
+                // It tells that the owner is alive.
+                LeaseChange::Kept(record) => self.leases.extend(record.id, self.clock.now()),
             }
         }
         self.revision = batch.revision;
     }
 
-    /// `is_alive`: the change tells that its owner is.
-    fn follow_lease(&mut self, record: &LeaseRecord, is_alive: bool) {
+    fn follow_lease(&mut self, record: &LeaseRecord) {
         let now = self.clock.now();
         if self.leases.get(record.id).is_none() {
             self.leases.insert(record.clone(), now);
@@ -54,9 +55,6 @@ impl Catalog {
         if let Some(lease) = self.leases.get_mut(record.id) {
             // What it keeps is told by the instances themselves.
             lease.set_all_lost(record.replaced.iter().cloned());
-        }
-        if is_alive {
-            self.leases.extend(record.id, now);
         }
     }
 

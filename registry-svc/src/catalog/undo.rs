@@ -3,12 +3,13 @@
 //! A store may have no room, and where several replicas share one another may have been first: then what was applied since is
 //! undone, newest first, and applied again later or refused. What a renewal has done is not undone: its owner is alive whatever
 //! became of the commit. So after an undo the catalog has the instances, the leases with what they keep, the remembered requests
-//! and the revision of before, while deadlines stay where the last sign of life has put them.
+//! and the revision of before, and no lease is due earlier than if nothing but the renewals had been there. It is due later only
+//! where its owner has registered something meanwhile, which is a sign of life as well.
 
 use std::sync::Arc;
 
 use super::{
-    Catalog, LeaseRecord,
+    Catalog, LeaseRecord, LeaseTime,
     leases::{Lease, LeaseTerms},
     protection::Charges,
     requests::Answered,
@@ -34,6 +35,8 @@ pub(super) enum Step {
     Ended(LeaseId, Box<Lease>),
     /// Its terms.
     Terms(LeaseId, LeaseTerms),
+    /// When it was due, before the last that it kept was taken from it.
+    Hastened(LeaseId, LeaseTime),
     /// Whether a name was taken from it.
     Lost(LeaseId, InstanceKey, bool),
     /// The request was new; these were remembered, the oldest last.
@@ -60,8 +63,7 @@ impl Undo {
 }
 
 impl Catalog {
-    /// Takes back exactly one outcome, the newest that has not been taken back. A lease that comes back by it is due no earlier
-    /// than now.
+    /// Takes back exactly one outcome, the newest that has not been taken back.
     pub(crate) fn undo(&mut self, undo: Undo) {
         let now = self.clock.now();
         for step in undo.steps.into_iter().rev() {
@@ -71,7 +73,14 @@ impl Catalog {
                 Step::Instance(key, None) => drop(self.remove_instance(&key)),
                 Step::Granted(id) => drop(self.leases.remove(id)),
                 Step::Ended(id, lease) => self.leases.put_back(id, lease, now),
-                Step::Terms(id, terms) => drop(self.leases.set_terms(id, terms, now)),
+                Step::Terms(id, terms) => {
+                    let undone = self.leases.set_terms(id, terms, now);
+                    // Its time was that of other terms. Only who speaks asks for them.
+                    if undone.is_some_and(|undone| undone.heartbeat != terms.heartbeat) {
+                        self.leases.extend(id, now);
+                    }
+                }
+                Step::Hastened(id, deadline) => self.leases.give_back(id, deadline),
                 Step::Lost(id, key, lost) => {
                     if let Some(lease) = self.leases.get_mut(id) {
                         lease.set_lost(&key, lost);

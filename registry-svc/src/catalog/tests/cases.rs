@@ -19,10 +19,35 @@ fn a_pause_of_the_registry_expires_nobody() {
     let mut catalog = catalog();
     register(&mut catalog, grant(1, heartbeat(200), vec![draft("a", "1", "")])).expect("registers");
     assert_eq!(run(&mut catalog, 0, 500), Vec::<String>::new());
-    // An hour later the lease has what it had left: half of its second.
+    // An hour later the lease has what it had left, half of its second, and the respite.
     assert_eq!(catalog.look(now(3_600_600)), Some(Duration::from_millis(3_600_000)));
     assert!(catalog.expire(WALL, 0).is_empty());
-    assert_eq!(run(&mut catalog, 3_600_700, 3_602_000), ["1 at 3601000"]);
+    assert_eq!(run(&mut catalog, 3_600_700, 3_605_000), ["1 at 3602600"]);
+}
+
+/// After a SIGCONT the timer runs first: leases with less than a pulse left lapsed although their heartbeats had come during the
+/// pause, for nobody had read the sockets yet.
+#[test]
+fn after_a_pause_there_is_time_to_read_what_has_come_meanwhile() {
+    let mut catalog = catalog();
+    register(&mut catalog, grant(1, heartbeat(200), vec![draft("a", "1", "")])).expect("registers");
+    assert_eq!(run(&mut catalog, 0, 950), Vec::<String>::new());
+    assert_eq!(run(&mut catalog, 60_000, 60_500), Vec::<String>::new());
+    catalog.renew(&owner(1)).expect("its heartbeat is read at last");
+    assert_eq!(run(&mut catalog, 60_600, 65_000), ["1 at 62000"]);
+}
+
+/// A box that is starved has a pause between any two looks, and loses its dead all the same.
+#[test]
+fn pauses_without_end_keep_nobody() {
+    let mut catalog = catalog();
+    register(&mut catalog, grant(1, heartbeat(200), vec![draft("a", "1", "")])).expect("registers");
+    let pauses = (1..).find(|pauses| {
+        catalog.look(now(pauses * 5_000));
+        !catalog.expire(WALL, 0).is_empty()
+    });
+    // Each counts for a tenth of a second: the lease's time, and the respites of 2 s with as much between them.
+    assert_eq!(pauses, Some(21));
 }
 
 #[test]
@@ -277,4 +302,43 @@ fn a_repeat_by_a_former_owner_changes_nothing() {
     assert_eq!(catalog.renew(&owner(1)), Err(RenewError::LeaseFenced));
     run(&mut catalog, 500, 500);
     assert_eq!(catalog.leases(), 1, "it has gained no time");
+}
+
+/// A lease joins another instance with a shorter time to live, and that does not get into the store. Its owner was told that
+/// nothing was done and went on to renew in time by its old terms, but its lease lapsed by the new ones.
+#[test]
+fn shorter_terms_that_are_undone_cost_nobody_anything() {
+    let mut catalog = catalog();
+    register(&mut catalog, grant(1, heartbeat(5_000), vec![draft("a", "1", "")])).expect("registers");
+    let mut shorter = join(1, vec![draft("a", "2", "")]);
+    let LeaseChoice::Join { terms, .. } = &mut shorter.lease else {
+        panic!("joins")
+    };
+    terms.interval = Some(Duration::from_millis(100));
+    let joined = catalog.apply(&Command::Register(shorter), WALL);
+    catalog.undo(joined.undo);
+    assert_eq!(run(&mut catalog, 0, 24_900), Vec::<String>::new());
+    assert_eq!(run(&mut catalog, 25_000, 26_000), ["1 at 25000"]);
+}
+
+/// A process with a long time to live that crashed and started over once a second left a lease each time, for days: in the end the
+/// registry was full for everybody.
+#[test]
+fn who_has_been_succeeded_is_gone_within_a_minute() {
+    let mut catalog = catalog();
+    for n in 1..4 {
+        register(&mut catalog, grant(n, heartbeat(3_600_000), vec![draft("a", "1", "")])).expect("registers");
+    }
+    let (leases, instances): (Vec<LeaseRecord>, Vec<Arc<Instance>>) = {
+        let (instances, leases) = catalog.content();
+        (leases.into_values().collect(), instances.into_values().collect())
+    };
+    let mut again = Catalog::restore(Settings::default(), catalog.revision, leases, &instances, now(0).moment);
+    for catalog in [&mut catalog, &mut again] {
+        run(catalog, 0, 59_900);
+        assert_eq!(catalog.leases(), 3);
+        run(catalog, 60_000, 60_100);
+        assert_eq!((catalog.leases(), catalog.instances()), (1, 1));
+        assert_eq!(run(catalog, 60_200, 120_000), Vec::<String>::new());
+    }
 }

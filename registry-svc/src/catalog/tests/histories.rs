@@ -23,6 +23,7 @@ enum Step {
     Join {
         lease: u128,
         ids: Vec<u8>,
+        interval: Option<u64>,
     },
     Update {
         lease: u128,
@@ -57,10 +58,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let lease = 0..6_u128;
     let ids = || proptest::collection::btree_set(0..8_u8, 1..4).prop_map(|ids| ids.into_iter().collect::<Vec<u8>>());
     let request = proptest::option::weighted(0.3, 0..4_u128);
+    let interval = || prop_oneof![4 => 100..400_u64, 1 => 400..100_000_u64];
     let step = prop_oneof![
-        3 => (lease.clone(), ids(), 100..400_u64, request)
+        3 => (lease.clone(), ids(), interval(), request)
             .prop_map(|(lease, ids, interval, request)| Step::Grant { lease, ids, interval, request }),
-        3 => (lease.clone(), ids()).prop_map(|(lease, ids)| Step::Join { lease, ids }),
+        3 => (lease.clone(), ids(), proptest::option::weighted(0.3, interval()))
+            .prop_map(|(lease, ids, interval)| Step::Join { lease, ids, interval }),
         2 => (lease.clone(), 0..8_u8, 0..3_u32, 0..2_u64)
             .prop_map(|(lease, id, weight, epoch_back)| Step::Update { lease, id, weight, epoch_back }),
         2 => (lease.clone(), proptest::option::of(0..8_u8)).prop_map(|(lease, id)| Step::End { lease, id }),
@@ -127,8 +130,69 @@ impl Told {
     }
 }
 
+/// What a catalog goes through.
+#[derive(Debug, Clone)]
+enum Event {
+    Look { millis: u64 },
+    Away,
+    Back { millis: u64 },
+    Renewed(u128),
+    Suspected { heard: (LeaseId, Beat), slack: Duration },
+    Applied(Command),
+    Expired { draw: u64 },
+}
+
+/// A catalog may go through the same once more, from its last restart on.
+#[derive(Debug, Clone, Default)]
+struct Past {
+    told: Told,
+    millis: u64,
+    events: Vec<Event>,
+    /// A lease is due later than if it had gone through these alone: its owner has said what was undone.
+    drifted: bool,
+}
+
+impl Event {
+    /// Whether it goes on when all around it is undone.
+    fn stays(&self) -> bool {
+        !matches!(self, Self::Applied(_) | Self::Expired { .. })
+    }
+}
+
+impl Past {
+    fn catalog(&self) -> Catalog {
+        let mut catalog = restored(&self.told, self.millis);
+        for event in &self.events {
+            match event {
+                Event::Look { millis } => drop(catalog.look(now(*millis))),
+                Event::Away => catalog.away(),
+                Event::Back { millis } => catalog.back(now(*millis)),
+                Event::Renewed(lease) => drop(catalog.renew(&owner(*lease))),
+                Event::Suspected { heard, slack } => drop(catalog.suspect(&[*heard], *slack)),
+                Event::Applied(command) => drop(catalog.apply(command, WALL)),
+                Event::Expired { draw } => drop(catalog.expire(WALL, *draw)),
+            }
+        }
+        catalog
+    }
+}
+
+fn restored(told: &Told, millis: u64) -> Catalog {
+    let instances: Vec<Arc<Instance>> = told.instances.values().cloned().collect();
+    let leases = told.leases.values().cloned().collect();
+    Catalog::restore(
+        Settings::default(),
+        told.revision,
+        leases,
+        &instances,
+        now(millis).moment,
+    )
+}
+
 /// An outcome that can still be taken back.
 struct Applied {
+    /// The events that came before it.
+    before: usize,
     told_before: Told,
     requests_before: BTreeMap<u128, Registered>,
     /// None: an expiry.
@@ -142,6 +206,7 @@ struct World {
     catalog: Catalog,
     millis: u64,
     told: Told,
+    past: Past,
     away: bool,
     applied: Vec<Applied>,
     beats: BTreeMap<u128, Beat>,
@@ -157,7 +222,10 @@ impl World {
         if let Some(batch) = &outcome.batch {
             self.told.commit(batch);
         }
+        let before = self.past.events.len();
+        self.past.events.push(Event::Applied(command.clone()));
         self.applied.push(Applied {
+            before,
             told_before,
             requests_before,
             command: Some(command),
@@ -171,6 +239,8 @@ impl World {
         let recovering = self.catalog.confidence() == Confidence::Recovering;
         let requests_before = self.catalog.requests.answers();
         let expired = self.catalog.expire(WALL, draw);
+        let before = self.past.events.len();
+        self.past.events.push(Event::Expired { draw });
         assert!(
             expired.is_empty() || !(recovering || self.away),
             "nobody lapses while recovering or while the store is away"
@@ -182,6 +252,7 @@ impl World {
             let told_before = self.told.clone();
             self.told.commit(&batch);
             self.applied.push(Applied {
+                before,
                 told_before,
                 requests_before: requests_before.clone(),
                 command: None,
@@ -195,6 +266,9 @@ impl World {
         let mut taken_back = self
             .applied
             .split_off(self.applied.len() - count.min(self.applied.len()));
+        let first = taken_back
+            .first()
+            .map_or(self.past.events.len(), |applied| applied.before);
         let mut again = Vec::new();
         while let Some(applied) = taken_back.pop() {
             self.catalog.undo(applied.undo);
@@ -210,6 +284,7 @@ impl World {
             );
             again.push((applied.command, applied.batch));
         }
+        self.check_deadlines(first);
         let only_commands = again.iter().all(|(command, _)| command.is_some());
         for (command, batch) in again.into_iter().rev() {
             let Some(command) = command else { continue };
@@ -222,6 +297,62 @@ impl World {
                     "the same again gives the same"
                 );
             }
+        }
+    }
+
+    /// All events from one on have just been undone. Holds the deadlines against those of a catalog that has never seen them: no
+    /// lease is due earlier, and none is due at another time but by what its owner said meanwhile.
+    fn check_deadlines(&mut self, first: usize) {
+        let undone = self.past.events.split_off(first);
+        let spoke = |id: &LeaseId| {
+            undone.iter().any(|event| match event {
+                Event::Applied(Command::Register(register)) => match &register.lease {
+                    LeaseChoice::Join { owner, .. } => owner.lease == *id,
+                    // A repeat revives a lease that it does not name.
+                    LeaseChoice::Grant { .. } => register.request.is_some(),
+                },
+                Event::Suspected { heard, .. } => heard.0 == *id,
+                _ => false,
+            })
+        };
+        self.past
+            .events
+            .extend(undone.iter().filter(|event| event.stays()).cloned());
+        if self.past.drifted {
+            return;
+        }
+        let twin = self.past.catalog();
+        let now = self.catalog.clock.now();
+        assert_eq!(now, twin.clock.now());
+        // Ids repeat here alone: whose renewals were heard is then not the same in both.
+        let was_granted = |id: &LeaseId| {
+            let grants = undone.iter().filter_map(|event| match event {
+                Event::Applied(Command::Register(register)) => Some(&register.lease),
+                _ => None,
+            });
+            grants
+                .into_iter()
+                .any(|lease| matches!(lease, LeaseChoice::Grant { id: granted, .. } if granted == id))
+        };
+        for (id, lease) in self.catalog.leases.iter().filter(|(id, _)| !was_granted(id)) {
+            let (found, wanted) = (lease.deadline(), twin.leases.get(*id).expect("lives").deadline());
+            assert!(spoke(id) || found == wanted, "{id} is due at {found:?}, not {wanted:?}");
+            self.past.drifted |= found != wanted;
+            assert!(found >= wanted, "{id} lost {:?}", wanted.since(found));
+            assert!(
+                found <= wanted.max(now.plus(lease.ttl())),
+                "{id} has more than its time"
+            );
+        }
+        self.past.drifted |= self.catalog.leases.iter().any(|(id, _)| was_granted(id));
+        for (group, start, _, lapsed) in self.catalog.groups.budgets() {
+            let wanted = twin.groups.budgets();
+            let wanted = wanted.iter().find(|other| (&other.0, other.1) == (&group, start));
+            assert_eq!(
+                lapsed,
+                wanted.map_or(0, |wanted| wanted.3),
+                "{group:?}: what lapsed in its window"
+            );
         }
     }
 
@@ -242,7 +373,13 @@ impl World {
                     ..grant(lease, heartbeat(interval), drafts(&ids))
                 }));
             }
-            Step::Join { lease, ids } => self.apply(Command::Register(join(lease, drafts(&ids)))),
+            Step::Join { lease, ids, interval } => {
+                let mut register = join(lease, drafts(&ids));
+                if let LeaseChoice::Join { terms, .. } = &mut register.lease {
+                    terms.interval = interval.map(Duration::from_millis);
+                }
+                self.apply(Command::Register(register));
+            }
             Step::Update {
                 lease,
                 id,
@@ -288,32 +425,41 @@ impl World {
                 if let Ok(renewed) = renewed {
                     assert!(!renewed.claim, "who is alone has nothing to claim");
                     self.beats.insert(lease, renewed.beat);
+                    self.past.events.push(Event::Renewed(lease));
                 }
             }
             Step::Suspect { lease, slack } => {
                 let beat = self.beats.get(&lease).copied().unwrap_or_default();
-                let heard = [(owner(lease).lease, beat)];
-                self.catalog.suspect(&heard, Duration::from_millis(slack));
+                let (heard, slack) = ((owner(lease).lease, beat), Duration::from_millis(slack));
+                if self.catalog.suspect(&[heard], slack) > 0 {
+                    self.past.events.push(Event::Suspected { heard, slack });
+                }
             }
             Step::Pass { millis } => {
                 self.millis += millis;
                 self.catalog.look(now(self.millis));
+                self.past.events.push(Event::Look { millis: self.millis });
                 self.expire();
             }
             Step::Away => {
                 self.away = true;
                 self.catalog.away();
+                self.past.events.push(Event::Away);
             }
             Step::Back => {
                 self.away = false;
                 self.catalog.back(now(self.millis));
+                self.past.events.push(Event::Back { millis: self.millis });
             }
             Step::Undo { count } => self.undo(count),
             Step::Restart => {
-                let instances: Vec<Arc<Instance>> = self.told.instances.values().cloned().collect();
-                let leases = self.told.leases.values().cloned().collect();
-                let at = now(self.millis).moment;
-                self.catalog = Catalog::restore(Settings::default(), self.told.revision, leases, &instances, at);
+                self.past = Past {
+                    told: self.told.clone(),
+                    millis: self.millis,
+                    events: Vec::new(),
+                    drifted: false,
+                };
+                self.catalog = self.past.catalog();
                 self.away = false;
                 self.applied.clear();
                 self.expire();
@@ -343,6 +489,7 @@ proptest! {
             catalog: catalog(),
             millis: 0,
             told: Told::default(),
+            past: Past::default(),
             away: false,
             applied: Vec::new(),
             beats: BTreeMap::new(),
