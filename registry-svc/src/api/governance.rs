@@ -1,14 +1,17 @@
 //! `tessera.registry.v1.GovernanceService`: backups; the rest is promised by the wire, not there yet, and says so.
 
-use std::{io, sync::Arc, time::Duration};
+mod pace;
+
+use std::{io, sync::Arc};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
+use pace::{PATIENCE, Pace, Patience};
 use proto::registry::v1::{self as wire, governance_service_server::GovernanceService};
 use service_host::{DrainSignal, status};
 use tokio::{
     runtime,
     sync::{Semaphore, mpsc},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
@@ -21,8 +24,6 @@ use crate::{driver::Clock, store::Backup};
 const MESSAGE_BYTES: usize = 1024 * 1024;
 /// Messages that wait to be sent.
 const MESSAGES: usize = 2;
-/// What nobody reads ends after this: a backup under way keeps the store from using old pages again.
-const UNREAD: Duration = Duration::from_secs(30);
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -32,6 +33,7 @@ pub(super) struct Governance {
     drain: DrainSignal,
     /// One backup at a time: each reads the whole store.
     turn: Arc<Semaphore>,
+    patience: Patience,
 }
 
 impl Governance {
@@ -42,6 +44,7 @@ impl Governance {
             clock: api.clock,
             drain: api.drain.clone(),
             turn: Arc::new(Semaphore::new(1)),
+            patience: PATIENCE,
         }
     }
 }
@@ -62,37 +65,41 @@ impl GovernanceService for Governance {
             let text = "another backup is under way";
             return Err(status::error(Code::ResourceExhausted, "BACKUP_UNDER_WAY", text));
         };
-        let taken = self.clock.now().wall;
+        let (taken, patience) = (self.clock.now().wall, self.patience);
         let (to, messages) = mpsc::channel(MESSAGES);
         let runtime = runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            let send = |message| match runtime.block_on(timeout(UNREAD, to.send(message))) {
+            let send = |message, patience| match runtime.block_on(async { timeout(patience, to.send(message)).await }) {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
-                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "it was read too slowly")),
             };
+            let mut pace = Pace::new(patience);
             let mut message = Vec::new();
             let written = backup.write(taken, &mut |bytes| {
                 message.extend_from_slice(&bytes);
                 while message.len() >= MESSAGE_BYTES {
                     let rest = message.split_off(MESSAGE_BYTES);
-                    send(Ok(wire::BackupResponse {
-                        data: std::mem::replace(&mut message, rest).into(),
-                    }))?;
+                    let data = std::mem::replace(&mut message, rest).into();
+                    let begun = Instant::now();
+                    send(Ok(wire::BackupResponse { data }), pace.allows())?;
+                    pace.took(MESSAGE_BYTES, begun.elapsed());
                 }
                 Ok(())
             });
+            // The store is read no longer: what is left to say holds nobody up.
+            drop(turn);
             match written {
                 Ok(()) => {
                     // A caller that has gone needs no end.
-                    let _ = send(Ok(wire::BackupResponse { data: message.into() }));
+                    let _ = send(Ok(wire::BackupResponse { data: message.into() }), patience.unread);
                     info!("a backup was taken");
                 }
                 Err(error) => {
                     warn!(%error, "a backup failed");
                     let text = format!("the backup failed: {error}");
-                    let _ = send(Err(status::error(Code::Unavailable, "BACKUP_FAILED", text)));
+                    let told = Err(status::error(Code::Unavailable, "BACKUP_FAILED", text));
+                    let _ = send(told, patience.unread);
                 }
             }
         });
@@ -118,5 +125,69 @@ impl GovernanceService for Governance {
         _request: Request<wire::SetWeightRequest>,
     ) -> Result<Response<wire::SetWeightResponse>, Status> {
         Err(status::unimplemented("SetWeight"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+    use crate::{model::WallTime, store::BackupError};
+
+    /// A store that has no end.
+    #[derive(Debug)]
+    struct Endless;
+
+    impl Backup for Endless {
+        fn write(&self, _: WallTime, to: &mut dyn FnMut(Vec<u8>) -> io::Result<()>) -> Result<(), BackupError> {
+            loop {
+                to(vec![0; MESSAGE_BYTES])?;
+            }
+        }
+    }
+
+    /// Whoever took a message now and then, each in time, held up the store's pages for hours: a bound was on each message, and
+    /// none on all of them.
+    #[tokio::test]
+    async fn a_reader_that_is_slow_all_the_time_is_not_waited_for() {
+        let governance = Governance {
+            backup: Some(Arc::new(Endless)),
+            clock: Clock::start(),
+            drain: DrainSignal::new(),
+            turn: Arc::new(Semaphore::new(1)),
+            patience: Patience {
+                grace: Duration::from_millis(200),
+                rate: 1024 * 1024 * 1024,
+                ..PATIENCE
+            },
+        };
+        let mut stream = governance
+            .backup(Request::new(wire::BackupRequest {}))
+            .await
+            .expect("begins")
+            .into_inner();
+        let mut reads = tokio::time::interval(Duration::from_millis(20));
+        let slow = async {
+            loop {
+                reads.tick().await;
+                match stream.next().await {
+                    Some(Ok(_)) => {}
+                    ended => return ended,
+                }
+            }
+        };
+        let ended = timeout(Duration::from_secs(20), slow).await.expect("ends");
+        let status = ended.expect("says so").expect_err("is cut off");
+        let details = status.get_error_details();
+        assert_eq!(
+            details.error_info().expect("has one").reason,
+            "BACKUP_FAILED",
+            "{status}"
+        );
+        assert!(status.message().contains("too slowly"), "{status}");
+        assert_eq!(governance.turn.available_permits(), 1, "the next may come");
     }
 }
