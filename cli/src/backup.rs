@@ -9,6 +9,7 @@ use proto::registry::v1::{BackupRequest, governance_service_client::GovernanceSe
 use registry_svc::backup::{self, Error, Summary, Unfinished};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
+use tonic_types::{ErrorInfo, StatusExt as _};
 
 use crate::{
     args::{BackupArgs, RestoreArgs},
@@ -129,9 +130,7 @@ fn not_saved(error: &Error) -> Failure {
         Error::Exists { .. } => failure.advice("give it another name, or move that file away"),
         Error::NoStore { .. } => failure.advice("give --data-dir as the registry has it"),
         Error::Unusable { .. } => failure.advice("what the registry sent was cut short: try again"),
-        Error::Store(why) if why.contains("in use") => {
-            failure.advice("a registry that serves is backed up through --registry")
-        }
+        Error::InUse { .. } => failure.advice("a registry that serves is backed up through --registry"),
         _ => failure,
     }
 }
@@ -146,8 +145,10 @@ fn not_restored(error: &Error) -> Failure {
 }
 
 fn not_sent(status: &Status) -> Failure {
+    let details = status.get_error_details();
+    let failed = |info: &ErrorInfo| info.reason == "BACKUP_FAILED";
     match status.code() {
-        Code::Unavailable if status.message().contains("the backup failed") => {
+        _ if details.error_info().is_some_and(failed) => {
             status::failure("the registry did not finish the backup", status)
         }
         Code::Unavailable => Failure::new("the registry cannot be reached")

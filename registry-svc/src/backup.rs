@@ -5,20 +5,22 @@
 //! is a store with another name: clients that have seen more than the backup has are told so and take a snapshot. Every lease
 //! has its full time again, and until the longest of them has passed nothing expires, as after any restart.
 
+mod unfinished;
+
 use std::{
-    fmt,
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, BufReader, Seek as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use thiserror::Error;
+pub use unfinished::Unfinished;
 
 use crate::{
     driver::Clock,
     model::HistoryId,
-    store::{self, ArchiveError, BackupError, Contents, Embedded, Store as _},
+    store::{self, ArchiveError, AtRest, Backup as _, BackupError, Contents, Embedded, Restored, StoreError, names},
 };
 
 /// What a backup holds.
@@ -63,6 +65,12 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Another process is writing it.
+    #[error("another backup to {} is under way", path.display())]
+    Busy {
+        /// Which.
+        path: PathBuf,
+    },
     /// A backup is only restored into a directory with nothing in it.
     #[error("{} is not empty", path.display())]
     NotEmpty {
@@ -75,109 +83,41 @@ pub enum Error {
         /// Which.
         path: PathBuf,
     },
+    /// A registry serves from it.
+    #[error("data directory {} is in use by a registry", path.display())]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
     /// The store cannot be read or made.
     #[error("{0}")]
     Store(String),
 }
 
-/// A backup that is being written. It gets its name when it is known to be whole; dropped before that it leaves nothing.
-pub struct Unfinished {
-    file: Option<File>,
-    name: PathBuf,
-    part: PathBuf,
-}
-
-impl Unfinished {
-    /// Beside the name that it is to have.
-    ///
-    /// # Errors
-    /// [`Error::Exists`], [`Error::Io`].
-    pub fn create(name: &Path) -> Result<Self, Error> {
-        if name.exists() {
-            return Err(Error::Exists { path: name.to_owned() });
-        }
-        let mut part = name.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        // Its secrets are hashes of 128 random bits, but who is where is nobody else's business.
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&part).map_err(io_at(&part))?;
-        Ok(Self {
-            file: Some(file),
-            name: name.to_owned(),
-            part,
-        })
-    }
-
-    /// The next bytes.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.write_all(bytes).map_err(io_at(&self.part))
-    }
-
-    /// All is written: reads it, makes it durable and gives it its name.
-    ///
-    /// # Errors
-    /// [`enum@Error`], and no file is left.
-    pub fn finish(mut self) -> Result<Summary, Error> {
-        let summary = verify(&self.part)?;
-        if let Some(file) = self.file.take() {
-            file.sync_all().map_err(io_at(&self.part))?;
-        }
-        fs::rename(&self.part, &self.name).map_err(io_at(&self.name))?;
-        let directory = match self.name.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(io_at(directory))?;
-        Ok(summary)
-    }
-}
-
-impl fmt::Debug for Unfinished {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unfinished")
-            .field("part", &self.part)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // Once it has its name there is nothing here.
-        let _ = fs::remove_file(&self.part);
-    }
-}
-
 /// Backs a data directory up that no registry uses.
 ///
 /// # Errors
-/// [`enum@Error`], and no file is left.
+/// [`enum@Error`], and there is no backup.
 pub fn save(data_dir: &Path, file: &Path) -> Result<Summary, Error> {
+    let no_store = || Error::NoStore {
+        path: data_dir.to_owned(),
+    };
     if !Embedded::is_in(data_dir) {
-        return Err(Error::NoStore {
-            path: data_dir.to_owned(),
-        });
+        return Err(no_store());
     }
     let mut unfinished = Unfinished::create(file)?;
-    let store = Embedded::open(data_dir).map_err(|error| Error::Store(error.to_string()))?;
-    if let Some(backup) = store.backup() {
-        let mut failed = None;
-        let written = backup.write(Clock::start().now().wall, &mut |bytes| {
-            unfinished.write(&bytes).map_err(|error| {
-                failed = Some(error);
-                io::ErrorKind::Other.into()
-            })
-        });
-        written.map_err(|error| failed.unwrap_or_else(|| of(data_dir, error)))?;
-    }
+    let store = AtRest::open(data_dir).map_err(|error| match error {
+        StoreError::InUse { path } => Error::InUse { path },
+        error => Error::Store(error.to_string()),
+    })?;
+    let mut failed = None;
+    let written = store.ok_or_else(no_store)?.write(Clock::wall(), &mut |bytes| {
+        unfinished.write(&bytes).map_err(|error| {
+            failed = Some(error);
+            io::ErrorKind::Other.into()
+        })
+    });
+    written.map_err(|error| failed.unwrap_or_else(|| of(data_dir, error)))?;
     unfinished.finish()
 }
 
@@ -186,7 +126,9 @@ pub fn save(data_dir: &Path, file: &Path) -> Result<Summary, Error> {
 /// # Errors
 /// [`Error::Io`], [`Error::Unusable`].
 pub fn verify(file: &Path) -> Result<Summary, Error> {
-    store::verify(file).map(Summary::from).map_err(|error| of(file, error))
+    let archive = File::open(file).map_err(io_at(file))?;
+    let contents = store::verify(BufReader::new(archive)).map_err(|error| of(file, error.into()))?;
+    Ok(contents.into())
 }
 
 /// Makes a data directory of a backup.
@@ -194,11 +136,37 @@ pub fn verify(file: &Path) -> Result<Summary, Error> {
 /// # Errors
 /// [`enum@Error`]; the directory then holds no state, as before.
 pub fn restore(file: &Path, data_dir: &Path) -> Result<Summary, Error> {
-    // Whatever else fails below is the directory's fault.
-    verify(file)?;
-    store::restore(file, data_dir)
-        .map(Summary::from)
-        .map_err(|error| of(data_dir, error))
+    let mut archive = File::open(file).map_err(io_at(file))?;
+    // The whole of it first: what is damaged makes no directory.
+    let contents = store::verify(BufReader::new(&archive)).map_err(|error| of(file, error.into()))?;
+    archive.rewind().map_err(io_at(file))?;
+    let made = names::make(data_dir).map_err(io_at(data_dir))?;
+    let not_empty = || Error::NotEmpty {
+        path: data_dir.to_owned(),
+    };
+    if !is_empty(data_dir).map_err(io_at(data_dir))? {
+        return Err(not_empty());
+    }
+    let failed = |error: BackupError| match error {
+        // Whoever was there between the look and this.
+        BackupError::Io(error) if error.kind() == io::ErrorKind::AlreadyExists => not_empty(),
+        BackupError::Archive(_) => of(file, error),
+        error => of(data_dir, error),
+    };
+    let restored = Restored::of(BufReader::new(archive), &contents, data_dir).map_err(failed)?;
+    restored.finish().map_err(|error| failed(error.into()))?;
+    names::sync(data_dir, made).map_err(io_at(data_dir))?;
+    Ok(contents.into())
+}
+
+/// Whether nothing is in a directory, but for what a file system puts at its root.
+fn is_empty(directory: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        if entry?.file_name() != "lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -214,7 +182,6 @@ fn of(path: &Path, error: BackupError) -> Error {
             path,
             why: why.to_string(),
         },
-        BackupError::NotEmpty => Error::NotEmpty { path },
         BackupError::Store(why) => Error::Store(why),
     }
 }

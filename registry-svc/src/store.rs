@@ -6,16 +6,18 @@
 mod archive;
 mod embedded;
 mod etcd;
+pub(crate) mod names;
 mod record;
+mod succession;
 #[cfg(test)]
 mod tests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-pub(crate) use archive::{ArchiveError, Contents};
+pub(crate) use archive::{ArchiveError, Contents, verify};
 pub(crate) use embedded::{
     Embedded,
-    backup::{restore, verify},
+    backup::{AtRest, Restored},
 };
 pub(crate) use etcd::Etcd;
 pub use etcd::{EtcdUrl, EtcdUrlError};
@@ -104,9 +106,12 @@ pub(crate) enum BackupError {
     /// The file is no backup that can be used.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// A backup is restored into a directory with nothing in it.
-    #[error("the directory is not empty")]
-    NotEmpty,
+}
+
+impl From<StoreError> for BackupError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.to_string())
+    }
 }
 
 /// What became of a commit.
@@ -205,6 +210,14 @@ pub(crate) enum StoreError {
         path: PathBuf,
         /// What shows it.
         how: String,
+    },
+    /// Written by an earlier version, where it must not be converted.
+    #[error("data directory {} has format {found}: take the backup with the version that wrote it, or start this one's registry there, which converts it for good", path.display())]
+    OlderFormat {
+        /// Which.
+        path: PathBuf,
+        /// What it says.
+        found: u64,
     },
     /// The engine failed.
     #[error("data directory {}: cannot {action}: {source}", path.display())]

@@ -20,14 +20,19 @@ impl Clock {
 
     /// Reads both.
     pub(crate) fn now(&self) -> Now {
-        // A wall clock before 1970 is a machine without a clock battery; it still has to serve.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now {
             moment: Moment::after_start(self.start.elapsed()),
-            wall: WallTime {
-                seconds: i64::try_from(wall.as_secs()).unwrap_or(i64::MAX),
-                nanos: wall.subsec_nanos(),
-            },
+            wall: Self::wall(),
+        }
+    }
+
+    /// Reads the one on the wall, where nothing is measured.
+    pub(crate) fn wall() -> WallTime {
+        // A wall clock before 1970 is a machine without a clock battery; it still has to serve.
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        WallTime {
+            seconds: i64::try_from(wall.as_secs()).unwrap_or(i64::MAX),
+            nanos: wall.subsec_nanos(),
         }
     }
 

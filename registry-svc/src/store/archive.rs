@@ -11,8 +11,11 @@
 //!
 //! The messages that are not here are those of [`super::record`], whose rules of change hold.
 
+mod check;
+
 use std::io::{self, Read};
 
+pub(crate) use check::{Check, Key, verify};
 use sha2::{Digest as _, Sha256};
 
 use super::record::wire::{Fields, WireError, Writer};
@@ -22,8 +25,9 @@ const MAGIC: &[u8] = b"tessera-backup ";
 const FORMAT: &[u8] = b"1\n";
 /// Frames of records are closed at this size.
 const FRAME_BYTES: usize = 256 * 1024;
-/// No frame is larger: a group is 16 MiB and one request more (see the driver's group).
-const FRAME_MAX: usize = 64 * 1024 * 1024;
+/// No frame is larger. A group is a few megabytes as a rule; before they were bounded, one in which everything lapsed at once
+/// was as large as all of that.
+const FRAME_MAX: usize = 1024 * 1024 * 1024;
 
 /// What a backup is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub(crate) struct Head {
 }
 
 /// What a backup holds, once it is known to be whole.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// Of what.
     pub(crate) head: Head,
@@ -220,6 +224,7 @@ pub(crate) fn read<E: From<ArchiveError>>(
         };
         let fields = value.message().map_err(ArchiveError::from)?;
         match kind {
+            1 if head.is_some() => return Err(damaged("it says twice what it is of")),
             1 => {
                 let found = read_head(fields)?;
                 head = Some(found);
@@ -230,12 +235,16 @@ pub(crate) fn read<E: From<ArchiveError>>(
                 for field in fields {
                     let (field, record) = field.map_err(ArchiveError::from)?;
                     let record = record.bytes().map_err(ArchiveError::from)?;
-                    if field == 1 {
-                        instances += 1;
-                        visit(Part::Instance(record))?;
-                    } else {
-                        leases += 1;
-                        visit(Part::Lease(record))?;
+                    match field {
+                        1 => {
+                            instances += 1;
+                            visit(Part::Instance(record))?;
+                        }
+                        2 => {
+                            leases += 1;
+                            visit(Part::Lease(record))?;
+                        }
+                        _ => return Err(ArchiveError::Newer.into()),
                     }
                 }
             }
@@ -255,6 +264,9 @@ pub(crate) fn read<E: From<ArchiveError>>(
                 }
                 if end != (instances, leases, &hash.finalize()[..]) {
                     return Err(damaged("its checksum is wrong"));
+                }
+                if from.read(&mut [0]).map_err(ArchiveError::from)? > 0 {
+                    return Err(damaged("it goes on after its end"));
                 }
                 return Ok(Contents {
                     head: head.ok_or_else(|| damaged("it does not say what it is of"))?,

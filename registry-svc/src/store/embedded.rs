@@ -9,13 +9,13 @@
 
 pub(super) mod backup;
 mod ballast;
+mod build;
 mod engine;
 mod fault;
 mod format_1;
 mod load;
 mod log;
 pub(in crate::store) mod medium;
-mod names;
 mod recent;
 mod runs;
 mod tables;
@@ -35,7 +35,7 @@ pub(in crate::store) use runs::Strides;
 use runs::{RUNS, Runs};
 use tables::{FORMAT, META, META_FLUSHED, META_FORMAT, META_HISTORY};
 
-use super::{Backup, Loaded, Store, StoreError, Verdict, record};
+use super::{Backup, Loaded, Store, StoreError, Verdict, names, record};
 use crate::{
     catalog::{Batch, Change},
     model::{HistoryId, Revision},
@@ -200,7 +200,7 @@ impl Embedded {
     /// Makes a run of what the log has changed, and forgets of the log what nobody needs.
     fn flush(&mut self) -> Result<(), StoreError> {
         let done = self.rearrange("put the log in order", |store, write| {
-            let runs = store.runs.add(store.strides, write, |put| {
+            let runs = store.runs.add::<Fault>(store.strides, write, |put| {
                 for (key, entry) in store.recent.iter() {
                     put(key, entry.encode().as_deref())?;
                 }

@@ -1,29 +1,30 @@
 //! A backup of the embedded store, taken while others commit, and a store made from one.
 //!
 //! redb's readers see one revision for as long as they live, and hold nobody up. The pages that they see are not used again
-//! meanwhile, so a backup must not take for ever.
+//! meanwhile, so whoever takes a backup must not take for ever: the API has a bound for it.
 
 use std::{
-    fs::File,
-    io::{self, BufReader},
+    io::{self, Read},
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, Weak},
 };
 
-use redb::{Database, ReadTransaction, ReadableDatabase as _, WriteTransaction};
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase as _, TableError};
 
 use super::{
-    FILE, FORMAT, Fault, LOG, META, META_FLUSHED, META_FORMAT, META_HISTORY, RUNS, Recent, Runs, Strides,
+    Embedded, FILE, FORMAT, Fault, InDirectory, LOG, META, META_FLUSHED, META_FORMAT, META_HISTORY, RUNS, Recent, Runs,
+    SPARE, Strides,
+    build::{Builder, build},
     load::{self, Found},
-    log, names, recent,
+    log, recent,
 };
 use crate::{
     model::{HistoryId, Revision, WallTime},
     store::{
-        Backup, BackupError,
-        archive::{self, Archive, ArchiveError, Contents, Head, Part},
-        record::{self, Decoder},
+        Backup, BackupError, Store as _, StoreError,
+        archive::{self, Archive, ArchiveError, Check, Contents, Head, Key, Part},
+        names::Unnamed,
     },
 };
 
@@ -46,11 +47,13 @@ impl Source {
         }
     }
 
-    fn begin(&self) -> Result<ReadTransaction, Fault> {
+    fn begin(&self) -> Result<ReadTransaction, BackupError> {
         // Under the lock: a database that somebody still holds cannot be opened again.
-        let current = self.0.lock().map_err(|_| redb::Error::PreviousIo)?;
-        let database = current.upgrade().ok_or(redb::Error::PreviousIo)?;
-        Ok(database.begin_read()?)
+        let current = self.0.lock().ok();
+        let database = current.as_ref().and_then(|current| current.upgrade());
+        let closed = "it is not open: there is no room on its disk, or the registry is ending";
+        let database = database.ok_or_else(|| BackupError::Store(closed.to_owned()))?;
+        Ok(database.begin_read().map_err(Fault::from)?)
     }
 }
 
@@ -117,113 +120,162 @@ fn write(
     Ok(archive.end()?)
 }
 
-/// Makes a store of a backup, in a directory without anything in it. The store has a new name: what its revisions count from
-/// here on is not what those of the old one counted, and a client that has seen more of that than the backup must notice.
-pub(crate) fn restore(file: &Path, directory: &Path) -> Result<Contents, BackupError> {
-    // The whole of it first: what is damaged makes no directory.
-    verify(file)?;
-    let made = names::make(directory)?;
-    if std::fs::read_dir(directory)?.next().is_some() {
-        return Err(BackupError::NotEmpty);
-    }
-    // Under another name until it is all there.
-    let (unfinished, finished) = (directory.join("registry.restoring"), directory.join(FILE));
-    let contents = fill(file, &unfinished).inspect_err(|_| {
-        // What is left of it would only be in the way of the next try, which says so.
-        let _ = std::fs::remove_file(&unfinished);
-    })?;
-    std::fs::rename(&unfinished, &finished)?;
-    names::sync(directory, made)?;
-    Ok(contents)
+/// The store of a directory that no registry uses, to be read. It is left as it is: what an earlier version has written is not
+/// converted, so that the version that wrote it can go on with it.
+#[derive(Debug)]
+pub(crate) struct AtRest {
+    database: Database,
+    /// Nobody else has it meanwhile.
+    _claimed: InDirectory,
 }
 
-/// Reads a backup to its end, and every record of it.
-pub(crate) fn verify(file: &Path) -> Result<Contents, BackupError> {
-    let mut decoder = Decoder::default();
-    archive::read(BufReader::new(File::open(file)?), |part| -> Result<(), BackupError> {
-        check(&mut decoder, part)?;
-        Ok(())
-    })
-}
-
-/// The key of a record that reads back.
-fn check(decoder: &mut Decoder, part: Part<'_>) -> Result<Box<[u8]>, ArchiveError> {
-    let damaged = |error: record::RecordError| ArchiveError::Damaged(error.to_string());
-    Ok(match part {
-        Part::Instance(record) => recent::instance_key(&decoder.instance(record).map_err(damaged)?.key),
-        Part::Lease(record) => recent::lease_key(decoder.whole_lease(record).map_err(damaged)?.id),
-        Part::Past(_, group) => {
-            decoder.group(group).map_err(damaged)?;
-            Box::default()
+impl AtRest {
+    /// Of a directory; `None` if it has none.
+    pub(crate) fn open(directory: &Path) -> Result<Option<Self>, StoreError> {
+        let path = || directory.to_owned();
+        let engine = |error: redb::Error| StoreError::Engine {
+            path: path(),
+            action: "open the file",
+            source: Box::new(error),
+        };
+        let claimed = match InDirectory::claim(directory, FILE, SPARE) {
+            Ok(Some(claimed)) => claimed,
+            Ok(None) => return Err(StoreError::InUse { path: path() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StoreError::Directory { path: path(), source }),
+        };
+        let opened = Database::builder()
+            .set_cache_size(super::CACHE_BYTES)
+            .open(directory.join(FILE));
+        let database = match opened {
+            Ok(database) => database,
+            Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path: path() }),
+            Err(DatabaseError::Storage(redb::StorageError::Io(source))) => {
+                return match source.kind() {
+                    io::ErrorKind::NotFound => Ok(None),
+                    _ => Err(StoreError::Directory { path: path(), source }),
+                };
+            }
+            Err(error) => return Err(engine(error.into())),
+        };
+        let number = |key| -> Result<Option<u64>, redb::Error> {
+            match database.begin_read()?.open_table(META) {
+                Err(TableError::TableDoesNotExist(_)) => Ok(None),
+                meta => Ok(meta?.get(key)?.map(|number| number.value())),
+            }
+        };
+        match number(META_FORMAT).map_err(engine)? {
+            None => Ok(None),
+            Some(FORMAT) => Ok(Some(Self {
+                database,
+                _claimed: claimed,
+            })),
+            Some(found) if found < FORMAT => Err(StoreError::OlderFormat { path: path(), found }),
+            Some(found) => Err(StoreError::NewerFormat {
+                path: path(),
+                found,
+                known: FORMAT,
+            }),
         }
-        Part::Head(_) => Box::default(),
-    })
+    }
 }
 
-fn fill(file: &Path, to: &Path) -> Result<Contents, BackupError> {
+impl Backup for AtRest {
+    fn write(&self, taken: WallTime, to: &mut dyn FnMut(Vec<u8>) -> io::Result<()>) -> Result<(), BackupError> {
+        let read = self.database.begin_read().map_err(Fault::from)?;
+        write(&read, taken, to)
+    }
+}
+
+/// A store made of a backup, that has not got its name yet. It opens, and holds what the backup does.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    file: Unnamed,
+    name: PathBuf,
+}
+
+impl Restored {
+    /// Of what was verified, in a directory without anything in it. The store has a new name: what its revisions count from here
+    /// on is not what those of the old one counted, and a client that has seen more of that than the backup must notice.
+    pub(crate) fn of(archive: impl Read, verified: &Contents, directory: &Path) -> Result<Self, BackupError> {
+        let restored = Self {
+            // Under another name until it is all there.
+            file: Unnamed::create(directory.join("registry.restoring"))?,
+            name: directory.join(FILE),
+        };
+        fill(archive, verified, restored.file.path())?;
+        let medium = Box::new(InDirectory::new(restored.file.path().to_owned()));
+        let mut store = Embedded::over(directory.to_owned(), medium, Strides::default())?;
+        compare(&mut store, verified)?;
+        Ok(restored)
+    }
+
+    /// Gives it its name: from here on a registry starts from it. What a registry has begun there meanwhile is left alone
+    /// ([`io::ErrorKind::AlreadyExists`]).
+    pub(crate) fn finish(self) -> io::Result<()> {
+        self.file.name(&self.name)
+    }
+}
+
+fn fill(archive: impl Read, verified: &Contents, to: &Path) -> Result<(), BackupError> {
     let database = Database::builder()
         .set_cache_size(super::CACHE_BYTES)
         .create(to)
         .map_err(|error| Fault::Engine(error.into()))?;
     let write = database.begin_write().map_err(Fault::from)?;
-    let contents = copy(file, &write)?;
+    let Head {
+        revision, compacted, ..
+    } = verified.head;
+    build(&write, revision, compacted, |to| copy(archive, verified, to))?;
+    {
+        let mut meta = write.open_table(META).map_err(Fault::from)?;
+        for (key, number) in [(META_FORMAT, FORMAT), (META_HISTORY, rand::random())] {
+            meta.insert(key, number).map_err(Fault::from)?;
+        }
+    }
     write.commit().map_err(Fault::from)?;
-    Ok(contents)
+    Ok(())
 }
 
-fn copy(file: &Path, write: &WriteTransaction) -> Result<Contents, BackupError> {
-    let file = BufReader::new(File::open(file)?);
-    let mut decoder = Decoder::default();
-    let mut contents = None;
-    let mut failed = None;
-    Runs::open(write)?.add(Strides::default(), write, |put| {
-        let mut head = None;
-        let mut newest = Revision::ZERO;
-        let read = archive::read(file, |part| -> Result<(), BackupError> {
-            let key = check(&mut decoder, part)?;
-            match part {
-                Part::Head(found) => head = Some(found),
-                Part::Instance(record) | Part::Lease(record) => put(&key, Some(record))?,
-                Part::Past(last, group) => {
-                    newest = last;
-                    let compacted = head.map_or(Revision::ZERO, |head| head.compacted);
-                    log::append(write, last, compacted, group)?;
-                }
-            }
-            Ok(())
-        });
-        match read {
-            Ok(read) => {
-                // Its revision is the log's last, also where the history has nothing of it.
-                let Head {
-                    revision, compacted, ..
-                } = read.head;
-                if newest < revision {
-                    log::append(write, revision, compacted, &[])?;
-                }
-                contents = Some(read);
-            }
-            Err(error) => failed = Some(error),
+fn copy(archive: impl Read, verified: &Contents, to: &mut Builder<'_, '_>) -> Result<(), BackupError> {
+    let mut check = Check::default();
+    let found = archive::read(archive, |part| -> Result<(), BackupError> {
+        let key = check.part(part)?;
+        match (part, key) {
+            (Part::Instance(record), Some(Key::Instance(key))) => to.put(&recent::instance_key(key), record)?,
+            (Part::Lease(record), Some(Key::Lease(id))) => to.put(&recent::lease_key(*id), record)?,
+            (Part::Past(last, group), _) => to.past(last, group)?,
+            _ => {}
         }
         Ok(())
     })?;
-    match (contents, failed) {
-        (Some(contents), None) => {
-            write.open_table(LOG).map_err(Fault::from)?;
-            let mut meta = write.open_table(META).map_err(Fault::from)?;
-            let numbers = [
-                (META_FORMAT, FORMAT),
-                (META_HISTORY, rand::random()),
-                (META_FLUSHED, contents.head.revision.get()),
-            ];
-            for (key, number) in numbers {
-                meta.insert(key, number).map_err(Fault::from)?;
-            }
-            Ok(contents)
-        }
-        (_, Some(error)) => Err(error),
-        (None, None) => Err(ArchiveError::Damaged("it has no end".to_owned()).into()),
+    check.end()?;
+    if found != *verified {
+        return Err(ArchiveError::Damaged("it was changed while it was read".to_owned()).into());
     }
+    Ok(())
+}
+
+/// Whether a store opens with what a backup holds: what a checksum vouches for is what was written, not that it was right.
+fn compare(store: &mut Embedded, backup: &Contents) -> Result<(), BackupError> {
+    let (loaded, history) = (store.load()?, store.history()?);
+    let found = (
+        loaded.revision,
+        loaded.compacted,
+        loaded.instances.len() as u64,
+        loaded.leases.len() as u64,
+        history.len() as u64,
+    );
+    let Head {
+        revision, compacted, ..
+    } = backup.head;
+    let past = revision.get().saturating_sub(compacted.get());
+    let wanted = (revision, compacted, backup.instances, backup.leases, past);
+    if found != wanted {
+        let why = format!("it makes a store of {found:?} where it should be {wanted:?}");
+        return Err(ArchiveError::Damaged(why).into());
+    }
+    Ok(())
 }
 
 impl From<Fault> for BackupError {

@@ -86,7 +86,9 @@ impl Engine {
         engine.start_somehow(Missing::IsMade)?;
         let tables = match engine.read("read the tables", Tables::read)? {
             Some(tables) => tables,
-            None => match engine.write("prepare the tables", Tables::prepare)? {
+            None => match engine.write("prepare the tables", |write| {
+                Tables::prepare(write, &engine.directory, engine.medium.free())
+            })? {
                 Outcome::Durable(tables) => tables,
                 Outcome::NoRoom { .. } => return Err(engine.unusable(io::ErrorKind::StorageFull.into())),
             },

@@ -256,7 +256,7 @@ mod tests {
         let write = database.begin_write().expect("begins");
         let runs = Runs::open(&write)
             .expect("opens")
-            .add(Strides::default(), &write, |put| {
+            .add::<Fault>(Strides::default(), &write, |put| {
                 // More portions than may wait, and one in the hands of each that makes values.
                 for n in 0..(PORTIONS + THREADS + 8) * PORTION {
                     put(

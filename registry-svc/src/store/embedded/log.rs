@@ -3,7 +3,11 @@
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 use super::Fault;
-use crate::{catalog::Batch, model::Revision, store::record::Decoder};
+use crate::{
+    catalog::Batch,
+    model::Revision,
+    store::succession::{Broken, Succession},
+};
 
 /// last revision of a group → what was compacted then, the group. It is never empty after the first commit: its last key is
 /// the store's revision.
@@ -15,6 +19,12 @@ pub(super) fn newest(table: &impl ReadableTable<u64, (u64, &'static [u8])>) -> R
         Some((revision, value)) => (Revision::new(revision.value()), Revision::new(value.value().0)),
         None => (Revision::ZERO, Revision::ZERO),
     })
+}
+
+/// Makes the table.
+pub(super) fn make(write: &WriteTransaction) -> Result<(), Fault> {
+    write.open_table(LOG)?;
+    Ok(())
 }
 
 /// Adds a group.
@@ -34,29 +44,14 @@ pub(super) fn replay(
     after: Revision,
     mut each: impl FnMut(Batch, usize),
 ) -> Result<(), Fault> {
-    let mut decoder = Decoder::default();
-    let mut expected = after.next();
-    for entry in table.range(expected.get()..)? {
+    let mut succession = Succession::after(after);
+    for entry in table.range(after.next().get()..)? {
         let (last, value) = entry?;
-        let last = Revision::new(last.value());
         let (_, group) = value.value();
-        let batches = decoder
-            .group(group)
-            .map_err(|why| Fault::Record(format!("revision {last}"), why))?;
         // Its bytes count once, with the first of its batches.
         let mut bytes = group.len();
-        for batch in batches {
-            if batch.revision < expected {
-                continue;
-            }
-            if batch.revision != expected {
-                break;
-            }
-            expected = expected.next();
+        for batch in succession.group(Revision::new(last.value()), group)? {
             each(batch, std::mem::take(&mut bytes));
-        }
-        if expected != last.next() {
-            return Err(Fault::damaged(format!("revision {expected}"), "it is missing"));
         }
     }
     Ok(())
@@ -72,5 +67,14 @@ pub(super) fn trim(write: &WriteTransaction, upto: Revision) -> Result<(), Fault
             Some(oldest) if oldest <= upto.get() && oldest < newest.get() => table.pop_first()?,
             _ => return Ok(()),
         };
+    }
+}
+
+impl From<Broken> for Fault {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Record(last, why) => Self::Record(format!("revision {last}"), why),
+            Broken::Missing(revision) => Self::damaged(format!("revision {revision}"), "it is missing"),
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     fmt::Debug,
     fs, io,
     ops::Bound,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -95,11 +96,13 @@ impl InDirectory {
 impl Medium for InDirectory {
     fn open(&self, missing: Missing) -> io::Result<Box<dyn StorageBackend>> {
         let mut options = fs::OpenOptions::new();
+        // Who is where is nobody else's business.
         let file = options
             .read(true)
             .write(true)
             .create(missing == Missing::IsMade)
             .truncate(false)
+            .mode(0o600)
             .open(&self.file)?;
         Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
     }

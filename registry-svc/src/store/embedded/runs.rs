@@ -98,16 +98,16 @@ impl Runs {
     }
 
     /// Adds the newest run, of what `fill` puts into it by key.
-    pub(super) fn add(
+    pub(super) fn add<E: From<Fault>>(
         &self,
         strides: Strides,
         write: &WriteTransaction,
-        fill: impl FnOnce(&mut Put<'_>) -> Result<(), Fault>,
-    ) -> Result<Self, Fault> {
+        fill: impl FnOnce(&mut Put<'_>) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let run = self.sizes.keys().next_back().copied().max(self.output).unwrap_or(0) + 1;
         let mut next = self.clone();
         let mut packer = Packer::new(run, strides.chunk);
-        let mut table = write.open_table(RUNS)?;
+        let mut table = write.open_table(RUNS).map_err(Fault::from)?;
         fill(&mut |key, value| {
             // Where there is nothing older there is nothing to hide.
             if value.is_some() || !self.sizes.is_empty() {
@@ -117,7 +117,8 @@ impl Runs {
         })?;
         let bytes = packer.finish(&mut table)?;
         if bytes > 0 {
-            write.open_table(SIZES)?.insert(run, bytes)?;
+            let mut sizes = write.open_table(SIZES).map_err(Fault::from)?;
+            sizes.insert(run, bytes).map_err(Fault::from)?;
             next.sizes.insert(run, bytes);
         }
         Ok(next)

@@ -1,5 +1,7 @@
 //! What the file says when it is opened, and how a file gets its tables.
 
+use std::path::Path;
+
 use redb::{ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction};
 
 use super::{
@@ -58,14 +60,14 @@ impl Tables {
         }))
     }
 
-    /// Checks the format, names the history and makes the tables.
-    pub(super) fn prepare(write: &WriteTransaction) -> Result<Self, Fault> {
+    /// Checks the format, names the history and makes the tables. The directory and the room that it has are for a conversion.
+    pub(super) fn prepare(write: &WriteTransaction, directory: &Path, free: Option<u64>) -> Result<Self, Fault> {
         let found = write.open_table(META)?.get(META_FORMAT)?.map(|format| format.value());
         match found {
             // Its tables may be of other types: touch none of them.
             Some(found) if found > FORMAT => return Err(Fault::NewerFormat(found)),
             Some(FORMAT) | None => {}
-            Some(_) => format_1::convert(write)?,
+            Some(_) => format_1::convert(write, directory, free)?,
         }
         let (revision, compacted) = log::newest(&write.open_table(LOG)?)?;
         let runs = Runs::open(write)?;

@@ -13,10 +13,15 @@ use super::{
     model::{Model, after, batch, large},
 };
 use crate::{
-    catalog::Batch,
+    backup::{Error, Unfinished, restore, save, verify},
+    catalog::{Batch, Change},
     fixtures::WALL,
     model::Revision,
-    store::{BackupError, Embedded, Store as _, restore, verify},
+    store::{
+        BackupError, Embedded, Restored, Store as _,
+        archive::{self, Archive, Head},
+        record,
+    },
 };
 
 /// A store that has been flushed and merged, and what it holds.
@@ -65,15 +70,16 @@ fn a_backup_brings_everything_back_under_another_name() {
     let (file, bytes) = taken(&store, &directory);
     let contents = verify(&file).expect("is whole");
     assert_eq!(
-        (contents.head.revision, contents.bytes),
-        (model.revision(), bytes.len() as u64)
+        (contents.revision, contents.bytes),
+        (model.revision().get(), bytes.len() as u64)
     );
-    assert_eq!(contents.head.taken, WALL);
+    let since = contents.taken.duration_since(std::time::UNIX_EPOCH);
+    assert_eq!(since.expect("after 1970").as_secs().cast_signed(), WALL.seconds);
 
     let mut other = restored(&file, &directory.path().join("a/b"));
     assert_eq!(Model::of(&mut other), model);
     let (old, new) = (store.load().expect("loads"), other.load().expect("loads"));
-    assert_eq!(old.history_id, contents.head.history_id);
+    assert_eq!(old.history_id.to_string(), contents.history_id);
     assert_ne!(old.history_id, new.history_id, "its revisions go on in another way");
     assert_eq!(contents.instances, new.instances.len() as u64);
     assert_eq!(contents.leases, new.leases.len() as u64);
@@ -83,8 +89,14 @@ fn a_backup_brings_everything_back_under_another_name() {
     model.apply(&next);
     other.commit(&[next], model.compacted()).expect("commits");
     std::fs::remove_file(&file).expect("is there");
-    let (file, _) = taken(&other, &directory);
-    assert_eq!(Model::of(&mut restored(&file, &directory.path().join("c"))), model);
+    let (again, _) = taken(&other, &directory);
+    assert_eq!(Model::of(&mut restored(&again, &directory.path().join("c"))), model);
+
+    // Also where nobody serves.
+    drop(other);
+    let saved = directory.path().join("saved");
+    save(&directory.path().join("a/b"), &saved).expect("saves");
+    assert_eq!(Model::of(&mut restored(&saved, &directory.path().join("d"))), model);
 }
 
 #[test]
@@ -155,7 +167,9 @@ fn what_was_cut_off_or_changed_is_not_restored() {
         bytes[at] ^= 0x10;
         refused(&bytes);
     }
-    assert_eq!(refused(b"PK"), "it is not a backup of a registry");
+    assert!(refused(b"PK").ends_with(": it is not a backup of a registry"));
+    let error = refused(&[&bytes[..], b"x"].concat());
+    assert!(error.contains("goes on after its end"), "{error}");
     let newer = [b"tessera-backup 2\n", &bytes[17..]].concat();
     assert!(refused(&newer).contains("knows more"));
 }
@@ -166,8 +180,122 @@ fn a_directory_with_anything_in_it_is_left_alone() {
     let (store, _) = store(&Disk::new());
     let (file, _) = taken(&store, &directory);
     let error = restore(&file, directory.path()).expect_err("there is the backup");
-    assert!(matches!(error, BackupError::NotEmpty), "{error}");
+    assert!(matches!(error, Error::NotEmpty { .. }), "{error}");
     assert!(!Embedded::is_in(directory.path()));
+    // The root of a file system has this as a rule, and is what one restores to.
+    let root = directory.path().join("root");
+    std::fs::create_dir_all(root.join("lost+found")).expect("makes");
+    restore(&file, &root).expect("is empty");
+}
+
+/// A restored store was renamed over whatever had the name by then. A registry that a supervisor had started meanwhile went on
+/// committing to a file without a name, and all that it acknowledged was gone with it.
+#[test]
+fn a_registry_that_starts_while_a_store_is_restored_keeps_its_own() {
+    let directory = TempDir::new().expect("a directory");
+    let (store, _) = store(&Disk::new());
+    let (file, bytes) = taken(&store, &directory);
+    let contents = archive::verify(bytes.as_slice()).expect("is whole");
+    let to = directory.path().join("to");
+    std::fs::create_dir(&to).expect("makes");
+    let prepared = Restored::of(bytes.as_slice(), &contents, &to).expect("fills");
+
+    let mut model = Model::default();
+    let mut other = Embedded::open(&to).expect("opens");
+    commit(&mut other, &mut model, batch(1, 3, false));
+    let error = prepared.finish().expect_err("is in the way");
+    assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists, "{error}");
+    commit(&mut other, &mut model, batch(2, 4, false));
+    drop(other);
+    assert_eq!(Model::of(&mut Embedded::open(&to).expect("opens")), model);
+    assert!(!to.join("registry.restoring").exists(), "nothing is left of it");
+    assert!(matches!(restore(&file, &to), Err(Error::NotEmpty { .. })));
+}
+
+/// Two backups to one name wrote one file: the second cut off what the first had verified, and the first gave it its name.
+/// And a file that came meanwhile was replaced, although it may have been the only good backup.
+#[test]
+fn one_backup_at_a_time_gets_a_name_and_none_replaces_a_file() {
+    let directory = TempDir::new().expect("a directory");
+    let (store, _) = store(&Disk::new());
+    let (_, bytes) = taken(&store, &directory);
+    let name = directory.path().join("name");
+    let mut first = Unfinished::create(&name).expect("is free");
+    first.write(&bytes).expect("writes");
+    let error = Unfinished::create(&name).expect_err("the first is at it");
+    assert!(matches!(error, Error::Busy { .. }), "{error}");
+
+    std::fs::write(&name, "another").expect("writes");
+    let error = first.finish().expect_err("has come meanwhile");
+    assert!(matches!(error, Error::Exists { .. }), "{error}");
+    assert_eq!(std::fs::read(&name).expect("reads"), b"another");
+    assert!(!directory.path().join("name.part").exists());
+
+    std::fs::remove_file(&name).expect("removes");
+    let mut second = Unfinished::create(&name).expect("is free");
+    second.write(&bytes).expect("writes");
+    second.finish().expect("is whole");
+    assert_eq!(std::fs::read(&name).expect("reads"), bytes);
+}
+
+/// The checksum of a backup says that it is what was written, not that it is a state to start from: a store that was damaged made
+/// backups that were verified and restored, and the registry over them ended at its start.
+#[test]
+fn a_backup_of_what_no_registry_can_start_from_is_none() {
+    let head = Head {
+        history_id: crate::model::HistoryId::from_random(1),
+        revision: Revision::new(2),
+        compacted: Revision::ZERO,
+        taken: WALL,
+    };
+    let batches = [batch(1, 1, false), batch(2, 2, false)];
+    let instances = batches.each_ref().map(|batch| match &batch.changes[..] {
+        [Change::Put { instance, .. }] => Arc::clone(instance),
+        other => panic!("{other:?}"),
+    });
+    let mut leases = batches.each_ref().map(|batch| match &batch.leases[..] {
+        [crate::catalog::LeaseChange::Kept(lease)] => lease.clone(),
+        other => panic!("{other:?}"),
+    });
+    leases.sort_by_key(|lease| lease.id);
+    let check = |order: &[usize], leases_of: &[usize], past: &[(u64, &[Arc<Batch>])], expected: &str| {
+        let mut bytes = Vec::new();
+        let mut to = |piece: Vec<u8>| {
+            bytes.extend(piece);
+            Ok(())
+        };
+        let mut archive = Archive::begin(&mut to, head).expect("begins");
+        for at in order {
+            let record = record::encode_instance(&instances[*at]);
+            archive.instance(&record).expect("writes");
+        }
+        for at in leases_of {
+            archive
+                .lease(leases[*at].id, &record::encode_lease(&leases[*at]))
+                .expect("writes");
+        }
+        for (last, group) in past {
+            archive
+                .past(Revision::new(*last), &record::encode_group(group))
+                .expect("writes");
+        }
+        archive.end().expect("ends");
+        let found = archive::verify(bytes.as_slice()).map_or_else(|error| error.to_string(), |_| String::new());
+        assert!(
+            found.contains(expected) && found.is_empty() == expected.is_empty(),
+            "{found}"
+        );
+    };
+    let whole: [(u64, &[Arc<Batch>]); 2] = [(1, &batches[..1]), (2, &batches[1..])];
+    check(&[0, 1], &[0, 1], &whole, "");
+    check(&[0, 1], &[0, 1], &[(2, &batches)], "");
+    check(&[1, 0], &[0, 1], &whole, "not in order");
+    check(&[0, 0], &[0, 1], &whole, "not in order");
+    check(&[0, 1], &[1, 0], &whole, "not in order");
+    check(&[0, 1], &[0], &whole, "is missing");
+    check(&[0, 1], &[0, 1], &whole[..1], "revision 2 is missing");
+    check(&[0, 1], &[0, 1], &whole[1..], "revision 1 is missing");
+    check(&[0, 1], &[0, 1], &[(1, &batches)], "is missing");
 }
 
 /// A reader that has gone ends the backup, and the store is free to use its old pages again.
@@ -182,4 +310,5 @@ fn a_backup_that_nobody_takes_ends() {
     drop(store);
     let error = backup.write(WALL, &mut |_| Ok(())).expect_err("there is no store");
     assert!(matches!(error, BackupError::Store(_)), "{error}");
+    assert!(error.to_string().contains("no room"), "{error}");
 }

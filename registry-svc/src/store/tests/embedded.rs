@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableTable as _, TableDefinition};
 use tempfile::TempDir;
 
 use super::{
@@ -14,7 +14,7 @@ use crate::{
     model::Revision,
     store::{
         Embedded, Store, StoreError, Verdict,
-        embedded::{InDirectory, Strides},
+        embedded::{InDirectory, Medium, Strides, medium::Missing},
     },
 };
 
@@ -201,14 +201,13 @@ fn a_store_without_a_history_id_gets_one_that_stays() {
     assert_eq!(id(), second);
 }
 
-/// Format 1 had a table for each of instances, leases and history. What such a store holds must all be there when the present
-/// version has opened it, and go on from there.
-#[test]
-fn a_store_of_format_1_is_read_and_goes_on() {
+/// A directory with a store of format 1, which had a table for each of instances, leases and history. Its history has what
+/// came after `compacted`, but for the revision `lost`.
+fn format_1(compacted: u64, lost: Option<u64>) -> (TempDir, Model) {
     use prost::Message as _;
 
     use crate::{
-        catalog::{Change, LeaseChange},
+        catalog::LeaseChange,
         store::record::oracle::{BatchRecord, InstanceRecord, LeaseTermsRecord},
     };
 
@@ -216,57 +215,63 @@ fn a_store_of_format_1_is_read_and_goes_on() {
     const LEASES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("leases");
     const HISTORY: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history");
 
-    for compacted in [0, 7, 30] {
-        let directory = TempDir::new().expect("a directory");
-        let mut model = Model::default();
-        let database = Database::create(directory.path().join("registry.redb")).expect("creates");
-        let write = database.begin_write().expect("begins");
-        {
-            let mut instances = write.open_table(INSTANCES).expect("opens");
-            let mut leases = write.open_table(LEASES).expect("opens");
-            let mut history = write.open_table(HISTORY).expect("opens");
-            for revision in 1..=30 {
-                let batch = batch(revision, u8::try_from(revision % 9).expect("small"), revision % 4 == 0);
-                model.apply(&batch);
-                for change in &batch.changes {
-                    let key = change.key();
-                    let key = (key.namespace.as_str(), key.service.as_str(), key.id.as_str());
-                    match change {
-                        Change::Put { instance, .. } => {
-                            let record = InstanceRecord::from(&**instance).encode_to_vec();
-                            instances.insert(key, record.as_slice()).expect("inserts");
-                        }
-                        Change::Removed(_) => drop(instances.remove(key).expect("removes")),
+    let directory = TempDir::new().expect("a directory");
+    let mut model = Model::default();
+    let database = Database::create(directory.path().join("registry.redb")).expect("creates");
+    let write = database.begin_write().expect("begins");
+    {
+        let mut instances = write.open_table(INSTANCES).expect("opens");
+        let mut leases = write.open_table(LEASES).expect("opens");
+        let mut history = write.open_table(HISTORY).expect("opens");
+        for revision in 1..=30 {
+            let batch = batch(revision, u8::try_from(revision % 9).expect("small"), revision % 4 == 0);
+            model.apply(&batch);
+            for change in &batch.changes {
+                let key = change.key();
+                let key = (key.namespace.as_str(), key.service.as_str(), key.id.as_str());
+                match change {
+                    Change::Put { instance, .. } => {
+                        let record = InstanceRecord::from(&**instance).encode_to_vec();
+                        instances.insert(key, record.as_slice()).expect("inserts");
                     }
-                }
-                for change in &batch.leases {
-                    match change {
-                        LeaseChange::Kept(lease) | LeaseChange::Lost(lease) => {
-                            let record = LeaseTermsRecord::from(lease).encode_to_vec();
-                            leases.insert(lease.id.bits(), record.as_slice()).expect("inserts");
-                        }
-                        LeaseChange::Ended(id) => drop(leases.remove(id.bits()).expect("removes")),
-                    }
-                }
-                if revision > compacted {
-                    let past = BatchRecord::of_format_1(&batch).encode_to_vec();
-                    history.insert(revision, past.as_slice()).expect("inserts");
+                    Change::Removed(_) => drop(instances.remove(key).expect("removes")),
                 }
             }
-            let mut meta = write.open_table(META).expect("opens");
-            for (key, number) in [
-                ("format", 1),
-                ("revision", 30),
-                ("compacted", compacted),
-                ("history", 77),
-            ] {
-                meta.insert(key, number).expect("inserts");
+            for change in &batch.leases {
+                match change {
+                    LeaseChange::Kept(lease) | LeaseChange::Lost(lease) => {
+                        let record = LeaseTermsRecord::from(lease).encode_to_vec();
+                        leases.insert(lease.id.bits(), record.as_slice()).expect("inserts");
+                    }
+                    LeaseChange::Ended(id) => drop(leases.remove(id.bits()).expect("removes")),
+                }
+            }
+            if revision > compacted && Some(revision) != lost {
+                let past = BatchRecord::of_format_1(&batch).encode_to_vec();
+                history.insert(revision, past.as_slice()).expect("inserts");
             }
         }
-        write.commit().expect("commits");
-        drop(database);
-        model.compact(Revision::new(compacted));
+        let mut meta = write.open_table(META).expect("opens");
+        for (key, number) in [
+            ("format", 1),
+            ("revision", 30),
+            ("compacted", compacted),
+            ("history", 77),
+        ] {
+            meta.insert(key, number).expect("inserts");
+        }
+    }
+    write.commit().expect("commits");
+    drop(database);
+    model.compact(Revision::new(compacted));
+    (directory, model)
+}
 
+/// What a store of format 1 holds must all be there when the present version has opened it, and go on from there.
+#[test]
+fn a_store_of_format_1_is_read_and_goes_on() {
+    for compacted in [0, 7, 30] {
+        let (directory, mut model) = format_1(compacted, None);
         let mut store = Embedded::open(directory.path()).expect("opens");
         assert_eq!(store.load().expect("loads").history_id.to_string(), "000000000000004d");
         assert_eq!(Model::of(&mut store), model, "compacted {compacted}");
@@ -276,6 +281,73 @@ fn a_store_of_format_1_is_read_and_goes_on() {
         drop(store);
         assert_eq!(Model::of(&mut Embedded::open(directory.path()).expect("opens")), model);
     }
+}
+
+/// What a closed store says of its format.
+fn format_of(directory: &TempDir) -> u64 {
+    let mut found = None;
+    with_meta(directory, |meta| {
+        found = meta.get("format").expect("reads").map(|format| format.value());
+    });
+    found.expect("has one")
+}
+
+/// The backup that one takes before an upgrade, with the new version and of the directory, converted the store: from there on
+/// the old version could not go back to it.
+#[test]
+fn a_backup_of_an_older_store_leaves_it_as_it_is() {
+    let (directory, _) = format_1(7, None);
+    let file = directory.path().join("backup");
+    let error = crate::backup::save(directory.path(), &file).expect_err("is older");
+    assert!(
+        error
+            .to_string()
+            .contains("has format 1: take the backup with the version that wrote it"),
+        "{error}"
+    );
+    assert_eq!(format_of(&directory), 1);
+    assert!(!file.exists());
+}
+
+/// A store that the present version cannot go on from was found out about at its first start, once the conversion was
+/// committed, and then no version could.
+#[test]
+fn an_older_store_that_is_damaged_is_not_converted() {
+    let (directory, _) = format_1(7, Some(19));
+    let error = Embedded::open(directory.path()).expect_err("damaged").to_string();
+    assert!(
+        error.ends_with("the record of revision 19 is damaged: it is missing"),
+        "{error}"
+    );
+    assert_eq!(format_of(&directory), 1);
+}
+
+/// The old tables and the new ones are there at once. A disk without room for that was filled to its last byte before the
+/// conversion gave up, and then had none for the old version either.
+#[test]
+fn an_older_store_is_converted_only_where_there_is_room() {
+    #[derive(Debug)]
+    struct Full(InDirectory);
+
+    impl Medium for Full {
+        fn open(&self, missing: Missing) -> std::io::Result<Box<dyn redb::StorageBackend>> {
+            self.0.open(missing)
+        }
+
+        fn free(&self) -> Option<u64> {
+            Some(0)
+        }
+    }
+
+    let (directory, _) = format_1(7, None);
+    let file = directory.path().join("registry.redb");
+    let bytes = || std::fs::metadata(&file).expect("is there").len();
+    let before = bytes();
+    let medium = Box::new(Full(InDirectory::new(file.clone())));
+    let error = Embedded::over(directory.path().to_owned(), medium, SMALL).expect_err("is full");
+    assert!(error.to_string().contains("make room there"), "{error}");
+    assert_eq!(bytes(), before);
+    assert_eq!(format_of(&directory), 1);
 }
 
 /// What a restart reads of the log and what it reads of the runs was kept twice: up to 64 MiB of history that a registry which
