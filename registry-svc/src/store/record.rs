@@ -49,6 +49,9 @@ pub(crate) enum RecordError {
     /// A part that is always written is not there.
     #[error("{0} is missing")]
     Missing(&'static str),
+    /// More of them, or a larger one, than there may be.
+    #[error("its {0} is beyond what it may be")]
+    Beyond(&'static str),
     /// Written by a version that knows more.
     #[error("its {0} is of a kind that this version does not know")]
     Unknown(&'static str),

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord, Removal},
+    limits,
     model::{
         Detail, Endpoint, Epoch, GrpcService, Heartbeat, Host, Instance, InstanceId, InstanceKey, Label, Labels,
         LeaseId, Metadata, Namespace, Port, Profile, Protocol, RemovalReason, ReplicaId, Revision, SecretHash,
@@ -174,6 +175,7 @@ impl Decoder {
                 _ => {}
             }
         }
+        let nanos = below(nanos, 1_000_000, "interval")?;
         let interval = Duration::from_millis(millis) + Duration::from_nanos(nanos.into());
         Ok(LeaseRecord {
             id: id.ok_or(RecordError::Missing("the lease"))?,
@@ -205,6 +207,12 @@ impl Decoder {
                 _ => {}
             }
         }
+        below(endpoints.len(), limits::ENDPOINTS + 1, "number of endpoints")?;
+        below(
+            grpc_services.len(),
+            limits::GRPC_SERVICES + 1,
+            "number of gRPC services",
+        )?;
         let profile = Profile {
             labels: labels.ok_or(RecordError::Missing("what it is selected by"))?,
             grpc_services: grpc_services.into(),
@@ -291,6 +299,15 @@ impl Decoder {
     }
 }
 
+/// A number that is below another one.
+fn below<N: PartialOrd>(number: N, end: N, what: &'static str) -> Result<N, RecordError> {
+    if number < end {
+        Ok(number)
+    } else {
+        Err(RecordError::Beyond(what))
+    }
+}
+
 fn pair(value: Value<'_>) -> Result<(String, String), RecordError> {
     let (mut name, mut text) = ("", "");
     for field in value.message()? {
@@ -312,6 +329,7 @@ fn time(value: Value<'_>) -> Result<WallTime, RecordError> {
             _ => {}
         }
     }
+    below(time.nanos, 1_000_000_000, "time")?;
     Ok(time)
 }
 

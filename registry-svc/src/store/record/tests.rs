@@ -195,6 +195,36 @@ fn what_a_newer_version_adds_is_skipped_and_what_it_changes_is_refused() {
     assert!(matches!(error, RecordError::Unknown("status")), "{error}");
 }
 
+/// Numbers and lists pass their own limits again, as all that is read back does.
+#[test]
+fn what_is_beyond_its_limit_is_refused() {
+    let mut whole = Writer::default();
+    let one = draft("a-svc", "i1", "z1").registered(Revision::new(1), LeaseId::from_random(7), crate::fixtures::WALL);
+    whole.append(&encode_instance(&one));
+    let whole = whole.finish();
+    let check = |add: &dyn Fn(&mut Writer), expected: &str| {
+        let mut more = Writer::default();
+        more.append(&whole);
+        add(&mut more);
+        let error = Decoder::default().instance(&more.finish()).expect_err("is beyond");
+        assert!(error.to_string().contains(expected), "{error}");
+    };
+    let endpoint = |to: &mut Writer| {
+        for _ in 0..9 {
+            to.message(2, |endpoint| {
+                endpoint.bytes(2, b"a");
+                endpoint.number(3, 1);
+            });
+        }
+    };
+    check(&endpoint, "number of endpoints");
+    check(
+        &|to| (0..65).for_each(|_| to.bytes(6, b"a.B")),
+        "number of gRPC services",
+    );
+    check(&|to| to.message(8, |time| time.number(2, 1_000_000_000)), "its time");
+}
+
 #[test]
 fn what_is_not_protobuf_is_said_to_be_none() {
     for (bytes, why) in [
