@@ -102,7 +102,9 @@ pub struct Limits {
     /// Streams that the peer opened and reset before we accepted them, before the connection is closed with
     /// ENHANCE_YOUR_CALM (rapid reset, CVE-2023-44487); default 20, h2's own.
     pub max_pending_accept_reset_streams: usize,
-    /// Bytes buffered for sending, a stream; default 64 KiB (hyper: 400 KiB, which tonic does not let one change).
+    /// Bytes waiting to be sent, a stream, from which on no more is taken from its body; default 64 KiB (hyper: 400 KiB, which
+    /// tonic does not let one change). What goes over it is taken as a whole, and hyper asks for one piece more: a stream that is
+    /// not read holds so many bytes and two pieces of its body, which are messages, of any size.
     pub max_send_buffer: usize,
 }
 

@@ -4,6 +4,8 @@
 //! became 570 MB, which was held for as long as its sender kept the stream open. So the fields of a message are counted as they
 //! come by ([`meter`]), and what has more than any good request is refused at that byte. What the fields say is not looked at
 //! here; the rules for that, which name each field, are `validate`'s.
+//!
+//! A request that its caller breaks off ends with an error here, whatever the code of the reset.
 
 mod meter;
 
@@ -140,6 +142,12 @@ where
     }
 }
 
+/// A caller that resets its stream with CANCEL has not said that its request is whole, but tonic reads it so where it is told
+/// that code.
+fn broken_off() -> Status {
+    status::error(Code::Aborted, "BROKEN_OFF", "the caller has given up this call")
+}
+
 pin_project! {
     /// A request's body that ends with an error where its messages exceed what they may be made of.
     struct Metered {
@@ -171,12 +179,17 @@ impl http_body::Body for Metered {
             return Poll::Ready(None);
         };
         let frame = ready!(inner.poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-            && let Err(excess) = this.meter.feed(data)
-        {
+        let refusal = match &frame {
+            Some(Ok(frame)) => {
+                let fed = frame.data_ref().map_or(Ok(()), |data| this.meter.feed(data));
+                fed.err().map(|excess| this.most.refusal(excess))
+            }
+            Some(Err(status)) if status.code() == Code::Cancelled => Some(broken_off()),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
             this.inner.set(None);
-            return Poll::Ready(Some(Err(this.most.refusal(excess))));
+            return Poll::Ready(Some(Err(refusal)));
         }
         Poll::Ready(frame)
     }

@@ -100,7 +100,7 @@ pub(super) fn keep_alive(api: Api, requests: Streaming<wire::KeepAliveRequest>) 
 impl Open {
     async fn next(&mut self) -> Result<Option<wire::KeepAliveResponse>, Status> {
         let request = tokio::select! {
-            // What breaks the stream comes as an error here, and then nothing is forgotten.
+            // What breaks the stream comes as an error here (`intake` sees to that), and then nothing is forgotten.
             request = self.requests.message() => request?,
             () = self.api.drain.wait() => {
                 self.carried.forget();

@@ -18,8 +18,8 @@ use std::{
 
 use http::{Request, Response, header};
 use proto::registry::v1::{self as wire, registry_service_server::RegistryServiceServer};
-use service_host::DrainSignal;
-use tonic::{Status, Streaming, body::Body, server::NamedService, transport::server::TcpConnectInfo};
+use service_host::{DrainSignal, status};
+use tonic::{Code, Status, Streaming, body::Body, server::NamedService, transport::server::TcpConnectInfo};
 use tonic_prost::ProstDecoder;
 use tower_service::Service;
 
@@ -105,11 +105,12 @@ async fn serve(api: &Api, instruments: Arc<Instruments>, request: Request<Body>)
     Ok(response)
 }
 
-/// Reads the one message of a request. What is wrong with it is said in tonic's words, which service-host makes clearer.
+/// Reads the one message of a request. What is wrong with its framing is said in tonic's words, which service-host makes clearer.
 async fn read(request: Request<Body>) -> Result<wire::WatchRequest, Status> {
     let encoding = request.headers().get("grpc-encoding");
     if encoding.is_some_and(|encoding| encoding != "identity") {
-        return Err(Status::unimplemented("Content is compressed, which isn't supported"));
+        let text = "the request is compressed, which this registry does not read: send it as it is";
+        return Err(status::error(Code::Unimplemented, "COMPRESSED", text));
     }
     let limit = Some(service_host::MAX_REQUEST_MESSAGE);
     let mut stream = Streaming::new_request(ProstDecoder::default(), request.into_body(), None, limit);

@@ -6,7 +6,7 @@
 //! [`Deadline::current`], to pass on.
 //!
 //! One gap is left to HTTP/2: a body that waits for a peer who does not read is not polled, so that its trailers are due
-//! only when the peer reads again. What it can hold meanwhile is bounded by `Limits::max_send_buffer`.
+//! only when the peer reads again. What it holds meanwhile is what `Limits::max_send_buffer` says of one stream.
 
 use std::{
     convert::Infallible,

@@ -1,4 +1,5 @@
-//! The outermost layer: who answered, how many calls are open, and the end of streams that nobody else would end.
+//! The outermost layer: who answered, how many calls are open, and the end of streams that nobody else would end. And what is no
+//! gRPC at all: it is told so in HTTP's words, which whoever sends it understands (gRPC over HTTP/2, "Requests").
 //!
 //! A call is open until its last byte of data is with the kernel. The end of its body is too early: hyper hands a body over
 //! as soon as HTTP/2 has taken it, which then holds it for as long as the peer's window is closed.
@@ -14,7 +15,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderValue, Request, Response, header::HeaderName};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{self, HeaderName},
+};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -62,6 +66,14 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        if let Some(refusal) = refusal(&request) {
+            return EdgeFuture {
+                inner: None,
+                refusal: Some(refusal),
+                instance: self.instance.clone(),
+                kind: None,
+            };
+        }
         let kind = if telemetry::rpc::is_infrastructure(telemetry::rpc::method_of(request.uri().path())) {
             Kind::Infrastructure(Box::pin(self.drain.token().cancelled_owned()))
         } else {
@@ -70,11 +82,31 @@ where
             }
         };
         EdgeFuture {
-            inner: self.inner.call(request),
+            inner: Some(self.inner.call(request)),
+            refusal: None,
             instance: self.instance.clone(),
             kind: Some(kind),
         }
     }
+}
+
+/// The answer to what is no gRPC.
+fn refusal<B>(request: &Request<B>) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    if request.method() != Method::POST {
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        let post = HeaderValue::from_static("POST");
+        response.headers_mut().insert(header::ALLOW, post);
+        return Some(response);
+    }
+    let content = request.headers().get(header::CONTENT_TYPE);
+    let rest = content.and_then(|content| content.as_bytes().strip_prefix(b"application/grpc"));
+    // `application/grpc+proto`, but not `application/grpc-web`, which frames its trailers in another way.
+    if matches!(rest, Some([] | [b'+' | b';', ..])) {
+        return None;
+    }
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    Some(response)
 }
 
 /// What has to happen to a call besides being answered.
@@ -88,8 +120,10 @@ enum Kind {
 pin_project! {
     /// Future of [`Edge`].
     pub(super) struct EdgeFuture<F> {
+        // None for a refusal.
         #[pin]
-        inner: F,
+        inner: Option<F>,
+        refusal: Option<Response<()>>,
         instance: Option<HeaderValue>,
         kind: Option<Kind>,
     }
@@ -104,15 +138,18 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         static NAME: HeaderName = HeaderName::from_static(INSTANCE_HEADER);
         let this = self.project();
-        let Ok(mut response) = ready!(this.inner.poll(cx));
+        let mut response = match this.inner.as_pin_mut() {
+            Some(inner) => {
+                let Ok(response) = ready!(inner.poll(cx));
+                response.map(Some)
+            }
+            None => this.refusal.take().unwrap_or_default().map(|()| None),
+        };
         if let Some(instance) = this.instance.take() {
             response.headers_mut().insert(NAME.clone(), instance);
         }
         let kind = this.kind.take();
-        Poll::Ready(Ok(response.map(|inner| EdgeBody {
-            inner: Some(inner),
-            kind,
-        })))
+        Poll::Ready(Ok(response.map(|inner| EdgeBody { inner, kind })))
     }
 }
 

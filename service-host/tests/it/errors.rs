@@ -7,6 +7,7 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 use tonic_types::{ErrorInfo, StatusExt as _};
+use tower::Service as _;
 
 use crate::support::{
     client::{Client, ask},
@@ -207,4 +208,27 @@ async fn handlers_know_who_calls() {
     let (_running, client) = server_and_client(config()).await;
     let peer = client.say(ask("peer", None)).await.expect("answered").into_inner().text;
     assert!(peer.starts_with("127.0.0.1:"), "{peer}");
+}
+
+/// A browser, a probe or a client of another protocol was served as if it spoke gRPC.
+#[tokio::test]
+async fn what_is_no_grpc_is_told_so_in_http() {
+    let (_running, mut client) = server_and_client(config()).await;
+    for (method, content, expected) in [
+        ("POST", Some("application/grpc"), 200),
+        ("POST", Some("application/grpc+proto"), 200),
+        ("POST", Some("application/grpc;v=1"), 200),
+        ("POST", Some("application/grpc-web+proto"), 415),
+        ("POST", Some("application/json"), 415),
+        ("POST", None, 415),
+        ("GET", Some("application/grpc"), 405),
+    ] {
+        let mut request = http::Request::builder().method(method).uri("/a.A/Do");
+        if let Some(content) = content {
+            request = request.header("content-type", content);
+        }
+        let request = request.body(tonic::body::Body::empty()).expect("a request");
+        let response = client.channel.call(request).await.expect("answers");
+        assert_eq!(response.status(), expected, "{method} {content:?}");
+    }
 }

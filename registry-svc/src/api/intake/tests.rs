@@ -193,3 +193,31 @@ proptest! {
         }
     }
 }
+
+/// A request that its caller resets, with this code.
+struct Reset(Option<Code>);
+
+impl http_body::Body for Reset {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(self.0.take().map(|code| Err(Status::new(code, "reset"))))
+    }
+}
+
+/// A process that was killed looked like one that had ended its KeepAlive as it should, if its reset came at a bad moment: its
+/// leases were not suspected.
+#[tokio::test]
+async fn a_stream_that_is_cancelled_has_not_ended() {
+    for code in [Code::Cancelled, Code::Unknown] {
+        let body = Metered::new(Body::new(Reset(Some(code))), &KEEP_ALIVE);
+        let decoder = tonic_prost::ProstDecoder::<wire::KeepAliveRequest>::default();
+        let mut requests = tonic::Streaming::new_request(decoder, body, None, None);
+        requests.message().await.expect_err("broken off");
+    }
+    let body = Metered::new(Body::new(Reset(None)), &KEEP_ALIVE);
+    let decoder = tonic_prost::ProstDecoder::<wire::KeepAliveRequest>::default();
+    let mut requests = tonic::Streaming::new_request(decoder, body, None, None);
+    assert!(requests.message().await.expect("ends").is_none());
+}
