@@ -78,8 +78,8 @@ pub(super) struct Process {
 pub(super) struct Round {
     /// Of which request.
     pub(super) ticket: Ticket,
-    /// Of which lease.
-    pub(super) lease: LeaseId,
+    /// Of which leases.
+    pub(super) leases: Vec<LeaseId>,
     /// Where the answer comes.
     pub(super) results: oneshot::Receiver<Vec<Result<Renewed, NotRenewed>>>,
 }

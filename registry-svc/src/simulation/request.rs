@@ -45,9 +45,11 @@ pub(super) enum Ask {
         drafts: Vec<Draft>,
         /// How long it lives.
         heartbeat: Heartbeat,
+        /// Under this lease, which is to have these terms from now on, instead of a new one.
+        under: Option<Owner>,
     },
-    /// Heartbeat.
-    Renew(Owner),
+    /// Heartbeat of a lease, and in the same round of one that is believed lost.
+    Renew(Owner, Option<Owner>),
     /// Change an instance.
     Update {
         /// Whose.
@@ -109,11 +111,14 @@ impl fmt::Display for Client {
 impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Register { drafts, .. } => {
-                f.write_str("register")?;
+            Self::Register { drafts, under, .. } => {
+                f.write_str(if under.is_some() { "join" } else { "register" })?;
                 drafts.iter().try_for_each(|draft| write!(f, " {}", short(&draft.key)))
             }
-            Self::Renew(owner) => write!(f, "renew {}", lease(owner.lease)),
+            Self::Renew(owner, None) => write!(f, "renew {}", lease(owner.lease)),
+            Self::Renew(owner, Some(former)) => {
+                write!(f, "renew {} and {}", lease(owner.lease), lease(former.lease))
+            }
             Self::Update { key, epoch, weight, .. } => {
                 write!(
                     f,
@@ -164,8 +169,20 @@ pub(super) fn lease(id: LeaseId) -> String {
 }
 
 impl Request {
+    /// Its heartbeats, each as a request of its own.
+    pub(super) fn rounds(&self) -> Vec<Self> {
+        let Ask::Renew(owner, former) = &self.ask else {
+            return Vec::new();
+        };
+        let alone = |owner: Owner| Self {
+            ask: Ask::Renew(owner, None),
+            ..self.clone()
+        };
+        [Some(*owner), *former].into_iter().flatten().map(alone).collect()
+    }
+
     /// Whether it is a heartbeat, which has a queue of its own.
     pub(super) fn is_renewal(&self) -> bool {
-        matches!(self.ask, Ask::Renew(_))
+        matches!(self.ask, Ask::Renew(..))
     }
 }

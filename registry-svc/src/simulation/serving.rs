@@ -14,7 +14,7 @@ use super::{
 use crate::{
     catalog::{Command, Deregister, LeaseChoice, Owner, Register, RenewError, Renewed, Reply, Update},
     driver::{DriverError, NotRenewed, SubmitError},
-    model::{Detail, LeaseId, LeaseSecret, RemovalReason, ReplicaId, Revision},
+    model::{Detail, LeaseId, LeaseSecret, RemovalReason, ReplicaId, Revision, Terms},
 };
 
 impl World {
@@ -245,15 +245,17 @@ impl World {
         };
         let mut heard = Vec::new();
         process.rounds.retain_mut(|round| match round.results.try_recv() {
-            Ok(mut results) => {
-                heard.push((round.ticket, round.lease, results.remove(0)));
+            Ok(results) => {
+                heard.push((round.ticket, std::mem::take(&mut round.leases), results));
                 false
             }
             Err(error) => error == oneshot::error::TryRecvError::Empty,
         });
-        for (_, lease, result) in &heard {
-            if let Ok(renewed) = result {
-                process.beats.insert(*lease, renewed.beat);
+        for (_, leases, results) in &heard {
+            for (lease, result) in leases.iter().zip(results) {
+                if let Ok(renewed) = result {
+                    process.beats.insert(*lease, renewed.beat);
+                }
             }
         }
         let mut answered = Vec::new();
@@ -265,11 +267,10 @@ impl World {
             Err(oneshot::error::TryRecvError::Empty) => true,
             Err(oneshot::error::TryRecvError::Closed) => false,
         });
-        for (ticket, lease, result) in heard {
+        for (ticket, leases, results) in heard {
             if let Some(asked) = self.requests.get(&ticket) {
                 let request = Rc::clone(&asked.request);
-                let answer = self.renewed(lease, result);
-                self.reply(replica, &request, answer);
+                self.round(replica, &request, &leases, &results);
             }
         }
         for (ticket, lease, answer) in answered {
@@ -291,6 +292,30 @@ impl World {
             };
             self.reply(replica, &request, answer);
         }
+    }
+
+    /// What a round of heartbeats is told: of one that nobody can answer, the whole stream.
+    fn round(
+        &mut self,
+        replica: usize,
+        request: &Rc<Request>,
+        leases: &[LeaseId],
+        results: &[Result<Renewed, NotRenewed>],
+    ) {
+        let undecided = results.contains(&Err(NotRenewed::Undecided));
+        let results = leases.iter().zip(results).map(|(lease, result)| {
+            let result = if undecided { Err(NotRenewed::Undecided) } else { *result };
+            self.renewed(*lease, result)
+        });
+        let mut answers: Vec<Answer> = results.collect();
+        for (heartbeat, answer) in request.rounds().iter().zip(&answers).skip(1) {
+            self.see(Seen::Answered {
+                replica,
+                request: heartbeat,
+                answer,
+            });
+        }
+        self.reply(replica, request, answers.swap_remove(0));
     }
 
     /// What an owner is told of its heartbeat.
@@ -316,7 +341,7 @@ impl World {
         let (now, skew) = (self.truth.now, self.replicas[replica].wall_skew);
         let mut granted = None;
         let command = match &request.ask {
-            Ask::Renew(owner) => {
+            Ask::Renew(owner, former) => {
                 if self.plant == Plant::NeverClaim
                     && let Some(record) = self.truth.present().leases.get(&owner.lease)
                     && record.owner != self.id(replica)
@@ -328,15 +353,17 @@ impl World {
                     return;
                 };
                 let (caller, results) = oneshot::channel();
+                let owners: Vec<Owner> = [Some(*owner), *former].into_iter().flatten().collect();
+                let leases = owners.iter().map(|owner| owner.lease).collect();
                 if self.plant == Plant::HearAtOnce {
-                    let results = process.core.renew(&[*owner]).into_iter();
+                    let results = process.core.renew(&owners).into_iter();
                     let _ = caller.send(results.map(|result| result.map_err(NotRenewed::Refused)).collect());
                 } else {
-                    process.core.hear(vec![*owner], caller);
+                    process.core.hear(owners, caller);
                 }
                 return process.rounds.push(Round {
                     ticket: request.ticket,
-                    lease: owner.lease,
+                    leases,
                     results,
                 });
             }
@@ -345,6 +372,24 @@ impl World {
                 request: id,
                 drafts,
                 heartbeat,
+                under: Some(owner),
+            } => Command::Register(Register {
+                request: Some(*id),
+                drafts: drafts.clone(),
+                lease: LeaseChoice::Join {
+                    owner: *owner,
+                    secret: LeaseSecret::from_random(0).reveal(),
+                    terms: Terms {
+                        interval: Some(heartbeat.interval()),
+                        misses: Some(heartbeat.misses()),
+                    },
+                },
+            }),
+            Ask::Register {
+                request: id,
+                drafts,
+                heartbeat,
+                under: None,
             } => {
                 let lease = LeaseId::from_random(self.rng.wide());
                 let secret = LeaseSecret::from_random(self.rng.wide());

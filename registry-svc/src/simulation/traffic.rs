@@ -9,7 +9,7 @@ use std::{
 use super::{
     Plant, Time,
     clients::{
-        provider::{Next, Provider},
+        provider::{self, Next, Provider},
         watcher::Watch,
     },
     heard::{Fact, Heard},
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     fixtures,
     hub::{Selection, WatchFrom},
-    model::{Heartbeat, InstanceKey, Revision, Zone},
+    model::{InstanceKey, Revision, Zone},
 };
 
 /// Steps that a watcher takes in at one look.
@@ -109,12 +109,11 @@ impl World {
                 }
             }
         }
-        let terms = [(100, 5), (150, 4), (300, 3), (500, 3), (1_000, 3)];
-        let (interval, misses) = self.rng.pick(&terms);
-        let heartbeat = Heartbeat::try_new(Duration::from_millis(interval), misses).expect("a heartbeat");
+        let heartbeat = provider::terms(&mut self.rng);
         let home = self.rng.below(self.plan.replicas);
         let rng = self.rng.fork();
-        self.providers.push(Provider::new(drafts, zone, heartbeat, home, rng));
+        self.providers
+            .push(Provider::new(drafts, zone, heartbeat, home, self.plan.heal, rng));
         let begins = self.truth.now + self.rng.between(Duration::ZERO, Duration::from_millis(500));
         self.at(begins, Event::Provider(n, 0));
     }
@@ -168,7 +167,12 @@ impl World {
         if self.replicas[to].process.is_none() {
             return;
         }
-        self.see(Seen::Arrived { request: &request });
+        for heartbeat in request.rounds() {
+            self.see(Seen::Arrived { request: &heartbeat });
+        }
+        if !request.is_renewal() {
+            self.see(Seen::Arrived { request: &request });
+        }
         self.deliver(to, Delivery::Request(request));
     }
 

@@ -16,6 +16,9 @@ use crate::{
 /// How often a process may be succeeded before its operator ends it: two that both insist would go on for ever.
 const CONTESTS: u32 = 1;
 
+/// How long a lease that is believed lost may still be renewed.
+const FORMER: Duration = Duration::from_secs(3);
+
 /// See the module.
 #[derive(Debug)]
 pub(in crate::simulation) struct Provider {
@@ -37,6 +40,13 @@ pub(in crate::simulation) struct Provider {
     pub(in crate::simulation) timer: u64,
     /// Stopped until then.
     pub(in crate::simulation) asleep: Option<Time>,
+    /// The lease that it has lost, and until when it goes on renewing that too: some heartbeats are on their way when one hears
+    /// of it.
+    former: Option<(Owner, Time)>,
+    /// It has asked to change the terms of its lease, and knows no answer yet.
+    joining: Option<Heartbeat>,
+    /// It asks for no other terms after this.
+    joins_until: Time,
     /// Its registry has said that another one may do better.
     elsewhere: bool,
     contests: u32,
@@ -77,12 +87,19 @@ pub(in crate::simulation) enum Next {
     Nothing,
 }
 
+/// The terms of a lease.
+pub(in crate::simulation) fn terms(rng: &mut Rng) -> Heartbeat {
+    let (interval, misses) = rng.pick(&[(100, 5), (150, 4), (300, 3), (500, 3), (1_000, 3)]);
+    Heartbeat::try_new(Duration::from_millis(interval), misses).expect("a heartbeat")
+}
+
 impl Provider {
     pub(in crate::simulation) fn new(
         drafts: Vec<Draft>,
         zone: usize,
         heartbeat: Heartbeat,
         home: usize,
+        joins_until: Time,
         rng: Rng,
     ) -> Self {
         Self {
@@ -95,6 +112,9 @@ impl Provider {
             waiting: None,
             timer: 0,
             asleep: None,
+            former: None,
+            joining: None,
+            joins_until,
             elsewhere: false,
             contests: 0,
             rng,
@@ -172,6 +192,7 @@ impl Provider {
                     request,
                     drafts: self.drafts.clone(),
                     heartbeat: self.heartbeat,
+                    under: None,
                 };
                 Next::Ask(
                     ask,
@@ -180,11 +201,36 @@ impl Provider {
             }
             Phase::Held { owner, beat, .. } if *beat <= now => {
                 *beat = now + self.rng.between(self.interval * 9 / 10, self.interval * 11 / 10);
-                Next::Ask(Ask::Renew(*owner), self.interval.min(Duration::from_millis(500)))
+                let former = self.former.filter(|(_, until)| now < *until).map(|(owner, _)| owner);
+                Next::Ask(
+                    Ask::Renew(*owner, former),
+                    self.interval.min(Duration::from_millis(500)),
+                )
             }
             Phase::Held { owner, epoch, beat, .. } => {
                 if !self.rng.chance(300) {
                     return Next::Wait(*beat);
+                }
+                // Until that is answered it does not know its own epoch.
+                if self.joining.is_some() || (now < self.joins_until && self.rng.chance(150)) {
+                    let heartbeat = match self.joining {
+                        Some(asked) => asked,
+                        None => terms(&mut self.rng),
+                    };
+                    self.joining = Some(heartbeat);
+                    // It may be so from now on.
+                    self.interval = self.interval.min(heartbeat.interval());
+                    *beat = (*beat).min(now + self.interval);
+                    let ask = Ask::Register {
+                        request: RequestId {
+                            id: self.rng.wide(),
+                            body: [8; 32],
+                        },
+                        drafts: self.drafts.clone(),
+                        heartbeat,
+                        under: Some(*owner),
+                    };
+                    return Next::Ask(ask, self.interval);
                 }
                 let ask = Ask::Update {
                     owner: *owner,
@@ -220,6 +266,16 @@ impl Provider {
                 };
                 Some(now)
             }
+            (Answer::Registered { revision, .. }, Phase::Held { epoch, beat, .. }) => {
+                *epoch = *revision;
+                if let Some(heartbeat) = self.joining.take() {
+                    self.heartbeat = heartbeat;
+                    self.interval = heartbeat.interval();
+                }
+                // By its new terms from now on.
+                *beat = (*beat).min(now + self.interval / 2);
+                Some(*beat)
+            }
             (Answer::Renewed(Ok(_)), Phase::Held { beat, .. }) => Some(if self.rng.chance(150) { now } else { *beat }),
             (Answer::Renewed(Err(RenewError::LeaseUnknown)), _) => Some(self.lost(now)),
             (Answer::Renewed(Err(RenewError::LeaseFenced)), _) => Some(self.succeeded(now)),
@@ -240,9 +296,16 @@ impl Provider {
         }
     }
 
+    fn leaves_behind(&mut self, now: Time) {
+        self.former = self.owner().map(|owner| (owner, now + FORMER));
+        self.joining = None;
+        self.interval = self.heartbeat.interval();
+        self.phase = Phase::Absent { attempt: None };
+    }
+
     /// Held → Absent: the lease has ended.
     fn lost(&mut self, now: Time) -> Time {
-        self.phase = Phase::Absent { attempt: None };
+        self.leaves_behind(now);
         now + self.rng.between(Duration::ZERO, self.interval)
     }
 
@@ -253,7 +316,7 @@ impl Provider {
             self.die();
             return now;
         }
-        self.phase = Phase::Absent { attempt: None };
+        self.leaves_behind(now);
         now + self.rng.between(Duration::from_millis(300), Duration::from_secs(1))
     }
 }

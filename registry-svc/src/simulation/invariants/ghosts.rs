@@ -65,7 +65,7 @@ impl Invariant for Ghosts {
         match seen {
             Seen::Arrived { request, .. } => {
                 let lease = match &request.ask {
-                    Ask::Renew(owner) => owner.lease,
+                    Ask::Renew(owner, _) => owner.lease,
                     _ => return Ok(()),
                 };
                 self.heard.insert(lease, truth.now);

@@ -38,7 +38,10 @@ impl Invariant for Healing {
             let held = living
                 .iter()
                 .any(|provider| provider.owner().is_some_and(|owner| owner.lease == instance.lease));
-            ensure(held, || {
+            // What has just been registered may be by one who is ended for it, or has not heard of it.
+            let before = lately.and_then(|state| state.get(&instance.key));
+            let settled = before.is_some_and(|before| before.lease == instance.lease);
+            ensure(held || !settled, || {
                 format!("{} is registered, and nobody keeps it", short(&instance.key))
             })?;
         }

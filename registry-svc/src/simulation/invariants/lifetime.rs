@@ -49,7 +49,7 @@ impl Invariant for Lifetime {
     fn see(&mut self, seen: &Seen<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             Seen::Arrived { request, .. } => {
-                if let Ask::Renew(owner) = request.ask {
+                if let Ask::Renew(owner, _) = request.ask {
                     self.heard.entry((owner.lease, request.to)).or_default().push(truth.now);
                 }
             }
@@ -58,7 +58,7 @@ impl Invariant for Lifetime {
                 request,
                 answer: Answer::Renewed(Ok(_)),
             } => {
-                if let Ask::Renew(owner) = &request.ask
+                if let Ask::Renew(owner, _) = &request.ask
                     && let Some(record) = truth.present().leases.get(&owner.lease)
                     && self.since.get(replica).is_some_and(|(_, id)| *id == record.owner)
                 {

@@ -160,7 +160,7 @@ impl Linearizable {
 /// A refusal is true of some state between its call and its answer.
 fn refused(ask: &Ask, error: &CatalogError, call: Call, truth: &Truth) -> Result<(), String> {
     let owner = match ask {
-        Ask::Update { owner, .. } | Ask::Deregister(owner, _) | Ask::Renew(owner) => owner.lease,
+        Ask::Update { owner, .. } | Ask::Deregister(owner, _) | Ask::Renew(owner, _) => owner.lease,
         _ => return Ok(()),
     };
     let holds = |state: &State| match (error, ask) {

@@ -58,7 +58,9 @@ impl Invariant for Ownership {
                 request,
                 answer: Answer::Renewed(Ok(_)),
             } if truth.now > self.trouble => {
-                let Ask::Renew(owner) = request.ask else { return Ok(()) };
+                let Ask::Renew(owner, _) = request.ask else {
+                    return Ok(());
+                };
                 let record = truth.present().leases.get(&owner.lease);
                 if record.is_some_and(|record| Some(&record.owner) != self.names.get(replica)) {
                     self.pending.entry(owner.lease).or_insert((*replica, truth.now));

@@ -88,7 +88,7 @@ impl Invariant for Protection {
     fn see(&mut self, seen: &Seen<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             Seen::Arrived { request, .. } => {
-                if let Ask::Renew(owner) = request.ask {
+                if let Ask::Renew(owner, _) = request.ask {
                     self.heard.insert(owner.lease, truth.now);
                 }
             }
