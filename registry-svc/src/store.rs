@@ -63,9 +63,14 @@ pub(crate) trait Store: Send + 'static {
     }
 
     /// Work that commits leave behind and nobody waits for; called after each has been answered, on the same thread. Not
-    /// having room for it is no error.
-    fn tidy(&mut self) -> Result<(), StoreError> {
-        Ok(())
+    /// having room for it is no error. Returns whether there is more for [`Store::idle`].
+    fn tidy(&mut self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// A little more of that, called again and again while nobody wants anything and it returns that there is more.
+    fn idle(&mut self) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     /// Who this registry is among those that use the store. The same for the whole life of the store.

@@ -15,6 +15,9 @@ use crate::store::{Store, StoreError, Verdict};
 /// One group is on its way at a time: the driver waits for it before it sends the next.
 const IN_FLIGHT: usize = 1;
 
+/// So long after the last group nobody is waiting for the next one.
+const IDLE: Duration = Duration::from_millis(20);
+
 /// The driver's end of the thread.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -38,7 +41,9 @@ impl Writer {
         let (jobs, inbox) = std_mpsc::sync_channel::<Job>(IN_FLIGHT);
         let (outbox, done) = mpsc::channel(IN_FLIGHT);
         let work = move || {
-            while let Ok(job) = inbox.recv() {
+            // What an earlier life has left behind, to begin with.
+            let mut more = true;
+            while let Some(job) = next(&inbox, &mut store, &mut more, &outbox) {
                 let begun = Instant::now();
                 let result = match (&job.batches[..], &job.dead[..]) {
                     ([], _) => store.confirm(job.base),
@@ -55,9 +60,12 @@ impl Writer {
                 if failed || told.is_err() {
                     return;
                 }
-                if let Err(error) = store.tidy() {
-                    let _ = outbox.blocking_send(Err(error));
-                    return;
+                match store.tidy() {
+                    Ok(left) => more = left,
+                    Err(error) => {
+                        let _ = outbox.blocking_send(Err(error));
+                        return;
+                    }
                 }
             }
         };
@@ -92,5 +100,106 @@ impl Writer {
             // A panic of the thread was told as WriterGone when it happened.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+    }
+}
+
+/// The next group. Until it comes the store works on what earlier ones have left. `None`: there is none, or the store has failed
+/// and that was told.
+fn next(
+    inbox: &std_mpsc::Receiver<Job>,
+    store: &mut impl Store,
+    more: &mut bool,
+    outbox: &mpsc::Sender<Result<Committed, StoreError>>,
+) -> Option<Job> {
+    if *more {
+        match inbox.recv_timeout(IDLE) {
+            Ok(job) => return Some(job),
+            Err(std_mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(std_mpsc::RecvTimeoutError::Timeout) => {}
+        }
+    }
+    while *more {
+        match store.idle() {
+            Ok(left) => *more = left,
+            Err(error) => {
+                let _ = outbox.blocking_send(Err(error));
+                return None;
+            }
+        }
+        // A group waits for one step at most.
+        match inbox.try_recv() {
+            Ok(job) => return Some(job),
+            Err(std_mpsc::TryRecvError::Disconnected) => return None,
+            Err(std_mpsc::TryRecvError::Empty) => {}
+        }
+    }
+    inbox.recv().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{catalog::Batch, model::Revision, store::Loaded};
+
+    /// Has so much left to do, and tells when it does some of it.
+    struct Behind {
+        left: usize,
+        done: std_mpsc::Sender<usize>,
+    }
+
+    impl Store for Behind {
+        fn load(&mut self) -> Result<Loaded, StoreError> {
+            Ok(Loaded::default())
+        }
+
+        fn history(&mut self) -> Result<Vec<Batch>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        fn commit(&mut self, _: &[Arc<Batch>], _: Revision) -> Result<Verdict, StoreError> {
+            self.left += 3;
+            Ok(Verdict::Durable)
+        }
+
+        fn tidy(&mut self) -> Result<bool, StoreError> {
+            Ok(self.left > 0)
+        }
+
+        fn idle(&mut self) -> Result<bool, StoreError> {
+            self.left = self.left.saturating_sub(1);
+            let _ = self.done.send(self.left);
+            Ok(self.left > 0)
+        }
+    }
+
+    /// What commits leave behind was worked on after commits alone, a little after each: a registry that nobody changes any more
+    /// kept all that a storm had left, and a restart read it.
+    #[tokio::test]
+    async fn an_idle_store_catches_up() {
+        let (done, steps) = std_mpsc::channel();
+        let mut writer = Writer::spawn(Behind { left: 2, done }).expect("a thread");
+        let until_done = |steps: &std_mpsc::Receiver<usize>| {
+            while steps.recv_timeout(Duration::from_secs(20)).expect("goes on") > 0 {}
+        };
+        until_done(&steps);
+        for _ in 0..3 {
+            let batch = Batch {
+                revision: Revision::new(1),
+                at: crate::fixtures::WALL,
+                changes: Vec::new(),
+                leases: Vec::new(),
+            };
+            writer.commit(Job {
+                base: Revision::ZERO,
+                batches: vec![Arc::new(batch)],
+                dead: Vec::new(),
+                compacted: Revision::ZERO,
+            });
+            writer.committed().await.expect("commits");
+        }
+        until_done(&steps);
+        writer.join().await;
     }
 }

@@ -35,7 +35,7 @@ pub(in crate::store) use runs::Strides;
 use runs::{RUNS, Runs};
 use tables::{FORMAT, META, META_FLUSHED, META_FORMAT, META_HISTORY};
 
-use super::{Backup, Loaded, Store, StoreError, Verdict, names, record};
+use super::{Backup, Loaded, Store, StoreError, Verdict, names};
 use crate::{
     catalog::{Batch, Change},
     model::{HistoryId, Revision},
@@ -48,7 +48,7 @@ const SPARE: &str = "registry.spare";
 /// redb keeps pages of the file in memory. The catalog already holds everything that is read, and what is written is written
 /// once, so this only has to hold a step of tidying.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
-/// What a merge reads for each byte of log, while one is under way: it ends before the next is due.
+/// What a merge reads for each byte of log, while one is under way. It writes some three, so it ends before the next is due.
 const MERGE_PACE: usize = 8;
 /// A flush that has no room is put off until so many are due.
 const FLUSH_LATEST: usize = 4;
@@ -72,7 +72,7 @@ pub(crate) struct Embedded {
     flush_at: usize,
     /// Commits until what was given up on a full disk is asked for again.
     spare_pause: u32,
-    /// What the merge should have read; two steps at the most.
+    /// What the merge should have read by now.
     owed: usize,
     /// The history that came by the way when the log was replayed.
     past: Option<Vec<Batch>>,
@@ -233,15 +233,23 @@ impl Embedded {
         };
     }
 
-    fn merge(&mut self) -> Result<(), StoreError> {
+    fn merge_can_go_on(&self) -> bool {
+        self.engine.is_open() && self.runs.merge_is_due(self.strides) && self.engine.has_room(2 * self.strides.step)
+    }
+
+    /// One step. False: it was put off.
+    fn merge(&mut self) -> Result<bool, StoreError> {
         let mut read = 0;
-        self.rearrange("merge what is old", |store, write| {
+        let done = self.rearrange("merge what is old", |store, write| {
             let (runs, bytes) = store.runs.merge(store.strides, write)?;
             read = bytes;
             Ok(runs)
         })?;
         self.owed = self.owed.saturating_sub(read.max(self.strides.step));
-        Ok(())
+        if !self.runs.merge_is_due(self.strides) {
+            self.owed = 0;
+        }
+        Ok(done)
     }
 }
 
@@ -283,18 +291,23 @@ impl Store for Embedded {
         let Some(newest) = batches.last().map(|batch| batch.revision) else {
             return Ok(Verdict::Durable);
         };
-        let group = record::encode_group(batches);
+        let entries = log::entries(batches);
+        let bytes: usize = entries.iter().map(|(_, entry)| entry.len()).sum();
         // Registrations leave some room to those who deregister. Looked at before each, so that a disk that fills up slowly is
         // never full for redb, which would have to be opened again.
         let grows = grows(batches);
-        if (grows && !self.engine.has_room(2 * group.len())) || !self.is_open()? {
+        if (grows && !self.engine.has_room(2 * bytes)) || !self.is_open()? {
             return Ok(self.no_room());
         }
         if !grows {
-            self.engine.make_room(2 * group.len());
+            self.engine.make_room(2 * bytes);
         }
         loop {
-            let append = |write: &WriteTransaction| log::append(write, newest, compacted, &group);
+            let append = |write: &WriteTransaction| {
+                entries
+                    .iter()
+                    .try_for_each(|(last, entry)| log::append(write, *last, compacted, entry))
+            };
             let Outcome::NoRoom { in_doubt } = self.engine.write("commit", append)? else {
                 break;
             };
@@ -310,9 +323,10 @@ impl Store for Embedded {
             }
         }
         batches.iter().for_each(|batch| self.recent.apply(batch));
-        self.logged += group.len();
+        self.logged += bytes;
         if self.runs.merge_is_due(self.strides) {
-            self.owed = (self.owed + MERGE_PACE * group.len()).min(2 * self.strides.step);
+            // More than all of it there is not to read.
+            self.owed = (self.owed + MERGE_PACE * bytes).min(self.runs.bytes());
         }
         (self.revision, self.compacted, self.past) = (newest, compacted, None);
         Ok(Verdict::Durable)
@@ -322,9 +336,9 @@ impl Store for Embedded {
         Some(Arc::new(self.engine.backup().clone()))
     }
 
-    fn tidy(&mut self) -> Result<(), StoreError> {
+    fn tidy(&mut self) -> Result<bool, StoreError> {
         if !self.engine.is_open() {
-            return Ok(());
+            return Ok(false);
         }
         self.regain();
         if self.logged >= self.flush_at {
@@ -335,12 +349,19 @@ impl Store for Embedded {
             } else {
                 self.flush_at = self.logged + self.strides.flush;
             }
-        } else if self.owed >= self.strides.step
-            && self.runs.merge_is_due(self.strides)
-            && self.engine.has_room(2 * self.strides.step)
-        {
-            self.merge()?;
         }
-        Ok(())
+        // A step after a commit, as a rule. After large groups it is half of what is owed: so it is paid, however large they are,
+        // and none of them waits for all of it.
+        let left = self.owed / 2;
+        while self.merge_can_go_on() && self.owed >= self.strides.step && self.owed > left {
+            if !self.merge()? {
+                break;
+            }
+        }
+        Ok(self.merge_can_go_on())
+    }
+
+    fn idle(&mut self) -> Result<bool, StoreError> {
+        Ok(self.merge_can_go_on() && self.merge()? && self.merge_can_go_on())
     }
 }

@@ -50,11 +50,11 @@ impl Store for Gate {
         }
     }
 
-    fn tidy(&mut self) -> Result<(), StoreError> {
+    fn tidy(&mut self) -> Result<bool, StoreError> {
         if self.untidy {
             Err(failed("tidying failed"))
         } else {
-            Ok(())
+            Ok(false)
         }
     }
 }

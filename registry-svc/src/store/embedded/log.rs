@@ -1,15 +1,20 @@
 //! The log: every group that was committed, in order, until it is both in a run and too old for the history.
 
+use std::sync::Arc;
+
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 use super::Fault;
 use crate::{
     catalog::Batch,
     model::Revision,
-    store::succession::{Broken, Succession},
+    store::{
+        record,
+        succession::{Broken, Succession},
+    },
 };
 
-/// last revision of a group → what was compacted then, the group. It is never empty after the first commit: its last key is
+/// last revision of a group, or of a part of one → what was compacted then, the batches. It is never empty after the first commit: its last key is
 /// the store's revision.
 pub(super) const LOG: TableDefinition<'_, u64, (u64, &[u8])> = TableDefinition::new("log");
 
@@ -21,13 +26,36 @@ pub(super) fn newest(table: &impl ReadableTable<u64, (u64, &'static [u8])>) -> R
     })
 }
 
+/// What becomes one entry, unless a single batch is more. Each takes a page of the next power of two, and is trimmed, read and
+/// saved as a whole; a mass expiry is a group of any size.
+const ENTRY_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a group is appended as: entries, each with its last revision. They belong in one transaction.
+pub(super) fn entries(batches: &[Arc<Batch>]) -> Vec<(Revision, Vec<u8>)> {
+    let mut entries = Vec::new();
+    let mut rest = batches;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|batch| {
+            bytes += batch.bytes() + batch.lease_bytes();
+            bytes <= ENTRY_BYTES
+        });
+        let (entry, after) = rest.split_at(fits.count().max(1));
+        if let Some(last) = entry.last() {
+            entries.push((last.revision, record::encode_group(entry)));
+        }
+        rest = after;
+    }
+    entries
+}
+
 /// Makes the table.
 pub(super) fn make(write: &WriteTransaction) -> Result<(), Fault> {
     write.open_table(LOG)?;
     Ok(())
 }
 
-/// Adds a group.
+/// Adds an entry.
 pub(super) fn append(
     write: &WriteTransaction,
     newest: Revision,

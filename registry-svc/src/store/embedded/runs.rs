@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::{CACHE_BYTES, Fault};
+use super::{CACHE_BYTES, Fault, recent};
 
 /// run, first key → entries.
 pub(super) const RUNS: TableDefinition<'_, (u64, &[u8]), &[u8]> = TableDefinition::new("runs");
@@ -25,7 +25,7 @@ const FROM: &str = "from";
 
 /// Keys and lengths take so much of an entry beside its key and value.
 const ENTRY_HEAD: usize = 6;
-/// At this number of runs they are merged at the latest: each costs a reader.
+/// With more runs than this a merge begins, whatever they weigh: each costs a reader.
 const RUNS_MAX: usize = 64;
 
 /// How much at a time. In tests it is less.
@@ -124,6 +124,12 @@ impl Runs {
         Ok(next)
     }
 
+    /// All of them.
+    pub(super) fn bytes(&self) -> usize {
+        let bytes: u64 = self.sizes.values().sum();
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
     /// Whether a step is due.
     pub(super) fn merge_is_due(&self, strides: Strides) -> bool {
         if self.output.is_some() {
@@ -148,7 +154,7 @@ impl Runs {
                 read += ENTRY_HEAD + key.len() + value.map_or(0, <[u8]>::len);
                 // All that is older is here: what has ended leaves no trace.
                 if let Some(value) = value {
-                    entry(&mut packed, key, Some(value));
+                    entry(&mut packed, key, Some(value))?;
                 }
                 last = Some(key.to_vec());
                 Ok(if read >= strides.step {
@@ -249,8 +255,7 @@ impl Packer {
         if self.chunk.is_empty() {
             self.first = key.to_vec();
         }
-        entry(&mut self.chunk, key, value);
-        Ok(())
+        entry(&mut self.chunk, key, value)
     }
 
     fn flush(&mut self, table: &mut RunTable<'_>) -> Result<(), Fault> {
@@ -269,14 +274,17 @@ impl Packer {
 }
 
 /// Appends: length of the key (2 bytes, little endian); 0, or the length of the value plus 1 (4 bytes); key; value.
-fn entry(to: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
-    // Keys are below 300 bytes and values below a megabyte: see `limits`.
-    let key_length = u16::try_from(key.len()).unwrap_or(u16::MAX);
-    let value_length = value.map_or(0, |value| u32::try_from(value.len()).unwrap_or(u32::MAX - 1) + 1);
+fn entry(to: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) -> Result<(), Fault> {
+    // Keys are below 300 bytes and values below a megabyte (see `limits`): what does not fit is not written as something else.
+    let too_long = || Fault::damaged(recent::name_of(key), "it is too long");
+    let key_length = u16::try_from(key.len()).map_err(|_| too_long())?;
+    let value_length = value.map_or(Some(0), |value| u32::try_from(value.len()).ok()?.checked_add(1));
+    let value_length = value_length.ok_or_else(too_long)?;
     to.extend_from_slice(&key_length.to_le_bytes());
     to.extend_from_slice(&value_length.to_le_bytes());
     to.extend_from_slice(key);
     to.extend_from_slice(value.unwrap_or_default());
+    Ok(())
 }
 
 /// Where an entry is in its chunk.

@@ -18,8 +18,8 @@ use crate::{
     fixtures::WALL,
     model::Revision,
     store::{
-        BackupError, Embedded, Restored, Store as _,
-        archive::{self, Archive, Head},
+        BackupError, Embedded, Restored, Store as _, Verdict,
+        archive::{self, Archive, ArchiveError, Head, Part},
         record,
     },
 };
@@ -296,6 +296,36 @@ fn a_backup_of_what_no_registry_can_start_from_is_none() {
     check(&[0, 1], &[0, 1], &whole[..1], "revision 2 is missing");
     check(&[0, 1], &[0, 1], &whole[1..], "revision 1 is missing");
     check(&[0, 1], &[0, 1], &[(1, &batches)], "is missing");
+}
+
+/// A group in which everything lapsed at once was one entry of the log, whatever its size, and one part of a backup; beyond
+/// 64 MiB no backup was whole for as long as the history had it.
+#[test]
+fn a_group_of_any_size_is_kept_in_parts() {
+    let directory = TempDir::new().expect("a directory");
+    let mut store = Embedded::open(&directory.path().join("first")).expect("opens");
+    let mut model = Model::default();
+    let group: Vec<_> = (1..=9).map(|revision| large(revision, 64)).collect();
+    group.iter().for_each(|batch| model.apply(batch));
+    let verdict = store.commit(&group, model.compacted()).expect("commits");
+    assert_eq!(verdict, Verdict::Durable);
+    let (file, bytes) = taken(&store, &directory);
+    let mut parts = Vec::new();
+    archive::read(bytes.as_slice(), |part| -> Result<(), ArchiveError> {
+        if let Part::Past(last, group) = part {
+            parts.push((last.get(), group.len()));
+        }
+        Ok(())
+    })
+    .expect("is whole");
+    let all: usize = parts.iter().map(|(_, bytes)| bytes).sum();
+    assert!(all > 8 << 20, "{parts:?}");
+    assert!(parts.iter().all(|(_, bytes)| *bytes <= 4 << 20), "{parts:?}");
+    assert_eq!(parts.last().map(|(last, _)| *last), Some(9));
+    assert_eq!(Model::of(&mut restored(&file, &directory.path().join("second"))), model);
+    drop(store);
+    let mut store = Embedded::open(&directory.path().join("first")).expect("opens");
+    assert_eq!(Model::of(&mut store), model);
 }
 
 /// A reader that has gone ends the backup, and the store is free to use its old pages again.

@@ -96,6 +96,49 @@ mod in_small_strides {
 
     suite::suite!(Small, 200);
 
+    /// A step of a merge came with a commit that had nothing to flush. With groups as large as what is flushed at once none came,
+    /// and a storm of registrations left one run for each of its groups.
+    #[test]
+    fn large_groups_are_merged_too() {
+        let shelf = Small::new().expect("a directory");
+        let mut store = shelf.open();
+        let mut model = Model::default();
+        for round in 0..120 {
+            let group: Vec<_> = (1..=20_u8)
+                .map(|n| after(Revision::new(20 * round + u64::from(n) - 1), &batch(1, n % 17, false)))
+                .collect();
+            group.iter().for_each(|batch| model.apply(batch));
+            model.compact(model.revision());
+            store.commit(&group, model.compacted()).expect("commits");
+            let runs = store.0.runs.sizes.len();
+            assert!(runs < 12, "{runs} runs in round {round}");
+        }
+        assert_eq!(Model::of(&mut store), model);
+    }
+
+    /// What was left when nobody committed any more stayed as it was, and the next start read all of it.
+    #[test]
+    fn an_idle_store_ends_its_merge() {
+        let shelf = Small::new().expect("a directory");
+        let mut store = shelf.open();
+        let mut model = Model::default();
+        let mut revision = 0;
+        while !store.0.tidy().expect("tidies") {
+            revision += 1;
+            let batch = batch(revision, u8::try_from(revision % 40).expect("small"), false);
+            model.apply(&batch);
+            model.compact(Revision::new(revision));
+            store.0.commit(&[batch], model.compacted()).expect("commits");
+        }
+        let before = store.0.runs.sizes.len();
+        while store.0.idle().expect("merges") {}
+        let after = store.0.runs.sizes.len();
+        assert!(after == 1 && before > 1, "{after} runs of {before}");
+        assert_eq!(Model::of(&mut store), model);
+        drop(store);
+        assert_eq!(Model::of(&mut shelf.open()), model);
+    }
+
     #[test]
     fn the_log_is_put_in_order_and_what_has_ended_leaves_no_trace() {
         let shelf = Small::new().expect("a directory");
