@@ -1,6 +1,7 @@
 //! The binary `tessera`: every role of the platform, and the operator's tool. This file is the life of the process;
 //! what each command does is in the module of its name.
 
+mod allocator;
 mod announcement;
 mod args;
 mod backup;
@@ -27,10 +28,6 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser as _;
 
 use crate::{args::Cli, failure::Failure};
-
-/// Every request makes some hundred short-lived values, and what a registry holds is millions of small ones (decision 0017).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long spans may take to leave at the end: a collector that is away must not keep a command from ending.
 const FLUSH: Duration = Duration::from_secs(2);
