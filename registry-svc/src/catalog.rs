@@ -196,7 +196,7 @@ impl Catalog {
             catalog.insert_instance(Arc::clone(instance));
         }
         // Only now is it known who keeps nothing.
-        catalog.leases.hasten_fenced(catalog.clock.now());
+        catalog.leases.begin_again(catalog.clock.now());
         catalog
     }
 

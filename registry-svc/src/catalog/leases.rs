@@ -3,57 +3,25 @@
 //! A lease belongs to the replica that hears its heartbeats, and only that one counts its time. What a dead replica has left
 //! behind is an orphan: the elected replica gives it its full time and a grace. All others wait to be told.
 //!
-//! Renewing is the hottest path of a registry, so it only writes the lease's deadline. The queue keeps for each lease the
-//! deadline that it had when it was last queued: never later than the true one. What comes up early is queued again, which
-//! happens at most once in a time to live.
+//! Renewing is the hottest path of a registry, so it only writes the lease's deadline: the queue finds out when it comes up.
+
+mod lease;
+mod queue;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
+    collections::{HashMap, HashSet},
     time::Duration,
 };
 
-use super::{
-    Beat, LeaseRecord, LeaseTime, Owner, RenewError, Renewed,
-    wheel::{Tick, Wheel},
-};
-use crate::model::{Heartbeat, Instance, InstanceKey, LeaseId, ReplicaId, Replicas, SecretHash};
+pub(super) use lease::{Lease, LeaseTerms};
+use queue::Queue;
 
-/// Entries of the queue that nobody means any more before they are worth a sweep.
-const STALE_MAX: usize = 4_096;
+use super::{Beat, LeaseRecord, LeaseTime, Owner, RenewError, Renewed};
+use crate::model::{LeaseId, ReplicaId, Replicas};
 
 /// How long a lease whose owner has been succeeded lives on at the most, to tell it so when it comes back from a pause. With its
 /// full time, which may be days, the predecessors of a process that crashes and starts over would fill the registry.
 const FENCED_MAX: Duration = Duration::from_secs(60);
-
-/// A lease that lives.
-#[derive(Debug)]
-pub(super) struct Lease {
-    secret: SecretHash,
-    pub(super) terms: LeaseTerms,
-    beat: Beat,
-    deadline: LeaseTime,
-    /// Where it stands in the queue, if its time is counted here.
-    queued: Option<Tick>,
-    /// It is overdue and self-preservation holds it back: it stands in the queue where that ends.
-    pub(super) held: bool,
-    /// What it keeps, by name.
-    instances: Vec<Arc<Instance>>,
-    /// What other leases have taken from it.
-    #[allow(clippy::box_collection, reason = "few ever lose anything: 8 bytes instead of 24")]
-    replaced: Option<Box<BTreeSet<InstanceKey>>>,
-}
-
-/// What a command may change of a lease besides what it keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LeaseTerms {
-    /// How often it is renewed and how long it lives.
-    pub(super) heartbeat: Heartbeat,
-    /// The replica that hears it.
-    pub(super) owner: ReplicaId,
-    /// See [`LeaseRecord::emptied`].
-    pub(super) emptied: bool,
-}
 
 /// All leases.
 #[derive(Debug)]
@@ -66,171 +34,12 @@ pub(super) struct Leases {
     orphan_grace: Duration,
 }
 
-/// Who is due when, and what the queue has to tell.
-#[derive(Debug)]
-struct Queue {
-    wheel: Wheel,
-    /// How many leases stand in it.
-    len: usize,
-    /// Those that were held back and are not any more, since [`Leases::take_released`].
-    released: Vec<LeaseId>,
-}
-
-impl Lease {
-    /// The last that it kept was taken: its owner is a process that has been succeeded. One that had something left and ended
-    /// it itself has not been.
-    pub(super) fn is_fenced(&self) -> bool {
-        self.instances.is_empty() && self.replaced.is_some() && !self.terms.emptied
-    }
-
-    /// How long it lives without a renewal.
-    pub(super) fn ttl(&self) -> Duration {
-        self.terms.heartbeat.ttl()
-    }
-
-    /// How long it has been overdue.
-    pub(super) fn overdue(&self, now: LeaseTime) -> Duration {
-        now.since(self.deadline)
-    }
-
-    /// When it is due.
-    #[cfg(test)]
-    pub(super) fn deadline(&self) -> LeaseTime {
-        self.deadline
-    }
-
-    /// What the store keeps of it.
-    pub(super) fn record(&self, id: LeaseId) -> LeaseRecord {
-        LeaseRecord {
-            id,
-            secret: self.secret,
-            heartbeat: self.terms.heartbeat,
-            owner: self.terms.owner,
-            replaced: self.replaced().cloned().collect(),
-            emptied: self.terms.emptied,
-        }
-    }
-
-    /// What it keeps, by name.
-    pub(super) fn instances(&self) -> &[Arc<Instance>] {
-        &self.instances
-    }
-
-    /// Whether it keeps an instance of this name.
-    pub(super) fn keeps(&self, key: &InstanceKey) -> bool {
-        self.place(key).is_ok()
-    }
-
-    /// What other leases have taken from it, by name.
-    pub(super) fn replaced(&self) -> impl Iterator<Item = &InstanceKey> {
-        self.replaced.iter().flat_map(|replaced| replaced.iter())
-    }
-
-    /// Whether an instance of this name was taken from it.
-    pub(super) fn has_lost(&self, key: &InstanceKey) -> bool {
-        self.replaced.as_ref().is_some_and(|replaced| replaced.contains(key))
-    }
-
-    /// How many names it has, kept or lost.
-    pub(super) fn names(&self) -> usize {
-        self.instances.len() + self.replaced.as_ref().map_or(0, |replaced| replaced.len())
-    }
-
-    /// Says whether a name was taken from it. Returns whether it was before.
-    pub(super) fn set_lost(&mut self, key: &InstanceKey, lost: bool) -> bool {
-        if lost {
-            return !self.replaced.get_or_insert_default().insert(key.clone());
-        }
-        let Some(replaced) = &mut self.replaced else {
-            return false;
-        };
-        let was = replaced.remove(key);
-        if replaced.is_empty() {
-            self.replaced = None;
-        }
-        was
-    }
-
-    /// All that was taken from it.
-    pub(super) fn set_all_lost(&mut self, keys: impl IntoIterator<Item = InstanceKey>) {
-        let keys: BTreeSet<InstanceKey> = keys.into_iter().collect();
-        self.replaced = (!keys.is_empty()).then(|| Box::new(keys));
-    }
-
-    /// It keeps this instance from now on, instead of what it kept by this name.
-    pub(super) fn keep(&mut self, instance: &Arc<Instance>) {
-        match self.place(&instance.key) {
-            Ok(place) => self.instances[place] = Arc::clone(instance),
-            Err(place) => {
-                // Most keep one, and a vector would make room for four.
-                if self.instances.is_empty() {
-                    self.instances.reserve_exact(1);
-                }
-                self.instances.insert(place, Arc::clone(instance));
-            }
-        }
-    }
-
-    /// It keeps nothing by this name any more.
-    pub(super) fn lose(&mut self, key: &InstanceKey) {
-        if let Ok(place) = self.place(key) {
-            self.instances.remove(place);
-        }
-    }
-
-    fn place(&self, key: &InstanceKey) -> Result<usize, usize> {
-        self.instances.binary_search_by(|instance| instance.key.cmp(key))
-    }
-}
-
-impl Queue {
-    /// Makes a lease due at a time; the queue must never be later than that.
-    fn schedule(&mut self, id: LeaseId, lease: &mut Lease, deadline: LeaseTime) {
-        lease.deadline = deadline;
-        self.release(id, lease);
-        let at = self.wheel.tick(deadline);
-        if lease.queued.is_none_or(|queued| at.is_before(queued)) {
-            self.put(id, lease, at);
-        }
-    }
-
-    /// Puts a lease where it comes up at a tick, instead of where it stands.
-    fn put(&mut self, id: LeaseId, lease: &mut Lease, at: Tick) {
-        if lease.queued.replace(at).is_none() {
-            self.len += 1;
-        }
-        self.wheel.insert(id, at);
-    }
-
-    /// Its time is not counted any more.
-    fn forget(&mut self, id: LeaseId, lease: &mut Lease) {
-        self.release(id, lease);
-        if lease.queued.take().is_some() {
-            self.len -= 1;
-        }
-    }
-
-    fn release(&mut self, id: LeaseId, lease: &mut Lease) {
-        if std::mem::take(&mut lease.held) {
-            self.released.push(id);
-        }
-    }
-
-    fn has_too_many_stale(&self) -> bool {
-        self.wheel.len() > 2 * self.len + STALE_MAX
-    }
-}
-
 impl Leases {
     /// None yet. Alone until it is told of others.
     pub(super) fn new(own: ReplicaId, orphan_grace: Duration, now: LeaseTime) -> Self {
         Self {
             by_id: HashMap::new(),
-            queue: Queue {
-                wheel: Wheel::new(now),
-                len: 0,
-                released: Vec::new(),
-            },
+            queue: Queue::new(now),
             owners: HashMap::new(),
             replicas: Replicas {
                 own,
@@ -273,23 +82,9 @@ impl Leases {
 
     /// A new lease, or one that a restart or another replica brings.
     pub(super) fn insert(&mut self, record: LeaseRecord, now: LeaseTime) {
-        let mut lease = Lease {
-            secret: record.secret,
-            terms: LeaseTerms {
-                heartbeat: record.heartbeat,
-                owner: record.owner,
-                emptied: record.emptied,
-            },
-            beat: Beat::default(),
-            deadline: now,
-            queued: None,
-            held: false,
-            instances: Vec::new(),
-            replaced: None,
-        };
-        lease.set_all_lost(record.replaced);
-        self.remove(record.id);
-        self.put_back(record.id, Box::new(lease), now);
+        let (id, lease) = (record.id, Lease::new(record, now));
+        self.remove(id);
+        self.put_back(id, Box::new(lease), now);
     }
 
     /// A lease that was ended comes back. It is due when it was, be that long ago: what was held back must not be so for the
@@ -371,13 +166,14 @@ impl Leases {
         Some(before)
     }
 
-    /// The same for all of them.
-    pub(super) fn hasten_fenced(&mut self, now: LeaseTime) {
-        let fenced = self.by_id.iter().filter(|(_, lease)| lease.is_fenced());
-        let mut fenced: Vec<LeaseId> = fenced.map(|(id, _)| *id).collect();
-        fenced.sort_unstable();
-        for id in fenced {
-            self.hasten_if_fenced(id, now);
+    /// Gives those that something was taken from the time that they have with what is left to them: a restart brings what they
+    /// keep after them.
+    pub(super) fn begin_again(&mut self, now: LeaseTime) {
+        let robbed = self.by_id.iter().filter(|(_, lease)| lease.replaced().next().is_some());
+        let mut robbed: Vec<LeaseId> = robbed.map(|(id, _)| *id).collect();
+        robbed.sort_unstable();
+        for id in robbed {
+            self.extend(id, now);
         }
     }
 

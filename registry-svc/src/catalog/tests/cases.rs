@@ -321,6 +321,34 @@ fn shorter_terms_that_are_undone_cost_nobody_anything() {
     assert_eq!(run(&mut catalog, 25_000, 26_000), ["1 at 25000"]);
 }
 
+/// At a restart a lease that something was taken from came back before what was left to it: it looked as if it had lost all, and
+/// got the minute of such a one instead of its hours.
+#[test]
+fn what_is_left_to_a_lease_keeps_its_time_over_a_restart() {
+    let hour = 3_600_000;
+    let mut before = catalog();
+    let drafts = || vec![draft("a", "1", ""), draft("a", "2", "")];
+    register(&mut before, grant(1, heartbeat(hour), drafts())).expect("registers");
+    let taken = grant(2, heartbeat(hour), vec![draft("a", "1", "")]);
+    register(&mut before, taken).expect("takes one");
+    let records = [1, 2].map(|n| before.leases.get(owner(n).lease).expect("lives").record(owner(n).lease));
+    let instances: Vec<Arc<Instance>> = before
+        .leases
+        .iter()
+        .flat_map(|(_, lease)| lease.instances().to_vec())
+        .collect();
+    let after = Catalog::restore(
+        Settings::default(),
+        before.revision,
+        records.to_vec(),
+        &instances,
+        now(0).moment,
+    );
+    let due = |n: u128| after.leases.get(owner(n).lease).expect("lives").deadline();
+    assert_eq!(due(1), due(2));
+    after.check_invariants();
+}
+
 /// A process with a long time to live that crashed and started over once a second left a lease each time, for days: in the end the
 /// registry was full for everybody.
 #[test]

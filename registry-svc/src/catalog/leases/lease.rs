@@ -1,0 +1,162 @@
+//! One lease: what it is granted on, what it keeps and what was taken from it. When it ends is for others to say.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use super::super::{Beat, LeaseRecord, LeaseTime, wheel::Tick};
+use crate::model::{Heartbeat, Instance, InstanceKey, LeaseId, ReplicaId, SecretHash};
+
+/// A lease that lives.
+#[derive(Debug)]
+pub(in crate::catalog) struct Lease {
+    pub(super) secret: SecretHash,
+    pub(in crate::catalog) terms: LeaseTerms,
+    pub(super) beat: Beat,
+    pub(super) deadline: LeaseTime,
+    /// Where it stands in the queue, if its time is counted here.
+    pub(super) queued: Option<Tick>,
+    /// It is overdue and self-preservation holds it back: it stands in the queue where that ends.
+    pub(in crate::catalog) held: bool,
+    /// What it keeps, by name.
+    pub(super) instances: Vec<Arc<Instance>>,
+    /// What other leases have taken from it.
+    #[allow(clippy::box_collection, reason = "few ever lose anything: 8 bytes instead of 24")]
+    pub(super) replaced: Option<Box<BTreeSet<InstanceKey>>>,
+}
+
+/// What a command may change of a lease besides what it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::catalog) struct LeaseTerms {
+    /// How often it is renewed and how long it lives.
+    pub(in crate::catalog) heartbeat: Heartbeat,
+    /// The replica that hears it.
+    pub(in crate::catalog) owner: ReplicaId,
+    /// See [`LeaseRecord::emptied`].
+    pub(in crate::catalog) emptied: bool,
+}
+
+impl Lease {
+    /// One that keeps nothing yet and is due now.
+    pub(super) fn new(record: LeaseRecord, now: LeaseTime) -> Self {
+        let mut lease = Self {
+            secret: record.secret,
+            terms: LeaseTerms {
+                heartbeat: record.heartbeat,
+                owner: record.owner,
+                emptied: record.emptied,
+            },
+            beat: Beat::default(),
+            deadline: now,
+            queued: None,
+            held: false,
+            instances: Vec::new(),
+            replaced: None,
+        };
+        lease.set_all_lost(record.replaced);
+        lease
+    }
+
+    /// The last that it kept was taken: its owner is a process that has been succeeded. One that had something left and ended
+    /// it itself has not been.
+    pub(in crate::catalog) fn is_fenced(&self) -> bool {
+        self.instances.is_empty() && self.replaced.is_some() && !self.terms.emptied
+    }
+
+    /// How long it lives without a renewal.
+    pub(in crate::catalog) fn ttl(&self) -> Duration {
+        self.terms.heartbeat.ttl()
+    }
+
+    /// How long it has been overdue.
+    pub(in crate::catalog) fn overdue(&self, now: LeaseTime) -> Duration {
+        now.since(self.deadline)
+    }
+
+    /// When it is due.
+    #[cfg(test)]
+    pub(in crate::catalog) fn deadline(&self) -> LeaseTime {
+        self.deadline
+    }
+
+    /// What the store keeps of it.
+    pub(in crate::catalog) fn record(&self, id: LeaseId) -> LeaseRecord {
+        LeaseRecord {
+            id,
+            secret: self.secret,
+            heartbeat: self.terms.heartbeat,
+            owner: self.terms.owner,
+            replaced: self.replaced().cloned().collect(),
+            emptied: self.terms.emptied,
+        }
+    }
+
+    /// What it keeps, by name.
+    pub(in crate::catalog) fn instances(&self) -> &[Arc<Instance>] {
+        &self.instances
+    }
+
+    /// Whether it keeps an instance of this name.
+    pub(in crate::catalog) fn keeps(&self, key: &InstanceKey) -> bool {
+        self.place(key).is_ok()
+    }
+
+    /// What other leases have taken from it, by name.
+    pub(in crate::catalog) fn replaced(&self) -> impl Iterator<Item = &InstanceKey> {
+        self.replaced.iter().flat_map(|replaced| replaced.iter())
+    }
+
+    /// Whether an instance of this name was taken from it.
+    pub(in crate::catalog) fn has_lost(&self, key: &InstanceKey) -> bool {
+        self.replaced.as_ref().is_some_and(|replaced| replaced.contains(key))
+    }
+
+    /// How many names it has, kept or lost.
+    pub(in crate::catalog) fn names(&self) -> usize {
+        self.instances.len() + self.replaced.as_ref().map_or(0, |replaced| replaced.len())
+    }
+
+    /// Says whether a name was taken from it. Returns whether it was before.
+    pub(in crate::catalog) fn set_lost(&mut self, key: &InstanceKey, lost: bool) -> bool {
+        if lost {
+            return !self.replaced.get_or_insert_default().insert(key.clone());
+        }
+        let Some(replaced) = &mut self.replaced else {
+            return false;
+        };
+        let was = replaced.remove(key);
+        if replaced.is_empty() {
+            self.replaced = None;
+        }
+        was
+    }
+
+    /// All that was taken from it.
+    pub(in crate::catalog) fn set_all_lost(&mut self, keys: impl IntoIterator<Item = InstanceKey>) {
+        let keys: BTreeSet<InstanceKey> = keys.into_iter().collect();
+        self.replaced = (!keys.is_empty()).then(|| Box::new(keys));
+    }
+
+    /// It keeps this instance from now on, instead of what it kept by this name.
+    pub(in crate::catalog) fn keep(&mut self, instance: &Arc<Instance>) {
+        match self.place(&instance.key) {
+            Ok(place) => self.instances[place] = Arc::clone(instance),
+            Err(place) => {
+                // Most keep one, and a vector would make room for four.
+                if self.instances.is_empty() {
+                    self.instances.reserve_exact(1);
+                }
+                self.instances.insert(place, Arc::clone(instance));
+            }
+        }
+    }
+
+    /// It keeps nothing by this name any more.
+    pub(in crate::catalog) fn lose(&mut self, key: &InstanceKey) {
+        if let Ok(place) = self.place(key) {
+            self.instances.remove(place);
+        }
+    }
+
+    fn place(&self, key: &InstanceKey) -> Result<usize, usize> {
+        self.instances.binary_search_by(|instance| instance.key.cmp(key))
+    }
+}
