@@ -83,6 +83,8 @@ struct Entry {
     what: What,
     changed: bool,
     undo: Undo,
+    /// Of the group's.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -181,23 +183,23 @@ impl Group {
     pub(super) fn add(&mut self, task: Task, outcome: Outcome) {
         let Outcome { reply, batch, undo } = outcome;
         // 512: the channel, a refusal's text, and what undoing takes.
-        self.bytes += 512 + task.command.bytes() + reply.as_ref().map_or(0, Reply::bytes);
+        let answer = 512 + task.command.bytes() + reply.as_ref().map_or(0, Reply::bytes);
         self.grows |= batch.is_some() && task.grows();
         let changed = batch.is_some();
         if let Some(batch) = &batch {
             self.note_taken(batch, &undo);
         }
-        self.push(What::Command { task, reply }, changed, undo);
-        self.batches.extend(batch.inspect(|batch| self.bytes += cost(batch)));
+        let bytes = answer + batch.as_deref().map_or(0, cost);
+        self.push(What::Command { task, reply }, changed, undo, bytes);
+        self.batches.extend(batch);
     }
 
     /// Adds what has lapsed. `own`: this replica.
     pub(super) fn add_expiry(&mut self, batch: Arc<Batch>, undo: Undo, own: ReplicaId) {
-        self.bytes += cost(&batch);
         self.note_taken(&batch, &undo);
         let owners = undo.ended().map(|lease| lease.owner);
         self.dead.extend(owners.filter(|owner| *owner != own));
-        self.push(What::Expiry, true, undo);
+        self.push(What::Expiry, true, undo, cost(&batch));
         self.batches.push(batch);
     }
 
@@ -238,7 +240,8 @@ impl Group {
     }
 
     /// Takes what comes first of it, with batches of so many bytes or one that is larger, to be sent by itself: the rest is built
-    /// on it. Those who wait for an answer to heartbeats wait for the rest.
+    /// on it. Of those who wait for an answer to heartbeats it takes whom it can answer: what they ask about is nothing that
+    /// this group takes.
     pub(super) fn split_front(&mut self, bytes: usize) -> Self {
         let (mut entries, mut batches, mut sum) = (0, 0, 0);
         for entry in &self.entries {
@@ -255,23 +258,33 @@ impl Group {
         if entries == self.entries.len() {
             return std::mem::take(self);
         }
+        let takes = &self.takes;
+        let is_taken = |owner: &Owner| takes.get(&owner.lease) == Some(&owner.secret);
+        let rounds = self.rounds.extract_if(.., |round| !round.refused().any(is_taken));
         let mut front = Self {
+            rounds: rounds.collect(),
             entries: self.entries.drain(..entries).collect(),
             batches: self.batches.drain(..batches).collect(),
-            bytes: sum,
             ..Self::default()
         };
+        front.bytes = front.entries.iter().map(|entry| entry.bytes).sum();
         if front.entries.iter().any(|entry| matches!(entry.what, What::Expiry)) {
             front.dead = self.dead.clone();
         }
         front.grows = front.entries.iter().any(Entry::grows);
         self.grows = self.entries.iter().any(Entry::grows);
-        self.bytes = self.bytes.saturating_sub(sum);
+        self.bytes -= front.bytes;
         front
     }
 
-    fn push(&mut self, what: What, changed: bool, undo: Undo) {
-        self.entries.push(Entry { what, changed, undo });
+    fn push(&mut self, what: What, changed: bool, undo: Undo, bytes: usize) {
+        self.bytes += bytes;
+        self.entries.push(Entry {
+            what,
+            changed,
+            undo,
+            bytes,
+        });
     }
 
     /// All of it is durable; `open` is what has been applied since.
@@ -304,7 +317,10 @@ impl Group {
     /// waits for.
     pub(super) fn take_back(self, catalog: &mut Catalog) -> Taken {
         let mut tasks = Vec::new();
-        for Entry { what, changed, undo } in self.entries.into_iter().rev() {
+        for Entry {
+            what, changed, undo, ..
+        } in self.entries.into_iter().rev()
+        {
             catalog.undo(undo);
             if let What::Command { task, .. } = what
                 && !task.is_abandoned()

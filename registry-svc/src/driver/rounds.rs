@@ -55,6 +55,9 @@ impl Round {
     /// What refused some of it has become durable. The others were kept waiting with them, perhaps for longer than they live,
     /// and have their full time again. `open` is applied and not durable: what it takes lives.
     pub(super) fn confirm(mut self, catalog: &mut Catalog, open: &mut Group) {
+        if self.is_abandoned() {
+            return;
+        }
         for (owner, result) in self.owners.iter().zip(&mut self.results) {
             if result.is_err() {
                 continue;

@@ -21,6 +21,10 @@ use crate::{
 /// verdict comes; this is for one that never comes.
 const NEWS_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Races in a row that may be lost to the size of a group: by then it is a few KiB, which nobody sends much faster. One that is
+/// won forgets half of them, so that after a burst of many writers a group is soon as large as what waits.
+const OVERTAKEN_MAX: u32 = 6;
+
 impl Core {
     /// The store has answered after so long.
     pub(crate) fn committed(
@@ -33,7 +37,10 @@ impl Core {
         let Some(group) = self.in_flight.take() else {
             return Ok(());
         };
-        self.metrics.commit_seconds.observe(took.as_secs_f64());
+        // Without a batch it was a question, and no commit.
+        if !group.batches().is_empty() {
+            self.metrics.commit_seconds.observe(took.as_secs_f64());
+        }
         match verdict {
             Verdict::Durable => self.durable(group),
             Verdict::NoRoom(why) => self.no_room(group, why, now),
@@ -48,7 +55,7 @@ impl Core {
         if !group.batches().is_empty() {
             self.metrics.group_batches.observe(super::count(group.batches().len()));
             self.hub.publish(group.batches());
-            self.overtaken = self.overtaken.saturating_sub(1);
+            self.overtaken /= 2;
         }
         if self.room.took(group.grows()) {
             info!("the store has room again");
@@ -94,10 +101,10 @@ impl Core {
 
     fn overtaken(&mut self, group: Group, now: Now) {
         debug!(batches = group.batches().len(), "another replica has committed first");
-        self.metrics.rollback(Rollback::Overtaken).inc();
         self.behind = Some(now.moment.plus(NEWS_PATIENCE));
         if !group.batches().is_empty() {
-            self.overtaken = self.overtaken.saturating_add(1);
+            self.metrics.rollback(Rollback::Overtaken).inc();
+            self.overtaken = (self.overtaken + 1).min(OVERTAKEN_MAX);
         }
         let later = std::mem::take(&mut self.open).take_back(&mut self.catalog);
         let first = group.take_back(&mut self.catalog);
@@ -120,7 +127,8 @@ impl Core {
             // Its owner may be gone without an answer; it was heard all the same.
             let _ = self.catalog.renew(&owner);
         }
-        for round in rounds {
+        // Whoever has gone was heard when it came, and not again since.
+        for round in rounds.into_iter().filter(|round| !round.is_abandoned()) {
             self.listen(round.owners, round.caller);
         }
     }

@@ -316,8 +316,10 @@ fn who_was_overtaken_sends_less_at_once() {
     ours.renew(9).expect("is answered at once");
     let mut sent = ours.batches().len();
     assert_eq!(sent, 1_001, "in one group");
-    for n in 0..12 {
-        theirs.register(10 + n, &format!("theirs-{n}"));
+    let mut lost = 0;
+    // As long as it lasts: who has lost a thousand races was once sending a batch at a time for a thousand commits.
+    for n in 0..100 {
+        theirs.register(2_000 + n, &format!("theirs-{n}"));
         committed = theirs.batches();
         theirs.verdict(Verdict::Durable);
         ours.verdict(Verdict::Overtaken);
@@ -325,10 +327,10 @@ fn who_was_overtaken_sends_less_at_once() {
         let batches = ours.batches();
         assert_eq!(batches[0].leases.len(), 1, "the claim comes first");
         assert!(batches[0].changes.is_empty(), "the claim comes first");
-        assert!(batches.len() < sent || sent == 1, "{} after {sent}", batches.len());
-        sent = batches.len();
+        lost += usize::from(batches.len() < sent);
+        sent = sent.min(batches.len());
     }
-    assert_eq!(sent, 1);
+    assert!(lost >= 4 && (2..200).contains(&sent), "{sent} after {lost} steps");
     ours.core.catalog.check_invariants();
     let mut groups = 1;
     ours.verdict(Verdict::Durable);
@@ -336,6 +338,6 @@ fn who_was_overtaken_sends_less_at_once() {
         ours.verdict(Verdict::Durable);
         groups += 1;
     }
-    assert!(groups < 50, "and more again once it is not: {groups}");
+    assert!(groups < 12, "and more again once it is not: {groups}");
     waiting.into_iter().for_each(|waiting| drop(waiting.ok()));
 }
