@@ -52,6 +52,10 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 const MERGE_PACE: usize = 8;
 /// A flush that has no room is put off until so many are due.
 const FLUSH_LATEST: usize = 4;
+/// A merge that has no room is put off until it owes so many steps.
+const MERGE_LATEST: usize = 8;
+/// Steps of a merge between two groups.
+const MERGES_AT_ONCE: usize = 8;
 /// After a slice of [`SPARE`] could not be had, so many commits pass before it is tried again.
 const SPARE_PAUSE: u32 = 100;
 
@@ -72,6 +76,8 @@ pub(crate) struct Embedded {
     flush_at: usize,
     /// Commits until what was given up on a full disk is asked for again.
     spare_pause: u32,
+    /// Commits until a merge is tried again that found no room.
+    merge_pause: u32,
     /// What the merge should have read by now.
     owed: usize,
     /// The history that came by the way when the log was replayed.
@@ -115,6 +121,7 @@ impl Embedded {
             logged: 0,
             flush_at: strides.flush,
             spare_pause: 0,
+            merge_pause: 0,
             owed: 0,
             past: None,
         };
@@ -234,7 +241,10 @@ impl Embedded {
     }
 
     fn merge_can_go_on(&self) -> bool {
-        self.engine.is_open() && self.runs.merge_is_due(self.strides) && self.engine.has_room(2 * self.strides.step)
+        let is_due = self.engine.is_open() && self.runs.merge_is_due(self.strides) && self.merge_pause == 0;
+        // As with a flush: the file may have room of its own, and without merges it would only grow.
+        let is_overdue = self.owed >= MERGE_LATEST * self.strides.step;
+        is_due && (is_overdue || self.engine.has_room(2 * self.strides.step))
     }
 
     /// One step. False: it was put off.
@@ -248,6 +258,9 @@ impl Embedded {
         self.owed = self.owed.saturating_sub(read.max(self.strides.step));
         if !self.runs.merge_is_due(self.strides) {
             self.owed = 0;
+        }
+        if !done {
+            self.merge_pause = self.strides.pause;
         }
         Ok(done)
     }
@@ -324,6 +337,7 @@ impl Store for Embedded {
         }
         batches.iter().for_each(|batch| self.recent.apply(batch));
         self.logged += bytes;
+        self.merge_pause = self.merge_pause.saturating_sub(1);
         if self.runs.merge_is_due(self.strides) {
             // More than all of it there is not to read.
             self.owed = (self.owed + MERGE_PACE * bytes).min(self.runs.bytes());
@@ -350,11 +364,16 @@ impl Store for Embedded {
                 self.flush_at = self.logged + self.strides.flush;
             }
         }
-        // A step after a commit, as a rule. After large groups it is half of what is owed: so it is paid, however large they are,
-        // and none of them waits for all of it.
+        // A step after a commit, as a rule, and after large groups half of what is owed, but never so much that the next group waits
+        // for long; what is left is done when there is nothing else to do. Only who owes all that there is pays without that bound.
         let left = self.owed / 2;
-        while self.merge_can_go_on() && self.owed >= self.strides.step && self.owed > left {
-            if !self.merge()? {
+        let most = if self.owed < self.runs.bytes() {
+            MERGES_AT_ONCE
+        } else {
+            usize::MAX
+        };
+        for _ in 0..most {
+            if !self.merge_can_go_on() || self.owed < self.strides.step || self.owed <= left || !self.merge()? {
                 break;
             }
         }

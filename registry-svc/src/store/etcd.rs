@@ -57,6 +57,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::warn;
 pub use url::{EtcdUrl, EtcdUrlError};
 
 use super::{Loaded, News, Store, StoreError, Verdict, record};
@@ -67,6 +68,8 @@ use crate::{
 
 /// How long a registry waits at its start for an etcd that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits for one that answers, but not to the end.
+const PATIENCE_IN_ALL: Duration = Duration::from_secs(120);
 /// News that wait for the driver; beyond, the follower waits.
 const NEWS: usize = 64;
 /// How long closing may wait for the farewell.
@@ -215,7 +218,8 @@ impl Etcd {
     }
 }
 
-/// Tries for a while after etcd's last answer: the cluster may just be starting, or electing.
+/// Tries for a while after etcd's last answer: the cluster may just be starting, or electing. One that answers and still does not
+/// get it done is tried for longer, but not for ever.
 fn patiently<T>(
     runtime: &Handle,
     cluster: &Cluster,
@@ -223,12 +227,18 @@ fn patiently<T>(
 ) -> Result<T, StoreError> {
     let begun = Instant::now();
     let silence = || cluster.client.answered().map_or(begun, |answered| answered.max(begun));
+    let mut is_told = false;
     runtime.block_on(async {
         loop {
             match attempt().await {
                 Ok(done) => return Ok(done),
                 Err(Trouble::Store(error)) => return Err(error),
-                Err(Trouble::Etcd(Failure::Away(_))) if silence().elapsed() < PATIENCE => {
+                Err(Trouble::Etcd(Failure::Away(why)))
+                    if silence().elapsed() < PATIENCE && begun.elapsed() < PATIENCE_IN_ALL =>
+                {
+                    if !std::mem::replace(&mut is_told, true) {
+                        warn!(%why, "etcd does not do what is asked of it yet, trying again");
+                    }
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 Err(Trouble::Etcd(failure)) => return Err(cluster.unreachable(&failure)),

@@ -108,7 +108,10 @@ impl Medium for InDirectory {
     }
 
     fn free(&self) -> Option<u64> {
-        let found = rustix::fs::statvfs(self.file.parent()?).ok()?;
+        // Some file systems have no sizes, and say zero.
+        let found = rustix::fs::statvfs(self.file.parent()?)
+            .ok()
+            .filter(|found| found.f_blocks > 0)?;
         // What is left for us and not for root alone.
         Some(found.f_bavail.saturating_mul(found.f_frsize))
     }

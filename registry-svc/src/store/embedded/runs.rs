@@ -40,6 +40,8 @@ pub(in crate::store) struct Strides {
     pub(in crate::store) young: u64,
     /// What one step of a merge reads: some 10 ms.
     pub(in crate::store) step: usize,
+    /// After a step that found no room, so many commits pass before the next: the file has to be opened anew each time.
+    pub(in crate::store) pause: u32,
     /// See [`CACHE_BYTES`].
     pub(in crate::store) cache: usize,
 }
@@ -51,6 +53,7 @@ impl Default for Strides {
             chunk: 62 * 1024,
             young: 16 * 1024 * 1024,
             step: 4 * 1024 * 1024,
+            pause: 100,
             cache: CACHE_BYTES,
         }
     }

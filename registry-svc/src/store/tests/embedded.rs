@@ -24,6 +24,7 @@ pub(super) const SMALL: Strides = Strides {
     chunk: 400,
     young: 2_500,
     step: 700,
+    pause: 2,
     cache: 4_096,
 };
 
@@ -391,6 +392,43 @@ fn an_older_store_is_converted_only_where_there_is_room() {
     assert!(error.to_string().contains("make room there"), "{error}");
     assert_eq!(bytes(), before);
     assert_eq!(format_of(&directory), 1);
+}
+
+/// What merges free stays in the file, and the disk shows none of it. On a volume that the file had nearly filled once, merges waited
+/// for room for ever, and the file grew by what they would have dropped.
+#[test]
+fn a_merge_does_not_wait_for_ever_for_room_that_the_file_may_have() {
+    #[derive(Debug)]
+    struct Tight(InDirectory);
+
+    impl Medium for Tight {
+        fn open(&self, missing: Missing) -> std::io::Result<Box<dyn redb::StorageBackend>> {
+            self.0.open(missing)
+        }
+
+        fn free(&self) -> Option<u64> {
+            // Enough for a registration, and too little for a step.
+            Some(1024 * 1024 + 1_300)
+        }
+    }
+
+    let directory = TempDir::new().expect("a directory");
+    let medium = Tight(InDirectory::new(directory.path().join("registry.redb")));
+    let mut store = Embedded::over(directory.path().to_owned(), Box::new(medium), SMALL).expect("opens");
+    let mut model = Model::default();
+    for revision in 1..=2_000 {
+        let batch = batch(revision, u8::try_from(revision % 40).expect("small"), false);
+        model.apply(&batch);
+        model.compact(Revision::new(revision));
+        assert_eq!(
+            store.commit(&[batch], model.compacted()).expect("commits"),
+            Verdict::Durable
+        );
+        store.tidy().expect("tidies");
+        let runs = store.runs.sizes.len();
+        assert!(runs < 20, "{runs} runs at {revision}");
+    }
+    assert_eq!(Model::of(&mut store), model);
 }
 
 /// What a restart reads of the log and what it reads of the runs was kept twice: up to 64 MiB of history that a registry which
