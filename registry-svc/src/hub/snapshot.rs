@@ -20,8 +20,8 @@ pub(super) const PART_BYTES: usize = 20 * 1_024;
 pub(super) const UNREAD: Duration = Duration::from_secs(30);
 /// Changes of its selection that a snapshot may be behind for whoever begins: far less to tell than what fills more than a part.
 const BEHIND: usize = 16;
-/// Snapshots of a feed that are kept at once. With so many, one that the history still reaches back to serves who begins,
-/// however far behind it is.
+/// Snapshots of a feed that are kept at once. With so many, one may be behind by as many changes as it has instances: then telling
+/// what came since costs what telling all of it again would.
 const KEPT: usize = 4;
 
 /// See the module.
@@ -73,7 +73,12 @@ impl Snapshots {
                 present.revision
             } else if snapshot.made > present.told
                 && snapshot.made >= present.lost
-                && (is_full || changes(snapshot.made) <= BEHIND)
+                && changes(snapshot.made)
+                    <= if is_full {
+                        snapshot.instances.len().max(BEHIND)
+                    } else {
+                        BEHIND
+                    }
             {
                 snapshot.made
             } else {
@@ -96,8 +101,11 @@ impl Snapshots {
         let snapshot = Arc::new(Snapshot::new(present, instances, part_bytes));
         if snapshot.has_more(0) {
             if self.kept.len() >= KEPT {
-                // The history has gone past all of them, and nobody is likely to be long in the first.
-                self.kept.remove(0);
+                // The one that has been read least lately. Whoever is in the middle of it begins anew.
+                let asked = self.kept.iter().enumerate().min_by_key(|(_, (_, asked))| *asked);
+                if let Some((unread, _)) = asked {
+                    self.kept.remove(unread);
+                }
             }
             self.kept.push((Arc::clone(&snapshot), now));
         }
@@ -237,18 +245,37 @@ mod tests {
         let mut snapshots = Snapshots::default();
         for revision in (100..2_000).step_by(100) {
             let present = present(revision, revision);
-            if snapshots.find(present, at, |_| 100).is_none() {
-                snapshots.make(present, instances(2), 1, at);
+            let changes = |since: Revision| usize::try_from(revision - since.get()).expect("few");
+            if snapshots.find(present, at, changes).is_none() {
+                snapshots.make(present, instances(500), 1_000, at);
             }
         }
         let kept: Vec<u64> = snapshots.kept.iter().map(|(kept, _)| kept.made.get()).collect();
-        assert_eq!(kept, [100, 200, 300, 400]);
+        assert_eq!(kept.len(), KEPT);
+        assert_eq!(
+            kept.last(),
+            Some(&1_600),
+            "a new one when the newest is behind by more than all that it has"
+        );
         let lost = Present {
-            lost: Revision::new(1_000),
+            lost: Revision::new(2_000),
             ..present(3_000, 3_000)
         };
         assert!(snapshots.find(lost, at, |_| 0).is_none());
         snapshots.make(lost, instances(2), 1, at);
+        assert_eq!(snapshots.kept.len(), KEPT);
+    }
+
+    /// Whoever reads a large one over a slow line would never come to its end if the oldest always went.
+    #[test]
+    fn the_one_that_was_read_least_lately_makes_room() {
+        let moment = |seconds: u64| now(seconds * 1_000).moment;
+        let mut snapshots = Snapshots::default();
+        let old = snapshots.make(present(1, 1), instances(2), 1, moment(0)).content();
+        for revision in 2..10 {
+            snapshots.make(present(revision, revision), instances(2), 1, moment(revision));
+            assert!(snapshots.get(old, moment(revision)).is_some(), "it is being read");
+        }
         assert_eq!(snapshots.kept.len(), KEPT);
     }
 
