@@ -72,9 +72,14 @@ impl Endpoints {
         (index, self.peer(index, deadline))
     }
 
+    /// The index that follows, round and round.
+    pub(crate) fn after(&self, index: usize) -> usize {
+        (index + 1) % self.all.len()
+    }
+
     /// Moves on from an endpoint that failed, unless somebody else has done so already.
     pub(crate) fn avoid(&self, index: usize) {
-        let next = (index + 1) % self.all.len();
+        let next = self.after(index);
         let _ = self
             .preferred
             .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);

@@ -238,6 +238,11 @@ impl Registry {
         self.endpoints.avoid(index);
     }
 
+    /// The endpoint that follows this one.
+    pub(crate) fn after(&self, index: usize) -> usize {
+        self.endpoints.after(index)
+    }
+
     pub(crate) fn shared_endpoints(&self) -> &Endpoints {
         &self.endpoints
     }

@@ -192,7 +192,9 @@ impl Driver {
             End::CutOff => false,
         };
         if is_at_fault {
-            self.elsewhere = None;
+            // On the way to somebody better it goes on to the next one, until that is where it came from.
+            let next = self.registry.after(endpoint);
+            self.elsewhere = self.elsewhere.and(Some(next)).filter(|next| Some(*next) != self.left);
             self.registry.avoid(endpoint);
         } else if is_cut_off {
             // For this watcher only; for all, when the other one proves to be better.

@@ -180,6 +180,24 @@ async fn a_replica_that_is_cut_off_is_left_for_one_that_is_not() {
     until(&mut watcher, "news", |s| ids(s) == "abc").await;
 }
 
+/// Between one that was cut off and one that was behind it went to and fro, and never asked the third.
+#[tokio::test(start_paused = true)]
+async fn on_the_way_to_a_better_replica_a_bad_one_is_passed() {
+    let (mut one, mut two, mut three) = (Fake::start().await, Fake::start().await, Fake::start().await);
+    let registry = to(&[one.url(), two.url(), three.url()]);
+    let (mut watcher, mut stream) = watching(&registry, &mut one).await;
+    stream.confidence = stale();
+    stream.bookmark(5).await;
+    let behind = two.watch().await;
+    resumes(&behind);
+    behind.fail(in_future()).await;
+    let mut better = three.watch().await;
+    resumes(&better);
+    better.history = "h".into();
+    better.bookmark(6).await;
+    until(&mut watcher, "fresh", is_fresh).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn where_every_replica_is_cut_off_watchers_do_not_go_round_and_round() {
     let (mut one, mut two) = (Fake::start().await, Fake::start().await);
