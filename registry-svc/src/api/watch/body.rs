@@ -234,4 +234,6 @@ fn lag(revisions: u64) -> f64 {
 }
 
 #[cfg(test)]
+mod over_http2;
+#[cfg(test)]
 mod tests;

@@ -1,7 +1,5 @@
 //! The body as HTTP/2 sees it: what is polled, what is handed over, and what is held meanwhile.
 
-mod http2;
-
 use std::net::SocketAddr;
 
 use bytes::{Buf as _, BytesMut};
@@ -25,7 +23,7 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(3_600);
 
 /// A registry's side of some watches.
-struct Fixture {
+pub(super) struct Fixture {
     hub: Arc<Hub>,
     backlog: Backlog,
     drain: DrainSignal,
@@ -39,7 +37,7 @@ struct Watch<D> {
 }
 
 impl Fixture {
-    fn new(instances: &[Arc<Instance>]) -> Self {
+    pub(super) fn new(instances: &[Arc<Instance>]) -> Self {
         let limits = HistoryLimits {
             revisions: 100,
             bytes: usize::MAX,
@@ -69,7 +67,7 @@ impl Fixture {
         }
     }
 
-    fn body(&self, port: u16, selection: &Selection) -> WatchBody<impl Future<Output = ()> + use<>> {
+    pub(super) fn body(&self, port: u16, selection: &Selection) -> WatchBody<impl Future<Output = ()> + use<>> {
         WatchBody::new(
             Arc::clone(&self.instruments),
             self.hub.watch(selection, WatchFrom::Nothing).expect("watches"),
@@ -84,7 +82,7 @@ impl Fixture {
         self.publish_all([instance]);
     }
 
-    fn publish_all(&self, instances: impl IntoIterator<Item = Arc<Instance>>) {
+    pub(super) fn publish_all(&self, instances: impl IntoIterator<Item = Arc<Instance>>) {
         let put = |instance| Changed::Put { instance, left: None };
         let batch = Batch {
             revision: self.hub.look(View::revision).next(),
@@ -139,7 +137,7 @@ impl<D: Future<Output = ()>> Watch<D> {
 }
 
 /// One with some 15 KiB of metadata.
-fn large(n: usize) -> Arc<Instance> {
+pub(super) fn large(n: usize) -> Arc<Instance> {
     let mut draft = draft("a", &format!("{n:04}"), "");
     let pairs = (0..15).map(|key| (format!("k{key}"), "v".repeat(1_024)));
     draft.spec.metadata = Metadata::try_new(pairs).expect("fits");

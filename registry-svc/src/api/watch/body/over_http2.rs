@@ -5,12 +5,24 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use bytes::BytesMut;
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::{body::Incoming, client, server, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message as _;
+use proto::registry::v1 as wire;
 
-use super::*;
-use crate::{api::backlog::CONNECTION_BYTES, running::SEND_BUFFER};
+use super::{
+    tests::{Fixture, large},
+    *,
+};
+use crate::{
+    api::backlog::CONNECTION_BYTES,
+    fixtures::{WALL, draft, scope},
+    model::{Instance, LeaseId, Revision},
+    running::SEND_BUFFER,
+};
 
 /// Watches of a connection, each of another service.
 const WATCHES: usize = 20;
