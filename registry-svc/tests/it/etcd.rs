@@ -255,14 +255,18 @@ async fn a_lease_lives_where_it_is_renewed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_replica_loads_belongs_to_those_who_hear_it() {
     let Some(etcd) = EtcdServer::start() else { return };
-    // Longer than it takes a replica on a busy machine to find that its session is gone, and to make it again.
-    let grace = Duration::from_secs(4);
+    // Together with the time to live longer than it takes a replica on a busy machine to find that its session is gone, and to make
+    // it again; and by itself longer than etcdctl takes between two renewals.
+    let grace = Duration::from_secs(2);
     let one = Replica::with_grace(&etcd, grace).await;
     let mut a = one.client().await;
     let lasting = a.register(lasting([instance("b-svc", "lasting")])).await;
     lasting.expect("registers");
     let lease = a
-        .register(fleeting([instance("a-svc", "1")]))
+        .register(wire::RegisterRequest {
+            misses_allowed: 20,
+            ..fleeting([instance("a-svc", "1")])
+        })
         .await
         .expect("registers")
         .into_inner();
