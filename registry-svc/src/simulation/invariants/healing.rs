@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{End, Invariant, Seen, ensure};
 use crate::simulation::{clients::provider::Provider, request::short, truth::Truth};
 
-/// How long a provider takes to register anew.
+/// How long a provider takes to hear that it is registered.
 const LATELY: Duration = Duration::from_secs(2);
 
 /// See the module.
@@ -24,11 +24,10 @@ impl Invariant for Healing {
     fn finish(&mut self, end: &End<'_>) -> Result<(), String> {
         let living: Vec<&Provider> = end.providers.iter().filter(|provider| provider.lives()).collect();
         let state = end.truth.present();
-        // One whose lease has just been lost is on its way back.
         let lately = end.truth.state_at(end.truth.now.saturating_sub(LATELY));
         for provider in &living {
             for key in provider.keys() {
-                let present = state.get(key).or_else(|| lately.and_then(|state| state.get(key)));
+                let present = state.get(key);
                 ensure(present.is_some(), || {
                     format!("{} lives and is not registered", short(key))
                 })?;
