@@ -30,6 +30,7 @@ use tower_service::Service;
 use crate::{
     config::Limits,
     listener::{Connections, Cork, Ended, Heard, Opened, PrefaceIo, Stop, Uncork, WriteTimeout, cork},
+    peer::Peer,
 };
 
 /// How long a connection that has said nothing yet may take to say something when the server stops. Its opening and a first
@@ -136,7 +137,10 @@ where
         let service = OnConnection {
             stack: stack.clone(),
             local_addr,
-            peer,
+            peer: Peer {
+                address: peer,
+                identity: None,
+            },
         };
         let io = PrefaceIo::new(socket, preface_timeout, in_flight.heard.clone());
         let opened = io.opened();
@@ -241,7 +245,7 @@ where
 struct OnConnection<S> {
     stack: S,
     local_addr: Option<SocketAddr>,
-    peer: SocketAddr,
+    peer: Peer,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for OnConnection<S>
@@ -257,9 +261,10 @@ where
         // What tonic's `Request::remote_addr` reads.
         extensions.insert(TcpConnectInfo {
             local_addr: self.local_addr,
-            remote_addr: Some(self.peer),
+            remote_addr: Some(self.peer.address),
         });
-        extensions.insert(PeerAddr(self.peer));
+        extensions.insert(PeerAddr(self.peer.address));
+        extensions.insert(self.peer.clone());
         self.stack.clone().oneshot(request)
     }
 }

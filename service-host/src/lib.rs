@@ -38,10 +38,12 @@ mod drain;
 mod health;
 mod layers;
 mod listener;
+mod peer;
 mod reflection;
 
 pub use config::{Config, Limits, MAX_REQUEST_MESSAGE};
 pub use drain::DrainSignal;
 pub use host::{BindError, Host};
 pub use layers::INSTANCE_HEADER;
+pub use peer::Peer;
 pub use running::{DrainReport, Failure, Running};

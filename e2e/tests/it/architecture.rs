@@ -15,11 +15,12 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, semver:
 const EDGES: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("telemetry", &[]),
-    ("service-host", &["telemetry"]),
+    ("tls", &[]),
+    ("service-host", &["telemetry", "tls"]),
     ("service-store", &[]),
-    ("registry-client", &["proto"]),
-    ("lb", &["registry-client", "telemetry"]),
-    ("registry-svc", &["proto", "service-host", "telemetry"]),
+    ("registry-client", &["proto", "tls"]),
+    ("lb", &["registry-client", "telemetry", "tls"]),
+    ("registry-svc", &["proto", "service-host", "telemetry", "tls"]),
     (
         "user-svc",
         &[
@@ -29,6 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "service-host",
             "service-store",
             "telemetry",
+            "tls",
         ],
     ),
     (
@@ -40,6 +42,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "service-host",
             "service-store",
             "telemetry",
+            "tls",
         ],
     ),
     (
@@ -50,6 +53,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "lb",
             "service-host",
             "telemetry",
+            "tls",
             "registry-svc",
             "user-svc",
             "ticket-svc",
@@ -63,6 +67,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "lb",
             "service-host",
             "telemetry",
+            "tls",
             "registry-svc",
             "user-svc",
             "ticket-svc",
