@@ -1,6 +1,8 @@
 //! What can be set, and the limits that protect a server, each with its default and the reason for it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use crate::gate::Gate;
 
 /// How a server is set up. Everything but name and address has a default.
 #[derive(Debug, Clone)]
@@ -11,6 +13,7 @@ pub struct Config {
     pub(crate) instance_id: Option<String>,
     pub(crate) default_deadline: Option<Duration>,
     pub(crate) limits: Limits,
+    pub(crate) gate: Option<Arc<dyn Gate>>,
 }
 
 impl Config {
@@ -23,6 +26,7 @@ impl Config {
             instance_id: None,
             default_deadline: None,
             limits: Limits::default(),
+            gate: None,
         }
     }
 
@@ -47,6 +51,13 @@ impl Config {
     #[must_use]
     pub fn default_deadline(mut self, deadline: Option<Duration>) -> Self {
         self.default_deadline = deadline;
+        self
+    }
+
+    /// Whoever decides about every call, before any routing. By default nobody does: everybody may call everything.
+    #[must_use]
+    pub fn gate(mut self, gate: Option<Arc<dyn Gate>>) -> Self {
+        self.gate = gate;
         self
     }
 

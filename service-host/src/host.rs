@@ -111,6 +111,7 @@ impl Host {
                 message_timeout: self.config.limits.message_timeout,
                 drain: self.drain.clone(),
                 in_flight: in_flight.clone(),
+                gate: self.config.gate.clone(),
             },
         );
         let limits = &self.config.limits;

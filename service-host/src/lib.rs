@@ -22,7 +22,9 @@
 //! spans and durations, errors that say what to do next ([`status`]), an admin endpoint (`/healthz`, `/metrics`) and a
 //! drain that ends ([`Running::drain`]).
 //!
-//! Not here: what is served, registration in the registry (the roles order that around [`Running`]), authentication.
+//! A [`Gate`] decides, if there is one, who may call what.
+//!
+//! Not here: what is served, registration in the registry (the roles order that around [`Running`]), whom a gate admits.
 
 mod config;
 mod host;
@@ -35,6 +37,7 @@ mod admin;
 mod catalogue;
 mod connection;
 mod drain;
+mod gate;
 mod health;
 mod layers;
 mod listener;
@@ -43,6 +46,7 @@ mod reflection;
 
 pub use config::{Config, Limits, MAX_REQUEST_MESSAGE};
 pub use drain::DrainSignal;
+pub use gate::{Credentials, Gate, Pass, Revocation};
 pub use host::{BindError, Host};
 pub use layers::INSTANCE_HEADER;
 pub use peer::Peer;

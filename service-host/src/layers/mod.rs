@@ -4,14 +4,17 @@
 //! edge      counts calls, names the instance, ends health and reflection streams on drain
 //! trace     span and duration (telemetry)
 //! panics    a panic in a handler is INTERNAL, not a dead stream
+//! admission whoever the gate does not admit gets no further; revoked streams end
 //! uploads   a request message that does not arrive ends its call
 //! errors    what tonic answers by itself, in words that help
 //! deadline  DEADLINE_EXCEEDED, to the end of the body; the rest of the time for the handler
 //! routes    the services
 //! ```
 //!
-//! The order matters: trace is outside of everything that changes a status, so that a span shows what the caller got.
+//! The order matters: trace is outside of everything that changes a status, so that a span shows what the caller got. The gate
+//! is outside of everything that reads a request's body.
 
+mod admission;
 mod deadline;
 mod edge;
 mod errors;
@@ -29,7 +32,7 @@ use tonic::service::Routes;
 use tower_layer::Layer as _;
 use tower_service::Service;
 
-use crate::{catalogue::Catalogue, connection::InFlight, drain::DrainSignal};
+use crate::{catalogue::Catalogue, connection::InFlight, drain::DrainSignal, gate::Gate};
 
 /// The response header that names the instance that answered.
 pub const INSTANCE_HEADER: &str = "tessera-instance";
@@ -41,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) message_timeout: Duration,
     pub(crate) drain: DrainSignal,
     pub(crate) in_flight: InFlight,
+    pub(crate) gate: Option<Arc<dyn Gate>>,
 }
 
 /// The routes with everything around them.
@@ -73,6 +77,7 @@ pub(crate) fn stack(
     let deadline = deadline::Deadlines::new(routes, settings.default_deadline);
     let errors = errors::Errors::new(deadline, Arc::clone(&catalogue));
     let uploads = uploads::Uploads::new(errors, catalogue, settings.message_timeout);
-    let panics = panics::Panics::new(uploads);
+    let admission = admission::Admission::new(uploads, settings.gate);
+    let panics = panics::Panics::new(admission);
     edge::Edge::new(trace.layer(panics), instance, settings.drain, settings.in_flight)
 }

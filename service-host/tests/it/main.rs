@@ -1,6 +1,7 @@
 //! Attacks that fail and promises that hold, against real servers on port 0.
 
 mod admin;
+mod admitting;
 mod attacks;
 mod deadlines;
 mod draining;
