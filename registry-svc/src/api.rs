@@ -3,6 +3,7 @@
 //! A request is validated into the model's types (every field that is wrong is named at once), handed to the driver or read
 //! from the hub, and the answer is translated back. Nothing here decides anything about instances or leases.
 
+mod acks;
 mod backlog;
 mod error;
 mod fingerprint;

@@ -5,11 +5,14 @@
 //! it, so a slow one costs its cursor, what its stream has taken already, and nobody else. One that falls behind the history
 //! continues with a snapshot.
 //!
+//! Which watches are open, and what each of them has acknowledged, is on a board ([`Acks`]) for those who drain.
+//!
 //! What many watchers are told is encoded once ([`Watcher::encoded`]); how, is the `api`'s matter. The lock of the state is held
 //! for look-ups and reference counts, a page of them at the most or one for each service of a namespace, and by the writer for
 //! what a commit changes; never while encoding or waking and never across an await. Locks are taken in this order: the snapshots
 //! of a feed, the state, the feeds.
 
+mod acks;
 mod by_scope;
 mod encodings;
 mod feeds;
@@ -26,6 +29,7 @@ mod watcher;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub(crate) use acks::{AckError, Acks, Standing};
 use by_scope::ByScope;
 use encodings::Encodings;
 use feeds::Feeds;
@@ -53,6 +57,7 @@ pub(crate) struct Hub {
     state: RwLock<State>,
     feeds: Mutex<Feeds>,
     encodings: Encodings,
+    acks: Acks,
     part_bytes: usize,
     /// The present revision, for those who wait for one.
     present: watch::Sender<Revision>,
@@ -140,6 +145,7 @@ impl Hub {
             state: RwLock::new(state),
             feeds: Mutex::default(),
             encodings: Encodings::default(),
+            acks: Acks::default(),
             part_bytes: snapshot::PART_BYTES,
             present: watch::Sender::new(restored.revision),
         }
@@ -148,6 +154,11 @@ impl Hub {
     /// The history that revisions count.
     pub(crate) fn history_id(&self) -> HistoryId {
         self.history_id
+    }
+
+    /// Which watches are open, and what they have acknowledged.
+    pub(crate) fn acks(&self) -> &Acks {
+        &self.acks
     }
 
     /// Whether other replicas may be ahead of this one: then a revision that has not happened here may well have happened.

@@ -57,6 +57,12 @@ pub(crate) const MISSES_MAX: u32 = 100;
 pub(crate) const MISSES_DEFAULT: u32 = 3;
 /// The shortest time to live: below it a scheduling hiccup of a busy machine looks like a death.
 pub(crate) const TTL_MIN: Duration = Duration::from_millis(500);
+/// How long AwaitWatchers or Drain waits for watchers at the most: far longer than a watcher that lives takes.
+pub(crate) const ACK_TIMEOUT_MAX: Duration = Duration::from_secs(300);
+/// How long AwaitWatchers waits where the request does not say.
+pub(crate) const ACK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// Watches that an answer names: some 340 KiB, far below the 4 MiB that a stock gRPC client accepts.
+pub(crate) const UNACKNOWLEDGED_NAMED: usize = 10_000;
 /// Characters of a lease id or secret on the wire; both are 32 today, a longer one was never granted.
 pub(crate) const LEASE_TEXT_CHARS: usize = 64;
 /// Versions that a list names of one service: with 1,000 services a page of them stays below the 4 MiB that a stock gRPC

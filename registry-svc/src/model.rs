@@ -17,6 +17,7 @@ mod shared;
 mod time;
 mod value_error;
 mod version;
+mod watch_id;
 
 pub(crate) use endpoint::{Endpoint, EndpointView, Endpoints, Host, Port, Protocol};
 pub(crate) use history_id::HistoryId;
@@ -31,6 +32,7 @@ pub(crate) use shared::Shared;
 pub(crate) use time::{Moment, Now, WallTime};
 pub(crate) use value_error::ValueError;
 pub(crate) use version::Version;
+pub(crate) use watch_id::WatchId;
 
 /// Why an instance left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

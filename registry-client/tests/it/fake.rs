@@ -433,6 +433,13 @@ impl RegistryService for Service {
         Err(Status::unimplemented("not used by this client"))
     }
 
+    async fn await_watchers(
+        &self,
+        _: Request<v1::AwaitWatchersRequest>,
+    ) -> Result<Response<v1::AwaitWatchersResponse>, Status> {
+        Ok(Response::new(v1::AwaitWatchersResponse::default()))
+    }
+
     async fn ack_watch(&self, _: Request<v1::AckWatchRequest>) -> Result<Response<v1::AckWatchResponse>, Status> {
         Err(Status::unimplemented("not used by this client"))
     }

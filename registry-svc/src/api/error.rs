@@ -9,7 +9,8 @@ use tonic::{Code, Status};
 use crate::{
     catalog::CatalogError,
     driver::{NotRenewed, SubmitError},
-    hub::FutureRevision,
+    hub::{AckError, FutureRevision},
+    model::Revision,
 };
 
 /// Why an RPC fails.
@@ -24,6 +25,19 @@ pub(super) enum ApiError {
     /// A watch from a revision that has not happened.
     #[error(transparent)]
     FutureRevision(#[from] FutureRevision),
+    /// An acknowledgement that cannot be taken.
+    #[error(transparent)]
+    Ack(#[from] AckError),
+    /// Watchers are to have applied a revision that has not happened.
+    #[error(
+        "revision {asked} is in the future, the registry is at {present}: pass the revision that UpdateInstance returned"
+    )]
+    NotYet {
+        /// What was asked for.
+        asked: Revision,
+        /// What is.
+        present: Revision,
+    },
     /// The server goes away and ends its streams.
     #[error("this registry is going away: resume at another one, or at this address in a moment")]
     Draining,
@@ -62,6 +76,9 @@ impl From<ApiError> for Status {
             ApiError::Submit(SubmitError::Stopping) => retry(Code::Unavailable, "REGISTRY_STOPPING", text),
             ApiError::Submit(SubmitError::OutcomeUnknown) => retry(Code::Unavailable, "OUTCOME_UNKNOWN", text),
             ApiError::FutureRevision(_) => status::error(Code::OutOfRange, "REVISION_IN_FUTURE", text),
+            ApiError::NotYet { .. } => status::error(Code::OutOfRange, "REVISION_IN_FUTURE", text),
+            ApiError::Ack(AckError::UnknownWatch) => status::error(Code::NotFound, "WATCH_UNKNOWN", text),
+            ApiError::Ack(AckError::NotSent { .. }) => status::error(Code::OutOfRange, "REVISION_NOT_SENT", text),
             ApiError::Draining => retry(Code::Unavailable, "DRAINING", text),
             ApiError::Bug(_) => status::error(Code::Internal, "INTERNAL", text),
         }

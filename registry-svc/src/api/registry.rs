@@ -1,11 +1,10 @@
 //! `tessera.registry.v1.RegistryService`: each RPC in one breath.
 
 use proto::registry::v1::{self as wire, registry_service_server::RegistryService};
-use service_host::status;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Api,
+    Api, acks,
     error::ApiError,
     instance,
     keep_alive::{self, KeepAliveStream},
@@ -103,9 +102,17 @@ impl RegistryService for Api {
 
     async fn ack_watch(
         &self,
-        _request: Request<wire::AckWatchRequest>,
+        request: Request<wire::AckWatchRequest>,
     ) -> Result<Response<wire::AckWatchResponse>, Status> {
-        Err(status::unimplemented("AckWatch"))
+        acks::acknowledge(self, request.get_ref())?;
+        Ok(Response::new(wire::AckWatchResponse {}))
+    }
+
+    async fn await_watchers(
+        &self,
+        request: Request<wire::AwaitWatchersRequest>,
+    ) -> Result<Response<wire::AwaitWatchersResponse>, Status> {
+        Ok(Response::new(acks::await_watchers(self, request.get_ref()).await?))
     }
 }
 

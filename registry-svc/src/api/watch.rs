@@ -29,8 +29,9 @@ use self::{
 };
 use super::{Api, error::ApiError, lists, validate::Violations};
 use crate::{
+    driver::Clock,
     hub::{FutureRevision, Hub, Selection, WatchFrom, Watcher},
-    model::Revision,
+    model::{Revision, WatchId},
 };
 
 const PATH: &str = "/tessera.registry.v1.RegistryService/Watch";
@@ -92,11 +93,12 @@ async fn serve(api: &Api, instruments: Arc<Instruments>, request: Request<Body>)
     let connection = request.extensions().get::<TcpConnectInfo>();
     let peer = connection.and_then(TcpConnectInfo::remote_addr);
     let request = read(request).await?;
+    let watch_id = WatchId::from_random(rand::random());
     let watcher = watcher(api, &request).await?.on_connection(number(peer));
+    let watcher = watcher.named(watch_id, peer, Clock::wall());
     // Those who began in the same moment shall not all be told "nothing" in the same moment.
     let idle = api.bookmark_interval.mul_f64(rand::random_range(0.9..1.1));
-    let watch_id = format!("{:032x}", rand::random::<u128>());
-    let names = Names::new(watch_id, api.hub.history_id().to_string());
+    let names = Names::new(watch_id.to_string(), api.hub.history_id().to_string());
     let (share, drained) = (api.backlog.join(peer), api.drain.clone().into_wait());
     let body = WatchBody::new(instruments, watcher, names, share, idle, drained);
     let mut response = Response::new(Body::new(body));

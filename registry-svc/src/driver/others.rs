@@ -94,6 +94,7 @@ impl Core {
         self.metrics.replicas.set(super::count(replicas.alive.len()));
         self.metrics.elected.set(if replicas.elected { 1.0 } else { 0.0 });
         self.catalog.replicas(replicas);
+        self.hub.acks().set_replicas(replicas);
     }
 
     fn away(&mut self, since: std::time::Duration, now: Now) {

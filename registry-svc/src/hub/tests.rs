@@ -3,6 +3,7 @@
 //! `world` makes random histories and lets watchers read them; `promises` holds what they heard against what happened, one
 //! promise at a time, as etcd's robustness tests do (`tests/robustness/validate`). The rest are single stories.
 
+mod acks;
 mod compaction;
 mod promises;
 mod sharing;

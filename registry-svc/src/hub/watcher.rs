@@ -6,6 +6,7 @@
 
 use std::{
     mem::{Discriminant, discriminant},
+    net::SocketAddr,
     ops::Bound,
     sync::Arc,
     task::{Context, Poll},
@@ -16,6 +17,7 @@ use thiserror::Error;
 
 use super::{
     Hub, State,
+    acks::Seat,
     encodings::Key,
     feeds::Feed,
     snapshot::Present,
@@ -25,7 +27,7 @@ use super::{
 };
 use crate::{
     catalog::Batch,
-    model::{Confidence, Moment, Revision},
+    model::{Confidence, Moment, Revision, WallTime, WatchId},
 };
 
 /// See the module. Dropping it ends the watch.
@@ -37,6 +39,8 @@ pub(crate) struct Watcher {
     position: Position,
     /// The kind of confidence that was told last.
     told: Option<Discriminant<Confidence>>,
+    /// On the board of those who can acknowledge; a watch without a name cannot.
+    seat: Option<Arc<Seat>>,
 }
 
 #[derive(Debug, Clone)]
@@ -98,6 +102,7 @@ impl Watcher {
             feed,
             position: Position::Begin(from),
             told: None,
+            seat: None,
         }
     }
 
@@ -105,6 +110,31 @@ impl Watcher {
     pub(crate) fn on_connection(self, number: u64) -> Self {
         self.feed.wakers().sort(&self.ticket, number);
         self
+    }
+
+    /// From here on it can be named in an acknowledgement, and those who drain wait for it. Before its first step.
+    ///
+    /// Who resumes says by the revision that it has applied all up to there.
+    pub(crate) fn named(mut self, id: WatchId, peer: Option<SocketAddr>, since: WallTime) -> Self {
+        let known = match self.position {
+            Position::Begin(WatchFrom::Revision(after)) => after,
+            // Also who begins after a drain: the snapshot that it will be told may be one that was made before.
+            _ => Revision::ZERO,
+        };
+        let feed = Arc::clone(&self.feed);
+        self.seat = Some(self.hub.acks.join(id, feed, peer, since, known));
+        self
+    }
+
+    /// A step has been handed over. Until then it cannot be acknowledged.
+    pub(crate) fn sent(&self, step: &Step, now: impl FnOnce() -> WallTime) {
+        let Some(seat) = &self.seat else { return };
+        match &step.told {
+            // All of it or nothing.
+            Told::Part(part) if part.has_more() => {}
+            Told::Part(_) | Told::Delta(_) => seat.sent(step.revision, Some(now())),
+            Told::Bookmark => seat.sent(step.revision, None),
+        }
     }
 
     /// The next step, if there is one. Each call moves the cursor at most to the end of one revision that is told.
@@ -284,6 +314,9 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        if let Some(seat) = &self.seat {
+            self.hub.acks.leave(seat);
+        }
         self.feed.wakers().leave(&self.ticket);
         self.hub.feeds().leave(&self.feed);
     }

@@ -87,13 +87,6 @@ async fn what_is_not_there_yet_says_so() {
             .await
             .map(drop)
             .expect_err("SetWeight"),
-        fixture
-            .client()
-            .await
-            .ack_watch(wire::AckWatchRequest::default())
-            .await
-            .map(drop)
-            .expect_err("AckWatch"),
     ];
     for error in errors {
         assert_eq!(

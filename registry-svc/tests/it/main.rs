@@ -2,6 +2,7 @@
 //!
 //! One binary for all of them, for link time. Nothing here sleeps: waits poll a condition or read a stream, within bounds.
 
+mod acks;
 mod etcd;
 mod etcd_server;
 mod expiry;

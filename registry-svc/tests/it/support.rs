@@ -239,6 +239,11 @@ impl Watch {
         Self { stream, watch_id: None }
     }
 
+    /// Its name. Known from the first response on.
+    pub(crate) fn id(&self) -> String {
+        self.watch_id.clone().expect("it has said something")
+    }
+
     /// The next response.
     pub(crate) async fn next(&mut self) -> wire::WatchResponse {
         let response = self.message().await.expect("no error").expect("the stream goes on");

@@ -195,6 +195,8 @@ impl Open {
             Told::Delta(_) => metrics.watch_lag.observe(lag(step.lag)),
             Told::Part(_) | Told::Bookmark => {}
         }
+        // Before it is out: its acknowledgement may be here before this returns.
+        self.watcher.sent(step, Clock::wall);
         let shared = self.watcher.encoded(step, message::shared);
         let Outgoing { head, rest } = message::message(step, &self.names, shared);
         self.sending = match rest {

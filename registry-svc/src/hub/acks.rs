@@ -1,0 +1,262 @@
+//! Which watches are open, what each has been sent and has acknowledged, and who waits for that.
+//!
+//! Whoever takes an instance out of service wants to know when no watcher calls it any more: when every watch that is told of the
+//! instance has *acknowledged* the revision that took it out. Sent is not enough (what HTTP/2 has taken, a stopped process never
+//! reads), nor is applied by the client's library (its balancer may still hold the old set): only the watcher knows.
+//!
+//! The board is a list for those who ask, and nothing on the way of a change: a watch writes what it was sent to two atomics of
+//! its own. The list is locked when a watch begins, acknowledges or ends, and while somebody looks through it.
+//!
+//! It knows the watches of this replica alone. Those of others are theirs to tell of: see [`Acks::others`].
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::sync::{Notify, watch};
+
+use super::{Selection, feeds::Feed};
+use crate::model::{Instance, ReplicaId, Replicas, Revision, WallTime, WatchId};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Acks {
+    open: Mutex<HashMap<WatchId, Arc<Seat>>>,
+    /// A watch has acknowledged something, or has ended.
+    heard: Notify,
+    /// The registries that share the store; `None` until the store has told.
+    replicas: watch::Sender<Option<Replicas>>,
+}
+
+/// An open watch on the board.
+#[derive(Debug)]
+pub(super) struct Seat {
+    id: WatchId,
+    feed: Arc<Feed>,
+    peer: Option<SocketAddr>,
+    since: WallTime,
+    sent: Mark,
+    acknowledged: Mark,
+    has_ended: AtomicBool,
+}
+
+/// A revision, and when it was reached. Not read together: the time may be that of the next one.
+#[derive(Debug)]
+struct Mark {
+    revision: AtomicU64,
+    /// Nanoseconds of the wall clock, which 64 bits hold until the year 2554; 0: never.
+    at: AtomicU64,
+}
+
+/// Where a watch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Which.
+    pub(crate) id: WatchId,
+    /// Who watches, as far as its connection tells.
+    pub(crate) peer: Option<SocketAddr>,
+    /// When it began.
+    pub(crate) since: WallTime,
+    /// Everything up to this revision has been handed to its connection.
+    pub(crate) sent: Revision,
+    /// When something was last told that is more than a bookmark.
+    pub(crate) sent_at: Option<WallTime>,
+    /// The revision up to which it has applied what it was told.
+    pub(crate) acknowledged: Revision,
+    /// When it said so; `None` where that follows from how it began.
+    pub(crate) acknowledged_at: Option<WallTime>,
+}
+
+/// Why an acknowledgement is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum AckError {
+    /// It has ended, never was, or is open at another replica.
+    #[error("no such watch is open here: it has ended, or another replica serves it")]
+    UnknownWatch,
+    /// What was not sent cannot have been applied.
+    #[error(
+        "revision {asked} has not been told on this watch, which was told {sent} last: acknowledge what was applied"
+    )]
+    NotSent {
+        /// What was acknowledged.
+        asked: Revision,
+        /// What was sent last.
+        sent: Revision,
+    },
+}
+
+impl Acks {
+    /// A watch begins. `known` is what its client has applied already.
+    pub(super) fn join(
+        &self,
+        id: WatchId,
+        feed: Arc<Feed>,
+        peer: Option<SocketAddr>,
+        since: WallTime,
+        known: Revision,
+    ) -> Arc<Seat> {
+        let seat = Arc::new(Seat {
+            id,
+            feed,
+            peer,
+            since,
+            sent: Mark::new(known),
+            acknowledged: Mark::new(known),
+            has_ended: AtomicBool::new(false),
+        });
+        self.lock().insert(id, Arc::clone(&seat));
+        seat
+    }
+
+    /// A watch ends: nobody waits for it any more.
+    pub(super) fn leave(&self, seat: &Seat) {
+        self.lock().remove(&seat.id);
+        seat.has_ended.store(true, Ordering::Release);
+        self.heard.notify_waiters();
+    }
+
+    /// A watcher says that it has applied all that it was told up to `revision`. A lower one than before changes nothing.
+    pub(crate) fn acknowledge(&self, id: WatchId, revision: Revision, at: WallTime) -> Result<(), AckError> {
+        let seat = self.lock().get(&id).cloned().ok_or(AckError::UnknownWatch)?;
+        let sent = seat.sent.get();
+        if revision > sent {
+            return Err(AckError::NotSent { asked: revision, sent });
+        }
+        if seat.acknowledged.raise(revision) {
+            seat.acknowledged.stamp(at);
+            self.heard.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// The watches that are told of this instance, and where each stands.
+    pub(crate) fn told_of(&self, instance: &Instance) -> Vec<Standing> {
+        self.seats(instance, |_| true)
+            .iter()
+            .map(|seat| seat.standing())
+            .collect()
+    }
+
+    /// Resolves when none of them is left that has not acknowledged `revision`. Those that begin meanwhile are waited for too. Cancel safe.
+    pub(crate) async fn acknowledged(&self, instance: &Instance, revision: Revision) {
+        loop {
+            let mut late = self.seats(instance, |seat| !seat.has_acknowledged(revision));
+            if late.is_empty() {
+                return;
+            }
+            // From the end, one after another: thousands acknowledge in the same moment, and looking through all of them at each
+            // one's would take a second.
+            while !late.is_empty() {
+                let mut heard = std::pin::pin!(self.heard.notified());
+                // Before looking, so that what comes in between is not missed.
+                heard.as_mut().enable();
+                while late.pop_if(|seat| seat.has_acknowledged(revision)).is_some() {}
+                if !late.is_empty() {
+                    heard.await;
+                }
+            }
+        }
+    }
+
+    /// Who shares the store.
+    pub(crate) fn set_replicas(&self, replicas: &Replicas) {
+        self.replicas.send_replace(Some(replicas.clone()));
+    }
+
+    /// The other replicas that live, whose watches are not on this board. Waits at most `patience` until the store has told who
+    /// they are; `None` if it has not.
+    pub(crate) async fn others(&self, patience: Duration) -> Option<Vec<ReplicaId>> {
+        let mut replicas = self.replicas.subscribe();
+        let told = tokio::time::timeout(patience, replicas.wait_for(Option::is_some)).await;
+        let Ok(Ok(told)) = told else { return None };
+        let Replicas { own, alive, .. } = told.as_ref()?;
+        Some(alive.iter().copied().filter(|replica| replica != own).collect())
+    }
+
+    /// The seats of those who are told of an instance. All are looked at: a hundred thousand take a few milliseconds, and drains
+    /// are rare.
+    fn seats(&self, instance: &Instance, wanted: impl Fn(&Seat) -> bool) -> Vec<Arc<Seat>> {
+        let open = self.lock();
+        let told = open
+            .values()
+            .filter(|seat| seat.selection().holds(instance) && wanted(seat));
+        told.cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<WatchId, Arc<Seat>>> {
+        // Nothing panics while it is locked.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// Everything up to `revision` is handed over; `at` is `None` for a bookmark, which tells nothing.
+    pub(super) fn sent(&self, revision: Revision, at: Option<WallTime>) {
+        self.sent.raise(revision);
+        if let Some(at) = at {
+            self.sent.stamp(at);
+        }
+    }
+
+    fn selection(&self) -> &Selection {
+        self.feed.selection()
+    }
+
+    fn has_acknowledged(&self, revision: Revision) -> bool {
+        self.acknowledged.get() >= revision || self.has_ended.load(Ordering::Acquire)
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            id: self.id,
+            peer: self.peer,
+            since: self.since,
+            sent: self.sent.get(),
+            sent_at: self.sent.at(),
+            acknowledged: self.acknowledged.get(),
+            acknowledged_at: self.acknowledged.at(),
+        }
+    }
+}
+
+impl Mark {
+    fn new(revision: Revision) -> Self {
+        Self {
+            revision: AtomicU64::new(revision.get()),
+            at: AtomicU64::new(0),
+        }
+    }
+
+    fn get(&self) -> Revision {
+        Revision::new(self.revision.load(Ordering::Acquire))
+    }
+
+    /// Whether that is higher than before.
+    fn raise(&self, revision: Revision) -> bool {
+        self.revision.fetch_max(revision.get(), Ordering::AcqRel) < revision.get()
+    }
+
+    fn stamp(&self, at: WallTime) {
+        let seconds = u64::try_from(at.seconds).unwrap_or(0);
+        let nanos = seconds.saturating_mul(NANOS).saturating_add(at.nanos.into());
+        self.at.store(nanos, Ordering::Release);
+    }
+
+    fn at(&self) -> Option<WallTime> {
+        let nanos = self.at.load(Ordering::Acquire);
+        (nanos > 0).then(|| WallTime {
+            seconds: i64::try_from(nanos / NANOS).unwrap_or(i64::MAX),
+            nanos: u32::try_from(nanos % NANOS).unwrap_or(0),
+        })
+    }
+}
+
+/// In a second.
+const NANOS: u64 = 1_000_000_000;
