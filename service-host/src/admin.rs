@@ -1,16 +1,20 @@
-//! `/healthz` and `/metrics` over HTTP/1.1, on an address of their own that need not be reachable from outside.
+//! `/healthz` and `/metrics` over HTTP/1.1 (with TLS where the server has it), on an address of their own that need not be reachable from outside.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 
 use crate::{
     health::Health,
-    listener::{Connections, Ended, WriteTimeout},
+    listener::{Connections, Ended, Handshakes, Stop, WriteTimeout},
 };
 
 /// Scrapers and probes; more would be somebody else.
@@ -19,34 +23,57 @@ pub(crate) const MAX_CONNECTIONS: usize = 64;
 const MAX_HEADERS: usize = 16 << 10;
 
 /// Serves admin connections. A request's headers may take `headers_timeout`, from the connection's start or the previous
-/// answer on it; an answer must be taken within `write_timeout`.
-pub(crate) fn connections(health: Health, headers_timeout: Duration, write_timeout: Duration) -> Connections {
+/// answer on it, and so may a handshake; an answer must be taken within `write_timeout`.
+pub(crate) fn connections(
+    health: Health,
+    handshakes: Option<Handshakes>,
+    headers_timeout: Duration,
+    write_timeout: Duration,
+) -> Connections {
     Arc::new(move |socket, peer, stop| {
-        let health = health.clone();
+        let (health, handshakes) = (health.clone(), handshakes.clone());
         Box::pin(async move {
-            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                let response = answer(request.method(), request.uri().path(), &health);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(headers_timeout)
-                .max_buf_size(MAX_HEADERS)
-                .serve_connection(TokioIo::new(WriteTimeout::new(socket, write_timeout)), service);
-            let mut connection = std::pin::pin!(connection);
-            let result = tokio::select! {
-                result = connection.as_mut() => result,
-                () = stop.gracefully.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
+            let socket = WriteTimeout::new(socket, write_timeout);
+            let Some(handshakes) = handshakes else {
+                return serve(socket, peer, stop, health, headers_timeout).await;
             };
-            if let Err(error) = result {
-                tracing::debug!(%peer, %error, "admin connection ended");
+            let made = tokio::select! {
+                made = handshakes.make(socket, peer, Instant::now() + headers_timeout) => made,
+                () = stop.gracefully.cancelled() => None,
+            };
+            match made {
+                Some(accepted) => serve(accepted.stream, peer, stop, health, headers_timeout).await,
+                None => Ended::Closed,
             }
-            Ended::Closed
         })
     })
+}
+
+async fn serve<T>(io: T, peer: SocketAddr, stop: Stop, health: Health, headers_timeout: Duration) -> Ended
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let response = answer(request.method(), request.uri().path(), &health);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(headers_timeout)
+        .max_buf_size(MAX_HEADERS)
+        .serve_connection(TokioIo::new(io), service);
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stop.gracefully.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "admin connection ended");
+    }
+    Ended::Closed
 }
 
 fn answer(method: &Method, path: &str, health: &Health) -> Response<Full<Bytes>> {

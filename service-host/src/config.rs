@@ -14,6 +14,7 @@ pub struct Config {
     pub(crate) default_deadline: Option<Duration>,
     pub(crate) limits: Limits,
     pub(crate) gate: Option<Arc<dyn Gate>>,
+    pub(crate) tls: Option<tls::Server>,
 }
 
 impl Config {
@@ -27,7 +28,16 @@ impl Config {
             default_deadline: None,
             limits: Limits::default(),
             gate: None,
+            tls: None,
         }
+    }
+
+    /// Speaks TLS, on the admin endpoint as well, which asks for no client certificate; by default neither does. Each request
+    /// then says in its [`Peer`](crate::Peer) whom the client's certificate names.
+    #[must_use]
+    pub fn tls(mut self, server: Option<tls::Server>) -> Self {
+        self.tls = server;
+        self
     }
 
     /// Where `/healthz` and `/metrics` are served over HTTP/1.1; by default nowhere.
@@ -89,10 +99,14 @@ pub struct Limits {
     /// Open streams a connection; default 100, and advertised, so that good clients queue by themselves. Without it 2,000
     /// unread streams on one connection held 1.07 GB; with it 54 MB (measured on tonic 0.14.9).
     pub max_concurrent_streams: u32,
-    /// How long a new connection may take to send the HTTP/2 preface and the start of its SETTINGS; default 5 s. Keepalive
-    /// starts only after that, so a silent connection stayed open for ever. On the admin endpoint it bounds the headers of
-    /// each request.
+    /// How long a new connection may take for the TLS handshake, if there is one, and then to send the HTTP/2 preface and the
+    /// start of its SETTINGS, all together; default 5 s. Keepalive starts only after that, so a silent connection stayed open for
+    /// ever. On the admin endpoint it bounds the handshake, and the headers of each request.
     pub preface_timeout: Duration,
+    /// TLS handshakes under way at once, a listener, counted from the client's hello on; default 250, as ZooKeeper has it
+    /// (`outstandingHandshake.limit`). Further ones wait for as long as `preface_timeout` lets them. It bounds the memory and the
+    /// cryptography that half-finished handshakes are worth; a connection that has not said hello costs neither.
+    pub max_handshakes: usize,
     /// How often an otherwise quiet connection is pinged; default 10 s.
     pub keepalive_interval: Duration,
     /// How long a ping may go unanswered before the connection is closed; default 5 s. A peer that takes none of what is
@@ -132,6 +146,7 @@ impl Default for Limits {
             max_connections: 10_000,
             max_concurrent_streams: 100,
             preface_timeout: Duration::from_secs(5),
+            max_handshakes: 250,
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(5),
             message_timeout: Duration::from_secs(10),

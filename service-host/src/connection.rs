@@ -21,7 +21,11 @@ use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use telemetry::server::PeerAddr;
-use tokio::time::Instant;
+use tls::Accepted;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt as _;
@@ -29,7 +33,7 @@ use tower_service::Service;
 
 use crate::{
     config::Limits,
-    listener::{Connections, Cork, Ended, Heard, Opened, PrefaceIo, Stop, Uncork, WriteTimeout, cork},
+    listener::{Connections, Cork, Ended, Handshakes, Heard, Opened, PrefaceIo, Stop, Uncork, WriteTimeout, cork},
     peer::Peer,
 };
 
@@ -111,8 +115,8 @@ where
     }
 }
 
-/// Serves gRPC connections with `stack`.
-pub(crate) fn grpc<S, B>(stack: S, in_flight: &InFlight, limits: &Limits) -> Connections
+/// Serves gRPC connections with `stack`, behind a TLS handshake if there is somebody who makes them.
+pub(crate) fn grpc<S, B>(stack: S, in_flight: &InFlight, limits: &Limits, handshakes: Option<Handshakes>) -> Connections
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
@@ -129,41 +133,106 @@ where
         .max_send_buf_size(limits.max_send_buffer)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
-    let preface_timeout = limits.preface_timeout;
-    let write_timeout = limits.write_timeout();
-    let in_flight = in_flight.clone();
+    let (preface_timeout, write_timeout) = (limits.preface_timeout, limits.write_timeout());
+    let grpc = Grpc {
+        stack,
+        builder,
+        in_flight: in_flight.clone(),
+    };
     Arc::new(move |socket, peer, stop| {
+        // One deadline for everything that comes before the first call.
+        let opened_by = Instant::now() + preface_timeout;
         let local_addr = socket.local_addr().ok();
-        let service = OnConnection {
-            stack: stack.clone(),
+        let socket = WriteTimeout::new(socket, write_timeout);
+        let caller = Caller {
             local_addr,
             peer: Peer {
                 address: peer,
                 identity: None,
             },
         };
-        let io = PrefaceIo::new(socket, preface_timeout, in_flight.heard.clone());
-        let opened = io.opened();
-        let (io, uncork) = cork(WriteTimeout::new(io, write_timeout));
-        let turns = Turns {
-            connection: builder.serve_connection(TokioIo::new(io), service),
-            uncork,
-            in_flight: in_flight.clone(),
-            unwritten: None,
-            has_yielded: false,
+        // Two kinds of connection, each compiled for itself: the plain one does not pay for the other.
+        let Some(handshakes) = handshakes.clone() else {
+            return Box::pin(grpc.serve(socket, opened_by, caller, stop));
         };
-        Box::pin(drive(turns, opened, peer, stop))
+        let grpc = grpc.clone();
+        Box::pin(async move {
+            let made = tokio::select! {
+                made = handshakes.make(socket, peer, opened_by) => made,
+                // It has not made a call yet.
+                () = stop.gracefully.cancelled() => None,
+            };
+            let Some(Accepted { stream, identity }) = made else {
+                return Ended::Closed;
+            };
+            let peer = Peer {
+                identity,
+                ..caller.peer
+            };
+            let caller = Caller { peer, ..caller };
+            // Boxed, since the handshake's own state is gone by now and should not be held for as long as the connection.
+            Box::pin(grpc.serve(stream, opened_by, caller, stop)).await
+        })
     })
 }
 
-type Io = WriteTimeout<PrefaceIo>;
+/// What serves connections of either kind.
+#[derive(Clone)]
+struct Grpc<S> {
+    stack: S,
+    builder: http2::Builder<Handlers>,
+    in_flight: InFlight,
+}
+
+/// Both ends of a connection.
+#[derive(Debug, Clone)]
+struct Caller {
+    local_addr: Option<SocketAddr>,
+    peer: Peer,
+}
+
+impl<S, B> Grpc<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data: Send> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn serve<T>(
+        &self,
+        io: T,
+        opened_by: Instant,
+        caller: Caller,
+        stop: Stop,
+    ) -> impl Future<Output = Ended> + Send + use<S, B, T>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let peer = caller.peer.address;
+        let service = OnConnection {
+            stack: self.stack.clone(),
+            caller,
+        };
+        let io = PrefaceIo::new(io, opened_by, self.in_flight.heard.clone());
+        let opened = io.opened();
+        let (io, uncork) = cork(io);
+        let turns = Turns {
+            connection: self.builder.serve_connection(TokioIo::new(io), service),
+            uncork,
+            in_flight: self.in_flight.clone(),
+            unwritten: None,
+            has_yielded: false,
+        };
+        drive(turns, opened, peer, stop)
+    }
+}
 
 pin_project! {
     /// A connection, turn by turn: first the streams that are ready, then the connection, then one write of all they had to say.
-    struct Turns<C> {
+    struct Turns<C, T> {
         #[pin]
         connection: C,
-        uncork: Uncork<Io>,
+        uncork: Uncork<PrefaceIo<T>>,
         in_flight: InFlight,
         // Bytes that the socket has not taken are a call that is not over.
         unwritten: Option<CallGuard>,
@@ -171,9 +240,10 @@ pin_project! {
     }
 }
 
-impl<C> Future for Turns<C>
+impl<C, T> Future for Turns<C, T>
 where
     C: Future<Output = hyper::Result<()>>,
+    T: AsyncWrite + Unpin,
 {
     type Output = Result<(), Box<dyn Error + Send + Sync>>;
 
@@ -205,17 +275,16 @@ where
     }
 }
 
-async fn drive<S, B>(
-    turns: Turns<http2::Connection<TokioIo<Cork<Io>>, OnConnection<S>, Handlers>>,
-    opened: Opened,
-    peer: SocketAddr,
-    stop: Stop,
-) -> Ended
+/// HTTP/2 on a connection of either kind.
+type Spoken<T, S> = http2::Connection<TokioIo<Cork<PrefaceIo<T>>>, OnConnection<S>, Handlers>;
+
+async fn drive<S, B, T>(turns: Turns<Spoken<T, S>, T>, opened: Opened, peer: SocketAddr, stop: Stop) -> Ended
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data: Send> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut turns = std::pin::pin!(turns);
     let result = tokio::select! {
@@ -244,8 +313,7 @@ where
 #[derive(Debug, Clone)]
 struct OnConnection<S> {
     stack: S,
-    local_addr: Option<SocketAddr>,
-    peer: Peer,
+    caller: Caller,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for OnConnection<S>
@@ -258,13 +326,14 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let extensions = request.extensions_mut();
+        let Caller { local_addr, peer } = &self.caller;
         // What tonic's `Request::remote_addr` reads.
         extensions.insert(TcpConnectInfo {
-            local_addr: self.local_addr,
-            remote_addr: Some(self.peer.address),
+            local_addr: *local_addr,
+            remote_addr: Some(peer.address),
         });
-        extensions.insert(PeerAddr(self.peer.address));
-        extensions.insert(self.peer.clone());
+        extensions.insert(PeerAddr(peer.address));
+        extensions.insert(peer.clone());
         self.stack.clone().oneshot(request)
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     connection::{self, InFlight},
     drain::DrainSignal,
     layers,
-    listener::{self, Accepting},
+    listener::{self, Accepting, Handshakes},
     reflection,
     running::{Parts, Running},
 };
@@ -115,13 +115,18 @@ impl Host {
             },
         );
         let limits = &self.config.limits;
+        let handshakes = |listener, name| {
+            let server = self.config.tls.as_ref()?;
+            let acceptor = server.acceptor(listener, limits.max_handshakes);
+            Some(Handshakes::new(acceptor, name))
+        };
         let serving = Accepting::start(
             self.listener,
             listener::Settings {
                 name: "grpc",
                 max_connections: listener::cap(limits.max_connections),
             },
-            connection::grpc(stack, &in_flight, limits),
+            connection::grpc(stack, &in_flight, limits, handshakes(tls::Listener::Grpc, "grpc")),
         );
         let health = furnished.health;
         let admin = self.admin.map(|(listener, address)| {
@@ -131,7 +136,12 @@ impl Host {
                     name: "admin",
                     max_connections: admin::MAX_CONNECTIONS,
                 },
-                admin::connections(health.clone(), limits.preface_timeout, limits.write_timeout()),
+                admin::connections(
+                    health.clone(),
+                    handshakes(tls::Listener::Admin, "admin"),
+                    limits.preface_timeout,
+                    limits.write_timeout(),
+                ),
             );
             (accepting, address)
         });

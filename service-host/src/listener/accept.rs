@@ -301,7 +301,7 @@ impl Complaints {
 }
 
 /// Whether it is time to say this again; if so, it counts as said.
-fn due(said: &mut Option<Instant>) -> bool {
+pub(super) fn due(said: &mut Option<Instant>) -> bool {
     let now = Instant::now();
     if said.is_some_and(|at| now - at < LOG_EVERY) {
         return false;

@@ -8,10 +8,12 @@ mod accept;
 mod cork;
 mod fds;
 mod preface;
+mod secured;
 mod write_timeout;
 
 pub(crate) use accept::{Accepting, Connections, Ended, Settings, Stop};
 pub(crate) use cork::{Cork, Uncork, cork};
 pub(crate) use fds::cap;
 pub(crate) use preface::{Heard, Opened, PrefaceIo};
+pub(crate) use secured::Handshakes;
 pub(crate) use write_timeout::WriteTimeout;

@@ -8,24 +8,22 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
 
 /// The HTTP/2 connection preface (24 bytes) and the header of the SETTINGS frame that must follow it (RFC 9113, 3.4).
 const OPENING: usize = 24 + 9;
 
-/// A socket whose reads fail when its opening has not arrived in time. After that it is the socket and nothing more.
+/// A connection whose reads fail when its opening has not arrived in time. After that it is the connection and nothing more.
 ///
 /// Keepalive cannot do this: it starts after the handshake, and without one it never starts.
 #[derive(Debug)]
-pub(crate) struct PrefaceIo {
-    inner: TcpStream,
+pub(crate) struct PrefaceIo<T> {
+    inner: T,
     /// None once the opening has arrived.
     opening: Option<Opening>,
     opened: Opened,
@@ -58,9 +56,9 @@ struct Opening {
     deadline: Pin<Box<Sleep>>,
 }
 
-impl PrefaceIo {
-    pub(crate) fn new(inner: TcpStream, timeout: Duration, heard: Heard) -> Self {
-        let deadline = Box::pin(sleep_until(Instant::now() + timeout));
+impl<T> PrefaceIo<T> {
+    pub(crate) fn new(inner: T, deadline: Instant, heard: Heard) -> Self {
+        let deadline = Box::pin(sleep_until(deadline));
         let opening = Opening {
             missing: OPENING,
             deadline,
@@ -78,7 +76,7 @@ impl PrefaceIo {
     }
 }
 
-impl AsyncRead for PrefaceIo {
+impl<T: AsyncRead + Unpin> AsyncRead for PrefaceIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
@@ -107,7 +105,7 @@ impl AsyncRead for PrefaceIo {
     }
 }
 
-impl AsyncWrite for PrefaceIo {
+impl<T: AsyncWrite + Unpin> AsyncWrite for PrefaceIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }

@@ -9,6 +9,7 @@ mod errors;
 #[cfg(target_os = "linux")]
 mod files;
 mod reflecting;
+mod secured;
 mod stopping;
 mod support;
 mod tracing;

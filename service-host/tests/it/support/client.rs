@@ -13,7 +13,10 @@ use futures_util::future::BoxFuture;
 use http::{Response as HttpResponse, uri::PathAndQuery};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tonic::{Request, Response, Status, Streaming, body::Body};
 use tonic_prost::ProstCodec;
 use tower::Service;
@@ -64,7 +67,12 @@ pub(crate) fn ask(text: &str, timeout: Option<Duration>) -> Request<Text> {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.expect("listening");
-        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await;
+        Self::over(socket, address).await
+    }
+
+    /// On a connection that was made.
+    pub(crate) async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, address: SocketAddr) -> Self {
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await;
         let (send, connection) = handshake.expect("HTTP/2");
         // Ends with the last clone of `send` or with the server.
         tokio::spawn(connection);

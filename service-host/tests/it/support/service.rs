@@ -28,6 +28,9 @@ use tower::{Service, service_fn};
 /// Bytes produced by "counted flood", which one test uses.
 pub(crate) static FLOODED: AtomicUsize = AtomicUsize::new(0);
 
+/// Handlers that "let me in" reached, which one test counts.
+pub(crate) static LET_IN: AtomicUsize = AtomicUsize::new(0);
+
 /// Length of the answer to "large".
 pub(crate) const LARGE: usize = 2 << 20;
 
@@ -57,6 +60,9 @@ type Texts = Pin<Box<dyn Stream<Item = Result<Text, Status>> + Send>>;
 
 impl Test {
     async fn say(request: tonic::Request<Text>) -> Result<tonic::Response<Text>, Status> {
+        if request.get_ref().text == "let me in" {
+            LET_IN.fetch_add(1, Ordering::SeqCst);
+        }
         let text = match request.get_ref().text.as_str() {
             "hang" => std::future::pending().await,
             "panic" => panic!("secret words"),
@@ -79,6 +85,11 @@ impl Test {
             "peer" => request
                 .remote_addr()
                 .map_or("unknown".into(), |address| address.to_string()),
+            "who" => {
+                let peer = request.extensions().get::<service_host::Peer>().expect("always there");
+                let identity = peer.identity.as_ref();
+                identity.map_or("nobody".into(), |identity| identity.name())
+            }
             "trace" => telemetry::Context::map_current(telemetry::propagation::trace_id).unwrap_or_default(),
             other => other.to_owned(),
         };

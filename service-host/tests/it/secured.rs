@@ -1,0 +1,292 @@
+//! TLS on the listener: who gets in, who is who, and what half a handshake costs.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use service_host::Running;
+use tempfile::TempDir;
+use tls::{
+    ClientAuth, ClientStream, Expected, Settings, SpiffeId, Tls,
+    issue::{Authority, Issued, Leaf, Purpose},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::support::{
+    PATIENCE,
+    client::{Client, ask},
+    config, limited, serve,
+    service::LET_IN,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// An authority and the folder of its files.
+struct World {
+    folder: TempDir,
+    authority: Authority,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            authority: Authority::generate("test", DAY).expect("a key"),
+        };
+        std::fs::write(world.path("ca.crt"), world.authority.certificate_pem()).expect("written");
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn issue(&self, service: &str, purpose: Purpose) -> Issued {
+        let leaf = Leaf {
+            spiffe: Some(SpiffeId::of_service("example", "default", service).expect("an id")),
+            dns_names: vec!["localhost".to_owned()],
+            addresses: vec!["127.0.0.1".parse().expect("an address")],
+            purpose,
+            lifetime: DAY,
+        };
+        self.authority.issue(&leaf).expect("issued")
+    }
+
+    /// Puts the pair where `settings` expects it.
+    fn write(&self, name: &str, issued: &Issued) {
+        std::fs::write(self.path(&format!("{name}.crt")), &issued.certificate_pem).expect("written");
+        std::fs::write(self.path(&format!("{name}.key")), &issued.key_pem).expect("written");
+    }
+
+    fn load(&self, name: Option<&str>, client_auth: ClientAuth) -> Tls {
+        Tls::load(Settings {
+            certificate: name.map(|name| self.path(&format!("{name}.crt"))),
+            key: name.map(|name| self.path(&format!("{name}.key"))),
+            authorities: Some(self.path("ca.crt")),
+            client_auth,
+        })
+        .expect("good files")
+    }
+
+    fn tls(&self, service: &str, client_auth: ClientAuth) -> Tls {
+        self.write(service, &self.issue(service, Purpose::Both));
+        self.load(Some(service), client_auth)
+    }
+}
+
+async fn dial(tls: &Tls, address: SocketAddr) -> Result<ClientStream<TcpStream>, String> {
+    let socket = TcpStream::connect(address).await.expect("listening");
+    let client = tls.client().expect("a bundle");
+    let connected = client.connect(socket, "127.0.0.1", &Expected::Host).await;
+    connected.map_err(|error| error.to_string())
+}
+
+async fn who(tls: &Tls, running: &Running) -> String {
+    let stream = dial(tls, running.local_addr()).await.expect("gets in");
+    let client = Client::over(stream, running.local_addr()).await;
+    client.say(ask("who", None)).await.expect("answered").into_inner().text
+}
+
+#[tokio::test]
+async fn each_request_says_whom_its_connection_belongs_to() {
+    let world = World::new();
+    let server = world.tls("server", ClientAuth::Optional);
+    let running = serve(config().tls(server.server().cloned())).await;
+    let ticket = world.tls("ticket-svc", ClientAuth::None);
+    assert_eq!(
+        who(&ticket, &running).await,
+        "spiffe://example/ns/default/svc/ticket-svc"
+    );
+    let nobody = world.load(None, ClientAuth::None);
+    assert_eq!(who(&nobody, &running).await, "nobody");
+}
+
+/// Row 44, over a real listener: whatever is refused has run no handler.
+#[tokio::test]
+async fn who_is_refused_runs_no_handler() {
+    let world = World::new();
+    let server = world.tls("server", ClientAuth::Required);
+    let running = serve(config().tls(server.server().cloned())).await;
+    let stranger = World::new();
+    world.write("server-only", &world.issue("server-only", Purpose::Server));
+    world.write("stranger", &stranger.issue("stranger", Purpose::Both));
+    let refused = [
+        world.load(None, ClientAuth::None),
+        world.load(Some("server-only"), ClientAuth::None),
+        world.load(Some("stranger"), ClientAuth::None),
+    ];
+    for tls in refused {
+        let stream = dial(&tls, running.local_addr())
+            .await
+            .expect("TLS 1.3 tells a client afterwards");
+        let client = Client::over(stream, running.local_addr()).await;
+        // It says what it wants before it can know that it is refused.
+        client.say(ask("let me in", None)).await.expect_err("refused");
+        let mut stream = dial(&tls, running.local_addr()).await.expect("the same");
+        let error = tokio::time::timeout(PATIENCE, stream.read_u8())
+            .await
+            .expect("an end")
+            .expect_err("refused");
+        let told = tls::ConnectError::explain(&error).map(|error| error.to_string());
+        assert!(
+            told.is_some_and(|told| told.contains("refused our certificate")),
+            "{error}"
+        );
+    }
+    // Plain text, as before TLS.
+    let mut plain = TcpStream::connect(running.local_addr()).await.expect("listening");
+    plain.write_all(crate::support::raw::PREFACE).await.expect("written");
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut answer))
+        .await
+        .expect("closed");
+    assert!(answer.len() < 32, "an alert at most: {answer:?}");
+    assert_eq!(LET_IN.load(Ordering::SeqCst), 0);
+    let stream = dial(&world.tls("good", ClientAuth::None), running.local_addr())
+        .await
+        .expect("gets in");
+    let client = Client::over(stream, running.local_addr()).await;
+    client.say(ask("let me in", None)).await.expect("answered");
+    assert_eq!(LET_IN.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn the_admin_endpoint_has_the_certificate_and_asks_for_none() {
+    let world = World::new();
+    let server = world.tls("server", ClientAuth::Required);
+    let running = serve(config().tls(server.server().cloned())).await;
+    let admin = running.admin_addr().expect("configured");
+    // A scraper: knows the authority, has no certificate, and offers HTTP/1.1 only.
+    let mut authorities = rustls::RootCertStore::empty();
+    use rustls::pki_types::pem::PemObject as _;
+    let pem = std::fs::read(world.path("ca.crt")).expect("read");
+    authorities
+        .add(rustls::pki_types::CertificateDer::from_pem_slice(&pem).expect("PEM"))
+        .expect("an authority");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let scraper = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(authorities)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(scraper));
+    let socket = TcpStream::connect(admin).await.expect("listening");
+    let name = "localhost".try_into().expect("a name");
+    let mut stream = connector.connect(name, socket).await.expect("gets in");
+    let request = b"GET /healthz HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("written");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// Row 41: connections that never say hello, or say half of it, are closed in time, and others do not wait for them: a bound on
+/// handshakes that counted them would be a door that 250 sockets keep shut.
+#[tokio::test]
+async fn hellos_that_never_end_hold_up_nobody_and_are_closed_in_time() {
+    const SILENT: usize = 400;
+    let world = World::new();
+    let server = world.tls("server", ClientAuth::Optional);
+    let preface_timeout = Duration::from_secs(3);
+    let limits = |limits: &mut service_host::Limits| {
+        limits.preface_timeout = preface_timeout;
+        limits.max_handshakes = 2;
+    };
+    let running = serve(limited(limits).tls(server.server().cloned())).await;
+    let started = Instant::now();
+    let mut held = Vec::new();
+    for n in 0..SILENT {
+        let mut socket = TcpStream::connect(running.local_addr()).await.expect("listening");
+        if n % 2 == 0 {
+            // The head of a record that holds a ClientHello of 500 bytes, and the hello's first byte.
+            socket.write_all(&[0x16, 3, 1, 1, 0xf4, 1]).await.expect("written");
+        }
+        held.push(socket);
+    }
+    let nobody = world.load(None, ClientAuth::None);
+    assert_eq!(who(&nobody, &running).await, "nobody", "others are served meanwhile");
+    for mut socket in held {
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest))
+            .await
+            .expect("closed");
+    }
+    assert!(
+        started.elapsed() >= preface_timeout,
+        "and not before: they had the time that is theirs"
+    );
+}
+
+/// A client whose hello is whole and who then falls silent holds a handshake: so many may, and the next one has its turn when
+/// their time is up.
+#[tokio::test]
+async fn handshakes_under_way_are_bounded() {
+    let world = World::new();
+    let server = world.tls("server", ClientAuth::Optional);
+    let limits = |limits: &mut service_host::Limits| {
+        limits.preface_timeout = Duration::from_secs(2);
+        limits.max_handshakes = 2;
+    };
+    let running = serve(limited(limits).tls(server.server().cloned())).await;
+    let hello = hello();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut socket = TcpStream::connect(running.local_addr()).await.expect("listening");
+        socket.write_all(&hello).await.expect("written");
+        // Answered: its handshake is under way.
+        socket.read_u8().await.expect("a ServerHello");
+        held.push(socket);
+    }
+    let mut third = TcpStream::connect(running.local_addr()).await.expect("listening");
+    third.write_all(&hello).await.expect("written");
+    let early = tokio::time::timeout(Duration::from_millis(300), third.read_u8()).await;
+    assert!(early.is_err(), "it waits");
+    held.clear();
+    let answered = tokio::time::timeout(PATIENCE, third.read_u8()).await.expect("its turn");
+    answered.expect("a ServerHello");
+}
+
+/// The first flight of a real client.
+fn hello() -> Vec<u8> {
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = "localhost".try_into().expect("a name");
+    let mut connection = rustls::ClientConnection::new(std::sync::Arc::new(config), name).expect("a client");
+    let mut bytes = Vec::new();
+    connection.write_tls(&mut bytes).expect("written");
+    bytes
+}
+
+/// A watch over TLS that is not read ends like any other, and a drain ends all of them.
+#[tokio::test]
+async fn a_drain_finishes_calls_over_tls() {
+    let world = World::new();
+    let server = world.tls("server", ClientAuth::Optional);
+    let running = serve(config().tls(server.server().cloned())).await;
+    let stream = dial(&world.load(None, ClientAuth::None), running.local_addr())
+        .await
+        .expect("gets in");
+    let client = Client::over(stream, running.local_addr()).await;
+    let mut watch = client.watch(ask("until drain", None)).await.expect("open");
+    assert_eq!(watch.message().await.expect("open").expect("one").text, "first");
+    let large = client
+        .say(ask("large", None))
+        .await
+        .expect("answered")
+        .into_inner()
+        .text;
+    assert_eq!(large.len(), crate::support::service::LARGE);
+    let draining = tokio::spawn(running.drain(PATIENCE));
+    assert_eq!(watch.message().await.expect("open").expect("one").text, "bye");
+    assert!(draining.await.expect("ends").is_clean());
+}

@@ -1,0 +1,201 @@
+//! The side that dials: believes the authorities of its bundle, and speaks to whom it expected and nobody else.
+
+use std::{io, sync::Arc};
+
+use arc_swap::ArcSwap;
+use rustls::{AlertDescription, ClientConfig, InvalidMessage, client::Resumption};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    ClientStream,
+    files::{LoadError, Material, Settings},
+    handle::{mismatch_or, provider},
+    verify::{Expected, ServerVerifier, in_words},
+};
+
+/// Dials with the certificate and the authorities that the files have now. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    current: Arc<ArcSwap<Config>>,
+}
+
+/// Why there is no TLS on a connection that was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The host cannot stand in a handshake.
+    #[error("{host:?} is neither a DNS name nor an IP address")]
+    Host {
+        /// As it was given.
+        host: String,
+    },
+    /// The server speaks something else.
+    #[error("the server does not speak TLS here; it is dialled with TLS and listens without, or on another port")]
+    Plain,
+    /// We do not believe the server.
+    #[error("the server's certificate was refused: {reason}")]
+    Certificate {
+        /// Which rule it breaks.
+        reason: String,
+    },
+    /// The server does not believe us.
+    #[error("the server refused our certificate: {reason}")]
+    Refused {
+        /// As the server says it.
+        reason: String,
+    },
+    /// Anything else.
+    #[error("the TLS handshake failed: {reason}")]
+    Other {
+        /// What happened.
+        reason: String,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Config {
+    base: Arc<ClientConfig>,
+    verifier: VerifierParts,
+}
+
+#[derive(Debug)]
+struct VerifierParts {
+    authorities: Arc<rustls::RootCertStore>,
+    algorithms: rustls::crypto::WebPkiSupportedAlgorithms,
+}
+
+impl VerifierParts {
+    fn expecting(&self, expected: Expected) -> Arc<ServerVerifier> {
+        Arc::new(ServerVerifier {
+            authorities: Arc::clone(&self.authorities),
+            algorithms: self.algorithms,
+            expected,
+        })
+    }
+}
+
+impl Config {
+    /// `None` where there is no authority to believe.
+    pub(crate) fn try_new(material: &Material, settings: &Settings) -> Result<Option<Self>, LoadError> {
+        let Some(authorities) = material.authorities.clone() else {
+            return Ok(None);
+        };
+        let failed = |error| mismatch_or(settings, error);
+        let provider = provider();
+        let verifier = VerifierParts {
+            authorities,
+            algorithms: provider.signature_verification_algorithms,
+        };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(failed)?
+            .dangerous() // rustls calls every verifier but its own so; ours demands more and nothing less
+            .with_custom_certificate_verifier(verifier.expecting(Expected::Host));
+        let mut config = match &material.own {
+            Some(own) => builder
+                .with_client_auth_cert(own.chain.clone(), own.key.clone_key())
+                .map_err(failed)?,
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session is not verified again, and who was expected then need not be who is expected now.
+        config.resumption = Resumption::disabled();
+        Ok(Some(Self {
+            base: Arc::new(config),
+            verifier,
+        }))
+    }
+}
+
+impl Client {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(config)),
+        }
+    }
+
+    pub(crate) fn replace(&self, config: Config) {
+        self.current.store(Arc::new(config));
+    }
+
+    /// The handshake on a connection to `host` (a DNS name or an IP address, without port), for HTTP/2. Put a bound around it.
+    ///
+    /// With TLS 1.3 a server may refuse *us* only after this has succeeded; then the first read fails, and
+    /// [`ConnectError::explain`] has words for it.
+    ///
+    /// # Errors
+    /// [`ConnectError`] with the reason.
+    pub async fn connect<IO: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: IO,
+        host: &str,
+        expected: &Expected,
+    ) -> Result<ClientStream<IO>, ConnectError> {
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        let name = ServerName::try_from(bare.to_owned()).map_err(|_| ConnectError::Host { host: host.to_owned() })?;
+        let current = self.current.load_full();
+        let mut config = ClientConfig::clone(&current.base);
+        let verifier = current.verifier.expecting(expected.clone());
+        config.dangerous().set_certificate_verifier(verifier);
+        let connected = TlsConnector::from(Arc::new(config)).connect(name, io).await;
+        connected.map_err(|error| {
+            ConnectError::explain(&error).unwrap_or_else(|| ConnectError::Other {
+                reason: error.to_string(),
+            })
+        })
+    }
+}
+
+impl ConnectError {
+    /// What an I/O error on a TLS connection means, if TLS is what went wrong. Looks through the causes of `error`.
+    #[must_use]
+    pub fn explain(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(cause) = next {
+            if let Some(by_tls) = cause.downcast_ref::<rustls::Error>() {
+                return Some(Self::from_tls(by_tls));
+            }
+            // An io::Error hides its own content from `source`, which begins behind it.
+            let hidden = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            next = match hidden {
+                Some(content) => Some(content),
+                None => cause.source(),
+            };
+        }
+        None
+    }
+
+    fn from_tls(error: &rustls::Error) -> Self {
+        use AlertDescription::{
+            AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
+            CertificateUnknown, DecryptError, UnknownCA, UnsupportedCertificate,
+        };
+        match error {
+            rustls::Error::InvalidCertificate(why) => Self::Certificate { reason: in_words(why) },
+            rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::Plain,
+            rustls::Error::AlertReceived(CertificateRequired) => Self::Refused {
+                reason: "it requires one, and we have none to show".to_owned(),
+            },
+            rustls::Error::AlertReceived(
+                alert @ (AccessDenied
+                | BadCertificate
+                | CertificateExpired
+                | CertificateRevoked
+                | CertificateUnknown
+                | DecryptError
+                | UnknownCA
+                | UnsupportedCertificate),
+            ) => Self::Refused {
+                reason: format!("{alert:?}; its log says more"),
+            },
+            other => Self::Other {
+                reason: other.to_string(),
+            },
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The side that is dialled: handshakes, and whom they show.
+
+use std::{io, sync::Arc};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ServerConfig,
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+};
+use tokio_rustls::LazyConfigAcceptor;
+
+use crate::{
+    ServerStream,
+    files::{ClientAuth, LoadError, Material, Own, Settings},
+    handle::{mismatch_or, provider},
+    identity::{Identity, IdentityError},
+    verify::{ClientVerifier, in_words},
+};
+
+/// Serves with the certificate that the files have now. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Server {
+    current: Arc<ArcSwap<Configs>>,
+}
+
+/// What is spoken behind a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// HTTP/2, with the client certificates that the settings ask for.
+    Grpc,
+    /// HTTP/1.1 for scrapers and probes, which have no certificate of ours: none is asked for.
+    Admin,
+}
+
+/// Makes handshakes for one listener.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    server: Server,
+    listener: Listener,
+    under_way: Arc<Semaphore>,
+}
+
+/// A connection whose handshake is done.
+#[derive(Debug)]
+pub struct Accepted<IO> {
+    /// To speak on.
+    pub stream: ServerStream<IO>,
+    /// Whom the client's certificate names, if it showed one.
+    pub identity: Option<Arc<Identity>>,
+}
+
+/// Why a handshake came to nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The client's certificate was refused, or it showed none where one is required: somebody who should get in may be kept
+    /// out, so this is worth an operator's look.
+    #[error("the client's certificate was refused: {reason}")]
+    Certificate {
+        /// Which rule it breaks.
+        reason: String,
+    },
+    /// Anything else: noise, plain text, other protocols, a client that does not believe us or hangs up.
+    #[error("no TLS handshake: {0}")]
+    Other(#[source] io::Error),
+}
+
+#[derive(Debug)]
+pub(crate) struct Configs {
+    grpc: Arc<ServerConfig>,
+    admin: Arc<ServerConfig>,
+}
+
+impl Configs {
+    /// `None` where there is no certificate to serve with.
+    pub(crate) fn try_new(material: &Material, settings: &Settings) -> Result<Option<Self>, LoadError> {
+        let Some(own) = &material.own else { return Ok(None) };
+        Ok(Some(Self {
+            grpc: config(own, settings, client_verifier(material, settings)?, b"h2")?,
+            admin: config(own, settings, None, b"http/1.1")?,
+        }))
+    }
+}
+
+fn client_verifier(material: &Material, settings: &Settings) -> Result<Option<Arc<dyn ClientCertVerifier>>, LoadError> {
+    if settings.client_auth == ClientAuth::None {
+        return Ok(None);
+    }
+    let authorities = material.authorities.clone().ok_or(LoadError::NothingToVerifyWith)?;
+    let builder = WebPkiClientVerifier::builder_with_provider(authorities, provider());
+    let builder = match settings.client_auth {
+        ClientAuth::Optional => builder.allow_unauthenticated(),
+        _ => builder,
+    };
+    let by_webpki = builder.build().map_err(|error| LoadError::Refused {
+        problem: error.to_string(),
+    })?;
+    Ok(Some(Arc::new(ClientVerifier(by_webpki))))
+}
+
+fn config(
+    own: &Own,
+    settings: &Settings,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    protocol: &[u8],
+) -> Result<Arc<ServerConfig>, LoadError> {
+    let failed = |error| mismatch_or(settings, error);
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?;
+    let builder = match clients {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder
+        .with_single_cert(own.chain.clone(), own.key.clone_key())
+        .map_err(failed)?;
+    config.alpn_protocols = vec![protocol.to_vec()];
+    // A resumed session brings its client's identity along without looking at the certificate again: it would outlive the
+    // certificate, and the authority that was taken out of the bundle. Connections here live long; a handshake is cheap.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+impl Server {
+    pub(crate) fn new(configs: Configs) -> Self {
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(configs)),
+        }
+    }
+
+    pub(crate) fn replace(&self, configs: Configs) {
+        self.current.store(Arc::new(configs));
+    }
+
+    /// Makes handshakes for a listener, at most `max_handshakes` at once (at least 1): further clients wait.
+    #[must_use]
+    pub fn acceptor(&self, listener: Listener, max_handshakes: usize) -> Acceptor {
+        Acceptor {
+            server: self.clone(),
+            listener,
+            under_way: Arc::new(Semaphore::new(max_handshakes.clamp(1, Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    fn config(&self, listener: Listener) -> Arc<ServerConfig> {
+        let current = self.current.load();
+        Arc::clone(match listener {
+            Listener::Grpc => &current.grpc,
+            Listener::Admin => &current.admin,
+        })
+    }
+}
+
+impl Acceptor {
+    /// The handshake, with the certificate that the files have when the client has said hello. It takes as long as the client
+    /// likes: put a bound around it.
+    ///
+    /// A client that has not said hello yet counts nothing: it costs no more than any silent connection, and must not keep
+    /// others from their handshakes.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the client has been told as much as TLS tells.
+    pub async fn accept<IO: AsyncRead + AsyncWrite + Unpin>(&self, io: IO) -> Result<Accepted<IO>, HandshakeError> {
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
+        let hello = hello.await.map_err(HandshakeError::from)?;
+        // The semaphore is never closed.
+        let _permit = self.under_way.acquire().await;
+        let stream = hello.into_stream(self.server.config(self.listener)).await?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let identity = shown
+            .map(|certificate| Identity::of_certificate(certificate))
+            .transpose()?;
+        Ok(Accepted {
+            stream,
+            identity: identity.map(Arc::new),
+        })
+    }
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        let by_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match by_tls {
+            Some(rustls::Error::InvalidCertificate(why)) => Self::Certificate { reason: in_words(why) },
+            Some(rustls::Error::NoCertificatesPresented) => Self::Certificate {
+                reason: "it showed none, and one is required".to_owned(),
+            },
+            _ => Self::Other(error),
+        }
+    }
+}
+
+impl From<IdentityError> for HandshakeError {
+    fn from(error: IdentityError) -> Self {
+        Self::Certificate {
+            reason: error.to_string(),
+        }
+    }
+}

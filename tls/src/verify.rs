@@ -1,0 +1,235 @@
+//! Whom to believe: what each side demands of the other's certificate. Chain, dates, purpose and signatures are judged by
+//! webpki; what is added here is who it is.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor, verify_server_name,
+    },
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    server::{
+        ParsedCertificate,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::identity::Identity;
+
+/// Whom a client wants to speak to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Expected {
+    /// Whoever the certificate's DNS names and addresses say lives at the host that was dialled.
+    #[default]
+    Host,
+    /// The service: where the certificate has a SPIFFE id, that decides, and the host does not matter (an instance of another
+    /// service on the same machine would have the same one). Where it has none, the host decides.
+    Service {
+        /// Its namespace; `None` for a service that is one for all of them.
+        namespace: Option<Arc<str>>,
+        /// Its name.
+        service: Arc<str>,
+    },
+}
+
+impl Expected {
+    /// An instance of that service; `None` for a service that serves all namespaces.
+    pub fn service(namespace: Option<&str>, service: &str) -> Self {
+        Self::Service {
+            namespace: namespace.map(Arc::from),
+            service: service.into(),
+        }
+    }
+
+    /// Whether somebody with such an identity is the one; `None` when the host has to tell.
+    fn is(&self, identity: &Identity) -> Option<bool> {
+        let Self::Service { namespace, service } = self else {
+            return None;
+        };
+        identity.spiffe.as_ref()?;
+        // An id of another form (an operator's) is certainly no service's.
+        Some(identity.service().is_some_and(|(their_namespace, name)| {
+            name == &**service && namespace.as_deref().is_none_or(|wanted| wanted == their_namespace)
+        }))
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("the host that was dialled"),
+            Self::Service { namespace, service } => {
+                write!(f, "/ns/{}/svc/{service}", namespace.as_deref().unwrap_or("*"))
+            }
+        }
+    }
+}
+
+/// The server is genuine, and another one.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate belongs to {found}, and {expected} was called")]
+struct SomebodyElse {
+    found: String,
+    expected: Expected,
+}
+
+/// As an answer that names its reason; the peer is told no more than `certificate_unknown`.
+fn refused(why: impl std::error::Error + Send + Sync + 'static) -> Error {
+    CertificateError::Other(OtherError(Arc::new(why))).into()
+}
+
+/// Why a certificate is refused, for people. rustls has words for some reasons and names of its own for the others.
+pub(crate) fn in_words(error: &CertificateError) -> String {
+    match error {
+        CertificateError::UnknownIssuer => "none of the authorities in the CA bundle has issued it".to_owned(),
+        CertificateError::BadSignature => {
+            "its signature is not that of the authority it names; the CA bundle has another one of the same name"
+                .to_owned()
+        }
+        CertificateError::Other(OtherError(why)) if why.to_string() == "CaUsedAsEndEntity" => {
+            "it is an authority's; issue one for the process itself".to_owned()
+        }
+        CertificateError::Other(OtherError(why)) => why.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Believes servers.
+#[derive(Debug)]
+pub(crate) struct ServerVerifier {
+    pub(crate) authorities: Arc<RootCertStore>,
+    pub(crate) algorithms: WebPkiSupportedAlgorithms,
+    pub(crate) expected: Expected,
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &self.authorities, intermediates, now, algorithms)?;
+        let identity = Identity::of_certificate(end_entity).map_err(refused)?;
+        match self.expected.is(&identity) {
+            Some(true) => {}
+            Some(false) => {
+                return Err(refused(SomebodyElse {
+                    found: identity.name(),
+                    expected: self.expected.clone(),
+                }));
+            }
+            None => verify_server_name(&certificate, server_name)?,
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Believes clients that webpki believes and whose certificate can be somebody's.
+#[derive(Debug)]
+pub(crate) struct ClientVerifier(pub(crate) Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for ClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // Nobody needs to be told whom we believe: our clients have one certificate to choose from.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
+        Identity::of_certificate(end_entity).map_err(refused)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spiffe_id_decides_and_without_one_the_host_does() {
+        let with = |id: &str| Identity {
+            spiffe: Some(id.parse().expect("an id")),
+            ..Identity::default()
+        };
+        let ticket = Expected::service(Some("default"), "ticket-svc");
+        let registry = Expected::service(None, "registry-svc");
+        for (expected, identity, is) in [
+            (&ticket, with("spiffe://d/ns/default/svc/ticket-svc"), Some(true)),
+            (&ticket, with("spiffe://d/ns/default/svc/user-svc"), Some(false)),
+            (&ticket, with("spiffe://d/ns/other/svc/ticket-svc"), Some(false)),
+            (&ticket, with("spiffe://d/operator/ticket-svc"), Some(false)),
+            (&ticket, with("spiffe://d/ns/default/svc/ticket-svc/x"), Some(false)),
+            (&ticket, Identity::default(), None),
+            (&registry, with("spiffe://d/ns/any/svc/registry-svc"), Some(true)),
+            (&registry, with("spiffe://d/ns/any/svc/ticket-svc"), Some(false)),
+            (&Expected::Host, with("spiffe://d/ns/default/svc/ticket-svc"), None),
+        ] {
+            assert_eq!(expected.is(&identity), is, "{expected} {identity:?}");
+        }
+    }
+}
