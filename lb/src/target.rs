@@ -140,6 +140,14 @@ impl Updates {
         }
     }
 
+    /// The roster that was taken last is what calls go by from here on, and the source may tell.
+    pub(crate) fn applied(&self) {
+        match self {
+            Self::Fixed(_) | Self::Ended(_) => {}
+            Self::Registry(watcher) => watcher.applied(),
+        }
+    }
+
     /// The next roster; never for a source that does not change.
     pub(crate) async fn next(&mut self) -> Roster {
         match self {

@@ -18,7 +18,7 @@
 //! println!("{} instances at revision {}", snapshot.instances.len(), snapshot.revision);
 //!
 //! // The provider leaves: callers first, registry second.
-//! registrar.drain(Duration::from_millis(300)).await;
+//! registrar.drain(Duration::from_secs(5)).await;
 //! registrar.deregister(Removal::Drained).await;
 //! # Ok(())
 //! # }
@@ -43,6 +43,8 @@
 //!   is merely absent from a snapshot that gives cause for doubt (empty; of an earlier revision or of another
 //!   history than the one we know; from a registry that says of itself that it is recovering or stale), it is kept as *unconfirmed* for a grace
 //!   of 30 s, which is longer than live providers need to register again, and counted in [`Snapshot::unconfirmed`].
+//! - **A watcher acknowledges what it has applied**, when its owner says so ([`Watcher::applied`]) and when somebody may wait
+//!   for it, so that [`Registrar::drain`] ends when the last caller knows and not after a time that somebody guessed.
 //! - **Every unary call is bounded**, by 5 s unless told otherwise, and goes to the next endpoint when one is away, hangs or
 //!   says UNAVAILABLE. Every such call is idempotent.
 //! - **No answer panics.** Enum numbers of a later version become `Unknown` and are treated with caution.
@@ -79,8 +81,8 @@ pub use backoff::{Backoff, InvalidBackoff};
 pub use discovery::{DEFAULT_GRACE, Discovery};
 pub use error::{Answer, Error};
 pub use model::{
-    Confidence, DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Endpoint, Governed, Instance, InstanceEvent, InstanceStatus,
-    Protocol, Removal, RemovalReason, Selector, ServiceSummary, Snapshot, SnapshotCause, SnapshotState, WatchStep,
+    Confidence, DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Drained, Endpoint, Governed, Instance, InstanceEvent, InstanceStatus,
+    Late, Protocol, Removal, RemovalReason, Selector, ServiceSummary, Snapshot, SnapshotCause, SnapshotState, WatchStep,
 };
 pub use registrar::{Registrar, RegistrarStatus};
 pub use registration::{DEFAULT_HEARTBEAT, DEFAULT_MISSES, Registration};

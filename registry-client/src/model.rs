@@ -1,11 +1,13 @@
 //! What a registry knows, in our own types: instances, sets of them, the steps of a watch. Nothing here names the generated
 //! types (`wire` translates) and nothing acts.
 
+mod drain;
 mod instance;
 mod lease;
 mod snapshot;
 mod step;
 
+pub use drain::{Drained, Late};
 pub use instance::{DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Endpoint, Governed, Instance, InstanceStatus, Protocol};
 pub(crate) use lease::{Field, Granted, Lease, Says};
 pub use snapshot::{Confidence, Snapshot, SnapshotState};

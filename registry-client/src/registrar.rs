@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use crate::{
     endpoints::Endpoints,
     error::{Error, LeaseVerdict},
-    model::{InstanceStatus, Removal, Says},
+    model::{Drained, InstanceStatus, Late, Removal, Says},
     registration::Registration,
     registry::Registry,
     wire::peer::Peer,
@@ -29,6 +29,16 @@ mod state;
 /// How long leaving may take, and how long a drain waits to be heard: a process that stops must not hang on its registry.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long an instance goes on answering where nobody can tell it whether its callers know: what a watch takes to tell them.
+const BLIND_LINGER: Duration = Duration::from_millis(300);
+/// What a registry's answer may take beyond the time that it was given to wait.
+const ANSWER: Duration = Duration::from_millis(500);
+/// Between two questions, where the registry could not wait for as long as we do.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The longest that a registry waits for watchers.
+const MAX_PATIENCE: Duration = Duration::from_secs(300);
+
 /// The contract's largest weight.
 const MAX_WEIGHT: u32 = 1_000;
 
@@ -38,6 +48,8 @@ const MAX_WEIGHT: u32 = 1_000;
 /// [`deregister`](Self::deregister).
 #[derive(Debug)]
 pub struct Registrar {
+    registry: Registry,
+    service: String,
     instance_id: Arc<str>,
     desired: watch::Sender<Desired>,
     status: watch::Receiver<RegistrarStatus>,
@@ -73,6 +85,7 @@ impl Registrar {
             leave: None,
         });
         let (status_told, status) = watch::channel(RegistrarStatus::Registering);
+        let (handle, service) = (registry.clone(), instance.service.clone());
         let driver = Driver {
             registry,
             registration,
@@ -82,6 +95,8 @@ impl Registrar {
             rng: rand::make_rng(),
         };
         Self {
+            registry: handle,
+            service,
             instance_id,
             desired,
             status,
@@ -153,20 +168,78 @@ impl Registrar {
         self.change(|says| says.metadata = metadata);
     }
 
-    /// Says DRAINING, waits until the registry has heard it (at most 2 s), and then for `linger`, so that watchers apply it
-    /// while the instance still takes what they send. Stays DRAINING through re-registrations.
-    pub async fn drain(&self, linger: Duration) {
+    /// Says DRAINING, waits until the registry has heard it (at most 2 s), and then until every watcher has acknowledged it, at
+    /// most `patience` (and at most 5 min). The instance still takes what they send meanwhile. Stays DRAINING through
+    /// re-registrations.
+    ///
+    /// Where the registry is away, or too old to know who has acknowledged, it goes on for 300 ms, or `patience` if that is
+    /// less: what its watchers take to hear of it when all is well.
+    pub async fn drain(&self, patience: Duration) -> Drained {
+        let drained = self.drain_within(patience).await;
+        let (service, instance) = (&self.service, &self.instance_id);
+        match &drained {
+            Drained::Acknowledged => info!(service, %instance, "acknowledged: no watcher calls this instance any more"),
+            Drained::Late(late) => {
+                warn!(service, %instance, %late, "not acknowledged by all; they will notice when it stops");
+            }
+            Drained::Unheard => {
+                warn!(service, %instance, "the registry cannot tell who knows; callers will notice when it stops");
+            }
+        }
+        drained
+    }
+
+    async fn drain_within(&self, patience: Duration) -> Drained {
         self.set_status(InstanceStatus::Draining);
         let mut status = self.status.clone();
         let heard =
             status.wait_for(|status| matches!(status, RegistrarStatus::Draining { .. } | RegistrarStatus::Left));
-        if time::timeout(FAREWELL, heard).await.is_err() {
-            warn!(
-                instance = %self.instance_id,
-                "the registry has not heard that this instance drains; callers will notice when it stops"
-            );
+        let heard = time::timeout(FAREWELL, heard).await;
+        let revision = heard.ok().and_then(Result::ok).and_then(|status| match *status {
+            RegistrarStatus::Draining { revision, .. } => Some(revision),
+            _ => None,
+        });
+        let begun = time::Instant::now();
+        let Some(revision) = revision else {
+            // Perhaps only its answer was lost.
+            time::sleep_until(begun + BLIND_LINGER.min(patience)).await;
+            return Drained::Unheard;
+        };
+        match self.acknowledged(revision, patience.min(MAX_PATIENCE)).await {
+            Ok(late) if late.is_empty() => Drained::Acknowledged,
+            // Of the watches of other replicas nothing is known: they are given the time that they need as a rule.
+            Ok(late) if late.watches.is_empty() => {
+                time::sleep_until(begun + BLIND_LINGER.min(patience)).await;
+                Drained::Late(late)
+            }
+            Ok(late) => Drained::Late(late),
+            Err(error) => {
+                debug!(instance = %self.instance_id, %error, "the registry does not wait for watchers");
+                time::sleep_until(begun + BLIND_LINGER.min(patience)).await;
+                Drained::Unheard
+            }
         }
-        time::sleep(linger).await;
+    }
+
+    /// Waits until all have acknowledged, or for so long; who has not.
+    async fn acknowledged(&self, revision: i64, patience: Duration) -> Result<Late, Error> {
+        let end = time::Instant::now() + patience;
+        let names = (self.registry.namespace(), self.service.as_str(), &*self.instance_id);
+        loop {
+            let left = end.saturating_duration_since(time::Instant::now());
+            let call = |peer: Peer| {
+                let (namespace, service, id) = (names.0.to_owned(), names.1.to_owned(), names.2.to_owned());
+                // Each endpoint has a share of the time: one that hangs leaves some for the next.
+                let timeout = left.min(peer.deadline.saturating_sub(ANSWER));
+                async move { peer.await_watchers(namespace, service, id, revision, timeout).await }
+            };
+            let late = self.registry.shared_endpoints().call(left + ANSWER, call).await?;
+            let left = end.saturating_duration_since(time::Instant::now());
+            if late.watches.is_empty() || left.is_zero() {
+                return Ok(late);
+            }
+            time::sleep(ASK_AGAIN.min(left)).await;
+        }
     }
 
     /// Leaves for good: tells the registry once, best effort, and ends the task. Takes at most 2 s.
@@ -323,7 +396,7 @@ impl Driver {
             RegistrarStatus::Registered { epoch, revision, .. } => {
                 info!(service, instance, epoch, revision, "registered")
             }
-            RegistrarStatus::Draining { revision, .. } => info!(service, instance, revision, "draining"),
+            RegistrarStatus::Draining { revision, .. } => info!(service, instance, revision, "DRAINING in the registry"),
             RegistrarStatus::Retrying { reason, .. } => {
                 warn!(service, instance, error = %reason, "registration in trouble; trying for ever");
             }

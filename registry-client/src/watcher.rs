@@ -2,13 +2,17 @@
 //! opens it again when it breaks. What is believed is decided in `reducer`.
 
 use std::{
-    sync::Arc,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rand::{RngExt as _, rngs::StdRng};
 use tokio::{sync::watch, task::JoinHandle, time};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     backoff::{self, Backoff},
@@ -19,9 +23,11 @@ use crate::{
     wire::steps::{Heard, Steps},
 };
 
+use acks::{Acked, Acks};
 use reducer::{Change, Reducer};
 use replicas::Replicas;
 
+mod acks;
 mod reducer;
 mod replicas;
 
@@ -42,15 +48,24 @@ const RESUMED: Duration = Duration::from_secs(7);
 #[derive(Debug)]
 pub struct Watcher {
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// The number of the snapshot that was taken last, and the way to say that it is applied.
+    seen: u64,
+    applied: watch::Sender<u64>,
+    published: Arc<AtomicU64>,
     /// `None` when the snapshots are fed by hand.
     task: Option<JoinHandle<()>>,
 }
 
 impl Watcher {
     pub(crate) fn start(discovery: &Discovery) -> Self {
+        let (applied, applied_seen) = watch::channel(0);
+        let published = Arc::new(AtomicU64::new(0));
         match &discovery.source {
             Source::Fed(snapshots) => Self {
                 snapshots: snapshots.clone(),
+                seen: 0,
+                applied,
+                published,
                 task: None,
             },
             Source::Registry(registry) => {
@@ -67,9 +82,14 @@ impl Watcher {
                     left: None,
                     rng: rand::make_rng(),
                     told,
+                    published: Arc::clone(&published),
+                    applied: applied_seen,
                 };
                 Self {
                     snapshots,
+                    seen: 0,
+                    applied,
+                    published,
                     task: Some(tokio::spawn(driver.run())),
                 }
             }
@@ -94,7 +114,23 @@ impl Watcher {
 
     /// What is known now, marked as seen.
     pub fn borrow_and_update(&mut self) -> Arc<Snapshot> {
-        self.snapshots.borrow_and_update().clone()
+        let snapshot = self.snapshots.borrow_and_update();
+        // While it is borrowed, nothing is published: this is the number of this one.
+        self.seen = self.published.load(Ordering::Acquire);
+        snapshot.clone()
+    }
+
+    /// Says that the snapshot that was last taken with [`borrow_and_update`](Self::borrow_and_update) is what calls go by from
+    /// here on: who takes no calls by it gets none any more. The registry is told when it matters, so that an instance that
+    /// drains can wait for its callers and for nothing else.
+    ///
+    /// Who never says it is waited for by everyone who drains, until their patience ends. Say it only when it is true.
+    pub fn applied(&self) {
+        self.applied.send_if_modified(|applied| {
+            let before = *applied;
+            *applied = before.max(self.seen);
+            *applied != before
+        });
     }
 
     /// Waits until a snapshot satisfies `condition`; the current one counts. Cancel safe.
@@ -139,7 +175,14 @@ struct Driver {
     left: Option<usize>,
     rng: StdRng,
     told: watch::Sender<Arc<Snapshot>>,
+    /// Counts the snapshots that were told; changes only while one is.
+    published: Arc<AtomicU64>,
+    /// Up to which of them the owner has applied them.
+    applied: watch::Receiver<u64>,
 }
+
+/// An acknowledgement under way.
+type Acknowledging = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 /// How a watch ends.
 enum End {
@@ -238,10 +281,31 @@ impl Driver {
     async fn follow(&mut self, endpoint: usize, steps: &mut Steps, after: i64) -> End {
         // `None` when nothing is owed.
         let mut owed_until = (after == 0).then(|| now() + self.patience);
+        let mut acks = Acks::default();
+        let mut acknowledging: Option<Acknowledging> = None;
         loop {
-            let alarms = [self.reducer.next_tick(), owed_until, self.replicas.leave_at()];
+            if let Some(revision) = acks.begin(now()) {
+                acknowledging = Some(Box::pin(steps.acknowledge(revision)));
+            }
+            let alarms = [
+                self.reducer.next_tick(),
+                owed_until,
+                self.replicas.leave_at(),
+                acks.next_at(),
+            ];
             let heard = tokio::select! {
                 heard = steps.hear() => heard,
+                // An owner that has gone applies nothing more; its receivers may still look.
+                Ok(()) = self.applied.changed() => {
+                    let applied = *self.applied.borrow_and_update();
+                    acks.applied(now(), applied, &mut self.rng);
+                    continue;
+                }
+                answer = answered(&mut acknowledging) => {
+                    acknowledging = None;
+                    acks.answered(now(), self.acked(answer), &mut self.rng);
+                    continue;
+                }
                 () = sleep_until(alarms.into_iter().flatten().min()) => {
                     let change = self.reducer.tick(now());
                     self.publish(change);
@@ -270,8 +334,12 @@ impl Driver {
                     self.patience = FIRST_SNAPSHOT;
                     self.backoff.reset();
                     self.compare(endpoint, told.step.confidence());
+                    let (takes_out, revision) = (acks::takes_out(&told.step), told.step.revision());
                     let change = self.reducer.step(now(), told);
                     self.publish(change);
+                    if takes_out {
+                        acks.told(revision, self.published.load(Ordering::Relaxed));
+                    }
                 }
                 Ok(None) => return End::Told,
                 Err(error) => return End::Broken(error),
@@ -287,6 +355,19 @@ impl Driver {
             && left != endpoint
         {
             self.registry.avoid(left);
+        }
+    }
+
+    /// What the answer to an acknowledgement means. Not a word louder: it is said for others, and the set is as good without.
+    fn acked(&self, answer: Result<(), Error>) -> Acked {
+        let Err(error) = answer else { return Acked::Yes };
+        debug!(service = self.service, %error, "an acknowledgement was not taken");
+        // Who does not know the watch will not get to know it: something on the way spreads a connection over several registries.
+        let is_unknown = matches!(&error, Error::Answered(answer) if answer.code == tonic::Code::NotFound);
+        if error.is_retryable() && !is_unknown {
+            Acked::NotNow
+        } else {
+            Acked::Never
         }
     }
 
@@ -322,6 +403,8 @@ impl Driver {
         }
         self.told.send_if_modified(|told| {
             *told = snapshot;
+            // While nobody can look: who takes the snapshot takes its number.
+            self.published.fetch_add(1, Ordering::Release);
             change == Change::Told
         });
     }
@@ -341,6 +424,13 @@ impl End {
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn answered(acknowledging: &mut Option<Acknowledging>) -> Result<(), Error> {
+    match acknowledging {
+        Some(answer) => answer.await,
         None => std::future::pending().await,
     }
 }

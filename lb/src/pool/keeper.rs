@@ -73,10 +73,15 @@ async fn keep(pool: Arc<Pool>, mut updates: Updates, settings: KeeperSettings, s
         }
     };
     start(&mut drivers, pool.apply(updates.current()));
+    updates.applied();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            roster = updates.next() => start(&mut drivers, pool.apply(roster)),
+            roster = updates.next() => {
+                start(&mut drivers, pool.apply(roster));
+                // Only now: an instance that drains takes this for the promise that no new call comes from here.
+                updates.applied();
+            }
             // Drivers of removed endpoints end; those of present ones never do.
             Some(ended) = drivers.join_next() => report(ended),
         }

@@ -10,7 +10,7 @@ use super::{MAX_ANSWER, steps::Steps};
 use crate::{
     connections::Connections,
     error::Error,
-    model::{Field, Granted, Instance, Lease, Removal, Resume, Selector, ServiceSummary},
+    model::{Field, Granted, Instance, Late, Lease, Removal, Resume, Selector, ServiceSummary},
 };
 
 /// The largest page that the registry gives.
@@ -37,7 +37,7 @@ fn path(field: Field) -> &'static str {
     }
 }
 
-fn client(channel: Channel) -> RegistryServiceClient<Channel> {
+pub(super) fn client(channel: Channel) -> RegistryServiceClient<Channel> {
     RegistryServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER)
 }
 
@@ -136,6 +136,30 @@ impl Peer {
         Ok(answer.map_err(|status| self.failed(status))?.into_inner().revision)
     }
 
+    /// Waits, at the registry, until every watch that is told of the instance has acknowledged the revision.
+    pub(crate) async fn await_watchers(
+        &self,
+        namespace: String,
+        service: String,
+        id: String,
+        revision: i64,
+        timeout: Duration,
+    ) -> Result<Late, Error> {
+        let request = v1::AwaitWatchersRequest {
+            namespace,
+            service,
+            id,
+            revision,
+            timeout: Some(super::wire_duration(timeout)),
+        };
+        let answer = self.client().await_watchers(self.request(request)).await;
+        let answer = answer.map_err(|status| self.failed(status))?.into_inner();
+        Ok(Late {
+            watches: answer.unacknowledged_watch_ids,
+            replicas: answer.unheard_replicas,
+        })
+    }
+
     pub(crate) async fn deregister(&self, lease: Lease, removal: Removal) -> Result<(), Error> {
         let request = v1::DeregisterRequest {
             lease_id: lease.id,
@@ -214,6 +238,6 @@ impl Peer {
         let answer = client(seat.channel()).watch(Request::new(request)).await;
         seat.answered(answer.is_ok());
         let stream = answer.map_err(|status| self.failed(status))?.into_inner();
-        Ok(Steps::new(self.address.clone(), stream, seat))
+        Ok(Steps::new(self.address.clone(), stream, seat, self.deadline))
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use proto::registry::v1;
-use tonic::Streaming;
+use tonic::{Request, Streaming};
 
 use super::{
     MAX_ANSWER,
@@ -16,9 +16,13 @@ use crate::{connections::Seat, error::Error, model::Told};
 pub(crate) struct Steps {
     address: Arc<str>,
     stream: Streaming<v1::WatchResponse>,
+    /// Its name, for acknowledgements; empty before its first word.
+    watch_id: String,
+    /// How long an acknowledgement may take.
+    deadline: Duration,
     parts: Parts,
     /// After the stream, so that it is given back when the stream has ended.
-    _seat: Seat,
+    seat: Seat,
 }
 
 /// What is heard on an open watch.
@@ -31,12 +35,19 @@ pub(crate) enum Heard {
 }
 
 impl Steps {
-    pub(super) fn new(address: Arc<str>, stream: Streaming<v1::WatchResponse>, seat: Seat) -> Self {
+    pub(super) fn new(
+        address: Arc<str>,
+        stream: Streaming<v1::WatchResponse>,
+        seat: Seat,
+        deadline: Duration,
+    ) -> Self {
         Self {
             address,
             stream,
+            watch_id: String::new(),
+            deadline,
             parts: Parts::new(MAX_ANSWER),
-            _seat: seat,
+            seat,
         }
     }
 
@@ -57,6 +68,9 @@ impl Steps {
         let Some(response) = message.map_err(|status| super::error(&self.address, &status))? else {
             return Ok(None);
         };
+        if self.watch_id != response.watch_id {
+            self.watch_id.clone_from(&response.watch_id);
+        }
         let endpoint = || self.address.to_string();
         match self.parts.add(response) {
             Ok(Assembled::Whole(response)) => Ok(Some(Heard::Step(Told::from(*response)))),
@@ -69,6 +83,27 @@ impl Steps {
                 endpoint: endpoint(),
                 problem,
             }),
+        }
+    }
+
+    /// Tells the registry that all up to `revision` has been applied. Over the connection of the watch: behind one address there
+    /// may be several replicas, of which only the one that serves the watch knows it.
+    pub(crate) fn acknowledge(&self, revision: i64) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let mut client = super::peer::client(self.seat.channel());
+        let (address, deadline) = (self.address.clone(), self.deadline);
+        let mut request = Request::new(v1::AckWatchRequest {
+            watch_id: self.watch_id.clone(),
+            revision,
+        });
+        request.set_timeout(deadline);
+        async move {
+            match tokio::time::timeout(deadline, client.ack_watch(request)).await {
+                Ok(answer) => answer.map(drop).map_err(|status| super::error(&address, &status)),
+                Err(_) => Err(Error::Deadline {
+                    endpoint: address.to_string(),
+                    after: deadline,
+                }),
+            }
         }
     }
 

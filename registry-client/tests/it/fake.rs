@@ -39,6 +39,8 @@ pub(crate) enum Call {
     Get,
     ListServices(v1::ListServicesRequest),
     ListInstances(v1::ListInstancesRequest),
+    Await(v1::AwaitWatchersRequest),
+    Ack(v1::AckWatchRequest),
 }
 
 /// What the next call of a kind meets instead of the default.
@@ -67,6 +69,7 @@ struct State {
     service_pages: VecDeque<v1::ListServicesResponse>,
     instance_pages: VecDeque<v1::ListInstancesResponse>,
     instance: Option<v1::Instance>,
+    late: v1::AwaitWatchersResponse,
 }
 
 /// What comes after the effect of a call.
@@ -193,6 +196,11 @@ impl Fake {
 
     pub(crate) fn serve_instance_pages(&self, pages: impl IntoIterator<Item = v1::ListInstancesResponse>) {
         self.state().instance_pages.extend(pages);
+    }
+
+    /// Who has not acknowledged, whenever it is asked.
+    pub(crate) fn serve_late(&self, watches: &[&str]) {
+        self.state().late.unacknowledged_watch_ids = watches.iter().map(|watch| (*watch).to_owned()).collect();
     }
 
     pub(crate) fn serve_instance(&self, instance: v1::Instance) {
@@ -435,12 +443,20 @@ impl RegistryService for Service {
 
     async fn await_watchers(
         &self,
-        _: Request<v1::AwaitWatchersRequest>,
+        request: Request<v1::AwaitWatchersRequest>,
     ) -> Result<Response<v1::AwaitWatchersResponse>, Status> {
-        Ok(Response::new(v1::AwaitWatchersResponse::default()))
+        let request = request.into_inner();
+        let timeout = request.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
+        let then = self.arrive(Call::Await(request)).await?;
+        let late = self.state().late.clone();
+        if !late.unacknowledged_watch_ids.is_empty() {
+            tokio::time::sleep(timeout.expect("is told")).await;
+        }
+        answer(then, late).await
     }
 
-    async fn ack_watch(&self, _: Request<v1::AckWatchRequest>) -> Result<Response<v1::AckWatchResponse>, Status> {
-        Err(Status::unimplemented("not used by this client"))
+    async fn ack_watch(&self, request: Request<v1::AckWatchRequest>) -> Result<Response<v1::AckWatchResponse>, Status> {
+        let then = self.arrive(Call::Ack(request.into_inner())).await?;
+        answer(then, v1::AckWatchResponse {}).await
     }
 }

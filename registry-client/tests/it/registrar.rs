@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use proto::registry::v1;
-use registry_client::{Error, Registrar, RegistrarStatus, Registration, Registry, Removal};
+use registry_client::{
+    Drained, Error, InstanceStatus, Late, Registrar, RegistrarStatus, Registration, Registry, Removal,
+};
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
@@ -249,20 +251,25 @@ async fn a_frozen_registry_costs_no_lease_while_another_lives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_is_heard_then_lingers_then_the_instance_leaves() {
+async fn a_drain_is_heard_then_acknowledged_then_the_instance_leaves() {
     let fake = Fake::start().await;
     let registrar = registered(&to(&[fake.url()])).await;
     let begin = Instant::now();
-    registrar.drain(Duration::from_millis(300)).await;
+    assert_eq!(registrar.drain(Duration::from_secs(5)).await, Drained::Acknowledged);
     let took = begin.elapsed();
-    assert!(
-        (Duration::from_millis(300)..Duration::from_millis(400)).contains(&took),
-        "{took:?}"
-    );
-    assert!(matches!(registrar.status(), RegistrarStatus::Draining { epoch: 1, .. }));
-    let Some(Call::Update(update)) = fake.calls().pop() else {
-        panic!("{:?}", fake.calls())
+    assert!(took < Duration::from_millis(100), "as long as it takes: {took:?}");
+    let RegistrarStatus::Draining { epoch: 1, revision, .. } = registrar.status() else {
+        panic!("{:?}", registrar.status())
     };
+    let calls = fake.calls();
+    let [.., Call::Update(update), Call::Await(wait)] = &calls[..] else {
+        panic!("{calls:?}")
+    };
+    assert_eq!(
+        (wait.service.as_str(), wait.id.as_str(), wait.revision),
+        ("ticket-svc", "ticket-1", revision)
+    );
+    let update = update.clone();
     assert_eq!(update.epoch, 1);
     assert_eq!(
         update.instance.map(|i| (i.id, i.status)),
@@ -342,13 +349,56 @@ async fn leaving_a_hanging_registry_is_bounded() {
     let registrar = registered(&to(&[wire.url()])).await;
     wire.freeze();
     let begin = Instant::now();
-    registrar.drain(Duration::from_millis(300)).await;
+    assert_eq!(registrar.drain(Duration::from_secs(5)).await, Drained::Unheard);
     registrar.deregister(Removal::Drained).await;
     let took = begin.elapsed();
     assert!(
         took < Duration::from_millis(4_500),
         "2 s to drain, 0.3 s of linger, 2 s to leave: {took:?}"
     );
+}
+
+/// A watcher that is stopped, or never acknowledges, holds a drain up for as long as the owner wants, and is named.
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_is_not_acknowledged_ends_with_its_patience() {
+    let fake = Fake::start().await;
+    fake.serve_late(&["w"]);
+    let registrar = registered(&to(&[fake.url()])).await;
+    let begin = Instant::now();
+    let late = Late {
+        watches: vec!["w".into()],
+        ..Late::default()
+    };
+    assert_eq!(registrar.drain(Duration::from_secs(3)).await, Drained::Late(late));
+    let took = begin.elapsed();
+    assert!((Duration::from_secs(3)..Duration::from_millis(3_700)).contains(&took), "{took:?}");
+}
+
+/// A share of the time for each endpoint: one that could wait no longer answered with those who were late by then, and the rest
+/// of the time was not used.
+#[tokio::test(start_paused = true)]
+async fn several_endpoints_do_not_make_the_patience_shorter() {
+    let (one, two) = (Fake::start().await, Fake::start().await);
+    one.serve_late(&["w"]);
+    let registrar = registered(&to(&[one.url(), two.url()])).await;
+    let begin = Instant::now();
+    assert!(matches!(registrar.drain(Duration::from_secs(8)).await, Drained::Late(_)));
+    let took = begin.elapsed();
+    assert!((Duration::from_secs(7)..Duration::from_secs(9)).contains(&took), "{took:?}");
+}
+
+/// A registry of an earlier version knows nothing of acknowledgements: the instance goes on for a moment, as it always did.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_cannot_tell_is_not_waited_for() {
+    let fake = Fake::start().await;
+    let registrar = registered(&to(&[fake.url()])).await;
+    registrar.set_status(InstanceStatus::Draining);
+    until(&registrar, "DRAINING", |status| matches!(status, RegistrarStatus::Draining { .. })).await;
+    fake.script([Fate::Refuse(Status::unimplemented("a method of later"))]);
+    let begin = Instant::now();
+    assert_eq!(registrar.drain(Duration::from_secs(5)).await, Drained::Unheard);
+    let took = begin.elapsed();
+    assert!((Duration::from_millis(300)..Duration::from_millis(400)).contains(&took), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
