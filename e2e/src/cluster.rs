@@ -40,7 +40,7 @@ impl Default for ClusterOptions {
             tickets: 3,
             env: Vec::new(),
             // A dead instance is seen after 1.5 s instead of 15 s: tests wait for it.
-            provider_flags: ["--heartbeat-interval", "500ms", "--drain-linger", "100ms"]
+            provider_flags: ["--heartbeat-interval", "500ms"]
                 .map(String::from)
                 .to_vec(),
         }
@@ -159,6 +159,15 @@ impl Cluster {
             .unwrap_or_else(|| panic!("no process {name}"))
             .stop()
             .await
+    }
+
+    /// Waits for the end of a process that was told to end.
+    ///
+    /// # Panics
+    /// When there is none of that name, or it does not end.
+    pub async fn ended(&mut self, name: &str) -> Ended {
+        let process = self.processes.remove(name);
+        process.unwrap_or_else(|| panic!("no process {name}")).end().await
     }
 
     /// Runs an operator's command against this cluster: `tessera ARGS --registry ADDRESS`.

@@ -400,7 +400,10 @@ impl Driver {
             RegistrarStatus::Retrying { reason, .. } => {
                 warn!(service, instance, error = %reason, "registration in trouble; trying for ever");
             }
-            RegistrarStatus::Left => info!(service, instance, "left the registry"),
+            RegistrarStatus::Left => {
+                let reason = self.desired.borrow().leave.map(|removal| removal.to_string());
+                info!(service, instance, reason, "left the registry");
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     model::{DEFAULT_NAMESPACE, Instance, Resume, Selector, ServiceSummary, Told, WatchStep},
     registrar::Registrar,
     registration::Registration,
+    watcher::takes_out,
     wire::{peer::Page, steps::Steps},
 };
 
@@ -155,6 +156,9 @@ impl Registry {
     /// The raw steps of a watch on one endpoint: what the registry sends, nothing kept, nothing resumed. An empty `service`
     /// watches the whole namespace; `start_after_revision` 0 begins with a snapshot.
     ///
+    /// Asking for the next step says that the one before has been dealt with: where that matters to others, because it took an
+    /// instance out, the registry is told ([`Watcher::applied`](crate::Watcher::applied) is the same for a set that is kept).
+    ///
     /// The stream opens when it is first polled (trying each endpoint once) and ends after its first error, or when the
     /// registry ends the watch. For a set that survives reconnects use [`discover`](Self::discover).
     pub fn watch(&self, service: impl Into<String>, start_after_revision: i64) -> WatchStream {
@@ -172,7 +176,8 @@ impl Registry {
     ) -> WatchStream {
         enum State {
             Closed(Registry, String, Resume),
-            Open(Box<Steps>),
+            /// With the revision that is to be acknowledged.
+            Open(Box<Steps>, Option<i64>),
             Ended,
         }
         let resume = Resume {
@@ -182,16 +187,35 @@ impl Registry {
         let history = resume.history.clone();
         let begin = State::Closed(self.clone(), service.into(), resume);
         let steps = stream::unfold(begin, |state| async move {
-            let mut steps = match state {
+            let (mut steps, mut owed) = match state {
                 State::Closed(registry, service, resume) => match registry.open_watch(&service, resume).await {
-                    Ok(steps) => Box::new(steps),
+                    Ok(steps) => (Box::new(steps), None),
                     Err(error) => return Some((Err(error), State::Ended)),
                 },
-                State::Open(steps) => steps,
+                State::Open(steps, owed) => (steps, owed),
                 State::Ended => return None,
             };
-            match steps.next().await {
-                Ok(Some(step)) => Some((Ok(step), State::Open(steps))),
+            let heard = if let Some(revision) = owed {
+                let mut acknowledged = std::pin::pin!(steps.acknowledge(revision));
+                tokio::select! {
+                    // Who comes first is not waited for by the other; what was not said by then is said with the next.
+                    heard = steps.next() => heard,
+                    // Taken or not: nobody is here to be told, and one who waits for it hears that it did not come.
+                    _ = &mut acknowledged => {
+                        owed = None;
+                        steps.next().await
+                    }
+                }
+            } else {
+                steps.next().await
+            };
+            match heard {
+                Ok(Some(told)) => {
+                    if takes_out(&told.step) {
+                        owed = Some(told.step.revision());
+                    }
+                    Some((Ok(told), State::Open(steps, owed)))
+                }
                 Ok(None) => None,
                 Err(error) => Some((Err(error), State::Ended)),
             }

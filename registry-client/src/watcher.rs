@@ -23,6 +23,7 @@ use crate::{
     wire::steps::{Heard, Steps},
 };
 
+pub(crate) use acks::takes_out;
 use acks::{Acked, Acks};
 use reducer::{Change, Reducer};
 use replicas::Replicas;
@@ -334,7 +335,7 @@ impl Driver {
                     self.patience = FIRST_SNAPSHOT;
                     self.backoff.reset();
                     self.compare(endpoint, told.step.confidence());
-                    let (takes_out, revision) = (acks::takes_out(&told.step), told.step.revision());
+                    let (takes_out, revision) = (takes_out(&told.step), told.step.revision());
                     let change = self.reducer.step(now(), told);
                     self.publish(change);
                     if takes_out {

@@ -163,6 +163,7 @@ impl Running {
         self.set_not_serving();
         self.parts.drain.fire();
         self.parts.serving.stop_accepting();
+        tracing::info!(calls = self.parts.in_flight.calls(), "GOAWAY: no new calls");
         let mut report = DrainReport {
             took: Duration::ZERO,
             connections_cut: 0,

@@ -21,7 +21,8 @@ pub struct Config {
     pub zone: String,
     /// Its name in the registry, traces and the `tessera-instance` header. Default: one is made.
     pub instance_id: Option<String>,
-    /// On shutdown, for how long watchers may learn that it drains before connections are closed. Default: 300 ms.
+    /// On shutdown, how long to wait at the most until every caller has acknowledged that it drains, before connections are closed.
+    /// At most 5 min. Default: 5 s.
     pub drain_linger: Duration,
     /// On shutdown, how long calls in flight may take before they are cut off. Default: 10 s.
     pub drain_grace: Duration,
@@ -44,7 +45,7 @@ impl Default for Config {
             namespace: "default".to_owned(),
             zone: String::new(),
             instance_id: None,
-            drain_linger: Duration::from_millis(300),
+            drain_linger: Duration::from_secs(5),
             drain_grace: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(5),
             heartbeat_misses: 3,

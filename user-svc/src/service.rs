@@ -143,10 +143,11 @@ impl Running {
         self.host.failed().await
     }
 
-    /// Ends it in the order that loses no call and no purchase: says NOT_SERVING, lets watchers learn that it drains,
+    /// Ends it in the order that loses no call and no purchase: says NOT_SERVING, waits until its callers know that it drains,
     /// finishes calls and purchases, leaves the registry, closes the store.
     pub async fn stop(self) -> StopReport {
         self.host.set_not_serving();
+        tracing::info!(instance = self.host.instance_id(), "NOT_SERVING says health");
         if let Some(registrar) = &self.registrar {
             registrar.drain(self.drain_linger).await;
         }

@@ -56,9 +56,10 @@ pub(crate) struct MemberArgs {
     #[arg(long, value_name = "ZONE", env = "TESSERA_ZONE", default_value = "")]
     pub(crate) zone: String,
 
-    /// How long to go on answering after the registry was told, so that every caller can hear of it
+    /// How long to go on answering at the most after SIGTERM, until every caller has acknowledged that this instance
+    /// drains; usually milliseconds
     #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_LINGER")]
-    #[arg(default_value = "300ms", allow_hyphen_values = true, value_parser = values::duration)]
+    #[arg(default_value = "5s", allow_hyphen_values = true, value_parser = values::duration)]
     pub(crate) drain_linger: Duration,
 
     /// How often the registry hears from this instance

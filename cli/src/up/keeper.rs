@@ -27,11 +27,11 @@ use crate::announcement::Announcement;
 
 /// A role opens its store and binds in well under a second; this is for a machine that does ten other things.
 const START_PATIENCE: Duration = Duration::from_secs(30);
-/// After this a child is killed. It must not be before the child's own bounds, which add up to 19.3 s: 2.3 s until callers
-/// have learnt that it drains (2 s to tell the registry, 300 ms linger), 10 s for calls in flight, 1 s each to unwind
+/// After this a child is killed. It must not be before the child's own bounds, which add up to 24.5 s: 7.5 s until callers
+/// have acknowledged that it drains (2 s to tell the registry, 5.5 s for them), 10 s for calls in flight, 1 s each to unwind
 /// connections, handlers and the administration port, 2 s to leave the registry and 2 s for spans to leave. The rest is
 /// for the store to close.
-const STOP_PATIENCE: Duration = Duration::from_secs(25);
+const STOP_PATIENCE: Duration = Duration::from_secs(28);
 
 /// What a keeper tells the cluster.
 #[derive(Debug)]

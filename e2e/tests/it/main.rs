@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_input;
 mod cluster;
+mod drain;
 mod faults;
 mod grpcurl;
 mod operator;

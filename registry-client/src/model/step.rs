@@ -13,6 +13,15 @@ pub enum Removal {
     Drained,
 }
 
+impl fmt::Display for Removal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deregistered => RemovalReason::Deregistered.fmt(f),
+            Self::Drained => RemovalReason::Drained.fmt(f),
+        }
+    }
+}
+
 /// Why an instance left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -209,3 +209,36 @@ async fn a_raw_watch_tells_every_step_and_its_end() {
     assert_eq!(error.reason(), "REVISION_IN_FUTURE");
     assert!(next().await.is_none(), "and nothing after it");
 }
+
+/// A person who watches in a terminal held up everybody who drained, for as long as they were willing to wait.
+#[tokio::test(start_paused = true)]
+async fn a_raw_watch_acknowledges_what_it_has_dealt_with() {
+    let mut fake = Fake::start().await;
+    let mut steps = to(&[fake.url()]).watch("ticket-svc", 0);
+    let (first, stream) = tokio::join!(steps.next(), async {
+        let stream = fake.watch().await;
+        stream.snapshot(5, &["a"]).await;
+        stream
+    });
+    assert_eq!(first.expect("one").expect("a snapshot").revision(), 5);
+    let acks = |calls: &[Call]| -> Vec<i64> {
+        let acks = calls.iter().filter_map(|call| match call {
+            Call::Ack(request) => Some(request.revision),
+            _ => None,
+        });
+        acks.collect()
+    };
+    assert_eq!(acks(&fake.calls()), [0; 0], "it has not come back for more");
+    let next = async {
+        fake.until("the acknowledgement", |calls| acks(calls) == [5]).await;
+        stream.put(6, "b").await;
+    };
+    let (second, ()) = tokio::join!(steps.next(), next);
+    assert_eq!(second.expect("one").expect("a delta").revision(), 6);
+    let next = async {
+        stream.removed(7, "a", v1::RemovalReason::Drained).await;
+    };
+    let (third, ()) = tokio::join!(steps.next(), next);
+    assert_eq!(third.expect("one").expect("a delta").revision(), 7);
+    assert_eq!(acks(&fake.calls()), [5], "what is new owes nothing");
+}
