@@ -40,9 +40,7 @@ impl Default for ClusterOptions {
             tickets: 3,
             env: Vec::new(),
             // A dead instance is seen after 1.5 s instead of 15 s: tests wait for it.
-            provider_flags: ["--heartbeat-interval", "500ms"]
-                .map(String::from)
-                .to_vec(),
+            provider_flags: ["--heartbeat-interval", "500ms"].map(String::from).to_vec(),
         }
     }
 }

@@ -396,7 +396,9 @@ impl Driver {
             RegistrarStatus::Registered { epoch, revision, .. } => {
                 info!(service, instance, epoch, revision, "registered")
             }
-            RegistrarStatus::Draining { revision, .. } => info!(service, instance, revision, "DRAINING in the registry"),
+            RegistrarStatus::Draining { revision, .. } => {
+                info!(service, instance, revision, "DRAINING in the registry")
+            }
             RegistrarStatus::Retrying { reason, .. } => {
                 warn!(service, instance, error = %reason, "registration in trouble; trying for ever");
             }

@@ -103,7 +103,9 @@ async fn ready(channel: &lb::Channel, expected: usize) {
 fn in_order(log: &str, words: &[&str]) {
     let mut rest = log;
     for word in words {
-        let at = rest.find(word).unwrap_or_else(|| panic!("{word:?} is not there, or not in this order:\n{log}"));
+        let at = rest
+            .find(word)
+            .unwrap_or_else(|| panic!("{word:?} is not there, or not in this order:\n{log}"));
         rest = &rest[at + word.len()..];
     }
 }
@@ -139,7 +141,12 @@ async fn rolling_restart() {
     }
     let answered = callers.answered();
     let failures = callers.end().await;
-    assert!(failures.is_empty(), "{} of {answered}: {:?}", failures.len(), failures.first());
+    assert!(
+        failures.is_empty(),
+        "{} of {answered}: {:?}",
+        failures.len(),
+        failures.first()
+    );
 }
 
 /// A watch of ticket-svc by a client that reads and never acknowledges, as grpcurl does; and its name.
@@ -161,7 +168,15 @@ async fn who_never_acknowledges_is_named_when_patience_ends() {
     let mut cluster = cluster("1s").await;
     let (_watch, watch_id) = silent_watch(&cluster).await;
     let log = cluster.stop("ticket-1").await.success().stderr;
-    in_order(&log, &["DRAINING in the registry", "not acknowledged by all", &watch_id, "GOAWAY"]);
+    in_order(
+        &log,
+        &[
+            "DRAINING in the registry",
+            "not acknowledged by all",
+            &watch_id,
+            "GOAWAY",
+        ],
+    );
 }
 
 /// The end of a watch is an answer too: who has gone calls nobody.
@@ -188,7 +203,10 @@ async fn a_paused_watcher_is_waited_for_and_named() {
     cluster.process("user-1").signal(Signal::STOP);
     let log = cluster.stop("ticket-1").await.success().stderr;
     cluster.process("user-1").signal(Signal::CONT);
-    in_order(&log, &["DRAINING in the registry", "1 watches have not acknowledged", "GOAWAY"]);
+    in_order(
+        &log,
+        &["DRAINING in the registry", "1 watches have not acknowledged", "GOAWAY"],
+    );
     // It hears of it when it goes on, and calls the others.
     cluster.tessera(&["demo"]).await.success();
 }

@@ -151,9 +151,27 @@ mod tests {
         let with_status = |status| Instance { status, ..up.clone() };
         let cases = [
             (put(up.clone()), false),
-            (put(Instance { weight: 1, ..up.clone() }), false),
-            (put(Instance { weight: 0, ..up.clone() }), true),
-            (put(Instance { drained: true, ..up.clone() }), true),
+            (
+                put(Instance {
+                    weight: 1,
+                    ..up.clone()
+                }),
+                false,
+            ),
+            (
+                put(Instance {
+                    weight: 0,
+                    ..up.clone()
+                }),
+                true,
+            ),
+            (
+                put(Instance {
+                    drained: true,
+                    ..up.clone()
+                }),
+                true,
+            ),
             (put(with_status(InstanceStatus::Draining)), true),
             (put(with_status(InstanceStatus::Down)), true),
             (put(with_status(InstanceStatus::Unknown(77))), true),

@@ -35,12 +35,7 @@ pub(crate) enum Heard {
 }
 
 impl Steps {
-    pub(super) fn new(
-        address: Arc<str>,
-        stream: Streaming<v1::WatchResponse>,
-        seat: Seat,
-        deadline: Duration,
-    ) -> Self {
+    pub(super) fn new(address: Arc<str>, stream: Streaming<v1::WatchResponse>, seat: Seat, deadline: Duration) -> Self {
         Self {
             address,
             stream,

@@ -371,7 +371,10 @@ async fn a_drain_that_is_not_acknowledged_ends_with_its_patience() {
     };
     assert_eq!(registrar.drain(Duration::from_secs(3)).await, Drained::Late(late));
     let took = begin.elapsed();
-    assert!((Duration::from_secs(3)..Duration::from_millis(3_700)).contains(&took), "{took:?}");
+    assert!(
+        (Duration::from_secs(3)..Duration::from_millis(3_700)).contains(&took),
+        "{took:?}"
+    );
 }
 
 /// A share of the time for each endpoint: one that could wait no longer answered with those who were late by then, and the rest
@@ -382,9 +385,15 @@ async fn several_endpoints_do_not_make_the_patience_shorter() {
     one.serve_late(&["w"]);
     let registrar = registered(&to(&[one.url(), two.url()])).await;
     let begin = Instant::now();
-    assert!(matches!(registrar.drain(Duration::from_secs(8)).await, Drained::Late(_)));
+    assert!(matches!(
+        registrar.drain(Duration::from_secs(8)).await,
+        Drained::Late(_)
+    ));
     let took = begin.elapsed();
-    assert!((Duration::from_secs(7)..Duration::from_secs(9)).contains(&took), "{took:?}");
+    assert!(
+        (Duration::from_secs(7)..Duration::from_secs(9)).contains(&took),
+        "{took:?}"
+    );
 }
 
 /// A registry of an earlier version knows nothing of acknowledgements: the instance goes on for a moment, as it always did.
@@ -393,12 +402,18 @@ async fn a_registry_that_cannot_tell_is_not_waited_for() {
     let fake = Fake::start().await;
     let registrar = registered(&to(&[fake.url()])).await;
     registrar.set_status(InstanceStatus::Draining);
-    until(&registrar, "DRAINING", |status| matches!(status, RegistrarStatus::Draining { .. })).await;
+    until(&registrar, "DRAINING", |status| {
+        matches!(status, RegistrarStatus::Draining { .. })
+    })
+    .await;
     fake.script([Fate::Refuse(Status::unimplemented("a method of later"))]);
     let begin = Instant::now();
     assert_eq!(registrar.drain(Duration::from_secs(5)).await, Drained::Unheard);
     let took = begin.elapsed();
-    assert!((Duration::from_millis(300)..Duration::from_millis(400)).contains(&took), "{took:?}");
+    assert!(
+        (Duration::from_millis(300)..Duration::from_millis(400)).contains(&took),
+        "{took:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
