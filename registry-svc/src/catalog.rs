@@ -87,7 +87,7 @@ pub(crate) struct Settings {
     /// How much it may hold.
     pub(crate) capacity: Capacity,
     /// What the leases of a replica that has died are given beyond their time to live: their owners have to notice, find
-    /// another replica and perhaps stand in line there.
+    /// another replica and perhaps stand in line there. A lease that moves is given it too, once.
     pub(crate) orphan_grace: Duration,
     /// Self-preservation.
     pub(crate) protection: Protection,

@@ -51,7 +51,8 @@ pub struct Config {
     /// What the leases of a KeepAlive stream that broke are given beyond one heartbeat interval, to be renewed by another way;
     /// `None`: the full time that they have left. Default: 2 s.
     pub suspect_after: Option<Duration>,
-    /// What the leases of a replica that has died are given beyond their time to live. Default: 10 s.
+    /// What the leases of a replica that has died are given beyond their time to live, and a lease that moves to another
+    /// replica when it does. Default: 10 s.
     pub orphan_grace: Duration,
     /// How long open calls may take to finish when the registry stops. Default: 10 s.
     pub drain_grace: Duration,

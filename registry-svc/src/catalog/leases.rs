@@ -131,7 +131,8 @@ impl Leases {
             // An orphan must not end while its claim is on the way, nor what is held back where that would have ended.
             self.extend(owner.lease, now);
         } else {
-            lease.deadline = now.plus(ttl);
+            // As in `extend`, which would stand in the queue anew.
+            lease.deadline = lease.deadline.max(now.plus(ttl));
         }
         Ok(Renewed { ttl, claim, beat })
     }
@@ -148,11 +149,19 @@ impl Leases {
         true
     }
 
-    /// Gives a lease its full time, if it is counted here.
+    /// Gives a lease its full time, if it is counted here. One that was taken over lately may have more, and keeps it.
     pub(super) fn extend(&mut self, id: LeaseId, now: LeaseTime) {
         let Some(lease) = self.by_id.get(&id) else { return };
         let Some(span) = self.span(lease) else { return };
-        self.due_at(id, now.plus(span));
+        self.due_at(id, lease.deadline.max(now.plus(span)));
+    }
+
+    /// Gives a lease that was another replica's until now its full time and the grace: that replica goes on saying that all is
+    /// well until the news has reached it, and its owner may be silent for a whole time to live from then on.
+    pub(super) fn take_over(&mut self, id: LeaseId, now: LeaseTime) {
+        let Some(lease) = self.by_id.get(&id) else { return };
+        let Some(span) = self.span(lease) else { return };
+        self.due_at(id, now.plus(span + self.orphan_grace));
     }
 
     /// Gives a lease that is fenced no more time than such a one has. Returns when it was due before, if that was later.
@@ -173,7 +182,9 @@ impl Leases {
         let mut robbed: Vec<LeaseId> = robbed.map(|(id, _)| *id).collect();
         robbed.sort_unstable();
         for id in robbed {
-            self.extend(id, now);
+            if let Some(span) = self.by_id.get(&id).and_then(|lease| self.span(lease)) {
+                self.due_at(id, now.plus(span));
+            }
         }
     }
 

@@ -76,7 +76,6 @@ impl Catalog {
     /// Makes this replica the one that hears the heartbeats of some leases. Those that have ended meanwhile, or are ours, are
     /// passed over: their owners hear the one by the next renewal, and nothing of the other.
     pub(super) fn claim(&mut self, owners: &[Owner], wall: WallTime, undo: &mut Undo) -> (Reply, Option<Arc<Batch>>) {
-        let now = self.clock.now();
         let mut leases = Vec::new();
         for owner in owners {
             let Some(lease) = self.leases.owned_by(owner).filter(|lease| !lease.is_fenced()) else {
@@ -91,7 +90,6 @@ impl Catalog {
                 continue;
             }
             self.set_terms(owner.lease, terms, undo);
-            self.leases.extend(owner.lease, now);
             let record = self.leases.get(owner.lease).map(|lease| lease.record(owner.lease));
             leases.extend(record.map(LeaseChange::Kept));
         }
@@ -101,9 +99,13 @@ impl Catalog {
 
     /// Changes the terms of a lease, in a way that can be taken back.
     pub(super) fn set_terms(&mut self, id: LeaseId, terms: LeaseTerms, undo: &mut Undo) {
-        if let Some(before) = self.leases.set_terms(id, terms, self.clock.now())
+        let now = self.clock.now();
+        if let Some(before) = self.leases.set_terms(id, terms, now)
             && before != terms
         {
+            if before.owner != terms.owner {
+                self.leases.take_over(id, now);
+            }
             undo.note(Step::Terms(id, before));
         }
     }

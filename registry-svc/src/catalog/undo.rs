@@ -14,7 +14,7 @@ use super::{
     protection::Charges,
     requests::Answered,
 };
-use crate::model::{Instance, InstanceKey, LeaseId, Revision};
+use crate::model::{Instance, InstanceKey, LeaseId, ReplicaId, Revision};
 
 /// Takes back one outcome: see [`Catalog::undo`].
 #[derive(Debug, Default)]
@@ -57,6 +57,14 @@ impl Undo {
     pub(crate) fn ended(&self) -> impl Iterator<Item = LeaseRecord> {
         self.steps.iter().filter_map(|step| match step {
             Step::Ended(id, lease) => Some(lease.record(*id)),
+            _ => None,
+        })
+    }
+
+    /// The leases that were another replica's than this one before.
+    pub(crate) fn moved(&self, own: ReplicaId) -> impl Iterator<Item = LeaseId> {
+        self.steps.iter().filter_map(move |step| match step {
+            Step::Terms(id, before) if before.owner != own => Some(*id),
             _ => None,
         })
     }

@@ -182,7 +182,7 @@ impl Core {
             self.metrics.shed(Shed::NoRoom).inc();
             return task.refuse(refusal);
         }
-        self.open.add(task, outcome);
+        self.open.add(task, outcome, self.catalog.own());
     }
 
     /// Heartbeats as the catalog takes them.
@@ -199,8 +199,8 @@ impl Core {
         owners.iter().map(renew).collect()
     }
 
-    /// Heartbeats. They touch no disk and are answered at once, unless some are refused for what is not certain: that answer
-    /// waits until it is.
+    /// Heartbeats. They touch no disk and are answered at once, unless some are refused for what is not certain, or come from
+    /// another replica, which may be ending their leases: that answer waits until it is certain, or they are ours.
     pub(crate) fn hear(&mut self, owners: Vec<Owner>, caller: oneshot::Sender<Results>) {
         self.metrics.renewals.inc_by(owners.len() as u64);
         self.listen(owners, caller);
@@ -215,6 +215,13 @@ impl Core {
             owners,
             caller,
         };
+        // Where there is no room for more to wait, or to claim, the answer is not worse than a heartbeat that came in between.
+        let claims = |group: &Group| group.has_seats() && round.kept().any(|(owner, _)| group.claims(owner));
+        let moves = round
+            .kept()
+            .any(|(owner, renewed)| renewed.claim && self.claims.contains_key(&owner.lease));
+        let claimed_by_open = claims(&self.open) || (moves && self.open.has_seats());
+        let claimed_in_flight = self.in_flight.as_ref().is_some_and(claims);
         let (mut taken_by_open, mut taken_in_flight, mut unknown) = (false, false, false);
         for owner in round.refused() {
             let open = self.open.hears(owner);
@@ -224,9 +231,12 @@ impl Core {
             unknown |= !open && !in_flight;
         }
         if let Some(absence) = &self.absence {
-            for result in &mut round.results {
+            let is_claimed =
+                |owner| self.open.claims(owner) || self.in_flight.as_ref().is_some_and(|group| group.claims(owner));
+            for (owner, result) in round.owners.iter().zip(&mut round.results) {
                 // What is refused may be another's; what is to be claimed, and after a while what is our own, others may end.
-                if absence.told || result.is_err() || result.is_ok_and(|renewed| renewed.claim) {
+                let is_ours = result.is_ok_and(|renewed| !renewed.claim) && !is_claimed(owner);
+                if absence.told || !is_ours {
                     *result = Err(NotRenewed::Undecided);
                 }
             }
@@ -234,8 +244,8 @@ impl Core {
         }
         match &mut self.in_flight {
             // Also what nobody here takes may be granted elsewhere. What is on its way may have been decided before it was asked.
-            _ if taken_by_open || (unknown && self.shared) => self.open.park(round),
-            Some(group) if taken_in_flight => group.park(round),
+            _ if taken_by_open || claimed_by_open || (unknown && self.shared) => self.open.park(round),
+            Some(group) if taken_in_flight || claimed_in_flight => group.park(round),
             _ => round.answer(),
         }
     }
@@ -244,7 +254,8 @@ impl Core {
     fn claim(&mut self, now: Now) {
         // Let through as a probe, for one who takes no registrations would never ask again.
         if self.room.refuses(now.moment).is_some() {
-            self.claims.clear();
+            let claims = std::mem::take(&mut self.claims);
+            self.open.doubt(&claims);
         }
         if self.claims.is_empty() {
             return;
@@ -259,7 +270,7 @@ impl Core {
         let outcome = self.catalog.apply(&task.command, now.wall);
         let claimed = outcome.batch.as_ref().map_or(0, |batch| batch.leases.len());
         self.metrics.claims.inc_by(claimed as u64);
-        self.open.add(task, outcome);
+        self.open.add(task, outcome, self.catalog.own());
     }
 
     pub(super) fn forget_claims(&mut self) {
@@ -328,10 +339,13 @@ impl Core {
         }
         let group = match self.overtaken.checked_sub(1) {
             None => std::mem::take(&mut self.open),
-            Some(further) => self.open.split_front(OVERTAKEN_BYTES.checked_shr(further).unwrap_or(0)),
+            Some(further) => {
+                let bytes = OVERTAKEN_BYTES.checked_shr(further).unwrap_or(0);
+                self.open.split_front(bytes, self.catalog.own())
+            }
         };
         if group.batches().is_empty() && !(self.shared && group.is_awaited()) {
-            group.answer(&mut self.catalog, &mut self.open);
+            self.answer(group);
             return None;
         }
         self.room.sent(group.grows(), now.moment);
@@ -345,6 +359,13 @@ impl Core {
         Some(job)
     }
 
+    /// A group is durable, or has nothing to be made so.
+    pub(super) fn answer(&mut self, group: Group) {
+        for round in group.answer(&mut self.catalog, &mut self.open) {
+            self.listen(round.owners, round.caller);
+        }
+    }
+
     /// Nothing more is taken up. What has been is finished.
     pub(crate) fn stop(&mut self) {
         self.stopping = true;
@@ -354,6 +375,12 @@ impl Core {
     #[cfg(test)]
     pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.catalog.instances(), self.catalog.leases())
+    }
+
+    /// Commands and expiries that are applied and not durable.
+    #[cfg(test)]
+    pub(crate) fn unsettled(&self) -> usize {
+        self.open.entries() + self.in_flight.as_ref().map_or(0, Group::entries)
     }
 
     /// Panics where an invariant of the catalog is broken.

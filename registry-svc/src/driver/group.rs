@@ -3,7 +3,7 @@
 //! A store may refuse a group, so a group remembers the commands that it was made of and how to take each back.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -28,12 +28,14 @@ const ROUNDS_MAX: usize = 1_024;
 pub(super) struct Group {
     batches: Vec<Arc<Batch>>,
     entries: Vec<Entry>,
-    /// Refusals of heartbeats that tell of this group or of what came before it.
+    /// Answers to heartbeats that tell of this group or of what came before it.
     rounds: Vec<Round>,
     /// The leases that it ends or takes instances from: while it is not durable they live, whatever the catalog says.
     takes: HashMap<LeaseId, SecretHash>,
     /// Those of them whose owners were heard since, also of those who wait no more.
     heard: BTreeMap<LeaseId, Owner>,
+    /// The leases that it makes ours: while it is not durable another replica may end them.
+    claims: HashSet<LeaseId>,
     /// Whose leases it ends since they are dead.
     dead: BTreeSet<ReplicaId>,
     bytes: usize,
@@ -155,6 +157,12 @@ impl Group {
         self.entries.is_empty() && self.rounds.is_empty()
     }
 
+    /// How many commands and expiries.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether somebody waits for an answer, which tells of the present.
     pub(super) fn is_awaited(&self) -> bool {
         let waits = |entry: &Entry| match &entry.what {
@@ -179,8 +187,8 @@ impl Group {
         self.entries.len() >= ENTRIES_MAX || self.bytes >= BYTES_MAX
     }
 
-    /// Adds what a command did; it is answered when the group is durable.
-    pub(super) fn add(&mut self, task: Task, outcome: Outcome) {
+    /// Adds what a command did; it is answered when the group is durable. `own`: this replica.
+    pub(super) fn add(&mut self, task: Task, outcome: Outcome, own: ReplicaId) {
         let Outcome { reply, batch, undo } = outcome;
         // 512: the channel, a refusal's text, and what undoing takes.
         let answer = 512 + task.command.bytes() + reply.as_ref().map_or(0, Reply::bytes);
@@ -188,6 +196,7 @@ impl Group {
         let changed = batch.is_some();
         if let Some(batch) = &batch {
             self.note_taken(batch, &undo);
+            self.claims.extend(undo.moved(own));
         }
         let bytes = answer + batch.as_deref().map_or(0, cost);
         self.push(What::Command { task, reply }, changed, undo, bytes);
@@ -221,7 +230,17 @@ impl Group {
         takes
     }
 
-    /// Keeps a refusal of heartbeats until the group is durable.
+    /// Whether it makes this owner's lease ours.
+    pub(super) fn claims(&self, owner: &Owner) -> bool {
+        self.claims.contains(&owner.lease)
+    }
+
+    /// Whether another round may wait here.
+    pub(super) fn has_seats(&self) -> bool {
+        self.rounds.len() < ROUNDS_MAX
+    }
+
+    /// Keeps an answer to heartbeats until the group is durable.
     pub(super) fn park(&mut self, round: Round) {
         if self.rounds.len() >= ROUNDS_MAX {
             self.rounds.retain(|round| !round.is_abandoned());
@@ -241,8 +260,8 @@ impl Group {
 
     /// Takes what comes first of it, with batches of so many bytes or one that is larger, to be sent by itself: the rest is built
     /// on it. Of those who wait for an answer to heartbeats it takes whom it can answer: what they ask about is nothing that
-    /// this group takes.
-    pub(super) fn split_front(&mut self, bytes: usize) -> Self {
+    /// this group takes or claims. `own`: this replica.
+    pub(super) fn split_front(&mut self, bytes: usize, own: ReplicaId) -> Self {
         let (mut entries, mut batches, mut sum) = (0, 0, 0);
         for entry in &self.entries {
             if entry.changed {
@@ -258,15 +277,19 @@ impl Group {
         if entries == self.entries.len() {
             return std::mem::take(self);
         }
-        let takes = &self.takes;
-        let is_taken = |owner: &Owner| takes.get(&owner.lease) == Some(&owner.secret);
-        let rounds = self.rounds.extract_if(.., |round| !round.refused().any(is_taken));
         let mut front = Self {
-            rounds: rounds.collect(),
             entries: self.entries.drain(..entries).collect(),
             batches: self.batches.drain(..batches).collect(),
             ..Self::default()
         };
+        let claims = |entries: &[Entry]| entries.iter().flat_map(|entry| entry.undo.moved(own)).collect();
+        (front.claims, self.claims) = (claims(&front.entries), claims(&self.entries));
+        let (takes, claims) = (&self.takes, &self.claims);
+        let is_taken = |owner: &Owner| takes.get(&owner.lease) == Some(&owner.secret);
+        let waits = |round: &mut Round| {
+            round.refused().any(is_taken) || round.kept().any(|(owner, _)| claims.contains(&owner.lease))
+        };
+        front.rounds = self.rounds.extract_if(.., |round| !waits(round)).collect();
         front.bytes = front.entries.iter().map(|entry| entry.bytes).sum();
         if front.entries.iter().any(|entry| matches!(entry.what, What::Expiry)) {
             front.dead = self.dead.clone();
@@ -287,16 +310,25 @@ impl Group {
         });
     }
 
-    /// All of it is durable; `open` is what has been applied since.
-    pub(super) fn answer(self, catalog: &mut Catalog, open: &mut Self) {
-        for round in self.rounds {
-            round.confirm(catalog, open);
-        }
+    /// All of it is durable; `open` is what has been applied since. Returns those who wait on, for claims that are not in it.
+    pub(super) fn answer(self, catalog: &mut Catalog, open: &mut Self) -> Vec<Round> {
+        let rounds = self.rounds.into_iter();
+        let waiting = rounds.filter_map(|round| round.confirm(catalog, open)).collect();
         for entry in self.entries {
             if let What::Command { task, reply } = entry.what {
                 task.caller.answer(reply.map_err(SubmitError::from));
             }
         }
+        waiting
+    }
+
+    /// Tells those who wait for leases that cannot be claimed now. Whoever waits for a refusal as well waits on.
+    pub(super) fn doubt(&mut self, claims: &HashMap<LeaseId, Owner>) {
+        let is_claimed = |owner: &Owner| claims.contains_key(&owner.lease);
+        let told = self
+            .rounds
+            .extract_if(.., |round| round.doubt(is_claimed) && round.refused().next().is_none());
+        told.for_each(Round::answer);
     }
 
     /// Tells those who wait that nobody knows when this will be decided, nor how.

@@ -3,6 +3,9 @@
 //! A lease may be refused for what is still on its way: another has taken its last instance, or it has ended. If that does not
 //! become durable it has not happened, and its owner, who was heard in time, must not be told that it has lost. And where
 //! several replicas share a store, another may have granted what is unknown here.
+//!
+//! So waits the first word to an owner who comes from another replica: until the lease is ours that one may end it, and an owner
+//! who is told that all is well relies on it.
 
 use tokio::sync::oneshot;
 
@@ -42,6 +45,12 @@ impl Round {
         results.filter_map(|(owner, result)| matches!(result, Err(NotRenewed::Refused(_))).then_some(owner))
     }
 
+    /// Who is not.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (&Owner, &Renewed)> {
+        let results = self.owners.iter().zip(&self.results);
+        results.filter_map(|(owner, result)| Some((owner, result.as_ref().ok()?)))
+    }
+
     /// The others are kept waiting with those who are refused: their time does not run meanwhile.
     pub(super) fn keep(&self, catalog: &mut Catalog) {
         for (owner, result) in self.owners.iter().zip(&self.results) {
@@ -53,10 +62,11 @@ impl Round {
     }
 
     /// What refused some of it has become durable. The others were kept waiting with them, perhaps for longer than they live,
-    /// and have their full time again. `open` is applied and not durable: what it takes lives.
-    pub(super) fn confirm(mut self, catalog: &mut Catalog, open: &mut Group) {
+    /// and have their full time again. `open` is applied and not durable: what it takes lives. Returns it if some of it is to be
+    /// claimed still.
+    pub(super) fn confirm(mut self, catalog: &mut Catalog, open: &mut Group) -> Option<Self> {
         if self.is_abandoned() {
-            return;
+            return None;
         }
         for (owner, result) in self.owners.iter().zip(&mut self.results) {
             if result.is_err() {
@@ -68,7 +78,23 @@ impl Round {
                 Err(refusal) => *result = Err(NotRenewed::Refused(refusal)),
             }
         }
+        if self.kept().any(|(_, renewed)| renewed.claim) {
+            return Some(self);
+        }
         self.answer();
+        None
+    }
+
+    /// Of those whose leases stay another replica's nobody here can say how they are. Whether there are any.
+    pub(super) fn doubt(&mut self, is_elsewhere: impl Fn(&Owner) -> bool) -> bool {
+        let mut any = false;
+        for (owner, result) in self.owners.iter().zip(&mut self.results) {
+            if result.is_ok() && is_elsewhere(owner) {
+                *result = Err(NotRenewed::Undecided);
+                any = true;
+            }
+        }
+        any
     }
 
     /// Nobody knows when what it waits for will be decided.

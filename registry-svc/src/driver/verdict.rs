@@ -69,7 +69,7 @@ impl Core {
             self.report(batch);
         }
         // Published first: whoever is answered and then reads sees its own write.
-        group.answer(&mut self.catalog, &mut self.open);
+        self.answer(group);
     }
 
     fn no_room(&mut self, group: Group, why: String, now: Now) {
@@ -139,7 +139,7 @@ impl Core {
         let (claims, others): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(Task::is_claim);
         for task in claims.into_iter().chain(others) {
             let outcome = self.catalog.apply(&task.command, now.wall);
-            self.open.add(task, outcome);
+            self.open.add(task, outcome, self.catalog.own());
         }
     }
 }

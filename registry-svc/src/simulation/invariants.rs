@@ -117,6 +117,8 @@ pub(super) enum Seen<'a> {
         hub: &'a Arc<Hub>,
         /// Instances and leases that its catalog holds.
         sizes: (usize, usize),
+        /// How many commands and batches it has applied that are not durable.
+        unsettled: usize,
     },
     /// The stream that carried the heartbeats of a lease broke.
     Suspected {

@@ -227,7 +227,7 @@ impl World {
             return;
         };
         let hub = Arc::clone(&process.hub);
-        let sizes = process.core.sizes();
+        let (sizes, unsettled) = (process.core.sizes(), process.core.unsettled());
         if self.rng.chance(50) {
             process.core.check_invariants();
         }
@@ -235,6 +235,7 @@ impl World {
             replica,
             hub: &hub,
             sizes,
+            unsettled,
         });
         self.set_timer(replica);
     }

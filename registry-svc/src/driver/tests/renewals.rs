@@ -169,28 +169,62 @@ fn a_stranger_waits_for_no_disk() {
 #[test]
 fn a_replica_that_is_behind_finds_out_before_it_refuses() {
     let (mut ours, mut theirs) = (Stage::of(ReplicaId::from_bits(1)), Stage::of(ReplicaId::from_bits(2)));
-    let granted = theirs.register(1, "x");
-    let committed = theirs.batches();
-    theirs.verdict(Verdict::Durable);
-    granted.ok();
+    let committed = [theirs.commits(1, "x"), theirs.commits(2, "y")].concat();
     let mut renewed = ours.hear(1);
-    let mut ended = ours.end(1);
+    let mut ended = ours.end(2);
     assert!(renewed.try_recv().is_err() && ended.is_open());
     let job = ours.job().expect("it asks");
     assert!(job.batches.is_empty() && job.base.get() == 0);
     ours.verdict(Verdict::Overtaken);
     ours.others(&committed);
-    assert!(renewed.try_recv().expect("answered")[0].is_ok());
     ours.commit_all();
+    assert!(renewed.try_recv().expect("answered")[0].is_ok());
     ended.ok();
     // And what is so is said.
-    let mut refused_now = ours.hear(1);
+    let mut refused_now = ours.hear(2);
     assert!(ours.job().is_some_and(|job| job.batches.is_empty()));
     ours.verdict(Verdict::Durable);
     assert_eq!(
         refused_now.try_recv().expect("answered"),
         [refused(RenewError::LeaseUnknown)]
     );
+}
+
+/// An owner that came from another replica was told at once that all is well, while the claim lost one race after the other: the
+/// replica that it had left ended the lease. It waits until the lease is ours, and so does who asks again meanwhile.
+#[test]
+fn an_owner_who_comes_from_another_replica_is_told_when_its_lease_is_ours() {
+    let (mut ours, mut theirs) = (Stage::of(ReplicaId::from_bits(1)), Stage::of(ReplicaId::from_bits(2)));
+    ours.others(&theirs.commits(1, "x"));
+    let mut first = ours.hear(1);
+    assert!(first.try_recv().is_err(), "nothing is claimed yet");
+    let job = ours.job().expect("claims it");
+    assert_eq!(job.batches.len(), 1);
+    let mut second = ours.hear(1);
+    ours.verdict(Verdict::Overtaken);
+    assert!(
+        first.try_recv().is_err() && second.try_recv().is_err(),
+        "it is still theirs"
+    );
+    ours.others(&theirs.commits(2, "y"));
+    let mut third = ours.hear(1);
+    ours.commit_all();
+    for round in [&mut first, &mut second, &mut third] {
+        assert!(round.try_recv().expect("answered")[0].is_ok());
+    }
+    assert!(ours.hear(1).try_recv().expect("at once")[0].is_ok(), "it is ours");
+}
+
+/// Where there is no room for the claim nobody can promise anything: the owner is to go on where it came from.
+#[test]
+fn an_owner_whose_lease_cannot_be_claimed_goes_elsewhere() {
+    let (mut ours, mut theirs) = (Stage::of(ReplicaId::from_bits(1)), Stage::of(ReplicaId::from_bits(2)));
+    ours.others(&theirs.commits(1, "x"));
+    let mut round = ours.hear(1);
+    ours.job().expect("claims it");
+    ours.verdict(Verdict::NoRoom("full".into()));
+    assert!(ours.job().is_none());
+    assert_eq!(round.try_recv().expect("answered"), [UNDECIDED]);
 }
 
 /// One of several replicas was cut off, and answered its owners for a minute that all was well, while the elected one held it

@@ -123,6 +123,15 @@ impl Stage {
         self.news(News::Batches(batches.to_vec()));
     }
 
+    /// Registers an instance under a lease, and returns what that committed.
+    pub(super) fn commits(&mut self, n: u128, id: &str) -> Vec<Arc<Batch>> {
+        let granted = self.register(n, id);
+        let batches = self.batches();
+        self.verdict(Verdict::Durable);
+        granted.ok();
+        batches
+    }
+
     pub(super) fn away(&mut self, since_millis: u64) {
         self.news(News::Away {
             since: Duration::from_millis(since_millis),

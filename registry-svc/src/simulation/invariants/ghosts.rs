@@ -30,6 +30,8 @@ pub(super) struct Ghosts {
     held_back: Duration,
     /// What it takes to find out that a registry is dead, and to wait for its leases' owners.
     orphans: Duration,
+    /// What a lease that moved has beyond its time.
+    moved: Duration,
     heard: BTreeMap<LeaseId, Time>,
     /// Until when registries could not be expected to be on time.
     trouble: Time,
@@ -48,6 +50,10 @@ impl Ghosts {
             orphans: match plan.replicas {
                 1 => Duration::ZERO,
                 _ => SESSION + ORPHAN_GRACE + CONTACT,
+            },
+            moved: match plan.replicas {
+                1 => Duration::ZERO,
+                _ => ORPHAN_GRACE,
             },
             heard: BTreeMap::new(),
             trouble: Time::ZERO,
@@ -110,7 +116,7 @@ impl Ghosts {
             let heard = self.heard.get(id).copied().unwrap_or_default();
             // A recovery lasts as long as the longest time to live of its beginning, which is at most 3 s here.
             let recovery = recovery.max(Duration::from_secs(3));
-            let due = (heard + record.heartbeat.ttl()).max(self.trouble + recovery + self.orphans)
+            let due = (heard + record.heartbeat.ttl() + self.moved).max(self.trouble + recovery + self.orphans)
                 + self.held_back
                 + self.commit
                 + SLACK;

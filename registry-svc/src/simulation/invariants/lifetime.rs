@@ -35,8 +35,8 @@ pub(super) struct Lifetime {
     /// When a registration or a claim became durable.
     kept: BTreeMap<LeaseId, Time>,
     suspected: BTreeMap<LeaseId, Vec<Time>>,
-    /// When each registry began its life, and its name.
-    since: BTreeMap<usize, (Time, ReplicaId)>,
+    /// When each registry began each of its lives, and its name in it: what it sent to the store in one may arrive in the next.
+    lives: BTreeMap<usize, Vec<(Time, ReplicaId)>>,
     died: BTreeMap<ReplicaId, Time>,
     stops: Vec<(usize, Time, Time)>,
 }
@@ -60,7 +60,7 @@ impl Invariant for Lifetime {
             } => {
                 if let Ask::Renew(owner, _) = &request.ask
                     && let Some(record) = truth.present().leases.get(&owner.lease)
-                    && self.since.get(replica).is_some_and(|(_, id)| *id == record.owner)
+                    && self.life(*replica, truth.now).1 == record.owner
                 {
                     self.promised.insert(owner.lease, (*replica, truth.now));
                 }
@@ -73,7 +73,7 @@ impl Invariant for Lifetime {
                 for (_, _, end) in self.stops.iter_mut().filter(|(of, ..)| of == replica) {
                     *end = truth.now.min(*end);
                 }
-                self.since.insert(*replica, (truth.now, *id));
+                self.lives.entry(*replica).or_default().push((truth.now, *id));
             }
             Seen::Died { id } => {
                 self.died.insert(*id, truth.now);
@@ -120,7 +120,7 @@ impl Lifetime {
             return Ok(());
         }
         self.keeps_promises(id, record.heartbeat.ttl(), entry)?;
-        let (since, own) = self.since.get(&by).copied().unwrap_or_default();
+        let (since, own) = self.life(by, entry.decided);
         // What came after the decision came too late.
         let heard = self.heard.get(&(id, by)).into_iter().flatten();
         let heard = heard
@@ -150,6 +150,12 @@ impl Lifetime {
             ));
         }
         Ok(())
+    }
+
+    /// The life that a registry led at a time.
+    fn life(&self, replica: usize, at: Time) -> (Time, ReplicaId) {
+        let lives = self.lives.get(&replica).into_iter().flatten();
+        lives.rev().find(|(since, _)| *since <= at).copied().unwrap_or_default()
     }
 
     /// Of another registry's promise the one that ends a lease may know nothing, but then it must not be the one to end it.

@@ -63,7 +63,7 @@ fn a_refusal_in_doubt() {
 /// Once our own: a registry that alone did not reach the store went on to answer its owners, whose leases another one ended.
 #[test]
 fn a_promise_that_another_breaks() {
-    finds(Plant::PromiseInDoubt, "lifetime");
+    finds(Plant::PromiseInDoubt, "ownership");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use crate::simulation::{Options, run};
 
 /// A seed that failed, and why.
-const STORIES: [(u64, &str); 4] = [
+const STORIES: [(u64, &str); 6] = [
     (
         237,
         "Cut off, registry 1 held a registration under provider 8's names that never reached the store. Provider 8 renewed \
@@ -21,6 +21,16 @@ const STORIES: [(u64, &str); 4] = [
     (
         3286,
         "The invariant's own mistake: a registry that was stopped and then killed does not stay stopped in its next life.",
+    ),
+    (
+        3891,
+        "A lease had moved, its former registry did not know yet and promised its owner another 3 s, and the new one ended it \
+         before they were over.",
+    ),
+    (
+        7699,
+        "The invariant's own mistake: what a registry has sent to the store may arrive in its next life, in which nothing was \
+         heard yet.",
     ),
 ];
 
