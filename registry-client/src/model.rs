@@ -7,6 +7,7 @@ mod lease;
 mod snapshot;
 mod step;
 
+pub(crate) use drain::HeardOf;
 pub use drain::{Drained, Late};
 pub use instance::{DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Endpoint, Governed, Instance, InstanceStatus, Protocol};
 pub(crate) use lease::{Field, Granted, Lease, Says};

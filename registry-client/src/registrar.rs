@@ -7,12 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use tokio::{sync::watch, task::JoinHandle, time};
 use tracing::{debug, info, warn};
 
 use crate::{
-    endpoints::Endpoints,
+    endpoints::{Endpoints, within},
     error::{Error, LeaseVerdict},
     model::{Drained, InstanceStatus, Late, Removal, Says},
     registration::Registration,
@@ -33,8 +34,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const BLIND_LINGER: Duration = Duration::from_millis(300);
 /// What a registry's answer may take beyond the time that it was given to wait.
 const ANSWER: Duration = Duration::from_millis(500);
-/// Between two questions, where the registry could not wait for as long as we do.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The longest that a registry waits for watchers.
 const MAX_PATIENCE: Duration = Duration::from_secs(300);
@@ -207,7 +206,7 @@ impl Registrar {
         };
         match self.acknowledged(revision, patience.min(MAX_PATIENCE)).await {
             Ok(late) if late.is_empty() => Drained::Acknowledged,
-            // Of the watches of other replicas nothing is known: they are given the time that they need as a rule.
+            // Of the watches of replicas that we do not know nothing is known: they are given the time that they need as a rule.
             Ok(late) if late.watches.is_empty() => {
                 time::sleep_until(begun + BLIND_LINGER.min(patience)).await;
                 Drained::Late(late)
@@ -221,25 +220,28 @@ impl Registrar {
         }
     }
 
-    /// Waits until all have acknowledged, or for so long; who has not.
+    /// Waits until all have acknowledged, or for so long; who has not. Each replica knows its own watches, so all are asked at once;
+    /// those that are not among our endpoints are named by the others. An error when none of them answers.
     async fn acknowledged(&self, revision: i64, patience: Duration) -> Result<Late, Error> {
-        let end = time::Instant::now() + patience;
-        let names = (self.registry.namespace(), self.service.as_str(), &*self.instance_id);
-        loop {
-            let left = end.saturating_duration_since(time::Instant::now());
-            let call = |peer: Peer| {
-                let (namespace, service, id) = (names.0.to_owned(), names.1.to_owned(), names.2.to_owned());
-                // Each endpoint has a share of the time: one that hangs leaves some for the next.
-                let timeout = left.min(peer.deadline.saturating_sub(ANSWER));
-                async move { peer.await_watchers(namespace, service, id, revision, timeout).await }
-            };
-            let late = self.registry.shared_endpoints().call(left + ANSWER, call).await?;
-            let left = end.saturating_duration_since(time::Instant::now());
-            if late.watches.is_empty() || left.is_zero() {
-                return Ok(late);
+        let endpoints = self.registry.shared_endpoints();
+        let asked = (0..endpoints.addresses().count()).map(|index| {
+            let (_, peer) = endpoints.at(index, patience + ANSWER);
+            let names = (self.registry.namespace().to_owned(), self.service.clone());
+            let id = self.instance_id.to_string();
+            async move { within(&peer, peer.await_watchers(names.0, names.1, id, revision, patience)).await }
+        });
+        let mut answers = Vec::new();
+        let mut failed = Error::NoEndpoint;
+        for answer in join_all(asked).await {
+            match answer {
+                Ok(answer) => answers.push(answer),
+                Err(error) => failed = error,
             }
-            time::sleep(ASK_AGAIN.min(left)).await;
         }
+        if answers.is_empty() {
+            return Err(failed);
+        }
+        Ok(Late::of_all(answers))
     }
 
     /// Leaves for good: tells the registry once, best effort, and ends the task. Takes at most 2 s.

@@ -10,7 +10,7 @@ use super::{MAX_ANSWER, steps::Steps};
 use crate::{
     connections::Connections,
     error::Error,
-    model::{Field, Granted, Instance, Late, Lease, Removal, Resume, Selector, ServiceSummary},
+    model::{Field, Granted, HeardOf, Instance, Late, Lease, Removal, Resume, Selector, ServiceSummary},
 };
 
 /// The largest page that the registry gives.
@@ -144,7 +144,7 @@ impl Peer {
         id: String,
         revision: i64,
         timeout: Duration,
-    ) -> Result<Late, Error> {
+    ) -> Result<HeardOf, Error> {
         let request = v1::AwaitWatchersRequest {
             namespace,
             service,
@@ -154,9 +154,12 @@ impl Peer {
         };
         let answer = self.client().await_watchers(self.request(request)).await;
         let answer = answer.map_err(|status| self.failed(status))?.into_inner();
-        Ok(Late {
-            watches: answer.unacknowledged_watch_ids,
-            replicas: answer.unheard_replicas,
+        Ok(HeardOf {
+            replica: answer.replica,
+            late: Late {
+                watches: answer.unacknowledged_watch_ids,
+                replicas: answer.unheard_replicas,
+            },
         })
     }
 

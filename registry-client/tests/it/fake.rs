@@ -203,6 +203,13 @@ impl Fake {
         self.state().late.unacknowledged_watch_ids = watches.iter().map(|watch| (*watch).to_owned()).collect();
     }
 
+    /// What it is called among replicas, and who else there is.
+    pub(crate) fn serve_replica(&self, name: &str, others: &[&str]) {
+        let mut state = self.state();
+        name.clone_into(&mut state.late.replica);
+        state.late.unheard_replicas = others.iter().map(|other| (*other).to_owned()).collect();
+    }
+
     pub(crate) fn serve_instance(&self, instance: v1::Instance) {
         self.state().instance = Some(instance);
     }

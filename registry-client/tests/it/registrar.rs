@@ -377,23 +377,29 @@ async fn a_drain_that_is_not_acknowledged_ends_with_its_patience() {
     );
 }
 
-/// A share of the time for each endpoint: one that could wait no longer answered with those who were late by then, and the rest
-/// of the time was not used.
+/// A replica knows its own watches. Asked alone it said that all had acknowledged, while callers that watched another one went on.
 #[tokio::test(start_paused = true)]
-async fn several_endpoints_do_not_make_the_patience_shorter() {
-    let (one, two) = (Fake::start().await, Fake::start().await);
-    one.serve_late(&["w"]);
+async fn every_replica_is_asked_and_those_that_are_not_known_are_named() {
+    let one = Fake::start().await;
+    let two = one.replica().await;
+    one.serve_replica("one", &["two", "three"]);
+    two.serve_replica("two", &["one", "three"]);
     let registrar = registered(&to(&[one.url(), two.url()])).await;
-    let begin = Instant::now();
-    assert!(matches!(
-        registrar.drain(Duration::from_secs(8)).await,
-        Drained::Late(_)
-    ));
-    let took = begin.elapsed();
-    assert!(
-        (Duration::from_secs(7)..Duration::from_secs(9)).contains(&took),
-        "{took:?}"
-    );
+    let late = |watches: &[&str], replicas: &[&str]| {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Drained::Late(Late {
+            watches: owned(watches),
+            replicas: owned(replicas),
+        })
+    };
+    assert_eq!(registrar.drain(Duration::from_secs(8)).await, late(&[], &["three"]));
+    two.serve_late(&["w"]);
+    assert_eq!(registrar.drain(Duration::from_secs(8)).await, late(&["w"], &["three"]));
+    for (fake, name, other) in [(&one, "one", "two"), (&two, "two", "one")] {
+        fake.serve_late(&[]);
+        fake.serve_replica(name, &[other]);
+    }
+    assert_eq!(registrar.drain(Duration::from_secs(8)).await, Drained::Acknowledged);
 }
 
 /// A registry of an earlier version knows nothing of acknowledgements: the instance goes on for a moment, as it always did.

@@ -25,8 +25,10 @@ const LOGGED: usize = 5;
 pub(super) struct Late {
     /// Watches of this replica.
     pub(super) watches: Vec<String>,
-    /// Replicas that have not told of theirs.
-    pub(super) replicas: Vec<String>,
+    /// This replica's name among others; empty where it is alone.
+    pub(super) replica: String,
+    /// The others, whose watches are theirs to tell of.
+    pub(super) others: Vec<String>,
 }
 
 /// Answers AckWatch.
@@ -77,7 +79,8 @@ pub(super) async fn await_watchers(
     let late = wait(api, &instance, asked, until).await?;
     Ok(wire::AwaitWatchersResponse {
         unacknowledged_watch_ids: late.watches,
-        unheard_replicas: late.replicas,
+        unheard_replicas: late.others,
+        replica: late.replica,
     })
 }
 
@@ -128,21 +131,23 @@ pub(super) async fn wait(
     }
     let named = watches.iter().take(limits::UNACKNOWLEDGED_NAMED);
     let watches = named.map(|standing| standing.id.to_string()).collect();
+    let (replica, others) = replicas(api, until).await;
     Ok(Late {
         watches,
-        replicas: unheard(api, until).await,
+        replica,
+        others,
     })
 }
 
-/// The other replicas. Their watches are not on our board, and nobody is to believe that they have acknowledged.
-async fn unheard(api: &Api, until: Instant) -> Vec<String> {
+/// This replica and the others. Their watches are not on our board, and nobody is to believe that they have acknowledged.
+async fn replicas(api: &Api, until: Instant) -> (String, Vec<String>) {
     if !api.hub.is_replicated() {
-        return Vec::new();
+        return Default::default();
     }
     let patience = until.saturating_duration_since(Instant::now());
     match api.hub.acks().others(patience).await {
-        Some(others) => others.iter().map(ToString::to_string).collect(),
+        Some((own, others)) => (own.to_string(), others.iter().map(ToString::to_string).collect()),
         // The store has not told who shares it.
-        None => vec!["unknown".to_owned()],
+        None => (String::new(), vec!["unknown".to_owned()]),
     }
 }

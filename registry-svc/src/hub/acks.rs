@@ -170,14 +170,14 @@ impl Acks {
         self.replicas.send_replace(Some(replicas.clone()));
     }
 
-    /// The other replicas that live, whose watches are not on this board. Waits at most `patience` until the store has told who
-    /// they are; `None` if it has not.
-    pub(crate) async fn others(&self, patience: Duration) -> Option<Vec<ReplicaId>> {
+    /// This replica, and the others that live, whose watches are not on this board. Waits at most `patience` until the store has
+    /// told who they are; `None` if it has not.
+    pub(crate) async fn others(&self, patience: Duration) -> Option<(ReplicaId, Vec<ReplicaId>)> {
         let mut replicas = self.replicas.subscribe();
         let told = tokio::time::timeout(patience, replicas.wait_for(Option::is_some)).await;
         let Ok(Ok(told)) = told else { return None };
         let Replicas { own, alive, .. } = told.as_ref()?;
-        Some(alive.iter().copied().filter(|replica| replica != own).collect())
+        Some((*own, alive.iter().copied().filter(|replica| replica != own).collect()))
     }
 
     /// The seats of those who are told of an instance. All are looked at: a hundred thousand take a few milliseconds, and drains

@@ -444,3 +444,55 @@ async fn without_etcd_readers_are_served_and_nobody_lapses() {
         .await
         .expect("registers");
 }
+
+/// A replica that answered for all of them would have said that every caller knew, and those that watch the others would not.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_tells_of_its_own_watches_and_names_the_others() {
+    let Some(etcd) = EtcdServer::start() else { return };
+    let (one, two) = (Replica::start(&etcd).await, Replica::start(&etcd).await);
+    let (mut a, mut b) = (one.client().await, two.client().await);
+    let registered = register(&mut a, "a-svc", "1").await;
+    until_revision(&mut b, registered.revision).await;
+    let mut watch = Watch::open(&mut b, "a-svc", 0).await;
+    watch.snapshot().await;
+    let asked = wire::AwaitWatchersRequest {
+        service: "a-svc".into(),
+        id: "1".into(),
+        revision: registered.revision,
+        timeout: Some(prost_types::Duration::default()),
+        ..Default::default()
+    };
+    let ask = async |client: &mut Client| {
+        client
+            .await_watchers(asked.clone())
+            .await
+            .expect("answers")
+            .into_inner()
+    };
+    // Until each knows that the other one is there.
+    let deadline = Instant::now() + PATIENCE;
+    let (of_one, of_two) = loop {
+        let (of_one, of_two) = (ask(&mut a).await, ask(&mut b).await);
+        if of_one.unheard_replicas == [of_two.replica.clone()] && of_two.unheard_replicas == [of_one.replica.clone()] {
+            break (of_one, of_two);
+        }
+        assert!(Instant::now() < deadline, "{of_one:?} {of_two:?}");
+        tokio::task::yield_now().await;
+    };
+    assert!(!of_one.replica.is_empty() && of_one.replica != of_two.replica);
+    assert_eq!(of_one.unacknowledged_watch_ids, [""; 0]);
+    assert_eq!(of_two.unacknowledged_watch_ids, [watch.id()]);
+    let acknowledged = wire::AckWatchRequest {
+        watch_id: watch.id(),
+        revision: registered.revision,
+    };
+    let elsewhere = a.ack_watch(acknowledged.clone()).await.expect_err("is another's");
+    assert_eq!(
+        (elsewhere.code(), reason(&elsewhere).as_str()),
+        (Code::NotFound, "WATCH_UNKNOWN")
+    );
+    b.ack_watch(acknowledged).await.expect("is its own");
+    assert_eq!(ask(&mut b).await.unacknowledged_watch_ids, [""; 0]);
+    two.stop().await;
+    one.stop().await;
+}
