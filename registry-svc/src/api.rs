@@ -5,8 +5,10 @@
 
 mod acks;
 mod backlog;
+mod caller;
 mod error;
 mod fingerprint;
+mod gate;
 mod governance;
 mod instance;
 mod intake;
@@ -24,6 +26,8 @@ mod watch;
 use std::{sync::Arc, time::Duration};
 
 pub(crate) use backlog::Backlog;
+pub(crate) use gate::ApiGate;
+use prost::Message as _;
 use proto::registry::v1::{
     governance_service_server::GovernanceServiceServer, registry_service_server::RegistryServiceServer,
 };
@@ -31,9 +35,11 @@ use service_host::DrainSignal;
 use tonic::service::Routes;
 
 use crate::{
+    access::rules,
     driver::{Clock, Handle},
     hub::Hub,
     metrics::Metrics,
+    running::StartError,
     store::Backup,
 };
 
@@ -59,6 +65,8 @@ pub(crate) struct Api {
     pub(crate) metrics: Metrics,
     /// The store's, if it has none of its own means.
     pub(crate) backup: Option<Arc<dyn Backup>>,
+    /// Whether a gate says who calls.
+    pub(crate) is_guarded: bool,
 }
 
 /// The registry's services.
@@ -68,4 +76,25 @@ pub(crate) fn routes(api: Api) -> Routes {
     let generated = RegistryServiceServer::new(api.clone()).max_decoding_message_size(intake::REGISTER_BYTES);
     let registry = intake::Intake(watch::WithWatch::new(api, generated));
     Routes::new(registry).add_service(governance.max_decoding_message_size(service_host::MAX_REQUEST_MESSAGE))
+}
+
+/// Whether the table says of each method that is served here who may call it.
+pub(crate) fn every_method_has_a_rule() -> Result<(), StartError> {
+    let unruled = methods().find(|method| matches!(rules::of(method), None | Some(rules::Rule::Elsewhere)));
+    unruled.map_or(Ok(()), |method| Err(StartError::Unruled { method }))
+}
+
+/// The paths of all methods of the registry's own services.
+fn methods() -> impl Iterator<Item = String> {
+    let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default();
+    let own = set
+        .file
+        .into_iter()
+        .filter(|file| file.package() == "tessera.registry.v1");
+    let services = own.flat_map(|file| file.service);
+    services.flat_map(|service| {
+        let name = format!("/tessera.registry.v1.{}", service.name());
+        let methods = service.method.into_iter();
+        methods.map(move |method| format!("{name}/{}", method.name()))
+    })
 }

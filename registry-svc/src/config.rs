@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    EtcdUrl,
+    Access, EtcdUrl,
     catalog::{Protection, Settings},
     driver,
     model::ReplicaId,
@@ -56,6 +56,8 @@ pub struct Config {
     pub orphan_grace: Duration,
     /// How long open calls may take to finish when the registry stops. Default: 10 s.
     pub drain_grace: Duration,
+    /// Who may use the registry. Default: everybody, so that one that serves beyond its machine should be given another one.
+    pub access: Access,
 }
 
 impl Default for Config {
@@ -77,6 +79,7 @@ impl Default for Config {
             suspect_after: driver::Settings::default().suspect_after,
             orphan_grace: leases.orphan_grace,
             drain_grace: Duration::from_secs(10),
+            access: Access::Open,
         }
     }
 }

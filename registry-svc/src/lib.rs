@@ -25,6 +25,9 @@
 mod limits;
 mod model;
 
+mod access;
+mod gatekeeper;
+
 mod catalog;
 mod history;
 mod hub;
@@ -38,6 +41,7 @@ mod api;
 pub mod backup;
 mod config;
 mod running;
+pub mod tokens;
 
 #[cfg(test)]
 #[path = "../tests/it/etcd_server.rs"]
@@ -47,6 +51,7 @@ mod fixtures;
 #[cfg(test)]
 mod simulation;
 
+pub use access::Access;
 pub use config::{Config, StoreLocation};
 pub use running::{Error, Registry, Running, StartError, StopReport};
 pub use store::{EtcdUrl, EtcdUrlError};

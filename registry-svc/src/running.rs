@@ -9,15 +9,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, Api, Backlog},
+    api::{self, Api, ApiGate, Backlog},
     catalog::{Batch, Catalog},
     config::{Config, StoreLocation},
     driver::{self, Clock, Driver, DriverError},
+    gatekeeper::Gatekeeper,
     history::HistoryLimits,
     hub::{Hub, Restored, Trust},
     metrics::Metrics,
     model::{Confidence, ReplicaId},
     store::{Embedded, Etcd, Loaded, Store, StoreError},
+    tokens::TokensError,
 };
 
 /// What a stream may have waiting to be sent before it is asked for more, in bytes: most of a part of a snapshot, of which an
@@ -40,7 +42,9 @@ pub struct Running {
     /// The driver has been awaited; its handle must not be polled again.
     driver_ended: bool,
     tidying: JoinHandle<()>,
-    /// Stops the driver and the tidying, also when this is merely dropped.
+    /// Follows the file of tokens, where there is one.
+    guarding: Option<JoinHandle<()>>,
+    /// Stops the driver, the tidying and the guarding, also when this is merely dropped.
     stop: DropGuard,
     drain_grace: Duration,
 }
@@ -71,6 +75,15 @@ pub enum StartError {
     /// An address cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The file of tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    /// A bug: something is served and nobody has said who may call it.
+    #[error("{method} is served, and the table of `access/rules` does not say who may call it")]
+    Unruled {
+        /// Its path.
+        method: String,
+    },
     /// A setting is not usable.
     #[error("{setting} must be {rule}")]
     Setting {
@@ -113,6 +126,7 @@ impl Registry {
         }
         // Before the store is touched, which is what gives this replica its name.
         config.leases(ReplicaId::ALONE)?;
+        Gatekeeper::open(&config.access)?;
         let stop = CancellationToken::new();
         match config.store.clone() {
             StoreLocation::Embedded => {
@@ -138,11 +152,18 @@ impl Registry {
         past: Vec<Batch>,
     ) -> Result<Running, StartError> {
         let leases_settings = config.leases(store.replica())?;
+        let gatekeeper = Gatekeeper::open(&config.access)?;
+        if gatekeeper.is_some() {
+            api::every_method_has_a_rule()?;
+        }
         let mut limits = Limits::default();
         limits.max_send_buffer = SEND_BUFFER;
         let mut settings = service_host::Config::new("registry", config.listen)
             .admin(config.admin_listen)
             .limits(limits);
+        if let Some(gatekeeper) = &gatekeeper {
+            settings = settings.gate(Some(Arc::new(ApiGate(Arc::clone(gatekeeper)))));
+        }
         if let Some(id) = config.instance_id {
             settings = settings.instance_id(id);
         }
@@ -202,10 +223,12 @@ impl Registry {
             backlog: Backlog::default(),
             metrics,
             backup,
+            is_guarded: gatekeeper.is_some(),
         };
         let host = host.serve(api::routes(api), &[api::DESCRIPTORS]);
         let driver = tokio::spawn(driver.run());
         let tidying = tokio::spawn(tidy(hub, clock, stop.clone()));
+        let guarding = gatekeeper.map(|gatekeeper| tokio::spawn(gatekeeper.follow(stop.clone())));
         host.set_all_serving();
         info!(
             address = %host.local_addr(),
@@ -221,6 +244,7 @@ impl Registry {
             driver,
             driver_ended: false,
             tidying,
+            guarding,
             stop: stop.drop_guard(),
             drain_grace: config.drain_grace,
         })
@@ -265,6 +289,7 @@ impl Running {
             driver,
             driver_ended,
             tidying,
+            guarding,
             stop,
             drain_grace,
         } = self;
@@ -274,6 +299,9 @@ impl Running {
         let failure = if driver_ended { None } else { why(driver.await) };
         // It has nothing to tell but a panic, which is in the log.
         let _ = tidying.await;
+        if let Some(guarding) = guarding {
+            let _ = guarding.await;
+        }
         if let Some(error) = &failure {
             warn!(%error, "the registry did not close cleanly");
         }

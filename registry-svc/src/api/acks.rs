@@ -6,8 +6,9 @@ use proto::registry::v1 as wire;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{Api, error::ApiError, instance, validate::Violations};
+use super::{Api, caller::Caller, error::ApiError, instance, validate::Violations};
 use crate::{
+    access::scope::Need,
     catalog::CatalogError,
     driver::Clock,
     hub::{AckError, Standing},
@@ -50,6 +51,7 @@ pub(super) fn acknowledge(api: &Api, request: &wire::AckWatchRequest) -> Result<
 /// Answers AwaitWatchers.
 pub(super) async fn await_watchers(
     api: &Api,
+    caller: &Caller,
     request: &wire::AwaitWatchersRequest,
 ) -> Result<wire::AwaitWatchersResponse, ApiError> {
     let mut violations = Violations::default();
@@ -60,6 +62,7 @@ pub(super) async fn await_watchers(
     let (Some(key), Some(revision), Some(timeout)) = (key, revision, timeout) else {
         return Err(violations.into_error());
     };
+    caller.needs(Need::Register(&key.namespace, &key.service))?;
     let (asked, until) = (Revision::new(revision), Instant::now() + timeout);
     let present = || api.hub.look(|view| view.revision());
     // Another replica may have committed it a moment ago.

@@ -6,7 +6,9 @@ use service_host::status;
 use thiserror::Error;
 use tonic::{Code, Status};
 
+use super::gate;
 use crate::{
+    access::{Missing, Principal},
     catalog::CatalogError,
     driver::{NotRenewed, SubmitError},
     hub::{AckError, FutureRevision},
@@ -38,6 +40,9 @@ pub(super) enum ApiError {
         /// What is.
         present: Revision,
     },
+    /// The caller is known, and may not.
+    #[error("{0} may not do that")]
+    Denied(Principal, Missing),
     /// The server goes away and ends its streams.
     #[error("this registry is going away: resume at another one, or at this address in a moment")]
     Draining,
@@ -79,6 +84,7 @@ impl From<ApiError> for Status {
             ApiError::NotYet { .. } => status::error(Code::OutOfRange, "REVISION_IN_FUTURE", text),
             ApiError::Ack(AckError::UnknownWatch) => status::error(Code::NotFound, "WATCH_UNKNOWN", text),
             ApiError::Ack(AckError::NotSent { .. }) => status::error(Code::OutOfRange, "REVISION_NOT_SENT", text),
+            ApiError::Denied(principal, missing) => gate::lacks(&principal, &missing),
             ApiError::Draining => retry(Code::Unavailable, "DRAINING", text),
             ApiError::Bug(_) => status::error(Code::Internal, "INTERNAL", text),
         }

@@ -17,8 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 use tracing::{info, warn};
 
-use super::Api;
-use crate::{driver::Clock, store::Backup};
+use super::{Api, caller::Caller, error::ApiError, validate::Violations};
+use crate::{access::scope::Need, driver::Clock, model::Namespace, store::Backup};
 
 /// A message of a backup: below the 4 MiB that a stock gRPC client accepts, and large enough that messages cost nothing.
 const MESSAGE_BYTES: usize = 1024 * 1024;
@@ -34,6 +34,7 @@ pub(super) struct Governance {
     /// One backup at a time: each reads the whole store.
     turn: Arc<Semaphore>,
     patience: Patience,
+    is_guarded: bool,
 }
 
 impl Governance {
@@ -45,7 +46,18 @@ impl Governance {
             drain: api.drain.clone(),
             turn: Arc::new(Semaphore::new(1)),
             patience: PATIENCE,
+            is_guarded: api.is_guarded,
         }
+    }
+
+    /// Whether the caller may decide about what is in the instance's namespace.
+    fn may_operate<T>(&self, request: &Request<T>, instance: Option<&wire::InstanceRef>) -> Result<(), ApiError> {
+        let name = instance.map_or("", |instance| instance.namespace.as_str());
+        let mut violations = Violations::default();
+        let Some(namespace) = violations.check("instance.namespace", Namespace::try_new(name)) else {
+            return Err(violations.into_error());
+        };
+        Caller::of(request.extensions(), self.is_guarded).needs(Need::Operate(&namespace))
     }
 }
 
@@ -109,21 +121,21 @@ impl GovernanceService for Governance {
         Ok(Response::new(Box::pin(messages)))
     }
 
-    async fn drain(&self, _request: Request<wire::DrainRequest>) -> Result<Response<wire::DrainResponse>, Status> {
+    async fn drain(&self, request: Request<wire::DrainRequest>) -> Result<Response<wire::DrainResponse>, Status> {
+        self.may_operate(&request, request.get_ref().instance.as_ref())?;
         Err(status::unimplemented("Drain"))
     }
 
-    async fn undrain(
-        &self,
-        _request: Request<wire::UndrainRequest>,
-    ) -> Result<Response<wire::UndrainResponse>, Status> {
+    async fn undrain(&self, request: Request<wire::UndrainRequest>) -> Result<Response<wire::UndrainResponse>, Status> {
+        self.may_operate(&request, request.get_ref().instance.as_ref())?;
         Err(status::unimplemented("Undrain"))
     }
 
     async fn set_weight(
         &self,
-        _request: Request<wire::SetWeightRequest>,
+        request: Request<wire::SetWeightRequest>,
     ) -> Result<Response<wire::SetWeightResponse>, Status> {
+        self.may_operate(&request, request.get_ref().instance.as_ref())?;
         Err(status::unimplemented("SetWeight"))
     }
 }
@@ -163,6 +175,7 @@ mod tests {
                 rate: 1024 * 1024 * 1024,
                 ..PATIENCE
             },
+            is_guarded: false,
         };
         let mut stream = governance
             .backup(Request::new(wire::BackupRequest {}))

@@ -6,12 +6,14 @@ use prost::Message as _;
 use proto::registry::v1 as wire;
 
 use super::{
+    caller::Caller,
     error::ApiError,
     instance,
     page::{self, Page},
     validate::Violations,
 };
 use crate::{
+    access::scope::Need,
     catalog::CatalogError,
     hub::{Hub, Listing, Scope, Selection, ServiceView, within},
     limits,
@@ -22,6 +24,7 @@ use crate::{
 pub(super) fn services(
     hub: &Hub,
     now: Moment,
+    caller: &Caller,
     request: &wire::ListServicesRequest,
 ) -> Result<wire::ListServicesResponse, ApiError> {
     let mut violations = Violations::default();
@@ -41,6 +44,7 @@ pub(super) fn services(
         return Err(violations.into_error());
     };
     violations.finish()?;
+    caller.needs(Need::Read(&namespace))?;
 
     let scope = Scope {
         namespace,
@@ -71,6 +75,7 @@ pub(super) fn services(
 pub(super) fn instances(
     hub: &Hub,
     now: Moment,
+    caller: &Caller,
     request: &wire::ListInstancesRequest,
 ) -> Result<wire::ListInstancesResponse, ApiError> {
     let mut violations = Violations::default();
@@ -97,8 +102,9 @@ pub(super) fn instances(
         return Err(violations.into_error());
     };
     violations.finish()?;
-
     let scope = &selection.scope;
+    caller.needs(Need::Read(&scope.namespace))?;
+
     let listing = hub.list(scope, now, |view| {
         if selection.is_narrowed() {
             // The service of the last entry is in again: the page may have ended in the middle of it.
@@ -141,6 +147,7 @@ enum Candidates {
 pub(super) fn get(
     hub: &Hub,
     now: Moment,
+    caller: &Caller,
     request: &wire::GetInstanceRequest,
 ) -> Result<wire::GetInstanceResponse, ApiError> {
     let mut violations = Violations::default();
@@ -148,6 +155,7 @@ pub(super) fn get(
     let Some(key) = key else {
         return Err(violations.into_error());
     };
+    caller.needs(Need::Read(&key.namespace))?;
     let scope = Scope {
         namespace: key.namespace.clone(),
         service: Some(key.service.clone()),

@@ -5,12 +5,16 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Api, acks,
+    caller::Caller,
     error::ApiError,
     instance,
     keep_alive::{self, KeepAliveStream},
     lists, mutate, register,
 };
-use crate::catalog::{Command, Reply};
+use crate::{
+    access::scope::Need,
+    catalog::{Command, Reply},
+};
 
 const WRONG_REPLY: ApiError = ApiError::Bug("the catalog answered another question");
 
@@ -23,7 +27,11 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::RegisterRequest>,
     ) -> Result<Response<wire::RegisterResponse>, Status> {
+        let caller = self.caller(&request);
         let command = register::command(request.into_inner())?;
+        for draft in &command.drafts {
+            caller.needs(Need::Register(&draft.key.namespace, &draft.key.service))?;
+        }
         match self.submit(Command::Register(command)).await? {
             Reply::Registered(registered) => Ok(Response::new(register::reply(registered))),
             _ => Err(WRONG_REPLY.into()),
@@ -61,7 +69,9 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::UpdateInstanceRequest>,
     ) -> Result<Response<wire::UpdateInstanceResponse>, Status> {
+        let caller = self.caller(&request);
         let command = mutate::update(request.into_inner())?;
+        caller.needs(Need::Register(&command.key.namespace, &command.key.service))?;
         match self.submit(Command::Update(command)).await? {
             Reply::Updated { instance } => Ok(Response::new(wire::UpdateInstanceResponse {
                 instance: Some(instance::to_wire(&instance)),
@@ -75,24 +85,27 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::ListServicesRequest>,
     ) -> Result<Response<wire::ListServicesResponse>, Status> {
-        let now = self.clock.now().moment;
-        Ok(Response::new(lists::services(&self.hub, now, request.get_ref())?))
+        let (now, caller) = (self.clock.now().moment, self.caller(&request));
+        let answer = lists::services(&self.hub, now, &caller, request.get_ref())?;
+        Ok(Response::new(answer))
     }
 
     async fn list_instances(
         &self,
         request: Request<wire::ListInstancesRequest>,
     ) -> Result<Response<wire::ListInstancesResponse>, Status> {
-        let now = self.clock.now().moment;
-        Ok(Response::new(lists::instances(&self.hub, now, request.get_ref())?))
+        let (now, caller) = (self.clock.now().moment, self.caller(&request));
+        let answer = lists::instances(&self.hub, now, &caller, request.get_ref())?;
+        Ok(Response::new(answer))
     }
 
     async fn get_instance(
         &self,
         request: Request<wire::GetInstanceRequest>,
     ) -> Result<Response<wire::GetInstanceResponse>, Status> {
-        let now = self.clock.now().moment;
-        Ok(Response::new(lists::get(&self.hub, now, request.get_ref())?))
+        let (now, caller) = (self.clock.now().moment, self.caller(&request));
+        let answer = lists::get(&self.hub, now, &caller, request.get_ref())?;
+        Ok(Response::new(answer))
     }
 
     /// Not this way: `watch::WithWatch` takes the method before the generated service sees it.
@@ -112,11 +125,17 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::AwaitWatchersRequest>,
     ) -> Result<Response<wire::AwaitWatchersResponse>, Status> {
-        Ok(Response::new(acks::await_watchers(self, request.get_ref()).await?))
+        let caller = self.caller(&request);
+        let answer = acks::await_watchers(self, &caller, request.get_ref()).await?;
+        Ok(Response::new(answer))
     }
 }
 
 impl Api {
+    fn caller<T>(&self, request: &Request<T>) -> Caller {
+        Caller::of(request.extensions(), self.is_guarded)
+    }
+
     async fn submit(&self, command: Command) -> Result<Reply, ApiError> {
         Ok(self.driver.submit(command).await?)
     }

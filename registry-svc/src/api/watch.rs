@@ -27,8 +27,9 @@ use self::{
     body::{Instruments, WatchBody},
     message::Names,
 };
-use super::{Api, error::ApiError, lists, validate::Violations};
+use super::{Api, caller::Caller, error::ApiError, lists, validate::Violations};
 use crate::{
+    access::scope::Need,
     driver::Clock,
     hub::{FutureRevision, Hub, Selection, WatchFrom, Watcher},
     model::{Revision, WatchId},
@@ -92,9 +93,10 @@ impl Service<Request<Body>> for WithWatch {
 async fn serve(api: &Api, instruments: Arc<Instruments>, request: Request<Body>) -> Result<Response<Body>, Status> {
     let connection = request.extensions().get::<TcpConnectInfo>();
     let peer = connection.and_then(TcpConnectInfo::remote_addr);
+    let caller = Caller::of(request.extensions(), api.is_guarded);
     let request = read(request).await?;
     let watch_id = WatchId::from_random(rand::random());
-    let watcher = watcher(api, &request).await?.on_connection(number(peer));
+    let watcher = watcher(api, &caller, &request).await?.on_connection(number(peer));
     let watcher = watcher.named(watch_id, peer, Clock::wall());
     // Those who began in the same moment shall not all be told "nothing" in the same moment.
     let idle = api.bookmark_interval.mul_f64(rand::random_range(0.9..1.1));
@@ -123,7 +125,7 @@ async fn read(request: Request<Body>) -> Result<wire::WatchRequest, Status> {
 }
 
 /// Validates a request and begins to watch.
-async fn watcher(api: &Api, request: &wire::WatchRequest) -> Result<Watcher, ApiError> {
+async fn watcher(api: &Api, caller: &Caller, request: &wire::WatchRequest) -> Result<Watcher, ApiError> {
     let mut violations = Violations::default();
     let selection = lists::selection(
         &mut violations,
@@ -136,6 +138,8 @@ async fn watcher(api: &Api, request: &wire::WatchRequest) -> Result<Watcher, Api
     let (Some(selection), Some(after)) = (selection, after) else {
         return Err(violations.into_error());
     };
+    // Of one service or of all, a watch is told what its namespace has: it may be neither without reading that.
+    caller.needs(Need::Read(&selection.scope.namespace))?;
     let from = from(&api.hub, after, &request.history_id);
     begin(&api.hub, &api.drain, &selection, from).await
 }

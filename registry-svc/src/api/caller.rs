@@ -1,0 +1,41 @@
+//! Who makes a call, for what its body names: the second door, behind the gate.
+
+use http::Extensions;
+
+use super::error::ApiError;
+use crate::access::{Missing, Principal, scope::Need};
+
+/// Who makes a call.
+#[derive(Debug, Clone)]
+pub(super) enum Caller {
+    /// Nobody is asked here.
+    Anybody,
+    /// Somebody whom the gate has let in.
+    Known(Principal),
+    /// Nobody knows, where it should be known: a call that came past the gate. Refused whatever it wants.
+    Unknown,
+}
+
+impl Caller {
+    /// The caller of a request to a registry that is guarded, or is not.
+    pub(super) fn of(extensions: &Extensions, is_guarded: bool) -> Self {
+        match extensions.get::<Principal>() {
+            Some(principal) => Self::Known(principal.clone()),
+            None if is_guarded => Self::Unknown,
+            None => Self::Anybody,
+        }
+    }
+
+    /// Whether it may do that. To be asked before anything is looked up or changed.
+    ///
+    /// # Errors
+    /// [`ApiError::Denied`] with the scope that is missing.
+    pub(super) fn needs(&self, need: Need<'_>) -> Result<(), ApiError> {
+        match self {
+            Self::Anybody => Ok(()),
+            Self::Known(principal) if principal.may(need) => Ok(()),
+            Self::Known(principal) => Err(ApiError::Denied(principal.clone(), Missing::Scope(need.to_string()))),
+            Self::Unknown => Err(ApiError::Bug("a call came past the gate")),
+        }
+    }
+}
