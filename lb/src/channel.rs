@@ -47,6 +47,7 @@ pub struct Builder {
     connect_timeout: Duration,
     call_timeout: Option<Duration>,
     backoff: Backoff,
+    tls: Option<tls::Client>,
 }
 
 /// Who answered: an extension of every response, also after tonic has decoded it.
@@ -77,6 +78,7 @@ impl Channel {
             connect_timeout: defaults::CONNECT_TIMEOUT,
             call_timeout: None,
             backoff: Backoff::default(),
+            tls: None,
         }
     }
 
@@ -121,6 +123,16 @@ impl Builder {
         Self { policy, ..self }
     }
 
+    /// Speaks TLS. Of a service, the instances that offer it (PROTOCOL_GRPCS) are called and no others; each has to show a
+    /// certificate of the service, by its SPIFFE id, or where it has none, of its host. Of a fixed target it concerns those
+    /// addresses that begin with `https://`. Default: no TLS, and no instance that wants it.
+    pub fn tls(self, tls: impl Into<Option<tls::Client>>) -> Self {
+        Self {
+            tls: tls.into(),
+            ..self
+        }
+    }
+
     /// How long a call waits when no instance is ready, or all that are have as many calls under way as they allow, before it
     /// fails with UNAVAILABLE. Default: 3 s; zero fails at once.
     pub fn ready_timeout(self, ready_timeout: Duration) -> Self {
@@ -158,6 +170,7 @@ impl Builder {
         let (service, source) = self.target.into_parts();
         let pool = Arc::new(Pool::new(self.policy));
         let settings = KeeperSettings {
+            tls: self.tls,
             connect_timeout: self.connect_timeout,
             backoff: self.backoff,
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::uri::Authority;
 use registry_client::{Discovery, Protocol, Snapshot, SnapshotState, Watcher};
+use tls::Expected;
 
 use crate::pool::{Backend, Key, Origin, Roster};
 
@@ -47,14 +48,41 @@ pub(crate) enum Source {
 /// The rosters of a source, the latest at any time. For the pool's keeper alone.
 pub(crate) enum Updates {
     Fixed(Roster),
-    Registry(Watcher),
+    Registry(Watcher, Spoken),
     /// The watcher is gone: the last good set stays.
     Ended(Roster),
 }
 
+/// Which of an instance's addresses are called.
+#[derive(Clone, Debug)]
+pub(crate) enum Spoken {
+    /// Those without TLS: dialling a TLS port in clear text would only produce a misleading error.
+    Plain,
+    /// Those with TLS, where that certificate is expected. An instance that offers none is not called: whoever asks for TLS
+    /// must not be talked out of it by a registration.
+    Tls(Expected),
+}
+
+impl Spoken {
+    fn protocol(&self) -> Protocol {
+        match self {
+            Self::Plain => Protocol::Grpc,
+            Self::Tls(_) => Protocol::Grpcs,
+        }
+    }
+
+    fn expected(&self) -> Option<Expected> {
+        match self {
+            Self::Plain => None,
+            Self::Tls(expected) => Some(expected.clone()),
+        }
+    }
+}
+
 impl Target {
     /// These addresses and no others, all of the same weight. Each is `host:port`; a leading `http://` and a trailing `/` are
-    /// accepted. Names are resolved whenever a connection is made.
+    /// accepted. With a leading `https://` it is spoken to with TLS ([`Builder::tls`](crate::Builder::tls)), and its certificate
+    /// has to name the host. Names are resolved whenever a connection is made.
     ///
     /// ```
     /// let target = lb::Target::fixed(["127.0.0.1:7101", "[::1]:7102", "http://tickets.internal:7103"])?;
@@ -65,12 +93,17 @@ impl Target {
     /// ```
     ///
     /// # Errors
-    /// An empty list, an address that is not `host:port`, `https://`, or the same address twice.
+    /// An empty list, an address that is not `host:port`, or the same address twice.
     pub fn fixed<A: AsRef<str>>(addresses: impl IntoIterator<Item = A>) -> Result<Self, InvalidTarget> {
         let mut backends: Vec<Backend> = Vec::new();
         for given in addresses {
-            let (address, authority) = parse_address(given.as_ref()).map_err(|reason| InvalidTarget::Address {
-                address: given.as_ref().to_owned(),
+            let given = given.as_ref();
+            let (secured, bare) = match given.strip_prefix("https://") {
+                Some(bare) => (Some(Expected::Host), bare),
+                None => (None, given),
+            };
+            let (address, authority) = parse_address(bare).map_err(|reason| InvalidTarget::Address {
+                address: given.to_owned(),
                 reason,
             })?;
             if backends.iter().any(|backend| *backend.key.address == *address) {
@@ -80,10 +113,12 @@ impl Target {
             let key = Key {
                 instance_id: Arc::clone(&address),
                 address,
+                is_secured: secured.is_some(),
             };
             backends.push(Backend {
                 key,
                 authority,
+                secured,
                 weight: registry_client::DEFAULT_WEIGHT,
                 epoch: 0,
             });
@@ -119,15 +154,23 @@ impl From<Discovery> for Target {
 }
 
 impl Source {
-    /// Must be called within a Tokio runtime.
-    pub(crate) fn updates(self) -> Updates {
+    /// Of a service, the instances that are spoken to with TLS, or those without. Must be called within a Tokio runtime.
+    pub(crate) fn updates(self, with_tls: bool) -> Updates {
         match self {
             Self::Fixed(backends) => Updates::Fixed(Roster {
                 known: backends.len(),
                 backends,
+                unspoken: None,
                 origin: Origin::Fixed,
             }),
-            Self::Registry(discovery) => Updates::Registry(discovery.watch()),
+            Self::Registry(discovery) => {
+                let spoken = if with_tls {
+                    Spoken::Tls(Expected::service(Some(discovery.namespace()), discovery.service()))
+                } else {
+                    Spoken::Plain
+                };
+                Updates::Registry(discovery.watch(), spoken)
+            }
         }
     }
 }
@@ -136,7 +179,7 @@ impl Updates {
     pub(crate) fn current(&mut self) -> Roster {
         match self {
             Self::Fixed(roster) | Self::Ended(roster) => roster.clone(),
-            Self::Registry(watcher) => roster_of(&watcher.borrow_and_update()),
+            Self::Registry(watcher, spoken) => roster_of(&watcher.borrow_and_update(), spoken),
         }
     }
 
@@ -144,7 +187,7 @@ impl Updates {
     pub(crate) fn applied(&self) {
         match self {
             Self::Fixed(_) | Self::Ended(_) => {}
-            Self::Registry(watcher) => watcher.applied(),
+            Self::Registry(watcher, _) => watcher.applied(),
         }
     }
 
@@ -152,7 +195,7 @@ impl Updates {
     pub(crate) async fn next(&mut self) -> Roster {
         match self {
             Self::Fixed(_) | Self::Ended(_) => std::future::pending().await,
-            Self::Registry(watcher) => {
+            Self::Registry(watcher, _) => {
                 let ended = watcher.changed().await.is_err();
                 let roster = self.current();
                 if ended {
@@ -165,15 +208,17 @@ impl Updates {
 }
 
 /// Who of a snapshot can be called, and what to say of the rest.
-fn roster_of(snapshot: &Snapshot) -> Roster {
+fn roster_of(snapshot: &Snapshot, spoken: &Spoken) -> Roster {
+    let protocol = spoken.protocol();
+    let mut unspoken = 0;
     let backends = snapshot
         .callable()
         .filter_map(|instance| {
-            // Only plain gRPC: dialling a TLS port in clear text would only produce a misleading error.
-            let endpoint = instance
-                .endpoints
-                .iter()
-                .find(|endpoint| endpoint.protocol == Protocol::Grpc)?;
+            let endpoint = instance.endpoints.iter().find(|endpoint| endpoint.protocol == protocol);
+            let Some(endpoint) = endpoint else {
+                unspoken += 1;
+                return None;
+            };
             let (address, authority) = parse_address(&endpoint.authority())
                 .inspect_err(|reason| {
                     tracing::warn!(instance = %instance.id, address = %endpoint.authority(), reason, "not callable");
@@ -182,10 +227,12 @@ fn roster_of(snapshot: &Snapshot) -> Roster {
             let key = Key {
                 instance_id: instance.id.as_str().into(),
                 address: address.into(),
+                is_secured: protocol == Protocol::Grpcs,
             };
             Some(Backend {
                 key,
                 authority,
+                secured: spoken.expected(),
                 weight: instance.weight,
                 epoch: instance.epoch,
             })
@@ -201,18 +248,25 @@ fn roster_of(snapshot: &Snapshot) -> Roster {
             revision,
         },
     };
+    let unspoken = match (unspoken, spoken) {
+        (0, _) => None,
+        (n, Spoken::Plain) => Some(format!(
+            "{n} of them take calls with TLS only, and this caller has no CA bundle"
+        )),
+        (n, Spoken::Tls(_)) => Some(format!(
+            "{n} of them take calls without TLS only, and this caller asks for it"
+        )),
+    };
     Roster {
         backends,
         known: snapshot.instances.len(),
+        unspoken,
         origin,
     }
 }
 
 /// `host:port` in its plain form, and as the authority of a request.
 fn parse_address(given: &str) -> Result<(String, Authority), &'static str> {
-    if given.starts_with("https://") {
-        return Err("TLS is not supported yet");
-    }
     let address = given.strip_prefix("http://").unwrap_or(given);
     let address = address.strip_suffix('/').unwrap_or(address);
     if address.contains('/') {
@@ -248,7 +302,8 @@ mod tests {
             ("127.0.0.1:70000", "port"),
             (":7101", "host"),
             ("", "host:port"),
-            ("https://a:1", "TLS"),
+            ("https://a", "the port is missing"),
+            ("ftp://a:1", "path"),
             ("http://a:1/path", "path"),
             ("me@a:1", "credentials"),
             ("a b:1", "host:port"),
@@ -266,8 +321,13 @@ mod tests {
 
     #[test]
     fn good_addresses_are_brought_to_one_form() {
-        let target = Target::fixed(["http://tickets:7101/", "[::1]:7102"]).expect("good");
-        assert_eq!(target.name(), "tickets:7101,[::1]:7102");
+        let target = Target::fixed(["http://tickets:7101/", "[::1]:7102", "https://users:7200"]).expect("good");
+        assert_eq!(target.name(), "tickets:7101,[::1]:7102,users:7200");
+        let Source::Fixed(backends) = target.source else {
+            panic!("fixed")
+        };
+        let secured: Vec<bool> = backends.iter().map(|backend| backend.key.is_secured).collect();
+        assert_eq!(secured, [false, false, true]);
     }
 
     #[test]
@@ -288,16 +348,36 @@ mod tests {
         let mut tls = Instance::new("s", "tls", "10.0.0.5:1");
         tls.endpoints = vec![Endpoint::grpc("10.0.0.5:1").with_protocol(Protocol::Grpcs)];
         let portless = Instance::new("s", "portless", "10.0.0.6");
-        let roster = roster_of(&Snapshot::fresh(
-            7,
-            [good, draining, drained, weightless, tls, portless],
-        ));
-        let ids: Vec<&str> = roster
-            .backends
-            .iter()
-            .map(|backend| &*backend.key.instance_id)
-            .collect();
-        assert_eq!((ids, roster.known), (vec!["good"], 6));
+        let mut both = Instance::new("s", "both", "10.0.0.7:1");
+        both.endpoints
+            .push(Endpoint::grpc("10.0.0.7:2").with_protocol(Protocol::Grpcs));
+        let snapshot = Snapshot::fresh(7, [good, draining, drained, weightless, tls, portless, both]);
+        let called = |roster: &Roster| -> Vec<(String, String)> {
+            let named = |backend: &Backend| (backend.key.instance_id.to_string(), backend.key.address.to_string());
+            roster.backends.iter().map(named).collect()
+        };
+        let pair = |id: &str, address: &str| (id.to_owned(), address.to_owned());
+        let roster = roster_of(&snapshot, &Spoken::Plain);
+        assert_eq!(
+            called(&roster),
+            [pair("good", "10.0.0.1:1"), pair("both", "10.0.0.7:1")]
+        );
+        assert_eq!(roster.known, 7);
+        let unspoken = roster.unspoken.expect("one speaks TLS only");
+        assert!(unspoken.starts_with("1 of them take calls with TLS only"), "{unspoken}");
         assert_eq!(roster.origin.to_string(), "the registry answers, at revision 7");
+
+        // With TLS nobody is called without.
+        let ticket = Expected::service(Some("default"), "s");
+        let roster = roster_of(&snapshot, &Spoken::Tls(ticket.clone()));
+        assert_eq!(called(&roster), [pair("tls", "10.0.0.5:1"), pair("both", "10.0.0.7:2")]);
+        assert!(
+            roster
+                .backends
+                .iter()
+                .all(|backend| backend.secured.as_ref() == Some(&ticket))
+        );
+        let unspoken = roster.unspoken.expect("others do not speak it");
+        assert!(unspoken.contains("without TLS only"), "{unspoken}");
     }
 }

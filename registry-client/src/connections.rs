@@ -17,6 +17,8 @@ use std::{
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::dial::Dialer;
+
 /// Below the 100 streams that our servers and many others allow, with room for the streams that have ended here and not yet
 /// there.
 const WATCHES_A_CONNECTION: usize = 80;
@@ -28,32 +30,42 @@ const UNANSWERED: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Connections {
     transport: Endpoint,
+    /// Where the endpoint speaks TLS.
+    dialer: Option<Dialer>,
     /// Made at the first call: tonic starts a task for it, and a handle may be made outside of a runtime.
     unary: OnceLock<Channel>,
     watches: Mutex<Seating<Channel>>,
 }
 
 impl Connections {
-    pub(crate) fn new(transport: Endpoint) -> Self {
+    pub(crate) fn new(transport: Endpoint, dialer: Option<Dialer>) -> Self {
         Self {
             transport,
+            dialer,
             unary: OnceLock::new(),
             watches: Mutex::new(Seating::default()),
         }
     }
 
     pub(crate) fn for_unary_calls(&self) -> Channel {
-        self.unary.get_or_init(|| self.transport.connect_lazy()).clone()
+        self.unary.get_or_init(|| self.connect_lazy()).clone()
     }
 
     /// A place for one watch, to be held until it ends.
     pub(crate) fn for_watch(self: &Arc<Self>) -> Seat {
-        let (row, channel) = self.watches().take(|| self.transport.connect_lazy());
+        let (row, channel) = self.watches().take(|| self.connect_lazy());
         Seat {
             of: self.clone(),
             row,
             channel,
             state: Waiting::Since(Instant::now()),
+        }
+    }
+
+    fn connect_lazy(&self) -> Channel {
+        match &self.dialer {
+            Some(dialer) => self.transport.connect_with_connector_lazy(dialer.clone()),
+            None => self.transport.connect_lazy(),
         }
     }
 

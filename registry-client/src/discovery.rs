@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use crate::{
-    model::{Selector, Snapshot},
+    model::{DEFAULT_NAMESPACE, Selector, Snapshot},
     registry::Registry,
     watcher::Watcher,
 };
@@ -71,6 +71,15 @@ impl Discovery {
     #[must_use]
     pub fn service(&self) -> &str {
         &self.service
+    }
+
+    /// The namespace that the service is looked for in; of a description that is fed by hand, `default`.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        match &self.source {
+            Source::Registry(registry) => registry.namespace(),
+            Source::Fed(_) => DEFAULT_NAMESPACE,
+        }
     }
 
     /// Starts to watch. Must be called within a tokio runtime: it starts a task, which ends when the watcher and all

@@ -13,7 +13,7 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 use tonic::transport::{self, Uri};
 
-use crate::{connections::Connections, error::Error, wire::peer::Peer};
+use crate::{connections::Connections, dial::Dialer, error::Error, wire::peer::Peer};
 
 /// A registry that does not accept a connection in this time is taken for dead: another endpoint, or a later try, is better.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,10 +41,13 @@ struct Entry {
 
 impl Endpoints {
     /// Begins with a random one, so that a fleet spreads over the replicas of a registry.
-    pub(crate) fn try_new<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Result<Self, Error> {
+    pub(crate) fn try_new<E: AsRef<str>>(
+        endpoints: impl IntoIterator<Item = E>,
+        tls: Option<&tls::Client>,
+    ) -> Result<Self, Error> {
         let all = endpoints
             .into_iter()
-            .map(|endpoint| Entry::try_new(endpoint.as_ref()))
+            .map(|endpoint| Entry::try_new(endpoint.as_ref(), tls))
             .collect::<Result<Vec<_>, _>>()?;
         if all.is_empty() {
             return Err(Error::NoEndpoint);
@@ -166,8 +169,9 @@ pub(crate) async fn within<T>(peer: &Peer, call: impl Future<Output = Result<T, 
 }
 
 impl Entry {
-    /// From `http://host:port`, or `host:port` for short.
-    fn try_new(text: &str) -> Result<Self, Error> {
+    /// From `http://host:port` or `https://host:port`, or `host:port` for short, which is the second with TLS and the first
+    /// without.
+    fn try_new(text: &str, tls: Option<&tls::Client>) -> Result<Self, Error> {
         let invalid = |problem: &str| Error::InvalidEndpoint {
             endpoint: text.to_owned(),
             problem: problem.to_owned(),
@@ -176,16 +180,22 @@ impl Entry {
         let address = if trimmed.contains("://") {
             trimmed.to_owned()
         } else {
-            format!("http://{trimmed}")
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            format!("{scheme}://{trimmed}")
         };
         let uri: Uri = address
             .parse()
             .map_err(|_| invalid("it is not a URI like http://127.0.0.1:7000"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(invalid("TLS to the registry is not supported yet; use http://")),
-            _ => return Err(invalid("its scheme must be http")),
-        }
+        let dialer = match (uri.scheme_str(), tls) {
+            (Some("http"), _) => None,
+            (Some("https"), Some(tls)) => Some(Dialer::new(tls.clone())),
+            (Some("https"), None) => {
+                return Err(invalid(
+                    "for https:// give the CA bundle that has issued its certificate",
+                ));
+            }
+            _ => return Err(invalid("its scheme must be http or https")),
+        };
         if uri.port_u16().is_none_or(|port| port == 0) {
             return Err(invalid("it has no port; write http://host:7000"));
         }
@@ -202,7 +212,7 @@ impl Entry {
             .http2_max_local_error_reset_streams(Some(1024));
         Ok(Self {
             address: address.trim_end_matches('/').into(),
-            connections: Arc::new(Connections::new(transport)),
+            connections: Arc::new(Connections::new(transport, dialer)),
         })
     }
 }
@@ -221,7 +231,7 @@ mod tests {
             ("http://[::1]:7000", "http://[::1]:7000"),
         ];
         for (text, expected) in good {
-            let endpoints = Endpoints::try_new([text]).expect(text);
+            let endpoints = Endpoints::try_new([text], None).expect(text);
             assert_eq!(endpoints.addresses().collect::<Vec<_>>(), [expected], "{text}");
         }
         for text in [
@@ -236,17 +246,17 @@ mod tests {
             "http://registry:99999",
             "a b:7000",
         ] {
-            let error = Endpoints::try_new([text]).map(|_| ()).expect_err(text);
+            let error = Endpoints::try_new([text], None).map(|_| ()).expect_err(text);
             assert!(matches!(error, Error::InvalidEndpoint { .. }), "{text}: {error}");
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }
         let none: [&str; 0] = [];
-        assert_eq!(Endpoints::try_new(none).map(|_| ()), Err(Error::NoEndpoint));
+        assert_eq!(Endpoints::try_new(none, None).map(|_| ()), Err(Error::NoEndpoint));
     }
 
     #[tokio::test]
     async fn avoiding_moves_on_once_however_many_found_out() {
-        let endpoints = Endpoints::try_new(["a:1", "b:1", "c:1"]).expect("valid");
+        let endpoints = Endpoints::try_new(["a:1", "b:1", "c:1"], None).expect("valid");
         endpoints.prefer_first();
         let (index, _) = endpoints.preferred(Duration::from_secs(1));
         endpoints.avoid(index);
@@ -257,7 +267,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_endpoint_that_hangs_leaves_time_for_the_next() {
-        let endpoints = Endpoints::try_new(["a:1", "b:1"]).expect("valid");
+        let endpoints = Endpoints::try_new(["a:1", "b:1"], None).expect("valid");
         endpoints.prefer_first();
         let begin = Instant::now();
         let answered = endpoints
@@ -279,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_ends_the_search_even_when_it_is_no() {
-        let endpoints = Endpoints::try_new(["a:1", "b:1"]).expect("valid");
+        let endpoints = Endpoints::try_new(["a:1", "b:1"], None).expect("valid");
         let mut calls = 0;
         let answered: Result<(), Error> = endpoints
             .call(Duration::from_secs(4), |peer| {

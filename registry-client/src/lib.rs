@@ -67,6 +67,7 @@
 
 mod backoff;
 mod connections;
+mod dial;
 mod discovery;
 mod endpoints;
 mod error;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rand::RngExt as _;
 
-use crate::model::{Endpoint, Instance, InstanceStatus};
+use crate::model::{Endpoint, Instance, InstanceStatus, Protocol};
 
 /// How often the owner renews its lease unless told otherwise.
 pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
@@ -44,6 +44,15 @@ impl Registration {
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.instance.id = id.into();
+        self
+    }
+
+    /// Its address is to be called with TLS. Default: without.
+    #[must_use]
+    pub fn secured(mut self) -> Self {
+        if let Some(first) = self.instance.endpoints.first_mut() {
+            first.protocol = Protocol::Grpcs;
+        }
         self
     }
 

@@ -39,8 +39,24 @@ impl Registry {
     ///
     /// [`Error::NoEndpoint`] for an empty list, [`Error::InvalidEndpoint`] for one that is not of that form.
     pub fn connect<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Result<Self, Error> {
+        Self::connect_with(endpoints, None)
+    }
+
+    /// As [`connect`](Self::connect), with TLS to the endpoints that are `https://host:port` or `host:port`. An endpoint that is
+    /// `http://` stays without.
+    ///
+    /// The registry's certificate has to be issued by one of the authorities of `tls`, and to name the service `registry-svc` by
+    /// its SPIFFE id, in any namespace; one without such an id has to name the host.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect); and an `https://` endpoint when `tls` is `None`.
+    pub fn connect_with<E: AsRef<str>>(
+        endpoints: impl IntoIterator<Item = E>,
+        tls: Option<&tls::Client>,
+    ) -> Result<Self, Error> {
         Ok(Self {
-            endpoints: Arc::new(Endpoints::try_new(endpoints)?),
+            endpoints: Arc::new(Endpoints::try_new(endpoints, tls)?),
             namespace: DEFAULT_NAMESPACE.into(),
             call_timeout: DEFAULT_CALL_TIMEOUT,
         })

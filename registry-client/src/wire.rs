@@ -264,7 +264,7 @@ fn error(endpoint: &str, status: &Status) -> Error {
     if let Some(source) = std::error::Error::source(status) {
         return Error::Unreachable {
             endpoint: endpoint.to_owned(),
-            problem: chain(source),
+            problem: tls::ConnectError::explain(source).map_or_else(|| chain(source), |error| error.to_string()),
         };
     }
     // But not with this one, which it makes of an answer beyond our limit. Only the limit in its words tells it from the same

@@ -54,6 +54,19 @@ pub enum ConnectError {
     },
 }
 
+/// The alerts by which a server refuses a client's certificate.
+const REFUSALS: &[AlertDescription] = &[
+    AlertDescription::AccessDenied,
+    AlertDescription::BadCertificate,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateRequired,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::DecryptError,
+    AlertDescription::UnknownCA,
+    AlertDescription::UnsupportedCertificate,
+];
+
 #[derive(Debug)]
 pub(crate) struct Config {
     base: Arc<ClientConfig>,
@@ -160,6 +173,9 @@ impl ConnectError {
             if let Some(by_tls) = cause.downcast_ref::<rustls::Error>() {
                 return Some(Self::from_tls(by_tls));
             }
+            if let Some(refused) = Self::from_words(&cause.to_string()) {
+                return Some(refused);
+            }
             // An io::Error hides its own content from `source`, which begins behind it.
             let hidden = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
             next = match hidden {
@@ -170,27 +186,24 @@ impl ConnectError {
         None
     }
 
+    /// h2 keeps of an I/O error no more than its words.
+    fn from_words(words: &str) -> Option<Self> {
+        let (_, alert) = words.split_once("received fatal alert: ")?;
+        let named = |known: &&AlertDescription| alert.starts_with(&format!("{known:?}"));
+        REFUSALS
+            .iter()
+            .find(named)
+            .map(|alert| Self::from_tls(&rustls::Error::AlertReceived(*alert)))
+    }
+
     fn from_tls(error: &rustls::Error) -> Self {
-        use AlertDescription::{
-            AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
-            CertificateUnknown, DecryptError, UnknownCA, UnsupportedCertificate,
-        };
         match error {
             rustls::Error::InvalidCertificate(why) => Self::Certificate { reason: in_words(why) },
             rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::Plain,
-            rustls::Error::AlertReceived(CertificateRequired) => Self::Refused {
+            rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => Self::Refused {
                 reason: "it requires one, and we have none to show".to_owned(),
             },
-            rustls::Error::AlertReceived(
-                alert @ (AccessDenied
-                | BadCertificate
-                | CertificateExpired
-                | CertificateRevoked
-                | CertificateUnknown
-                | DecryptError
-                | UnknownCA
-                | UnsupportedCertificate),
-            ) => Self::Refused {
+            rustls::Error::AlertReceived(alert) if REFUSALS.contains(alert) => Self::Refused {
                 reason: format!("{alert:?}; its log says more"),
             },
             other => Self::Other {

@@ -85,7 +85,11 @@ impl<'a> Attempts<'a> {
                 .span
                 .attempt(self.unsent + self.refused + 1, &endpoint.address, &endpoint.instance_id);
             head.prepare(&attempt, self.deadline);
-            let exchange = match Connection::send(slot, || head.addressed_to(&endpoint.authority), &mut body) {
+            let exchange = match Connection::send(
+                slot,
+                || head.addressed_to(endpoint.scheme(), &endpoint.authority),
+                &mut body,
+            ) {
                 Ok(exchange) => exchange,
                 Err(NotOpened::Closed) => {
                     attempt.finish(Code::Unavailable.into());

@@ -52,9 +52,9 @@ impl Head {
     }
 
     /// The head as it goes to that endpoint.
-    pub(crate) fn addressed_to(&self, authority: &Authority) -> Request<()> {
+    pub(crate) fn addressed_to(&self, scheme: Scheme, authority: &Authority) -> Request<()> {
         let mut parts = uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
+        parts.scheme = Some(scheme);
         parts.authority = Some(authority.clone());
         parts.path_and_query = Some(self.path.clone());
         let mut head = Request::new(());

@@ -37,6 +37,7 @@ struct Live {
 pub(crate) async fn drive(
     endpoint: Arc<Endpoint>,
     sink: impl ReadySink,
+    tls: Option<tls::Client>,
     connect_timeout: Duration,
     backoff: Backoff,
     mut rng: impl Rng,
@@ -57,7 +58,7 @@ pub(crate) async fn drive(
                 let connected = tokio::select! {
                     biased;
                     () = removed.cancelled() => break,
-                    connected = connect(&endpoint.address, connect_timeout, pace) => connected,
+                    connected = connect(&endpoint, tls.as_ref(), connect_timeout, pace) => connected,
                 };
                 match connected {
                     Ok(Connected { connection, link, gone }) => {

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    Endpoint,
     connection::Connection,
     heard::{Heard, Note},
     keepalive::{self, KeepAlive, Pace, too_many_pings},
@@ -48,16 +49,31 @@ pub(crate) enum ConnectError {
     Http2(#[source] h2::Error),
     #[error("accepted the connection and closed it without a word")]
     HungUp,
+    #[error(transparent)]
+    Tls(#[from] tls::ConnectError),
+    #[error("it is to be called with TLS, and no CA bundle is given to verify it with")]
+    NoAuthorities,
     #[error("no answer within {0:?}")]
     Timeout(Duration),
 }
 
+impl ConnectError {
+    /// With TLS 1.3 a server refuses a client's certificate only after the handshake, and HTTP/2 hears of it first.
+    fn explained(self) -> Self {
+        let by_tls = match &self {
+            Self::Http2(error) => error.get_io().and_then(|error| tls::ConnectError::explain(error)),
+            _ => None,
+        };
+        by_tls.map_or(self, Self::Tls)
+    }
+}
+
 /// A connection that has just been made.
-pub(crate) struct Connected<T = TcpStream> {
+pub(crate) struct Connected<L = AnyLink> {
     /// For calls.
     pub(crate) connection: Connection,
     /// To be spawned.
-    pub(crate) link: Link<T>,
+    pub(crate) link: L,
     /// Resolves when the connection takes no more calls.
     pub(crate) gone: oneshot::Receiver<Gone>,
 }
@@ -72,7 +88,7 @@ pub(crate) struct Gone {
 }
 
 /// The live connection. Resolves when its socket is closed.
-pub(crate) struct Link<T = TcpStream> {
+pub(crate) struct Link<T> {
     io: client::Connection<Heard<T>, Bytes>,
     heard: Note,
     /// Never sends; is asked whether it could.
@@ -85,21 +101,64 @@ pub(crate) struct Link<T = TcpStream> {
     gathered: bool,
 }
 
-/// Dials `address` (`host:port`; a name is resolved anew each time) and waits for the server to speak, `timeout` in all.
-pub(super) async fn connect(address: &str, timeout: Duration, pace: Pace) -> Result<Connected, ConnectError> {
-    tokio::time::timeout(timeout, establish(address, pace))
+/// A link of either kind. Each is compiled for itself, and told from the other once a turn, not once a read or write.
+pub(crate) enum AnyLink {
+    Plain(Link<TcpStream>),
+    /// Boxed, as rustls keeps its state in the stream.
+    Tls(Box<Link<tls::ClientStream<TcpStream>>>),
+}
+
+impl Future for AnyLink {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.get_mut() {
+            Self::Plain(link) => Pin::new(link).poll(cx),
+            Self::Tls(link) => Pin::new(&mut **link).poll(cx),
+        }
+    }
+}
+
+/// Dials `endpoint` (a name is resolved anew each time), with TLS where a certificate is expected, and waits for the server to
+/// speak, `timeout` in all.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    tls: Option<&tls::Client>,
+    timeout: Duration,
+    pace: Pace,
+) -> Result<Connected, ConnectError> {
+    tokio::time::timeout(timeout, establish(endpoint, tls, pace))
         .await
         .unwrap_or(Err(ConnectError::Timeout(timeout)))
 }
 
-async fn establish(address: &str, pace: Pace) -> Result<Connected, ConnectError> {
-    let stream = TcpStream::connect(address).await.map_err(ConnectError::Tcp)?;
+async fn establish(endpoint: &Endpoint, tls: Option<&tls::Client>, pace: Pace) -> Result<Connected, ConnectError> {
+    let stream = TcpStream::connect(&*endpoint.address)
+        .await
+        .map_err(ConnectError::Tcp)?;
     // Calls are small and wait for nothing: Nagle's algorithm would only add its delay.
     stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
-    speak(stream, pace).await
+    let Some(expected) = &endpoint.secured else {
+        return Ok(speak(stream, pace).await?.map(AnyLink::Plain));
+    };
+    let tls = tls.ok_or(ConnectError::NoAuthorities)?;
+    // Large, and gone as soon as there is a connection.
+    let secured = Box::pin(tls.connect(stream, endpoint.authority.host(), expected)).await?;
+    let connected = speak(secured, pace).await.map_err(ConnectError::explained)?;
+    Ok(connected.map(|link| AnyLink::Tls(Box::new(link))))
 }
 
-async fn speak<T: AsyncRead + AsyncWrite + Unpin>(stream: T, pace: Pace) -> Result<Connected<T>, ConnectError> {
+impl<L> Connected<L> {
+    fn map<M>(self, change: impl FnOnce(L) -> M) -> Connected<M> {
+        Connected {
+            connection: self.connection,
+            link: change(self.link),
+            gone: self.gone,
+        }
+    }
+}
+
+async fn speak<T: AsyncRead + AsyncWrite + Unpin>(stream: T, pace: Pace) -> Result<Connected<Link<T>>, ConnectError> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
     let (stream, heard) = Heard::new(stream);
@@ -248,7 +307,7 @@ mod tests {
     }
 
     /// Connected to a raw peer that allows so many streams.
-    async fn connected(limit: u32) -> (Connected<tokio::io::DuplexStream>, RawPeer) {
+    async fn connected(limit: u32) -> (Connected<Link<tokio::io::DuplexStream>>, RawPeer) {
         let (ours, mut peer) = RawPeer::pair();
         let (connected, ()) = tokio::join!(speak(ours, Pace::default()), async {
             peer.send(&streams_allowed(limit)).await;

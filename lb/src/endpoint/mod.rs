@@ -20,7 +20,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
 };
 
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use tokio::sync::Notify;
 
 pub use backoff::{Backoff, InvalidBackoff};
@@ -63,6 +63,8 @@ pub(crate) struct Endpoint {
     pub(crate) instance_id: Arc<str>,
     pub(crate) address: Arc<str>,
     pub(crate) authority: Authority,
+    /// Whose certificate is expected; `None` without TLS.
+    secured: Option<tls::Expected>,
     in_flight: AtomicU32,
     state: AtomicU8,
     draining: AtomicBool,
@@ -79,12 +81,26 @@ impl Endpoint {
             instance_id,
             address,
             authority,
+            secured: None,
             in_flight: AtomicU32::new(0),
             state: AtomicU8::new(EndpointState::Idle as u8),
             draining: AtomicBool::new(false),
             idle: Notify::new(),
             nudge: Notify::new(),
             last_error: Mutex::new(None),
+        }
+    }
+
+    /// To be spoken to with TLS, if somebody is expected there.
+    pub(crate) fn secured(self, secured: Option<tls::Expected>) -> Self {
+        Self { secured, ..self }
+    }
+
+    /// What its requests call the way they go.
+    pub(crate) fn scheme(&self) -> Scheme {
+        match self.secured {
+            Some(_) => Scheme::HTTPS,
+            None => Scheme::HTTP,
         }
     }
 

@@ -52,7 +52,9 @@ mod tests {
             key: Key {
                 instance_id: id.into(),
                 address: address.into(),
+                is_secured: false,
             },
+            secured: None,
             weight,
             epoch,
         }

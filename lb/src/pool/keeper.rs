@@ -15,9 +15,11 @@ use crate::{
 };
 
 /// What the keeper hands to the drivers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct KeeperSettings {
-    /// For TCP, HTTP/2 preface and the server's first word together.
+    /// Whom to believe; then services are called with TLS and not without.
+    pub(crate) tls: Option<tls::Client>,
+    /// For TCP, TLS, HTTP/2 preface and the server's first word together.
     pub(crate) connect_timeout: Duration,
     pub(crate) backoff: Backoff,
 }
@@ -33,7 +35,12 @@ impl Keeper {
     /// Must be called within a Tokio runtime.
     pub(crate) fn spawn(pool: Arc<Pool>, source: Source, settings: KeeperSettings) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(keep(pool, source.updates(), settings, stop.clone()));
+        let task = tokio::spawn(keep(
+            pool,
+            source.updates(settings.tls.is_some()),
+            settings,
+            stop.clone(),
+        ));
         Self {
             stop: stop.drop_guard(),
             task: tokio::sync::Mutex::new(Some(task)),
@@ -56,12 +63,13 @@ async fn keep(pool: Arc<Pool>, mut updates: Updates, settings: KeeperSettings, s
     let mut drivers = JoinSet::new();
     let start = |drivers: &mut JoinSet<()>, newcomers: Vec<Newcomer>| {
         for Newcomer { endpoint, removed } in newcomers {
-            let (pool, settings) = (Arc::clone(&pool), settings);
+            let (pool, settings) = (Arc::clone(&pool), settings.clone());
             drivers.spawn(async move {
                 let rng: StdRng = rand::make_rng();
                 drive(
                     Arc::clone(&endpoint),
                     Arc::clone(&pool),
+                    settings.tls,
                     settings.connect_timeout,
                     settings.backoff,
                     rng,

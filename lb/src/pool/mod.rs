@@ -69,6 +69,7 @@ struct Book {
     known: usize,
     /// What the discovery says of itself, for error messages.
     origin: Origin,
+    unspoken: Option<String>,
 }
 
 #[derive(Debug)]
@@ -220,17 +221,19 @@ impl Pool {
         let mut book = self.book();
         book.known = roster.known;
         book.origin = roster.origin;
+        book.unspoken = roster.unspoken;
         for change in diff(
             book.slots.iter().map(|(key, slot)| (key, &slot.backend)),
             roster.backends,
         ) {
             match change {
                 Change::Add(backend) => {
-                    let endpoint = Arc::new(Endpoint::new(
+                    let endpoint = Endpoint::new(
                         Arc::clone(&backend.key.instance_id),
                         Arc::clone(&backend.key.address),
                         backend.authority.clone(),
-                    ));
+                    );
+                    let endpoint = Arc::new(endpoint.secured(backend.secured.clone()));
                     let removal = CancellationToken::new();
                     newcomers.push(Newcomer {
                         endpoint: Arc::clone(&endpoint),
@@ -284,6 +287,7 @@ impl Pool {
         let newcomers = self.apply(Roster {
             backends: Vec::new(),
             known: 0,
+            unspoken: None,
             origin: Origin::Closed,
         });
         debug_assert!(newcomers.is_empty());
@@ -311,7 +315,10 @@ impl Pool {
                     error: slot.endpoint.last_error(),
                 })
                 .collect(),
-            discovery: book.origin.to_string(),
+            discovery: match &book.unspoken {
+                Some(unspoken) => format!("{unspoken}; {}", book.origin),
+                None => book.origin.to_string(),
+            },
         }
     }
 
@@ -369,7 +376,9 @@ mod tests {
             key: Key {
                 instance_id: (*id).into(),
                 address: "127.0.0.1:1".into(),
+                is_secured: false,
             },
+            secured: None,
             authority: http::uri::Authority::from_static("127.0.0.1:1"),
             weight: 100,
             epoch: 1,
@@ -377,6 +386,7 @@ mod tests {
         Roster {
             backends: backends.collect(),
             known: ids.len(),
+            unspoken: None,
             origin: Origin::Fixed,
         }
     }

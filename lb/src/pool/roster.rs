@@ -11,6 +11,8 @@ pub(crate) struct Roster {
     pub(crate) backends: Vec<Backend>,
     /// How many are known, callable or not.
     pub(crate) known: usize,
+    /// Of those that would take calls, what keeps some from being called: for error messages.
+    pub(crate) unspoken: Option<String>,
     pub(crate) origin: Origin,
 }
 
@@ -64,6 +66,8 @@ impl fmt::Display for Origin {
 pub(crate) struct Backend {
     pub(crate) key: Key,
     pub(crate) authority: Authority,
+    /// Whose certificate is expected; `None` without TLS.
+    pub(crate) secured: Option<tls::Expected>,
     /// Relative share of the calls, at least 1.
     pub(crate) weight: u32,
     /// Changes when the instance has registered anew: a restarted process in the same place.
@@ -75,4 +79,6 @@ pub(crate) struct Backend {
 pub(crate) struct Key {
     pub(crate) instance_id: Arc<str>,
     pub(crate) address: Arc<str>,
+    /// An instance that begins to speak TLS at its address needs another connection, too.
+    pub(crate) is_secured: bool,
 }

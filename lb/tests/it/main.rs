@@ -7,6 +7,7 @@ mod headers;
 mod in_flight;
 mod outage;
 mod room;
+mod secured;
 mod set;
 mod spread;
 mod streaming;
