@@ -102,6 +102,10 @@ pub(crate) struct Link<T> {
 }
 
 /// A link of either kind. Each is compiled for itself, and told from the other once a turn, not once a read or write.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one a connection, moved once into its task; the plain one shall not pay for the other"
+)]
 pub(crate) enum AnyLink {
     Plain(Link<TcpStream>),
     /// Boxed, as rustls keeps its state in the stream.
