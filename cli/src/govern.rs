@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use proto::registry::v1::{
     DrainRequest, InstanceRef, SetWeightRequest, UndrainRequest, governance_service_client::GovernanceServiceClient,
 };
@@ -10,93 +11,133 @@ use serde_json::json;
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
-    args::{DrainArgs, InstanceArgs, Weight, WeightArgs},
+    args::{DrainArgs, InstanceArgs, UndrainArgs, Until, Weight, WeightArgs},
     failure::{Exit, Failure},
-    output::Output,
+    output::{self, Output},
     status,
 };
 
 /// A decision is one record in the registry's store. A registry that takes longer hangs, and an operator has to know.
 const CALL: Duration = Duration::from_secs(10);
-/// How long a drain waits until every caller knows. Below `CALL`, so that the answer names those who do not.
-const ACKNOWLEDGED: Duration = Duration::from_secs(8);
 
 /// Takes an instance out of service.
 pub(crate) async fn drain(args: &DrainArgs, output: Output) -> Result<(), Failure> {
+    let until = end(args.until)?;
     let request = DrainRequest {
         instance: Some(reference(&args.instance)),
         who: args.instance.who.clone(),
-        why: args.why.clone(),
-        until: None,
-        ack_timeout: prost_types::Duration::try_from(ACKNOWLEDGED).ok(),
+        why: args.instance.why.clone(),
+        until: until.map(timestamp),
+        ack_timeout: prost_types::Duration::try_from(args.ack_timeout).ok(),
     };
     let mut client = client(&args.instance)?;
-    let answer = bounded(request, |request| client.drain(request))
+    // The answer of one that waits for its callers in vain comes after that time.
+    let answer = bounded(args.ack_timeout + CALL, request, |request| client.drain(request))
         .await
         .map_err(|status| failure("drain instances", &status))?;
-    let late = answer.unacknowledged_watch_ids;
+    let (late, unheard) = (answer.unacknowledged_watch_ids, answer.unheard_replicas);
     let name = &args.instance.instance;
     let document = json!({
         "instance": name.to_string(),
         "drained": true,
+        "until": until.map(output::instant),
         "revision": answer.revision,
         "unacknowledged_watch_ids": late,
+        "unheard_replicas": unheard,
     });
-    output.print(&document, || match late.len() {
-        0 => format!(
-            "{name} is drained, and every caller knows (revision {}).",
-            answer.revision
-        ),
-        late => format!(
-            "{name} is drained (revision {}); {late} callers have not said yet that they know.",
-            answer.revision
-        ),
+    output.print(&document, || {
+        let until = until_text(until);
+        let revision = answer.revision;
+        match late.len() {
+            0 if !unheard.is_empty() => format!(
+                "{name} is drained{until} (revision {revision}); callers at {} of the registry may not know yet.",
+                output::count(unheard.len(), "other replica")
+            ),
+            0 => format!("{name} is drained{until}, and every caller knows (revision {revision})."),
+            late => format!(
+                "{name} is drained{until} (revision {revision}); not known yet of {}.",
+                output::count(late, "caller")
+            ),
+        }
     })
 }
 
 /// Takes a drain back.
-pub(crate) async fn undrain(args: &InstanceArgs, output: Output) -> Result<(), Failure> {
+pub(crate) async fn undrain(args: &UndrainArgs, output: Output) -> Result<(), Failure> {
+    let args = &args.instance;
     let request = UndrainRequest {
         instance: Some(reference(args)),
         who: args.who.clone(),
+        why: args.why.clone(),
     };
     let mut client = client(args)?;
-    let answer = bounded(request, |request| client.undrain(request))
+    let answer = bounded(CALL, request, |request| client.undrain(request))
         .await
         .map_err(|status| failure("undrain instances", &status))?;
     let name = &args.instance;
     let document = json!({ "instance": name.to_string(), "drained": false, "revision": answer.revision });
     output.print(&document, || {
-        format!("{name} is back in service (revision {}).", answer.revision)
+        format!("{name} is not drained any more (revision {}).", answer.revision)
     })
 }
 
 /// Lays a weight over an instance's own.
 pub(crate) async fn weight(args: &WeightArgs, output: Output) -> Result<(), Failure> {
+    let until = end(args.until)?;
+    let weight = match args.weight {
+        Weight::Own if until.is_some() => {
+            let failure = Failure::usage("the instance's own weight has no end");
+            return Err(failure.advice("leave --until out"));
+        }
+        Weight::Own => None,
+        Weight::Fixed(weight) => Some(weight),
+    };
     let request = SetWeightRequest {
         instance: Some(reference(&args.instance)),
-        weight: match args.weight {
-            Weight::Own => None,
-            Weight::Fixed(weight) => Some(weight),
-        },
+        weight,
         who: args.instance.who.clone(),
-        why: String::new(),
-        until: None,
+        why: args.instance.why.clone(),
+        until: until.map(timestamp),
     };
     let mut client = client(&args.instance)?;
-    let answer = bounded(request, |request| client.set_weight(request))
+    let answer = bounded(CALL, request, |request| client.set_weight(request))
         .await
         .map_err(|status| failure("set weights", &status))?;
     let name = &args.instance.instance;
-    let now = answer
-        .instance
-        .and_then(|instance| instance.r#override)
-        .and_then(|laid| laid.weight);
-    let document = json!({ "instance": name.to_string(), "weight": now, "revision": answer.revision });
-    output.print(&document, || match now {
-        Some(weight) => format!("{name} has weight {weight} now (revision {}).", answer.revision),
+    let document = json!({
+        "instance": name.to_string(),
+        "weight": weight,
+        "until": until.map(output::instant),
+        "revision": answer.revision,
+    });
+    output.print(&document, || match weight {
+        Some(weight) => format!(
+            "{name} has weight {weight} now{} (revision {}).",
+            until_text(until),
+            answer.revision
+        ),
         None => format!("{name} has its own weight again (revision {}).", answer.revision),
     })
+}
+
+/// When a decision ends; a moment that no calendar has is a mistake in typing.
+fn end(until: Option<Until>) -> Result<Option<Timestamp>, Failure> {
+    let Some(until) = until else { return Ok(None) };
+    match until.moment(Timestamp::now()) {
+        Some(moment) => Ok(Some(moment)),
+        None => Err(Failure::usage("--until is beyond all calendars").advice("give at most 366d")),
+    }
+}
+
+fn until_text(until: Option<Timestamp>) -> String {
+    until.map_or_else(String::new, |until| format!(" until {}", until.strftime("%Y-%m-%d %H:%M:%S UTC")))
+}
+
+fn timestamp(moment: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: moment.as_second(),
+        nanos: moment.subsec_nanosecond(),
+    }
 }
 
 fn reference(args: &InstanceArgs) -> InstanceRef {
@@ -114,17 +155,21 @@ fn client(args: &InstanceArgs) -> Result<GovernanceServiceClient<lb::Channel>, F
 }
 
 /// The deadline holds even against a registry that does not keep it.
-async fn bounded<M, T, F>(message: M, call: impl FnOnce(Request<M>) -> F) -> Result<T, Status>
+pub(crate) async fn bounded<M, T, F>(
+    deadline: Duration,
+    message: M,
+    call: impl FnOnce(Request<M>) -> F,
+) -> Result<T, Status>
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
     let mut request = Request::new(message);
-    request.set_timeout(CALL);
-    match tokio::time::timeout(CALL, call(request)).await {
+    request.set_timeout(deadline);
+    match tokio::time::timeout(deadline, call(request)).await {
         Ok(answer) => answer.map(Response::into_inner),
         Err(_) => Err(Status::deadline_exceeded(format!(
             "no answer within {} s",
-            CALL.as_secs()
+            deadline.as_secs()
         ))),
     }
 }
@@ -158,7 +203,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_registry_that_hangs_is_not_waited_for() {
         let begun = Instant::now();
-        let status = bounded((), |request| {
+        let status = bounded(CALL, (), |request| {
             assert!(request.metadata().contains_key("grpc-timeout"));
             std::future::pending::<Result<Response<()>, Status>>()
         })

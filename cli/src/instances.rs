@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use registry_client::Instance;
+use registry_client::{Decision, Governed, Instance};
 use serde_json::{Value, json};
 
 use crate::{
@@ -67,7 +67,7 @@ fn human(instances: &[Instance], namespace: &str) -> String {
             instance.id.clone(),
             instance.grpc_address().unwrap_or_default(),
             status(instance),
-            instance.weight.to_string(),
+            weight(instance),
             instance.version.clone(),
             instance.zone.clone(),
             instance
@@ -82,11 +82,43 @@ fn human(instances: &[Instance], namespace: &str) -> String {
 
 /// What the instance says, and what an operator has laid over it.
 pub(crate) fn status(instance: &Instance) -> String {
-    if instance.drained {
-        format!("{} (drained)", instance.status)
-    } else {
-        instance.status.to_string()
+    if !instance.drained {
+        return instance.status.to_string();
     }
+    let decision = instance.governed.as_ref().and_then(|laid| laid.drain_decision.as_ref());
+    match decision {
+        Some(decision) => format!("{} (drained by {})", instance.status, decision.who),
+        None => format!("{} (drained)", instance.status),
+    }
+}
+
+/// The weight that counts, and who has laid it over the instance's own.
+fn weight(instance: &Instance) -> String {
+    let decision = instance
+        .governed
+        .as_ref()
+        .and_then(|laid| laid.weight_decision.as_ref());
+    match decision {
+        Some(decision) => format!("{} (by {})", instance.weight, decision.who),
+        None => instance.weight.to_string(),
+    }
+}
+
+/// What an operator has laid over an instance, as a machine reads it.
+fn override_as_json(laid: &Governed) -> Value {
+    let decision = |decision: &Decision| {
+        json!({
+            "who": decision.who,
+            "why": decision.why,
+            "until": decision.until.and_then(timestamp).map(output::instant),
+        })
+    };
+    json!({
+        "drained": laid.drained,
+        "drain_decision": laid.drain_decision.as_ref().map(decision),
+        "weight": laid.weight,
+        "weight_decision": laid.weight_decision.as_ref().map(decision),
+    })
 }
 
 /// An instance as a machine reads it.
@@ -104,6 +136,7 @@ pub(crate) fn as_json(instance: &Instance) -> Value {
         "callable": instance.is_callable(),
         "drained": instance.drained,
         "weight": instance.weight,
+        "override": instance.governed.as_ref().map(override_as_json),
         "version": instance.version,
         "group": instance.group,
         "zone": instance.zone,

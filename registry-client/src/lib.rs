@@ -82,7 +82,7 @@ pub use backoff::{Backoff, InvalidBackoff};
 pub use discovery::{DEFAULT_GRACE, Discovery};
 pub use error::{Answer, Error};
 pub use model::{
-    Confidence, DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Drained, Endpoint, Governed, Instance, InstanceEvent,
+    Confidence, DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Decision, Drained, Endpoint, Governed, Instance, InstanceEvent,
     InstanceStatus, Late, Protocol, Removal, RemovalReason, Selector, ServiceSummary, Snapshot, SnapshotCause,
     SnapshotState, WatchStep,
 };

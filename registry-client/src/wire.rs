@@ -15,7 +15,7 @@ use tonic_types::pb;
 use crate::{
     error::{Answer, Error},
     model::{
-        Confidence, DEFAULT_WEIGHT, Endpoint, Governed, Instance, InstanceEvent, InstanceStatus, Protocol, Removal,
+        Confidence, DEFAULT_WEIGHT, Decision, Endpoint, Governed, Instance, InstanceEvent, InstanceStatus, Protocol, Removal,
         RemovalReason, Selector, ServiceSummary, SnapshotCause, Told, WatchStep,
     },
 };
@@ -121,11 +121,27 @@ impl From<Instance> for v1::Instance {
     }
 }
 
+impl From<v1::GovernanceDecision> for Decision {
+    fn from(wire: v1::GovernanceDecision) -> Self {
+        Self {
+            who: wire.who,
+            why: wire.why,
+            until: wire.until.and_then(system_time),
+        }
+    }
+}
+
 impl From<v1::GovernanceOverride> for Governed {
     fn from(wire: v1::GovernanceOverride) -> Self {
+        let decision = |kind| {
+            let found = wire.decisions.iter().find(|decision| decision.kind() == kind);
+            found.cloned().map(Decision::from)
+        };
         Self {
             drained: wire.drained,
             weight: wire.weight,
+            drain_decision: decision(v1::governance_decision::Kind::Drain),
+            weight_decision: decision(v1::governance_decision::Kind::Weight),
             who: wire.who,
             why: wire.why,
             until: wire.until.and_then(system_time),

@@ -34,6 +34,8 @@ pub struct Summary {
     pub instances: u64,
     /// How many.
     pub leases: u64,
+    /// What operators have laid over how many instances, registered or not.
+    pub overrides: u64,
     /// Of the file.
     pub bytes: u64,
     /// When it was taken, by the wall clock of that registry.
@@ -192,6 +194,7 @@ impl From<Contents> for Summary {
             head,
             instances,
             leases,
+            overrides,
             bytes,
         } = contents;
         let name = |id: HistoryId| id.to_string();
@@ -201,6 +204,7 @@ impl From<Contents> for Summary {
             revision: head.revision.get(),
             instances,
             leases,
+            overrides,
             bytes,
             taken: UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH),
         }

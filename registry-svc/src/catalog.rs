@@ -15,14 +15,18 @@
 //!    replica is elected.
 //! 8. Self-preservation's sums are what a recount gives; a group that protects loses no more than its budget in a window, and
 //!    nothing is held back for longer than the longest time.
-//! 9. What is undone was never there; only renewals and what else is a sign of life stay, and only where they make a lease due later.
+//! 9. An instance carries what is laid over its name, and nothing else; what is laid over names that nobody has registered is
+//!    bounded.
+//! 10. What is undone was never there; only renewals and what else is a sign of life stay, and only where they make a lease due later.
 
 mod batch;
 mod clock;
 mod command;
 mod expiry;
+mod govern;
 mod leases;
 mod mutate;
+mod overrides;
 mod protection;
 mod register;
 mod replicas;
@@ -41,14 +45,15 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use batch::{Batch, Change, LeaseChange, LeaseRecord, Removal};
+pub(crate) use batch::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, Removal};
 use clock::LeaseClock;
 pub(crate) use clock::{LeaseTime, PULSE};
 pub(crate) use command::{
-    Beat, CatalogError, Command, Deregister, LeaseChoice, Outcome, Owner, Register, Registered, RenewError, Renewed,
-    Reply, RequestId, Secret, Update,
+    Asked, Beat, CatalogError, Command, Decision, Deregister, Govern, LeaseChoice, Outcome, Owner, Register, Registered,
+    RenewError, Renewed, Reply, RequestId, Secret, Update,
 };
 use leases::Leases;
+use overrides::Overrides;
 use protection::Groups;
 pub(crate) use protection::{Protection, ProtectionStatus};
 use requests::RecentRequests;
@@ -63,11 +68,12 @@ use crate::{
     },
 };
 
-/// What replicas must agree on: the instances, and of the leases what the store keeps.
+/// What replicas must agree on: the instances, of the leases what the store keeps, and what operators have laid over names.
 #[cfg(test)]
 pub(crate) type Content = (
     std::collections::BTreeMap<InstanceKey, Arc<Instance>>,
     std::collections::BTreeMap<LeaseId, LeaseRecord>,
+    std::collections::BTreeMap<InstanceKey, Arc<crate::model::Override>>,
 );
 
 /// How much the whole registry may hold.
@@ -77,6 +83,10 @@ pub(crate) struct Capacity {
     pub(crate) instances: usize,
     /// Leases.
     pub(crate) leases: usize,
+    /// Overrides of instances that are not registered, of one service.
+    pub(crate) overrides_of_service: usize,
+    /// Overrides of instances that are not registered, of all services.
+    pub(crate) overrides: usize,
 }
 
 /// How a catalog is set up.
@@ -116,6 +126,7 @@ pub(crate) struct Catalog {
     /// What they have in common.
     shared: Shared,
     leases: Leases,
+    overrides: Overrides,
     clock: LeaseClock,
     requests: RecentRequests,
     recovering_until: Option<LeaseTime>,
@@ -152,6 +163,8 @@ impl Default for Capacity {
         Self {
             instances: limits::INSTANCES,
             leases: limits::LEASES,
+            overrides_of_service: limits::OVERRIDES_KEPT_OF_SERVICE,
+            overrides: limits::OVERRIDES_KEPT,
         }
     }
 }
@@ -178,6 +191,7 @@ impl Catalog {
             instances: HashSet::with_capacity(instances.len()),
             shared: Shared::default(),
             leases: Leases::new(settings.own, settings.orphan_grace, clock.now()),
+            overrides: Overrides::default(),
             recovering_until: window.map(|window| clock.now().plus(window)),
             respite: Respite::over(clock.now()),
             clock,
@@ -207,6 +221,7 @@ impl Catalog {
             Command::Register(register) => self.register(register, wall, &mut undo),
             Command::Update(update) => self.update(update, wall, &mut undo),
             Command::Deregister(deregister) => self.deregister(deregister, wall, &mut undo),
+            Command::Govern(govern) => self.govern(govern, wall, &mut undo),
             Command::Claim(owners) => Ok(self.claim(owners, wall, &mut undo)),
         };
         let (reply, batch) = match applied {
@@ -282,6 +297,7 @@ impl Catalog {
     /// All ways that lead an instance in pass here: its lease keeps it from now on, and whichever kept one of this name does not.
     fn insert_instance(&mut self, instance: Arc<Instance>) -> Option<Arc<Instance>> {
         self.groups.came(&instance);
+        self.overrides.came(&instance.key);
         if let Some(lease) = self.leases.get_mut(instance.lease) {
             lease.keep(&instance);
         }
@@ -300,6 +316,7 @@ impl Catalog {
     fn remove_instance(&mut self, key: &InstanceKey) -> Option<Arc<Instance>> {
         let former = self.instances.take(key)?.0;
         self.groups.went(&former);
+        self.overrides.went(key);
         if let Some(lease) = self.leases.get_mut(former.lease) {
             lease.lose(key);
         }
@@ -308,6 +325,18 @@ impl Catalog {
 
     /// Puts a finished revision on the record.
     fn seal(&mut self, wall: WallTime, changes: Vec<Change>, leases: Vec<LeaseChange>, undo: &mut Undo) -> Arc<Batch> {
+        let overrides = self.prune_overrides(&changes, undo);
+        self.seal_with(wall, changes, leases, overrides, undo)
+    }
+
+    fn seal_with(
+        &mut self,
+        wall: WallTime,
+        changes: Vec<Change>,
+        leases: Vec<LeaseChange>,
+        overrides: Vec<OverrideChange>,
+        undo: &mut Undo,
+    ) -> Arc<Batch> {
         undo.note(Step::Sealed(self.revision));
         self.revision = self.revision.next();
         Arc::new(Batch {
@@ -315,6 +344,8 @@ impl Catalog {
             at: wall,
             changes,
             leases,
+            overrides,
+            by: None,
         })
     }
 
@@ -324,7 +355,9 @@ impl Catalog {
         let instances = self.instances.iter();
         let instances = instances.map(|held| (held.0.key.clone(), Arc::clone(&held.0)));
         let leases = self.leases.iter().map(|(id, lease)| (*id, lease.record(*id)));
-        (instances.collect(), leases.collect())
+        let overrides = self.overrides.iter();
+        let overrides = overrides.map(|(key, laid)| (key.clone(), Arc::clone(laid)));
+        (instances.collect(), leases.collect(), overrides.collect())
     }
 
     /// Panics where an invariant of the module's list is broken.
@@ -333,8 +366,16 @@ impl Catalog {
         self.leases.check_invariants();
         self.requests.check_invariants();
         self.groups.check_invariants(self.instances.iter().map(|held| &*held.0));
+        let most = (self.capacity.overrides_of_service, self.capacity.overrides);
+        self.overrides
+            .check_invariants(|key| self.instances.contains(key), most);
         for Held(instance) in &self.instances {
             let key = &instance.key;
+            assert_eq!(
+                instance.governance.as_ref(),
+                self.overrides.get(key),
+                "{key} carries what is laid over it"
+            );
             let lease = self.leases.get(instance.lease).expect("an instance's lease lives");
             let kept = lease.instances().iter().find(|kept| kept.key == *key);
             assert!(

@@ -244,8 +244,8 @@ impl Driver {
     }
 
     fn mutate(&mut self, mutation: Mutation, now: Now) {
-        let Mutation { command, reply, room } = mutation;
-        self.core.mutate(command, reply, now);
+        let Mutation { asked, reply, room } = mutation;
+        self.core.mutate(asked, reply, now);
         // Only now: from here on the group counts it.
         drop(room);
     }

@@ -46,7 +46,7 @@ pub(crate) use watcher::{FutureRevision, WatchFrom, Watcher};
 use crate::{
     catalog::Batch,
     history::HistoryLimits,
-    model::{Confidence, HistoryId, Instance, Moment, Revision},
+    model::{Confidence, HistoryId, Instance, Moment, OverrideRecord, Revision},
 };
 
 /// See the module.
@@ -94,6 +94,8 @@ pub(crate) struct Restored<'a> {
     pub(crate) compacted: Revision,
     /// All instances at `revision`.
     pub(crate) instances: &'a [Arc<Instance>],
+    /// All that is laid over instances, registered or not.
+    pub(crate) overrides: Vec<OverrideRecord>,
     /// All batches after `compacted` up to `revision`.
     pub(crate) history: Vec<Batch>,
     /// How far that can be trusted.
@@ -120,6 +122,7 @@ impl Restored<'_> {
             revision: Revision::ZERO,
             compacted: Revision::ZERO,
             instances: &[],
+            overrides: Vec::new(),
             history: Vec::new(),
             trust: Trust::default(),
             is_replicated: false,
@@ -135,7 +138,7 @@ impl Hub {
             past.push(Arc::new(batch));
         }
         let state = State {
-            view: View::restore(restored.revision, restored.instances),
+            view: View::restore(restored.revision, restored.instances, restored.overrides),
             past,
             trust: restored.trust,
         };

@@ -34,6 +34,18 @@ pub(crate) const METADATA_VALUE_BYTES: usize = 1_024;
 pub(crate) const METADATA_BYTES: usize = 16 * 1_024;
 /// Characters of a removal's detail.
 pub(crate) const DETAIL_CHARS: usize = 256;
+/// Characters of the name of whoever decides something: room for an e-mail address or a SPIFFE id of usual length.
+pub(crate) const WHO_CHARS: usize = 128;
+/// How long a Drain waits for watchers where the request does not say.
+pub(crate) const DRAIN_ACK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// How far ahead an operator's decision may end: what is meant for longer is meant for good.
+pub(crate) const UNTIL_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
+/// Overrides that are kept of instances that are not registered, of one service. Instances whose ids the registry chooses never
+/// come back under their names; of others as many may be away at once as a large service has. Beyond, the one that was decided on
+/// first is forgotten.
+pub(crate) const OVERRIDES_KEPT_OF_SERVICE: usize = 1_000;
+/// The same of all services together: some 10 MiB.
+pub(crate) const OVERRIDES_KEPT: usize = 10_000;
 /// Instances of one Register.
 pub(crate) const INSTANCES_PER_REGISTER: usize = 64;
 /// Instances of one lease: all of them leave in one revision when it lapses.

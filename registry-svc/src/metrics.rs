@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) instances: Gauge,
     /// Leases that live.
     pub(crate) leases: Gauge,
+    /// Instances that operators have laid something over, registered or not.
+    pub(crate) overrides: Gauge,
     /// Watch streams that are open.
     pub(crate) watchers: Gauge,
     /// Revisions by which watchers were behind the present when they were told a change.
@@ -160,6 +162,10 @@ impl Metrics {
             &["event"],
         );
         Self {
+            overrides: gauge(
+                "tessera_registry_overrides",
+                "Instances that operators have drained or given a weight, registered or not",
+            ),
             instances: gauge("tessera_registry_instances", "Instances that are registered"),
             leases: gauge("tessera_registry_leases", "Leases that live"),
             watchers: gauge("tessera_registry_watchers", "Watch streams that are open"),

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 mod endpoint;
+mod governance;
 mod history_id;
 mod instance;
 mod lease;
@@ -20,6 +21,7 @@ mod version;
 mod watch_id;
 
 pub(crate) use endpoint::{Endpoint, EndpointView, Endpoints, Host, Port, Protocol};
+pub(crate) use governance::{Act, Override, OverrideRecord, Ruling, Who};
 pub(crate) use history_id::HistoryId;
 pub(crate) use instance::{
     Draft, Epoch, Instance, InstanceKey, Labels, Profile, Revision, ServiceKey, Spec, Status, Weight,

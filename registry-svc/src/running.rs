@@ -182,15 +182,18 @@ impl Registry {
             compacted,
             instances,
             leases,
+            overrides,
         } = loaded;
         let leases_count = leases.len();
-        let catalog = Catalog::restore(leases_settings, revision, leases, &instances, clock.now().moment);
+        let catalog = Catalog::restore(leases_settings, revision, leases, &instances, clock.now().moment)
+            .with_overrides(overrides.clone());
         let hub = Arc::new(Hub::restore(Restored {
             limits: history,
             history_id,
             revision,
             compacted,
             instances: &instances,
+            overrides,
             history: past,
             trust: Trust {
                 recovering: catalog.confidence() == Confidence::Recovering,

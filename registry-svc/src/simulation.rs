@@ -61,6 +61,10 @@ enum Plant {
     ServeBehind,
     /// A restart forgets the last revisions.
     ForgetOnRestart,
+    /// A restart forgets what operators have decided.
+    ForgetOverrides,
+    /// What they have decided never ends by itself.
+    NeverEndOverrides,
     /// A repeated request is a new one.
     ForgetRequestIds,
     /// An update is taken as if its sender held the present epoch.

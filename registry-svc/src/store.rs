@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     catalog::{Batch, Change, LeaseRecord},
-    model::{HistoryId, Instance, ReplicaId, Replicas, Revision, WallTime},
+    model::{HistoryId, Instance, OverrideRecord, ReplicaId, Replicas, Revision, WallTime},
 };
 
 /// Durable state.
@@ -161,6 +161,8 @@ pub(crate) struct Loaded {
     pub(crate) instances: Vec<Arc<Instance>>,
     /// In any order.
     pub(crate) leases: Vec<LeaseRecord>,
+    /// In any order.
+    pub(crate) overrides: Vec<OverrideRecord>,
 }
 
 impl Loaded {

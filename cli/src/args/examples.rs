@@ -44,11 +44,19 @@ pub(super) const HEALTHCHECK: &str = r#"Examples:
 
 Exits 0 when it is SERVING, else 1 with the reason on one line: fit for HEALTHCHECK in a Dockerfile."#;
 
-pub(super) const DRAIN: &str = r#"Example:
-  tessera drain ticket-svc/ticket-2 --why "disk is failing""#;
+pub(super) const DRAIN: &str = r#"Examples:
+  tessera drain ticket-svc/ticket-2 --why "disk is failing"
+  tessera drain ticket-svc/ticket-2 --until 2h       ends by itself
+  tessera drain ticket-svc/ticket-2 --output json | jq '.unacknowledged_watch_ids'
+
+It sticks: whoever registers under this name again is drained too, until `tessera undrain` or --until."#;
+
+pub(super) const UNDRAIN: &str = r#"Example:
+  tessera undrain ticket-svc/ticket-2 --why "disk was replaced""#;
 
 pub(super) const WEIGHT: &str = r#"Examples:
   tessera weight ticket-svc/ticket-2 10
+  tessera weight ticket-svc/ticket-2 1 --until 30m --why "warms up"
   tessera weight ticket-svc/ticket-2 own     back to what the instance says itself"#;
 
 pub(super) const BACKUP: &str = r#"Examples:

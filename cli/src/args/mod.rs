@@ -11,10 +11,10 @@ pub(crate) use self::{
     cluster::{DemoArgs, UpArgs},
     operator::{
         BackupArgs, CallArgs, Discovery, DrainArgs, HealthcheckArgs, InstanceArgs, InstancesArgs, RestoreArgs,
-        ServicesArgs, WatchArgs, Weight, WeightArgs,
+        ServicesArgs, UndrainArgs, WatchArgs, Weight, WeightArgs,
     },
     roles::{HostArgs, MemberArgs, RegistryArgs, TicketArgs, UserArgs},
-    values::{Admin, Listen, MethodName, origin},
+    values::{Admin, Listen, MethodName, Until, origin},
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -83,7 +83,7 @@ pub(crate) enum Command {
     /// Take an instance out of service
     Drain(DrainArgs),
     /// Put a drained instance back into service
-    Undrain(InstanceArgs),
+    Undrain(UndrainArgs),
     /// Lay a weight over an instance's own
     Weight(WeightArgs),
     /// Save a registry's state to a file, while it serves or while it is stopped

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     examples,
-    values::{self, InstanceName, MethodName, RegistryUrl},
+    values::{self, InstanceName, MethodName, RegistryUrl, Until},
 };
 
 /// Where services are looked up.
@@ -131,18 +131,25 @@ pub(crate) struct DrainArgs {
     #[command(flatten)]
     pub(crate) instance: InstanceArgs,
 
-    /// For whoever finds the instance drained
-    #[arg(
-        long,
-        value_name = "TEXT",
-        env = "TESSERA_WHY",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub(crate) why: String,
+    /// When it ends by itself: after a time such as 90m or 7d, or at one such as 2026-01-31T18:00:00Z [default: never]
+    #[arg(long, value_name = "WHEN", env = "TESSERA_UNTIL", allow_hyphen_values = true)]
+    pub(crate) until: Option<Until>,
+
+    /// How long to wait until every caller has said that it knows
+    #[arg(long, value_name = "DURATION", env = "TESSERA_ACK_TIMEOUT", default_value = "10s")]
+    #[arg(allow_hyphen_values = true, value_parser = ack_timeout)]
+    pub(crate) ack_timeout: Duration,
 }
 
-/// `tessera undrain`, and what all decisions about an instance have in common.
+/// `tessera undrain`
+#[derive(Debug, Args)]
+#[command(after_help = examples::UNDRAIN)]
+pub(crate) struct UndrainArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+}
+
+/// What all decisions about an instance have in common.
 #[derive(Debug, Args)]
 pub(crate) struct InstanceArgs {
     /// The instance, SERVICE/ID
@@ -152,6 +159,16 @@ pub(crate) struct InstanceArgs {
     /// Who decides
     #[arg(long, value_name = "NAME", env = "TESSERA_WHO", default_value = "cli")]
     pub(crate) who: String,
+
+    /// Why, for whoever finds it so
+    #[arg(
+        long,
+        value_name = "TEXT",
+        env = "TESSERA_WHY",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) why: String,
 
     #[command(flatten)]
     pub(crate) discovery: Discovery,
@@ -169,6 +186,10 @@ pub(crate) struct WeightArgs {
     /// 0 to 1000, or `own`
     #[arg(value_name = "N", allow_negative_numbers = true, value_parser = weight)]
     pub(crate) weight: Weight,
+
+    /// When it ends by itself: after a time such as 90m or 7d, or at one such as 2026-01-31T18:00:00Z [default: never]
+    #[arg(long, value_name = "WHEN", env = "TESSERA_UNTIL", allow_hyphen_values = true)]
+    pub(crate) until: Option<Until>,
 }
 
 /// `tessera backup`
@@ -215,6 +236,14 @@ pub(crate) enum Weight {
     Own,
     /// This, 0 to 1000.
     Fixed(u32),
+}
+
+/// As long as the registry waits at the most.
+fn ack_timeout(text: &str) -> Result<Duration, String> {
+    match values::duration(text)? {
+        timeout if timeout <= Duration::from_secs(300) => Ok(timeout),
+        _ => Err("a registry waits 5m at the most".to_owned()),
+    }
 }
 
 fn weight(text: &str) -> Result<Weight, String> {

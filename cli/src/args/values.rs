@@ -214,6 +214,47 @@ impl fmt::Display for InstanceName {
     }
 }
 
+/// When a decision ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// After so long.
+    After(Duration),
+    /// Then.
+    At(jiff::Timestamp),
+}
+
+impl Until {
+    /// The moment, counted from `now`.
+    pub(crate) fn moment(self, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+        match self {
+            Self::After(time) => now.checked_add(time).ok(),
+            Self::At(moment) => Some(moment),
+        }
+    }
+}
+
+impl FromStr for Until {
+    type Err = String;
+
+    /// Takes `90m`, `12h`, `7d`, and moments as RFC 3339 has them.
+    fn from_str(text: &str) -> Result<Self, String> {
+        const RIGHT: &str = "give a time from now such as 90m, 12h or 7d, or a moment such as 2026-01-31T18:00:00Z; \
+                             at most 366 days ahead";
+        const DAY: u64 = 24 * 60 * 60;
+        let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<u32>().ok());
+        let after = match days {
+            Some(days) => Some(Duration::from_secs(u64::from(days) * DAY)),
+            None => text
+                .parse::<jiff::SignedDuration>()
+                .ok()
+                .and_then(|duration| Duration::try_from(duration).ok()),
+        };
+        let after = after.filter(|after| (1..=366 * DAY).contains(&after.as_secs()));
+        let moment = || text.parse::<jiff::Timestamp>().ok().map(Self::At);
+        after.map(Self::After).or_else(moment).ok_or_else(|| RIGHT.to_owned())
+    }
+}
+
 /// A flag without a value, whose environment twin takes `1`, `true` or `yes` (and `0`, `false`, `no` or nothing for
 /// off).
 pub(crate) fn switch() -> clap::builder::FalseyValueParser {
@@ -330,6 +371,22 @@ mod tests {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
         assert!(positive_duration("0s").is_err());
+    }
+
+    #[test]
+    fn an_end_is_a_time_from_now_or_a_moment() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let check = |text: &str, expected: Option<&str>| {
+            let until = text.parse::<Until>().ok().and_then(|until| until.moment(now));
+            assert_eq!(until.map(|until| until.to_string()).as_deref(), expected, "{text}");
+        };
+        check("90m", Some("1970-01-01T01:30:00Z"));
+        check("2d", Some("1970-01-03T00:00:00Z"));
+        check("1h 30m", Some("1970-01-01T01:30:00Z"));
+        check("2026-01-31T19:00:00+01:00", Some("2026-01-31T18:00:00Z"));
+        for wrong in ["", "0s", "5", "-1h", "367d", "tomorrow", "2026-01-31"] {
+            check(wrong, None);
+        }
     }
 
     #[test]

@@ -41,6 +41,9 @@ fn malformed_values_are_answered_with_what_would_be_right() {
     );
     check(&["healthcheck", "localhost"], &["HOST:PORT"]);
     check(&["weight", "ticket-svc/ticket-1", "1001"], &["0 to 1000"]);
+    check(&["weight", "a/b", "own", "--until", "1h"], &["leave --until out"]);
+    check(&["drain", "a/b", "--until", "soon"], &["90m, 12h or 7d"]);
+    check(&["drain", "a/b", "--ack-timeout", "6m"], &["5m at the most"]);
     check(&["drain", "ticket-1"], &["SERVICE/ID"]);
     check(&["services", "--output", "yaml"], &["table", "json"]);
 }

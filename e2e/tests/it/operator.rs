@@ -146,18 +146,29 @@ async fn admin_ports_tell_health_and_metrics() {
     assert!(metrics.contains("Register"), "{metrics}");
 }
 
-/// What is not built yet says so, and never pretends.
 #[tokio::test(flavor = "multi_thread")]
-async fn governance_answers_unimplemented() {
+async fn a_drained_instance_is_called_by_nobody_until_it_is_undrained() {
     let cluster = Cluster::start().await;
-    for command in [
-        &["drain", "ticket-svc/ticket-1"][..],
-        &["undrain", "ticket-svc/ticket-1"],
-        &["weight", "ticket-svc/ticket-1", "5"],
-    ] {
-        let ended = cluster.tessera(command).await;
-        assert_eq!(ended.code(), 64 + 12, "{command:?}: {}", ended.stderr);
-    }
+    let drained = ["drain", "ticket-svc/ticket-1", "--why", "a slow disk", "--output", "json"];
+    let ended = cluster.tessera(&drained).await;
+    ended.success();
+    assert!(ended.stdout.contains(r#""unacknowledged_watch_ids":[]"#), "{}", ended.stdout);
+    let listed = cluster.tessera(&["instances", "ticket-svc"]).await;
+    assert!(listed.stdout.contains("UP (drained by cli)"), "{}", listed.stdout);
+    cluster.tessera(&["undrain", "ticket-svc/ticket-1"]).await.success();
+    let listed = cluster.tessera(&["instances", "ticket-svc"]).await;
+    assert!(!listed.stdout.contains("drained"), "{}", listed.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_weight_is_laid_over_an_instance_and_taken_away() {
+    let cluster = Cluster::start().await;
+    cluster.tessera(&["weight", "ticket-svc/ticket-1", "5"]).await.success();
+    let listed = cluster.tessera(&["instances", "ticket-svc"]).await;
+    assert!(listed.stdout.contains("5 (by cli)"), "{}", listed.stdout);
+    cluster.tessera(&["weight", "ticket-svc/ticket-1", "own"]).await.success();
+    let unknown = cluster.tessera(&["undrain", "ticket-svc/nobody"]).await;
+    assert_eq!(unknown.code(), 64 + 5, "{}", unknown.stderr);
 }
 
 async fn http_get(address: &str, path: &str) -> String {

@@ -101,19 +101,34 @@ impl fmt::Display for InstanceStatus {
     }
 }
 
-/// What an operator has laid over an instance.
+/// A decision of an operator that is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Decision {
+    /// Who decided.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// When it ends by itself; `None`: never.
+    pub until: Option<SystemTime>,
+}
+
+/// What an operator has laid over an instance. A drain and a weight are two decisions, each with its own end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Governed {
     /// True while the operator has taken the instance out.
     pub drained: bool,
     /// The weight that replaces the instance's own.
     pub weight: Option<u32>,
-    /// Who decided.
+    /// Who decided last.
     pub who: String,
     /// Why.
     pub why: String,
-    /// When it ends by itself.
+    /// When that ends by itself.
     pub until: Option<SystemTime>,
+    /// The decision that drained it, as far as the registry tells.
+    pub drain_decision: Option<Decision>,
+    /// The decision on its weight, as far as the registry tells.
+    pub weight_decision: Option<Decision>,
 }
 
 /// One running copy of a service.

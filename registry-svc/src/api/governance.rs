@@ -1,206 +1,97 @@
-//! `tessera.registry.v1.GovernanceService`: backups; the rest is promised by the wire, not there yet, and says so.
+//! `tessera.registry.v1.GovernanceService`: what operators decide, and backups.
 
+mod backup;
+mod decide;
 mod pace;
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
-use futures_util::{StreamExt as _, stream::BoxStream};
-use pace::{PATIENCE, Pace, Patience};
+use backup::{Backups, Pieces};
 use proto::registry::v1::{self as wire, governance_service_server::GovernanceService};
-use service_host::{DrainSignal, status};
-use tokio::{
-    runtime,
-    sync::{Semaphore, mpsc},
-    time::{Instant, timeout},
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api, acks,
+    error::ApiError,
+    instance,
+    registry::{Asker, WRONG_REPLY},
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status};
-use tracing::{info, warn};
-
-use super::{Api, caller::Caller, error::ApiError, validate::Violations};
-use crate::{access::scope::Need, driver::Clock, model::Namespace, store::Backup};
-
-/// A message of a backup: below the 4 MiB that a stock gRPC client accepts, and large enough that messages cost nothing.
-const MESSAGE_BYTES: usize = 1024 * 1024;
-/// Messages that wait to be sent.
-const MESSAGES: usize = 2;
+use crate::{
+    access::scope::Need,
+    catalog::{Command, Govern, Reply},
+    model::{Instance, Revision},
+};
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Governance {
-    backup: Option<Arc<dyn Backup>>,
-    clock: Clock,
-    drain: DrainSignal,
-    /// One backup at a time: each reads the whole store.
-    turn: Arc<Semaphore>,
-    patience: Patience,
-    is_guarded: bool,
+    api: Api,
+    backups: Backups,
 }
 
 impl Governance {
     /// Of the registry that has this API.
     pub(super) fn new(api: &Api) -> Self {
         Self {
-            backup: api.backup.clone(),
-            clock: api.clock,
-            drain: api.drain.clone(),
-            turn: Arc::new(Semaphore::new(1)),
-            patience: PATIENCE,
-            is_guarded: api.is_guarded,
+            api: api.clone(),
+            backups: Backups::new(api),
         }
     }
 
-    /// Whether the caller may decide about what is in the instance's namespace.
-    fn may_operate<T>(&self, request: &Request<T>, instance: Option<&wire::InstanceRef>) -> Result<(), ApiError> {
-        let name = instance.map_or("", |instance| instance.namespace.as_str());
-        let mut violations = Violations::default();
-        let Some(namespace) = violations.check("instance.namespace", Namespace::try_new(name)) else {
-            return Err(violations.into_error());
-        };
-        Caller::of(request.extensions(), self.is_guarded).needs(Need::Operate(&namespace))
+    /// Has a decision made durable, for one who may decide about what is in the namespace. The instance is absent where it is not
+    /// registered.
+    async fn govern(&self, govern: Govern, asker: Asker) -> Result<(Option<Arc<Instance>>, Revision), ApiError> {
+        asker.caller.needs(Need::Operate(&govern.key.namespace))?;
+        match self.api.submit(Command::Govern(govern), asker.by).await? {
+            Reply::Governed { instance, revision } => Ok((instance, revision)),
+            _ => Err(WRONG_REPLY),
+        }
     }
 }
 
 #[tonic::async_trait]
 impl GovernanceService for Governance {
-    type BackupStream = BoxStream<'static, Result<wire::BackupResponse, Status>>;
+    type BackupStream = Pieces;
 
-    async fn backup(&self, _request: Request<wire::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
-        let Some(backup) = self.backup.clone() else {
-            return Err(status::error(
-                Code::Unimplemented,
-                "STORE_HAS_ITS_OWN",
-                "this registry's store is backed up by its own means: for etcd, `etcdctl snapshot save`",
-            ));
-        };
-        let Ok(turn) = Arc::clone(&self.turn).try_acquire_owned() else {
-            let text = "another backup is under way";
-            return Err(status::error(Code::ResourceExhausted, "BACKUP_UNDER_WAY", text));
-        };
-        let (taken, patience) = (self.clock.now().wall, self.patience);
-        let (to, messages) = mpsc::channel(MESSAGES);
-        let runtime = runtime::Handle::current();
-        tokio::task::spawn_blocking(move || {
-            let send = |message, patience| match runtime.block_on(async { timeout(patience, to.send(message)).await }) {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
-                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "it was read too slowly")),
-            };
-            let mut pace = Pace::new(patience);
-            let mut message = Vec::new();
-            let written = backup.write(taken, &mut |bytes| {
-                message.extend_from_slice(&bytes);
-                while message.len() >= MESSAGE_BYTES {
-                    let rest = message.split_off(MESSAGE_BYTES);
-                    let data = std::mem::replace(&mut message, rest).into();
-                    let begun = Instant::now();
-                    send(Ok(wire::BackupResponse { data }), pace.allows())?;
-                    pace.took(MESSAGE_BYTES, begun.elapsed());
-                }
-                Ok(())
-            });
-            // The store is read no longer: what is left to say holds nobody up.
-            drop(turn);
-            match written {
-                Ok(()) => {
-                    // A caller that has gone needs no end.
-                    let _ = send(Ok(wire::BackupResponse { data: message.into() }), patience.unread);
-                    info!("a backup was taken");
-                }
-                Err(error) => {
-                    warn!(%error, "a backup failed");
-                    let text = format!("the backup failed: {error}");
-                    let told = Err(status::error(Code::Unavailable, "BACKUP_FAILED", text));
-                    let _ = send(told, patience.unread);
-                }
-            }
-        });
-        let drain = self.drain.clone();
-        // A backup that a drain cuts short lacks its end, which whoever keeps it looks for.
-        let messages = ReceiverStream::new(messages).take_until(async move { drain.wait().await });
-        Ok(Response::new(Box::pin(messages)))
+    async fn backup(&self, _request: Request<wire::BackupRequest>) -> Result<Response<Pieces>, Status> {
+        Ok(Response::new(self.backups.begin()?))
     }
 
     async fn drain(&self, request: Request<wire::DrainRequest>) -> Result<Response<wire::DrainResponse>, Status> {
-        self.may_operate(&request, request.get_ref().instance.as_ref())?;
-        Err(status::unimplemented("Drain"))
+        let asker = self.api.asker(&request);
+        let (govern, ack_timeout) = decide::drain(request.into_inner(), self.api.clock.now().wall)?;
+        let (instance, revision) = self.govern(govern, asker).await?;
+        // Of one that is not there nothing is decided.
+        let instance = instance.ok_or(WRONG_REPLY)?;
+        // From now on: a slow disk is not the watchers' fault.
+        let until = Instant::now() + ack_timeout;
+        let late = acks::wait(&self.api, &instance, revision, until).await?;
+        Ok(Response::new(wire::DrainResponse {
+            revision: instance::number(revision),
+            unacknowledged_watch_ids: late.watches,
+            unheard_replicas: late.others,
+            replica: late.replica,
+        }))
     }
 
     async fn undrain(&self, request: Request<wire::UndrainRequest>) -> Result<Response<wire::UndrainResponse>, Status> {
-        self.may_operate(&request, request.get_ref().instance.as_ref())?;
-        Err(status::unimplemented("Undrain"))
+        let asker = self.api.asker(&request);
+        let (_, revision) = self.govern(decide::undrain(request.into_inner())?, asker).await?;
+        let revision = instance::number(revision);
+        Ok(Response::new(wire::UndrainResponse { revision }))
     }
 
     async fn set_weight(
         &self,
         request: Request<wire::SetWeightRequest>,
     ) -> Result<Response<wire::SetWeightResponse>, Status> {
-        self.may_operate(&request, request.get_ref().instance.as_ref())?;
-        Err(status::unimplemented("SetWeight"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tonic_types::StatusExt as _;
-
-    use super::*;
-    use crate::{model::WallTime, store::BackupError};
-
-    /// A store that has no end.
-    #[derive(Debug)]
-    struct Endless;
-
-    impl Backup for Endless {
-        fn write(&self, _: WallTime, to: &mut dyn FnMut(Vec<u8>) -> io::Result<()>) -> Result<(), BackupError> {
-            loop {
-                to(vec![0; MESSAGE_BYTES])?;
-            }
-        }
-    }
-
-    /// Whoever took a message now and then, each in time, held up the store's pages for hours: a bound was on each message, and
-    /// none on all of them.
-    #[tokio::test]
-    async fn a_reader_that_is_slow_all_the_time_is_not_waited_for() {
-        let governance = Governance {
-            backup: Some(Arc::new(Endless)),
-            clock: Clock::start(),
-            drain: DrainSignal::new(),
-            turn: Arc::new(Semaphore::new(1)),
-            patience: Patience {
-                grace: Duration::from_millis(200),
-                rate: 1024 * 1024 * 1024,
-                ..PATIENCE
-            },
-            is_guarded: false,
-        };
-        let mut stream = governance
-            .backup(Request::new(wire::BackupRequest {}))
-            .await
-            .expect("begins")
-            .into_inner();
-        let mut reads = tokio::time::interval(Duration::from_millis(20));
-        let slow = async {
-            loop {
-                reads.tick().await;
-                match stream.next().await {
-                    Some(Ok(_)) => {}
-                    ended => return ended,
-                }
-            }
-        };
-        let ended = timeout(Duration::from_secs(20), slow).await.expect("ends");
-        let status = ended.expect("says so").expect_err("is cut off");
-        let details = status.get_error_details();
-        assert_eq!(
-            details.error_info().expect("has one").reason,
-            "BACKUP_FAILED",
-            "{status}"
-        );
-        assert!(status.message().contains("too slowly"), "{status}");
-        assert_eq!(governance.turn.available_permits(), 1, "the next may come");
+        let asker = self.api.asker(&request);
+        let govern = decide::set_weight(request.into_inner(), self.api.clock.now().wall)?;
+        let (instance, revision) = self.govern(govern, asker).await?;
+        Ok(Response::new(wire::SetWeightResponse {
+            instance: instance.map(|instance| instance::to_wire(&instance)),
+            revision: instance::number(revision),
+        }))
     }
 }

@@ -9,8 +9,8 @@ use crate::{
     limits,
     model::{
         Confidence, Draft, Endpoint, EndpointView, Endpoints, GrpcService, Host, Instance, InstanceId, InstanceKey,
-        Label, Labels, Metadata, Namespace, Port, Profile, Protocol, RemovalReason, Revision, ServiceName, Spec,
-        Status, ValueError, Version, WallTime, Weight, Zone,
+        Label, Labels, Metadata, Namespace, Override, Port, Profile, Protocol, RemovalReason, Revision, Ruling,
+        ServiceName, Spec, Status, ValueError, Version, WallTime, Weight, Zone,
     },
 };
 
@@ -194,6 +194,7 @@ pub(super) fn to_wire(instance: &Instance) -> wire::Instance {
         epoch,
         revision,
         lease,
+        governance,
     } = instance;
     let endpoint = |endpoint: EndpointView<'_>| wire::Endpoint {
         protocol: match endpoint.protocol {
@@ -232,7 +233,33 @@ pub(super) fn to_wire(instance: &Instance) -> wire::Instance {
         epoch: number(epoch.revision()),
         revision: number(*revision),
         lease_id: lease.to_string(),
-        r#override: None,
+        r#override: governance.as_ref().map(|laid| override_to_wire(laid)),
+    }
+}
+
+/// What is laid over an instance, as the wire has it.
+pub(super) fn override_to_wire(laid: &Override) -> wire::GovernanceOverride {
+    use wire::governance_decision::Kind;
+    let decision = |kind: Kind, ruling: &Ruling| wire::GovernanceDecision {
+        who: ruling.who.to_string(),
+        why: ruling.why.to_string(),
+        until: ruling.until.map(timestamp),
+        at: Some(timestamp(ruling.at)),
+        revision: number(ruling.revision),
+        kind: kind.into(),
+    };
+    let latest = laid.latest().map(|ruling| decision(Kind::Unspecified, ruling));
+    let latest = latest.unwrap_or_default();
+    let drain = laid.drain.as_ref().map(|ruling| decision(Kind::Drain, ruling));
+    let weight = laid.weight.as_ref();
+    let weight = weight.map(|(_, ruling)| decision(Kind::Weight, ruling));
+    wire::GovernanceOverride {
+        drained: laid.is_drained(),
+        weight: laid.weight().map(Weight::get),
+        who: latest.who,
+        why: latest.why,
+        until: latest.until,
+        decisions: drain.into_iter().chain(weight).collect(),
     }
 }
 

@@ -12,11 +12,22 @@ use super::{
     lists, mutate, register,
 };
 use crate::{
-    access::scope::Need,
-    catalog::{Command, Reply},
+    access::{Principal, scope::Need},
+    catalog::{Asked, Command, Reply},
+    model::Who,
 };
 
-const WRONG_REPLY: ApiError = ApiError::Bug("the catalog answered another question");
+/// Who asks for a change.
+#[derive(Debug)]
+pub(super) struct Asker {
+    /// For what may be done.
+    pub(super) caller: Caller,
+    /// For the record: the address that the request came from, and whose it was where that is known.
+    pub(super) by: Option<Who>,
+}
+
+/// The catalog has answered something that was not asked.
+pub(super) const WRONG_REPLY: ApiError = ApiError::Bug("the catalog answered another question");
 
 #[tonic::async_trait]
 impl RegistryService for Api {
@@ -27,12 +38,12 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::RegisterRequest>,
     ) -> Result<Response<wire::RegisterResponse>, Status> {
-        let caller = self.caller(&request);
+        let Asker { caller, by } = self.asker(&request);
         let command = register::command(request.into_inner())?;
         for draft in &command.drafts {
             caller.needs(Need::Register(&draft.key.namespace, &draft.key.service))?;
         }
-        match self.submit(Command::Register(command)).await? {
+        match self.submit(Command::Register(command), by).await? {
             Reply::Registered(registered) => Ok(Response::new(register::reply(registered))),
             _ => Err(WRONG_REPLY.into()),
         }
@@ -57,7 +68,7 @@ impl RegistryService for Api {
         request: Request<wire::DeregisterRequest>,
     ) -> Result<Response<wire::DeregisterResponse>, Status> {
         let command = mutate::deregister(request.get_ref())?;
-        match self.submit(Command::Deregister(command)).await? {
+        match self.submit(Command::Deregister(command), self.asker(&request).by).await? {
             Reply::Deregistered { revision } => Ok(Response::new(wire::DeregisterResponse {
                 revision: instance::number(revision),
             })),
@@ -69,10 +80,10 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::UpdateInstanceRequest>,
     ) -> Result<Response<wire::UpdateInstanceResponse>, Status> {
-        let caller = self.caller(&request);
+        let Asker { caller, by } = self.asker(&request);
         let command = mutate::update(request.into_inner())?;
         caller.needs(Need::Register(&command.key.namespace, &command.key.service))?;
-        match self.submit(Command::Update(command)).await? {
+        match self.submit(Command::Update(command), by).await? {
             Reply::Updated { instance } => Ok(Response::new(wire::UpdateInstanceResponse {
                 instance: Some(instance::to_wire(&instance)),
                 revision: instance::number(instance.revision),
@@ -136,7 +147,22 @@ impl Api {
         Caller::of(request.extensions(), self.is_guarded)
     }
 
-    async fn submit(&self, command: Command) -> Result<Reply, ApiError> {
-        Ok(self.driver.submit(command).await?)
+    /// Who asks.
+    pub(super) fn asker<T>(&self, request: &Request<T>) -> Asker {
+        let address = request.remote_addr();
+        let by = match (address, request.extensions().get::<Principal>()) {
+            (Some(address), Some(principal)) => Some(Who::of(&format!("{address}, {principal}"))),
+            (Some(address), None) => Some(Who::of(&address.to_string())),
+            (None, principal) => principal.map(|principal| Who::of(&principal.to_string())),
+        };
+        Asker {
+            caller: self.caller(request),
+            by,
+        }
+    }
+
+    /// Asks for a change, for the one who asks us.
+    pub(super) async fn submit(&self, command: Command, by: Option<Who>) -> Result<Reply, ApiError> {
+        Ok(self.driver.submit(Asked { command, by }).await?)
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Detail, Heartbeat, Instance, InstanceKey, Labels, LeaseId, RemovalReason, ReplicaId, Revision, SecretHash, WallTime,
+    Act, Detail, Heartbeat, Instance, InstanceKey, Labels, LeaseId, Override, RemovalReason, ReplicaId, Revision,
+    SecretHash, WallTime, Who,
 };
 
 /// All of one revision. Never split, neither on disk nor on the wire.
@@ -17,6 +18,25 @@ pub(crate) struct Batch {
     pub(crate) changes: Vec<Change>,
     /// What only the store needs to know.
     pub(crate) leases: Vec<LeaseChange>,
+    /// What was done to overrides. Where an instance has that name and is registered, `changes` has it with what is laid over it.
+    pub(crate) overrides: Vec<OverrideChange>,
+    /// Where it was asked for: the address of the peer; `None` for what the registry does by itself.
+    pub(crate) by: Option<Who>,
+}
+
+/// Something was laid over an instance, or taken away from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OverrideChange {
+    /// Over which.
+    pub(crate) key: InstanceKey,
+    /// What was done.
+    pub(crate) act: Act,
+    /// Who did; of what ended by itself, whoever had decided it. `None` for what was forgotten.
+    pub(crate) who: Option<Who>,
+    /// For people.
+    pub(crate) why: Detail,
+    /// All that is laid over it from now on.
+    pub(crate) now: Option<Arc<Override>>,
 }
 
 /// An instance came, changed or left.
@@ -74,6 +94,15 @@ pub(crate) struct LeaseRecord {
     pub(crate) emptied: bool,
 }
 
+impl OverrideChange {
+    /// Roughly what it costs in memory and on disk.
+    pub(crate) fn bytes(&self) -> usize {
+        let who = self.who.as_ref().map_or(0, |who| who.as_str().len());
+        let now = self.now.as_ref().map_or(0, |now| now.bytes());
+        64 + self.key.bytes() + who + self.why.as_str().len() + now
+    }
+}
+
 impl Change {
     /// Whose change it is.
     pub(crate) fn key(&self) -> &InstanceKey {
@@ -102,7 +131,20 @@ impl Batch {
             at: self.at,
             changes: self.changes.clone(),
             leases: Vec::new(),
+            overrides: self.overrides.clone(),
+            by: self.by.clone(),
         })
+    }
+
+    /// Whether it takes more room in the store than it makes. What takes an instance out does not count: it has to be possible
+    /// on a full disk.
+    pub(crate) fn grows(&self) -> bool {
+        let puts = self.changes.iter().any(|change| matches!(change, Change::Put { .. }));
+        let is_governed = !self.overrides.is_empty();
+        if is_governed {
+            return !self.overrides.iter().all(|change| change.act.makes_room());
+        }
+        puts
     }
 
     /// Roughly what its leases cost until it is on disk.
@@ -122,6 +164,7 @@ impl Batch {
             Change::Put { instance, left } => instance.bytes() + left.as_ref().map_or(0, Labels::bytes),
             Change::Removed(removal) => removal.bytes(),
         };
-        64 + self.changes.iter().map(change).sum::<usize>()
+        let overrides = self.overrides.iter().map(OverrideChange::bytes).sum::<usize>();
+        64 + self.changes.iter().map(change).sum::<usize>() + overrides
     }
 }

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::{Batch, Undo};
 use crate::model::{
     Detail, Draft, Epoch, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, LeaseSecret, Metadata, RemovalReason,
-    Revision, SecretHash, Status, Terms, ValueError, Weight,
+    Revision, SecretHash, Status, Terms, ValueError, WallTime, Weight, Who,
 };
 
 /// A change that is asked for. Renewals are not among them: they change nothing that is stored.
@@ -21,9 +21,26 @@ pub(crate) enum Command {
     Update(Update),
     /// Ends instances, or a lease with all of its own.
     Deregister(Deregister),
+    /// Lays an operator's decision over an instance, or takes one back.
+    Govern(Govern),
     /// Makes this replica the one that hears the heartbeats of some leases, in one revision: when a replica dies, all of its
     /// leases move at once. No client asks for it: it follows from renewals that came here ([`Renewed::claim`]).
     Claim(Vec<Owner>),
+}
+
+/// A command, and where it was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    /// What.
+    pub(crate) command: Command,
+    /// The address of the peer; `None`: nobody's, the registry's own.
+    pub(crate) by: Option<Who>,
+}
+
+impl From<Command> for Asked {
+    fn from(command: Command) -> Self {
+        Self { command, by: None }
+    }
 }
 
 impl Command {
@@ -33,6 +50,8 @@ impl Command {
             Self::Register(register) => register.drafts.iter().map(Draft::bytes).sum(),
             Self::Update(update) => update.metadata.as_ref().map_or(0, Metadata::bytes),
             Self::Deregister(deregister) => id_bytes(&deregister.ids),
+            // As much as the texts of one may have.
+            Self::Govern(_) => 2_048,
             Self::Claim(owners) => std::mem::size_of_val(owners.as_slice()),
         }
     }
@@ -125,6 +144,47 @@ pub(crate) struct Deregister {
     pub(crate) detail: Detail,
 }
 
+/// See [`Command::Govern`].
+#[derive(Debug, Clone)]
+pub(crate) struct Govern {
+    /// Over which instance.
+    pub(crate) key: InstanceKey,
+    /// What.
+    pub(crate) decision: Decision,
+    /// Who decides.
+    pub(crate) who: Who,
+    /// For people.
+    pub(crate) why: Detail,
+}
+
+/// What an operator decides. An end that is past already ends it with the next pulse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// The instance takes no calls.
+    Drain {
+        /// When that ends by itself; `None`: never.
+        until: Option<WallTime>,
+    },
+    /// It does again, if it says so.
+    Undrain,
+    /// This weight counts instead of its own.
+    SetWeight {
+        /// Which.
+        weight: Weight,
+        /// When that ends by itself; `None`: never.
+        until: Option<WallTime>,
+    },
+    /// Its own counts again.
+    OwnWeight,
+}
+
+impl Decision {
+    /// Whether it lays something over the instance, rather than take something away.
+    pub(super) fn lays(&self) -> bool {
+        matches!(self, Self::Drain { .. } | Self::SetWeight { .. })
+    }
+}
+
 /// The effects of a command.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -134,6 +194,17 @@ pub(crate) struct Outcome {
     pub(crate) batch: Option<Arc<Batch>>,
     /// Takes it back.
     pub(crate) undo: Undo,
+}
+
+impl Outcome {
+    /// Notes where it was asked for.
+    pub(crate) fn by(mut self, by: Option<&Who>) -> Self {
+        if let (Some(batch), Some(by)) = (&mut self.batch, by) {
+            // It has just been made and is nobody else's yet.
+            Arc::make_mut(batch).by = Some(by.clone());
+        }
+        self
+    }
 }
 
 /// What a command answers.
@@ -151,6 +222,13 @@ pub(crate) enum Reply {
         /// The revision after the removal.
         revision: Revision,
     },
+    /// To [`Command::Govern`].
+    Governed {
+        /// The instance after it; `None`: it is not registered.
+        instance: Option<Arc<Instance>>,
+        /// Of the decision, also of one that was made before; the present one where there was nothing to take back.
+        revision: Revision,
+    },
     /// To [`Command::Claim`]: this replica hears the heartbeats of all that were there to be claimed.
     Claimed,
 }
@@ -161,6 +239,7 @@ impl Reply {
         match self {
             Self::Registered(registered) => registered.bytes(),
             Self::Updated { instance } => instance.bytes(),
+            Self::Governed { instance, .. } => instance.as_ref().map_or(0, |instance| instance.bytes()),
             Self::Deregistered { .. } | Self::Claimed => 0,
         }
     }

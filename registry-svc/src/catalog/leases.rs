@@ -80,6 +80,11 @@ impl Leases {
         self.replicas.own
     }
 
+    /// Whether it is this replica that ends what belongs to none: it is alone, or elected.
+    pub(super) fn ends_for_all(&self) -> bool {
+        self.replicas.own == ReplicaId::ALONE || self.replicas.elected
+    }
+
     /// A new lease, or one that a restart or another replica brings.
     pub(super) fn insert(&mut self, record: LeaseRecord, now: LeaseTime) {
         let (id, lease) = (record.id, Lease::new(record, now));

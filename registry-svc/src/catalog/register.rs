@@ -167,6 +167,7 @@ impl Catalog {
     ) {
         let mut instance = draft.clone().registered(self.revision.next(), lease, wall);
         self.shared.instance(&mut instance);
+        instance.governance = self.overrides.get(&instance.key).cloned();
         let instance = Arc::new(instance);
         let former = self.insert_instance(Arc::clone(&instance));
         undo.note(Step::Instance(instance.key.clone(), former.clone()));

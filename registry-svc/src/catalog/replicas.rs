@@ -29,6 +29,7 @@ impl Catalog {
                 }
             }
         }
+        self.follow_overrides(&batch.overrides);
         for change in &batch.leases {
             match change {
                 LeaseChange::Ended(id) => drop(self.leases.remove(*id)),

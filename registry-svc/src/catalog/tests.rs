@@ -1,10 +1,12 @@
 //! The catalog against its invariants: single cases first, then random histories.
 
 mod cases;
+mod governance;
 mod histories;
 mod protection;
 mod replicas;
 mod size;
+mod told;
 
 use std::{sync::Arc, time::Duration};
 

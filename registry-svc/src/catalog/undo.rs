@@ -2,8 +2,8 @@
 //!
 //! A store may have no room, and where several replicas share one another may have been first: then what was applied since is
 //! undone, newest first, and applied again later or refused. What a renewal has done is not undone: its owner is alive whatever
-//! became of the commit. So after an undo the catalog has the instances, the leases with what they keep, the remembered requests
-//! and the revision of before, and no lease is due earlier than if nothing but the renewals had been there. It is due later only
+//! became of the commit. So after an undo the catalog has the instances, the leases with what they keep, what operators have laid
+//! over them, the remembered requests and the revision of before, and no lease is due earlier than if nothing but the renewals had been there. It is due later only
 //! where its owner has registered something meanwhile, which is a sign of life as well.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::{
     protection::Charges,
     requests::Answered,
 };
-use crate::model::{Instance, InstanceKey, LeaseId, ReplicaId, Revision};
+use crate::model::{Instance, InstanceKey, LeaseId, Override, ReplicaId, Revision};
 
 /// Takes back one outcome: see [`Catalog::undo`].
 #[derive(Debug, Default)]
@@ -29,6 +29,8 @@ pub(super) enum Step {
     Sealed(Revision),
     /// An instance, or that there was none.
     Instance(InstanceKey, Option<Arc<Instance>>),
+    /// What was laid over an instance, or that nothing was.
+    Override(InstanceKey, Option<Arc<Override>>),
     /// There was no such lease.
     Granted(LeaseId),
     /// There was one.
@@ -79,6 +81,10 @@ impl Catalog {
                 Step::Sealed(revision) => self.revision = revision,
                 Step::Instance(_, Some(instance)) => drop(self.insert_instance(instance)),
                 Step::Instance(key, None) => drop(self.remove_instance(&key)),
+                Step::Override(key, laid) => {
+                    let is_absent = self.instance(&key).is_none();
+                    self.overrides.set(&key, laid, is_absent);
+                }
                 Step::Granted(id) => drop(self.leases.remove(id)),
                 Step::Ended(id, lease) => self.leases.put_back(id, lease, now),
                 Step::Terms(id, terms) => {

@@ -30,7 +30,7 @@ use super::{
     rounds::{NotRenewed, Results, Round},
 };
 use crate::{
-    catalog::{Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, ProtectionStatus, RenewError, Renewed},
+    catalog::{Asked, Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, ProtectionStatus, RenewError, Renewed},
     hub::{Hub, Trust},
     metrics::{Metrics, Shed},
     model::{Confidence, LeaseId, Moment, Now, ReplicaId, Revision},
@@ -156,9 +156,11 @@ impl Core {
     }
 
     /// A change is asked for.
-    pub(crate) fn mutate(&mut self, command: Command, caller: oneshot::Sender<Answer>, now: Now) {
+    pub(crate) fn mutate(&mut self, asked: impl Into<Asked>, caller: oneshot::Sender<Answer>, now: Now) {
+        let Asked { command, by } = asked.into();
         let task = Task {
             command,
+            by,
             caller: Caller::Waits(caller),
         };
         if task.is_abandoned() {
@@ -168,7 +170,7 @@ impl Core {
             self.metrics.shed(Shed::Away).inc();
             return task.refuse(SubmitError::StoreAway);
         }
-        let outcome = self.catalog.apply(&task.command, now.wall);
+        let outcome = task.apply(&mut self.catalog, now.wall);
         if matches!(outcome.reply, Err(CatalogError::RegistryFull { .. })) {
             self.metrics.shed(Shed::Full).inc();
         }
@@ -265,9 +267,10 @@ impl Core {
         owners.sort_unstable_by_key(|owner| owner.lease);
         let task = Task {
             command: Command::Claim(owners),
+            by: None,
             caller: Caller::Driver,
         };
-        let outcome = self.catalog.apply(&task.command, now.wall);
+        let outcome = task.apply(&mut self.catalog, now.wall);
         let claimed = outcome.batch.as_ref().map_or(0, |batch| batch.leases.len());
         self.metrics.claims.inc_by(claimed as u64);
         self.open.add(task, outcome, self.catalog.own());
@@ -301,6 +304,9 @@ impl Core {
             self.open.keep(&mut self.catalog);
             let own = self.catalog.own();
             for (batch, undo) in self.catalog.expire(now.wall, draw) {
+                self.open.add_expiry(batch, undo, own);
+            }
+            for (batch, undo) in self.catalog.end_overrides(now.wall) {
                 self.open.add_expiry(batch, undo, own);
             }
             // A protection may have begun or ended by it.

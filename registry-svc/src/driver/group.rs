@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 
 use super::{Answer, SubmitError, rounds::Round};
 use crate::{
-    catalog::{Batch, Catalog, CatalogError, Command, LeaseChange, Outcome, Owner, Reply, Undo},
-    model::{LeaseId, ReplicaId, SecretHash},
+    catalog::{Batch, Catalog, CatalogError, Command, Decision, LeaseChange, Outcome, Owner, Reply, Undo},
+    model::{LeaseId, ReplicaId, SecretHash, WallTime, Who},
 };
 
 /// Answers or batches that may wait for the disk: a commit of this size takes far less than a time to live. Beyond,
@@ -46,6 +46,8 @@ pub(super) struct Group {
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) command: Command,
+    /// Who asks, for the record.
+    pub(super) by: Option<Who>,
     pub(super) caller: Caller,
 }
 
@@ -112,6 +114,11 @@ impl Task {
         }
     }
 
+    /// Applies it.
+    pub(super) fn apply(&self, catalog: &mut Catalog, wall: WallTime) -> Outcome {
+        catalog.apply(&self.command, wall).by(self.by.as_ref())
+    }
+
     /// Whether it makes leases this replica's own.
     pub(super) fn is_claim(&self) -> bool {
         matches!(self.command, Command::Claim(_))
@@ -119,7 +126,12 @@ impl Task {
 
     /// Whether what it does may need room in the store, rather than make some.
     pub(super) fn grows(&self) -> bool {
-        !matches!(self.command, Command::Deregister(_))
+        match &self.command {
+            // As the store sees it: an instance that burns can be taken out on a full disk.
+            Command::Govern(govern) => !matches!(govern.decision, Decision::Drain { .. }),
+            Command::Deregister(_) => false,
+            Command::Register(_) | Command::Update(_) | Command::Claim(_) => true,
+        }
     }
 
     /// Answers without having done anything.

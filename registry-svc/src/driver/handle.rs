@@ -11,7 +11,7 @@ use tokio::sync::{
 
 use super::rounds::Results;
 use crate::{
-    catalog::{Beat, CatalogError, Command, Owner, Reply},
+    catalog::{Asked, Beat, CatalogError, Owner, Reply},
     metrics::{Metrics, Shed},
     model::LeaseId,
 };
@@ -54,7 +54,7 @@ pub(super) struct Inbox {
 /// A command with the way back.
 #[derive(Debug)]
 pub(super) struct Mutation {
-    pub(super) command: Command,
+    pub(super) asked: Asked,
     pub(super) reply: oneshot::Sender<Answer>,
     /// Its bytes of [`MUTATION_BYTES`].
     pub(super) room: OwnedSemaphorePermit,
@@ -137,17 +137,17 @@ impl Inbox {
 
 impl Handle {
     /// Asks for a change; answers when it is durable.
-    pub(crate) async fn submit(&self, command: Command) -> Answer {
-        let answer = self.send(command)?;
+    pub(crate) async fn submit(&self, asked: impl Into<Asked>) -> Answer {
+        let answer = self.send(asked.into())?;
         answer.await.map_err(|_| SubmitError::OutcomeUnknown)?
     }
 
-    fn send(&self, command: Command) -> Result<oneshot::Receiver<Answer>, SubmitError> {
-        let bytes = u32::try_from(command.bytes()).unwrap_or(u32::MAX);
+    fn send(&self, asked: Asked) -> Result<oneshot::Receiver<Answer>, SubmitError> {
+        let bytes = u32::try_from(asked.command.bytes()).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room);
         let room = room.try_acquire_many_owned(bytes).map_err(|_| self.busy())?;
         let (reply, answer) = oneshot::channel();
-        let mutation = Mutation { command, reply, room };
+        let mutation = Mutation { asked, reply, room };
         self.mutations.try_send(mutation).map_err(|error| match error {
             TrySendError::Full(_) => self.busy(),
             TrySendError::Closed(_) => SubmitError::Stopping,
@@ -186,12 +186,12 @@ impl Handle {
     }
 
     /// Whether a command like this one would be taken now.
-    pub(super) fn has_room_for(&self, command: &Command) -> bool {
+    pub(super) fn has_room_for(&self, command: &crate::catalog::Command) -> bool {
         self.room.available_permits() >= command.bytes()
     }
 
     /// Sends a command and keeps the way back without waiting on it.
-    pub(super) fn abandoned(&self, command: Command) -> oneshot::Receiver<Answer> {
-        self.send(command).expect("there is room")
+    pub(super) fn abandoned(&self, command: crate::catalog::Command) -> oneshot::Receiver<Answer> {
+        self.send(command.into()).expect("there is room")
     }
 }

@@ -28,6 +28,11 @@ impl Core {
                 }
             }
         }
+        for change in &batch.overrides {
+            let (instance, act) = (&change.key, change.act.as_str());
+            let who = change.who.as_ref().map_or("", |who| who.as_str());
+            info!(%instance, act, who, why = %change.why, revision, "override changed");
+        }
         for change in &batch.leases {
             if let LeaseChange::Ended(lease) = change {
                 debug!(%lease, revision, "lease ended");
@@ -51,6 +56,7 @@ impl Core {
         let metrics = &self.metrics;
         metrics.instances.set(count(self.catalog.instances()));
         metrics.leases.set(count(self.catalog.leases()));
+        metrics.overrides.set(count(self.catalog.overrides()));
         let (before, protection) = (self.protection, self.catalog.protection());
         metrics.protecting.set(count(protection.services));
         metrics.held_back.set(count(protection.held_back));

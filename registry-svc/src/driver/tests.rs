@@ -2,6 +2,7 @@
 
 mod away;
 mod convergence;
+mod governance;
 mod group_commit;
 mod no_room;
 mod overtaken;

@@ -138,7 +138,7 @@ impl Core {
         // Claims come first: their owners were heard, and what is in front is durable first.
         let (claims, others): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(Task::is_claim);
         for task in claims.into_iter().chain(others) {
-            let outcome = self.catalog.apply(&task.command, now.wall);
+            let outcome = task.apply(&mut self.catalog, now.wall);
             self.open.add(task, outcome, self.catalog.own());
         }
     }

@@ -190,6 +190,8 @@ mod tests {
                 at: crate::fixtures::WALL,
                 changes: Vec::new(),
                 leases: Vec::new(),
+                overrides: Vec::new(),
+                by: None,
             };
             writer.commit(Job {
                 base: Revision::ZERO,

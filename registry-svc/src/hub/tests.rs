@@ -66,6 +66,8 @@ fn publish(hub: &Hub, changes: Vec<Change>) -> Arc<Batch> {
         at: WALL,
         changes,
         leases: Vec::new(),
+        overrides: Vec::new(),
+        by: None,
     });
     hub.publish(&[Arc::clone(&batch)]);
     batch
@@ -120,6 +122,8 @@ fn the_history_keeps_no_leases() {
         at: WALL,
         changes: vec![put(&instance(&hub, "a", "1"))],
         leases: vec![crate::catalog::LeaseChange::Ended(LeaseId::from_random(1))],
+        overrides: Vec::new(),
+        by: None,
     };
     hub.publish(&[Arc::new(batch)]);
     let state = hub.read();

@@ -11,7 +11,9 @@ use self::pieces::Pieces;
 use super::{Scope, Selection};
 use crate::{
     catalog::{Batch, Change},
-    model::{Instance, InstanceId, InstanceKey, Namespace, Revision, ServiceName, Version},
+    model::{
+        Instance, InstanceId, InstanceKey, Namespace, Override, OverrideRecord, Revision, ServiceName, Version,
+    },
 };
 
 /// The instances of a service, by id, and what a list of services tells of them.
@@ -39,6 +41,8 @@ pub(crate) struct View {
     /// What it is of.
     pub(super) revision: Revision,
     namespaces: BTreeMap<Namespace, Services>,
+    /// What operators have laid over instances, registered or not.
+    overrides: BTreeMap<InstanceKey, Arc<Override>>,
 }
 
 impl ServiceView {
@@ -98,9 +102,10 @@ impl ServiceView {
 }
 
 impl View {
-    pub(super) fn restore(revision: Revision, instances: &[Arc<Instance>]) -> Self {
+    pub(super) fn restore(revision: Revision, instances: &[Arc<Instance>], overrides: Vec<OverrideRecord>) -> Self {
         let mut view = Self {
             revision,
+            overrides: overrides.into_iter().map(|record| (record.key, record.laid)).collect(),
             ..Self::default()
         };
         for instance in instances {
@@ -117,6 +122,12 @@ impl View {
                 Change::Removed(removal) => self.remove(&removal.key),
             }
         }
+        for change in &batch.overrides {
+            match &change.now {
+                Some(laid) => drop(self.overrides.insert(change.key.clone(), Arc::clone(laid))),
+                None => drop(self.overrides.remove(&change.key)),
+            }
+        }
     }
 
     /// What it is of.
@@ -128,6 +139,12 @@ impl View {
     pub(crate) fn get(&self, key: &InstanceKey) -> Option<Arc<Instance>> {
         let services = self.namespaces.get(&key.namespace)?;
         services.by_name.get(&key.service)?.instances.get(&key.id).cloned()
+    }
+
+    /// What is laid over an instance, also over one that is not registered.
+    #[cfg(test)]
+    pub(crate) fn laid_over(&self, key: &InstanceKey) -> Option<Arc<Override>> {
+        self.overrides.get(key).cloned()
     }
 
     /// The last revision that changed what is in a scope: with it, what is there is the same. Of what is not there, 0.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Endpoints, GrpcService, InstanceId, Label, LeaseId, Metadata, Namespace, ServiceName, ValueError, Version,
+    Endpoints, GrpcService, InstanceId, Label, LeaseId, Metadata, Namespace, Override, ServiceName, ValueError, Version,
     WallTime, Zone,
 };
 use crate::limits;
@@ -124,6 +124,8 @@ pub(crate) struct Instance {
     pub(crate) revision: Revision,
     /// What keeps it.
     pub(crate) lease: LeaseId,
+    /// What an operator has laid over it; a copy of what is kept under its name.
+    pub(crate) governance: Option<Arc<Override>>,
 }
 
 impl Revision {
@@ -269,19 +271,28 @@ impl Draft {
             epoch: Epoch::of(revision),
             revision,
             lease,
+            governance: None,
         }
     }
 }
 
 impl Instance {
-    /// Whether it takes calls.
+    /// Whether it takes calls: it says so, and no operator has taken it out.
     pub(crate) fn is_callable(&self) -> bool {
-        self.spec.status == Status::Up && self.spec.weight.get() > 0
+        let is_drained = self.governance.as_ref().is_some_and(|laid| laid.is_drained());
+        self.spec.status == Status::Up && !is_drained && self.weight().get() > 0
+    }
+
+    /// The weight that counts: an operator's, or else its own.
+    pub(crate) fn weight(&self) -> Weight {
+        let laid = self.governance.as_ref().and_then(|laid| laid.weight());
+        laid.unwrap_or(self.spec.weight)
     }
 
     /// Roughly what it costs in memory and on the wire.
     pub(crate) fn bytes(&self) -> usize {
-        FRAME_BYTES + self.key.bytes() + self.spec.bytes()
+        let governance = self.governance.as_ref().map_or(0, |laid| laid.bytes());
+        FRAME_BYTES + self.key.bytes() + self.spec.bytes() + governance
     }
 }
 

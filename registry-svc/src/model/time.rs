@@ -1,6 +1,7 @@
 //! Time as the core sees it: two clocks, both arguments.
 //!
-//! Deadlines are decided on [`Moment`] alone; [`WallTime`] is for people and never decides anything.
+//! Deadlines are decided on [`Moment`] alone; [`WallTime`] is for people and decides nothing but when an operator's decision ends
+//! that says so in their time.
 
 use std::time::Duration;
 

@@ -12,6 +12,7 @@ mod idempotent;
 mod lifetime;
 mod linearizable;
 mod memory;
+mod overrides;
 mod ownership;
 mod progress;
 mod protection;
@@ -166,6 +167,7 @@ pub(super) fn all(plan: &Plan) -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(unheard::Unheard),
         Box::new(durable::Durable::default()),
+        Box::new(overrides::Overrides::default()),
         Box::new(idempotent::Idempotent::default()),
         Box::new(fencing::Fencing),
         Box::new(recovery::Recovery::new(plan)),

@@ -38,6 +38,8 @@ pub(super) struct Plan {
     pub(super) watchers: usize,
     /// Processes that read.
     pub(super) readers: usize,
+    /// People who drain instances and give them weights.
+    pub(super) operators: usize,
     /// Of the catalog: short, so that it ends within a history.
     pub(super) protection: Protection,
     /// Of the hub and the store.
@@ -115,6 +117,7 @@ impl Plan {
             zones: 1 + rng.below(2),
             watchers: 1 + rng.below(4),
             readers: 1,
+            operators: 0,
             protection: Protection {
                 enabled: true,
                 share_percent: 15,
@@ -149,6 +152,16 @@ impl Plan {
                 .unwrap_or(WARM_UP),
         ) + millis(1);
         plan
+    }
+
+    /// How many operators the history of a seed has: half of the seeds have some. Not drawn, for what is drawn after it would be
+    /// another history, and the stories of seeds would be lost.
+    pub(super) fn operators_of(seed: u64) -> usize {
+        match seed % 8 {
+            0 | 1 | 3 => 1,
+            7 => 2,
+            _ => 0,
+        }
     }
 
     /// When the history ends.

@@ -118,7 +118,14 @@ impl Process {
             _ => truth.head(),
         };
         let state = truth.state(head).expect("the head is durable");
-        let instances: Vec<_> = state.instances.values().map(Arc::clone).collect();
+        let mut instances: Vec<_> = state.instances.values().map(Arc::clone).collect();
+        let mut overrides = state.overrides();
+        if plant == Plant::ForgetOverrides {
+            overrides.clear();
+            for instance in &mut instances {
+                Arc::make_mut(instance).governance = None;
+            }
+        }
         let mut leases: Vec<_> = state.leases.values().map(|record| record.as_ref().clone()).collect();
         if plant == Plant::ShortLivesAfterRestart {
             for record in &mut leases {
@@ -135,7 +142,7 @@ impl Process {
             },
             ..Settings::default()
         };
-        let catalog = Catalog::restore(settings, head, leases, &instances, start);
+        let catalog = Catalog::restore(settings, head, leases, &instances, start).with_overrides(overrides.clone());
         let past = truth
             .after(store.compacted)
             .iter()
@@ -154,6 +161,7 @@ impl Process {
             revision: head,
             compacted: store.compacted,
             instances: &instances,
+            overrides,
             history: past,
             trust: Trust {
                 recovering: catalog.confidence() == Confidence::Recovering,

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    catalog::{CatalogError, Owner, RenewError, RequestId},
+    catalog::{CatalogError, Govern, Owner, RenewError, RequestId},
     hub::Selection,
     model::{Draft, Epoch, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, Revision, Status, Weight},
 };
@@ -19,6 +19,8 @@ pub(super) enum Client {
     Provider(usize),
     /// One that looks.
     Reader(usize),
+    /// Somebody who decides.
+    Operator(usize),
 }
 
 /// On its way to a registry.
@@ -65,6 +67,8 @@ pub(super) enum Ask {
     },
     /// End some instances, or the lease.
     Deregister(Owner, Vec<InstanceId>),
+    /// Lay something over an instance, or take it away. Each says another reason.
+    Govern(Govern),
     /// Read one.
     Get(InstanceKey),
     /// Read some.
@@ -87,6 +91,8 @@ pub(super) enum Answer {
     Updated(Arc<Instance>),
     /// To [`Ask::Deregister`].
     Deregistered(Revision),
+    /// To [`Ask::Govern`].
+    Governed(Revision),
     /// The catalog refuses.
     Refused(CatalogError),
     /// Nothing was done, not even under this lease.
@@ -104,6 +110,7 @@ impl fmt::Display for Client {
         match self {
             Self::Provider(n) => write!(f, "provider {n}"),
             Self::Reader(n) => write!(f, "reader {n}"),
+            Self::Operator(n) => write!(f, "operator {n}"),
         }
     }
 }
@@ -130,6 +137,7 @@ impl fmt::Display for Ask {
             }
             Self::Deregister(owner, ids) if ids.is_empty() => write!(f, "deregister all of {}", lease(owner.lease)),
             Self::Deregister(owner, ids) => write!(f, "deregister {} of {}", ids[0], lease(owner.lease)),
+            Self::Govern(govern) => write!(f, "{:?} for {}", govern.decision, short(&govern.key)),
             Self::Get(key) => write!(f, "get {}", short(key)),
             Self::List(_) => f.write_str("list"),
         }
@@ -146,6 +154,7 @@ impl fmt::Display for Answer {
             Self::Renewed(Err(error)) => write!(f, "not renewed: {error:?}"),
             Self::Updated(instance) => write!(f, "{} updated at {}", short(&instance.key), instance.revision),
             Self::Deregistered(revision) => write!(f, "deregistered at {revision}"),
+            Self::Governed(revision) => write!(f, "decided at {revision}"),
             Self::Refused(error) => write!(f, "refused: {error:?}"),
             Self::Undone(why, _) => write!(f, "not done: {why}"),
             Self::Unknown => f.write_str("may be done or not"),

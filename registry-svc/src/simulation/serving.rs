@@ -173,7 +173,10 @@ impl World {
             process.waiting.push_back(delivery);
             return;
         }
-        let clock = process.clock(now, skew);
+        let mut clock = process.clock(now, skew);
+        if self.plant == Plant::NeverEndOverrides {
+            clock.wall.seconds = 0;
+        }
         process.core.look(clock);
         let draw = process.draws.bits();
         let taken = match delivery {
@@ -286,6 +289,7 @@ impl World {
                 },
                 Ok(Reply::Updated { instance }) => Answer::Updated(instance),
                 Ok(Reply::Deregistered { revision }) => Answer::Deregistered(revision),
+                Ok(Reply::Governed { revision, .. }) => Answer::Governed(revision),
                 Ok(Reply::Claimed) => continue,
                 Err(SubmitError::Refused(error)) => Answer::Refused(error),
                 Err(SubmitError::OutcomeUnknown) => Answer::Unknown,
@@ -438,6 +442,7 @@ impl World {
                 }
                 Command::Update(update)
             }
+            Ask::Govern(govern) => Command::Govern(govern.clone()),
             Ask::Deregister(owner, ids) => Command::Deregister(Deregister {
                 owner: *owner,
                 ids: ids.clone(),

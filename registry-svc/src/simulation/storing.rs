@@ -331,6 +331,9 @@ impl fmt::Display for Says<'_> {
                 Change::Removed(removal) => write!(f, " -{} ({})", short(&removal.key), removal.reason.as_str())?,
             }
         }
+        for change in &self.0.overrides {
+            write!(f, ", {} {}", short(&change.key), change.act.as_str())?;
+        }
         for change in &self.0.leases {
             match change {
                 LeaseChange::Kept(record) => write!(f, ", {} kept by {}", lease(record.id), record.owner.bits())?,

@@ -19,9 +19,10 @@ use super::{
     world::{Asked, Event, World},
 };
 use crate::{
-    fixtures,
+    catalog::{Decision, Govern},
+    fixtures::{self, WALL},
     hub::{Selection, WatchFrom},
-    model::{InstanceKey, Revision, Zone},
+    model::{Detail, InstanceKey, Revision, WallTime, Weight, Who, Zone},
 };
 
 /// Steps that a watcher takes in at one look.
@@ -56,6 +57,9 @@ impl World {
         }
         for reader in 0..self.plan.readers {
             self.at(Duration::from_millis(10), Event::Reads(reader));
+        }
+        for operator in 0..self.plan.operators {
+            self.at(Duration::from_millis(800), Event::Decides(operator));
         }
         for (at, fault) in self.plan.faults.clone() {
             self.at(at, Event::Fault(fault));
@@ -265,6 +269,41 @@ impl World {
         self.send(Client::Reader(reader), to, ask);
         let next = self.truth.now + self.rng.between(Duration::from_millis(50), Duration::from_millis(400));
         self.at(next, Event::Reads(reader));
+    }
+
+    /// An operator decides something about some instance, registered or not.
+    pub(super) fn decides(&mut self, operator: usize) {
+        let known: usize = self.providers.iter().map(|provider| provider.drafts.len()).sum();
+        // A few of them, so that decisions meet.
+        let nth = self.rng.below(known.min(4));
+        let Some(key) = self.providers.iter().flat_map(Provider::keys).nth(nth).cloned() else {
+            return;
+        };
+        let until = self.rng.chance(500).then(|| {
+            let moment = self.truth.now + self.rng.between(Duration::from_millis(200), Duration::from_secs(5));
+            WallTime {
+                seconds: WALL.seconds + i64::try_from(moment.as_secs()).unwrap_or_default(),
+                nanos: moment.subsec_nanos(),
+            }
+        });
+        let weight = Weight::try_new(u32::try_from(self.rng.below(4)).unwrap_or_default()).expect("a weight");
+        let decision = match self.rng.below(6) {
+            0..=1 => Decision::Drain { until },
+            2 => Decision::Undrain,
+            3..=4 => Decision::SetWeight { weight, until },
+            _ => Decision::OwnWeight,
+        };
+        self.decisions += 1;
+        let govern = Govern {
+            key,
+            decision,
+            who: Who::of(&format!("operator {operator}")),
+            why: Detail::of(&format!("decision {}", self.decisions)),
+        };
+        let to = self.rng.below(self.plan.replicas);
+        self.send(Client::Operator(operator), to, Ask::Govern(govern));
+        let next = self.truth.now + self.rng.between(Duration::from_millis(100), Duration::from_millis(900));
+        self.at(next, Event::Decides(operator));
     }
 
     /// A watcher looks whether there is something to hear.

@@ -9,7 +9,7 @@ use super::Time;
 use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord},
     hub::Selection,
-    model::{Instance, InstanceKey, LeaseId, Revision},
+    model::{Instance, InstanceKey, LeaseId, Override, OverrideRecord, Revision},
 };
 
 /// All that was committed since the store was made.
@@ -42,6 +42,8 @@ pub(super) struct State {
     pub(super) instances: Rc<BTreeMap<Rc<InstanceKey>, Arc<Instance>>>,
     /// By id.
     pub(super) leases: Rc<BTreeMap<LeaseId, Rc<LeaseRecord>>>,
+    /// What is laid over instances, registered or not, by key.
+    pub(super) overrides: Rc<BTreeMap<InstanceKey, Arc<Override>>>,
 }
 
 impl Truth {
@@ -137,7 +139,25 @@ impl State {
                 }
             }
         }
+        if !batch.overrides.is_empty() {
+            let overrides = Rc::make_mut(&mut state.overrides);
+            for change in &batch.overrides {
+                match &change.now {
+                    Some(laid) => drop(overrides.insert(change.key.clone(), Arc::clone(laid))),
+                    None => drop(overrides.remove(&change.key)),
+                }
+            }
+        }
         state
+    }
+
+    /// What is laid over instances, as a store would load it.
+    pub(super) fn overrides(&self) -> Vec<OverrideRecord> {
+        let records = self.overrides.iter().map(|(key, laid)| OverrideRecord {
+            key: key.clone(),
+            laid: Arc::clone(laid),
+        });
+        records.collect()
     }
 
     /// One instance.

@@ -47,6 +47,8 @@ pub(super) struct World {
     agenda: BTreeMap<(Time, u64), Event>,
     entries: u64,
     tickets: u64,
+    /// Decisions of operators.
+    pub(super) decisions: u64,
     checks: Vec<Box<dyn Invariant>>,
     violation: Option<Violation>,
 }
@@ -81,6 +83,8 @@ pub(super) enum Event {
     Watch(usize),
     /// A reader looks.
     Reads(usize),
+    /// An operator decides something.
+    Decides(usize),
     /// Something goes wrong.
     Fault(Fault),
     /// Commits are as fast as before.
@@ -105,7 +109,8 @@ impl World {
     /// The world of a seed at its beginning.
     pub(super) fn new(options: &Options) -> Self {
         let mut rng = Rng::new(options.seed);
-        let plan = Plan::draw(&mut rng);
+        let mut plan = Plan::draw(&mut rng);
+        plan.operators = Plan::operators_of(options.seed);
         let mut world = Self {
             plant: options.plant,
             truth: Truth::new(),
@@ -121,6 +126,7 @@ impl World {
             agenda: BTreeMap::new(),
             entries: 0,
             tickets: 0,
+            decisions: 0,
             checks: invariants::all(&plan),
             violation: None,
             rng,
@@ -178,6 +184,7 @@ impl World {
             Event::Provider(provider, timer) => self.provider(provider, timer),
             Event::Watch(watch) => self.watch(watch),
             Event::Reads(reader) => self.reads(reader),
+            Event::Decides(operator) => self.decides(operator),
             Event::Fault(fault) => self.fault(fault),
             Event::StoreRecovers => self.store.slow = Time::ZERO,
             Event::StoreHasRoom => self.store.full = false,

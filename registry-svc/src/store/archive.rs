@@ -4,9 +4,9 @@
 //! ```text
 //! "tessera-backup 1\n", then frames: their length (4 bytes, little endian), and one of
 //!   1 Head   { 1 history (fixed64)  2 revision  3 compacted  4 Time taken }      first
-//!   2 Living { 1 Instance*  2 Lease* }                                           by key, then by id
+//!   2 Living { 1 Instance*  2 Lease*  3 Override* }                              by key, then by id, then by key
 //!   3 Past   { 1 last revision  2 Group }                                        in order, from after `compacted`
-//!   4 End    { 1 instances  2 leases  3 SHA-256 of every byte before this frame } last
+//!   4 End    { 1 instances  2 leases  3 SHA-256 of every byte before this frame  4 overrides } last
 //! ```
 //!
 //! The messages that are not here are those of [`super::record`], whose rules of change hold.
@@ -51,6 +51,8 @@ pub(crate) struct Contents {
     pub(crate) instances: u64,
     /// How many.
     pub(crate) leases: u64,
+    /// How many.
+    pub(crate) overrides: u64,
     /// Of the file.
     pub(crate) bytes: u64,
 }
@@ -64,6 +66,8 @@ pub(crate) enum Part<'a> {
     Instance(&'a [u8]),
     /// A record with its id.
     Lease(&'a [u8]),
+    /// A record with its key.
+    Override(&'a [u8]),
     /// A group, and its last revision.
     Past(Revision, &'a [u8]),
 }
@@ -98,6 +102,7 @@ pub(crate) struct Archive<'a> {
     living: Writer,
     instances: u64,
     leases: u64,
+    overrides: u64,
 }
 
 impl<'a> Archive<'a> {
@@ -109,6 +114,7 @@ impl<'a> Archive<'a> {
             living: Writer::default(),
             instances: 0,
             leases: 0,
+            overrides: 0,
         };
         archive.send([MAGIC, FORMAT].concat())?;
         archive.frame(|frame| {
@@ -142,7 +148,14 @@ impl<'a> Archive<'a> {
         self.close_if(FRAME_BYTES)
     }
 
-    /// The next group of the history; all leases come before.
+    /// The next by key; all leases come before.
+    pub(crate) fn laid(&mut self, record: &[u8]) -> io::Result<()> {
+        self.overrides += 1;
+        self.living.item(3, record);
+        self.close_if(FRAME_BYTES)
+    }
+
+    /// The next group of the history; all that lives comes before.
     pub(crate) fn past(&mut self, last: Revision, group: &[u8]) -> io::Result<()> {
         self.close_if(1)?;
         self.frame(|frame| {
@@ -157,12 +170,13 @@ impl<'a> Archive<'a> {
     pub(crate) fn end(mut self) -> io::Result<()> {
         self.close_if(1)?;
         let hash = self.hash.clone().finalize();
-        let (instances, leases) = (self.instances, self.leases);
+        let (instances, leases, overrides) = (self.instances, self.leases, self.overrides);
         self.frame(|frame| {
             frame.message(4, |end| {
                 end.number(1, instances);
                 end.number(2, leases);
                 end.bytes(3, &hash);
+                end.number(4, overrides);
             });
         })
     }
@@ -203,7 +217,7 @@ pub(crate) fn read<E: From<ArchiveError>>(
         None => return Err(ArchiveError::Foreign.into()),
     }
     let (mut bytes, mut head) = (begin.len() as u64, None);
-    let (mut instances, mut leases) = (0, 0);
+    let (mut instances, mut leases, mut overrides) = (0, 0, 0);
     let mut frame = Vec::new();
     loop {
         let mut length = [0; 4];
@@ -244,6 +258,10 @@ pub(crate) fn read<E: From<ArchiveError>>(
                             leases += 1;
                             visit(Part::Lease(record))?;
                         }
+                        3 => {
+                            overrides += 1;
+                            visit(Part::Override(record))?;
+                        }
                         _ => return Err(ArchiveError::Newer.into()),
                     }
                 }
@@ -253,16 +271,17 @@ pub(crate) fn read<E: From<ArchiveError>>(
                 visit(Part::Past(last, group))?;
             }
             4 => {
-                let mut end = (0, 0, &[][..]);
+                let mut end = (0, 0, &[][..], 0);
                 for field in fields {
                     match field.map_err(ArchiveError::from)? {
                         (1, value) => end.0 = value.number().map_err(ArchiveError::from)?,
                         (2, value) => end.1 = value.number().map_err(ArchiveError::from)?,
                         (3, value) => end.2 = value.bytes().map_err(ArchiveError::from)?,
+                        (4, value) => end.3 = value.number().map_err(ArchiveError::from)?,
                         _ => {}
                     }
                 }
-                if end != (instances, leases, &hash.finalize()[..]) {
+                if end != (instances, leases, &hash.finalize()[..], overrides) {
                     return Err(damaged("its checksum is wrong"));
                 }
                 if from.read(&mut [0]).map_err(ArchiveError::from)? > 0 {
@@ -272,6 +291,7 @@ pub(crate) fn read<E: From<ArchiveError>>(
                     head: head.ok_or_else(|| damaged("it does not say what it is of"))?,
                     instances,
                     leases,
+                    overrides,
                     bytes,
                 });
             }

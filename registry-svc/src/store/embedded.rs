@@ -33,11 +33,11 @@ use recent::Recent;
 use redb::WriteTransaction;
 pub(in crate::store) use runs::Strides;
 use runs::{RUNS, Runs};
-use tables::{FORMAT, META, META_FLUSHED, META_FORMAT, META_HISTORY};
+use tables::{FORMAT, META, META_FLUSHED, META_FORMAT, META_HISTORY, PLAIN};
 
 use super::{Backup, Loaded, Store, StoreError, Verdict, names};
 use crate::{
-    catalog::{Batch, Change},
+    catalog::Batch,
     model::{HistoryId, Revision},
 };
 
@@ -268,8 +268,7 @@ impl Embedded {
 
 /// Whether a group takes more room than it makes.
 fn grows(batches: &[Arc<Batch>]) -> bool {
-    let puts = |batch: &Arc<Batch>| batch.changes.iter().any(|change| matches!(change, Change::Put { .. }));
-    batches.iter().any(puts)
+    batches.iter().any(|batch| batch.grows())
 }
 
 impl Store for Embedded {
@@ -283,6 +282,7 @@ impl Store for Embedded {
             compacted: self.compacted,
             instances: living.instances,
             leases: living.leases,
+            overrides: living.overrides,
         })
     }
 
@@ -309,6 +309,7 @@ impl Store for Embedded {
         // Registrations leave some room to those who deregister. Looked at before each, so that a disk that fills up slowly is
         // never full for redb, which would have to be opened again.
         let grows = grows(batches);
+        let has_overrides = batches.iter().any(|batch| !batch.overrides.is_empty());
         if (grows && !self.engine.has_room(2 * bytes)) || !self.is_open()? {
             return Ok(self.no_room());
         }
@@ -317,6 +318,9 @@ impl Store for Embedded {
         }
         loop {
             let append = |write: &WriteTransaction| {
+                if has_overrides {
+                    write.open_table(META)?.insert(META_FORMAT, FORMAT)?;
+                }
                 entries
                     .iter()
                     .try_for_each(|(last, entry)| log::append(write, *last, compacted, entry))

@@ -10,12 +10,18 @@
 //! Labels   1 version  2 group  3 zone  4 tag
 //! Instance 1 Key  2 Endpoint*  3 Labels  4 weight  5 status (0 up, 1 starting, 2 draining, 3 down)  6 grpc_service*
 //!          7 map of metadata  8 Time started  9 epoch  10 revision  11 lease (16 bytes, big endian)
+//!          12 Override, a copy of what is kept under its name
+//! Ruling   1 who  2 why  3 Time until  4 Time at  5 revision
+//! Override 1 Ruling of the drain  2 Ruling of the weight  3 weight  4 Key, in a record of its own alone
 //! Lease    1 SHA-256 of the secret, never the secret  2 interval in ms  3 misses  4 Key* replaced
 //!          5 what is below a millisecond of the interval, in ns  6 emptied  7 owner (fixed64)  8 id, in a LeaseChange alone
 //! Removal  1 Key  2 Labels  3 reason (0 deregistered, 1 drained, 2 expired, 3 replaced)  4 detail
 //! Change   one of: 1 Put { 1 Instance  2 Labels left }  2 Removal
 //! LeaseChange  one of: 1 Lease kept  2 Lease lost  3 id of the lease that ended
+//! OverrideChange  1 Key  2 Override from now on, absent: none  4 who  5 why  and what was done, one of:
+//!                 3 (0 drained, 1 undrained, 2 weight taken back, 3 drain ended, 4 weight ended, 5 forgotten)  6 weight set, and 1
 //! Batch    1 Time  2 Change*  3 LeaseChange*  4 revision (3 and 4 are absent in a history of format 1)
+//!          5 OverrideChange*  6 by
 //! Group    1 Batch*
 //! ```
 
@@ -34,7 +40,7 @@ use wire::{WireError, Writer};
 
 use crate::{
     catalog::{Batch, LeaseRecord},
-    model::{Instance, ValueError},
+    model::{Instance, OverrideRecord, ValueError},
 };
 
 /// Why a record does not read back.
@@ -69,6 +75,13 @@ pub(super) fn encode_instance(instance: &Instance) -> Vec<u8> {
 pub(super) fn encode_lease(lease: &LeaseRecord) -> Vec<u8> {
     let mut to = Writer::with_capacity(64);
     encode::lease(&mut to, lease);
+    to.finish()
+}
+
+/// With its key; see [`Decoder::laid`].
+pub(super) fn encode_override(record: &OverrideRecord) -> Vec<u8> {
+    let mut to = Writer::with_capacity(record.laid.bytes());
+    encode::override_record(&mut to, record);
     to.finish()
 }
 

@@ -1,7 +1,7 @@
 //! Hostile and unfinished: garbage on the wire, and what is promised but not there yet.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use proto::registry::v1::{self as wire, governance_service_client::GovernanceServiceClient};
+use proto::registry::v1 as wire;
 use tonic::{
     Code, Request, Status,
     client::Grpc,
@@ -62,38 +62,6 @@ async fn garbage_is_refused_and_harms_nobody() {
         }
     }
     assert_eq!(ids(&mut client, "a-svc").await, ["1"]);
-}
-
-#[tokio::test]
-async fn what_is_not_there_yet_says_so() {
-    let mut fixture = Fixture::start().await;
-    let address = fixture.running().local_addr();
-    let mut governance = GovernanceServiceClient::connect(format!("http://{address}"))
-        .await
-        .expect("listens");
-    let errors = [
-        governance
-            .drain(wire::DrainRequest::default())
-            .await
-            .map(drop)
-            .expect_err("Drain"),
-        governance
-            .undrain(wire::UndrainRequest::default())
-            .await
-            .map(drop)
-            .expect_err("Undrain"),
-        governance
-            .set_weight(wire::SetWeightRequest::default())
-            .await
-            .map(drop)
-            .expect_err("SetWeight"),
-    ];
-    for error in errors {
-        assert_eq!(
-            (error.code(), reason(&error).as_str()),
-            (Code::Unimplemented, "NOT_YET")
-        );
-    }
 }
 
 /// Sends and receives bytes as they are.

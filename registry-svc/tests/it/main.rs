@@ -7,6 +7,7 @@ mod etcd;
 mod etcd_server;
 mod expiry;
 mod failure;
+mod governance;
 mod idempotency;
 mod keep_alive;
 mod limits;

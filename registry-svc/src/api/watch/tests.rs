@@ -29,6 +29,8 @@ fn publish(hub: &Hub) {
         at: WALL,
         changes: Vec::new(),
         leases: Vec::new(),
+        overrides: Vec::new(),
+        by: None,
     };
     hub.publish(&[Arc::new(batch)]);
 }

@@ -203,6 +203,7 @@ fn capacity_is_kept() {
         capacity: Capacity {
             instances: 2,
             leases: 2,
+            ..Capacity::default()
         },
         ..Settings::default()
     };
@@ -358,7 +359,7 @@ fn who_has_been_succeeded_is_gone_within_a_minute() {
         register(&mut catalog, grant(n, heartbeat(3_600_000), vec![draft("a", "1", "")])).expect("registers");
     }
     let (leases, instances): (Vec<LeaseRecord>, Vec<Arc<Instance>>) = {
-        let (instances, leases) = catalog.content();
+        let (instances, leases, _) = catalog.content();
         (leases.into_values().collect(), instances.into_values().collect())
     };
     let mut again = Catalog::restore(Settings::default(), catalog.revision, leases, &instances, now(0).moment);

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{told::Told, *};
 use crate::{
     fixtures::{draft, end, grant, heartbeat, join, key, owner},
-    model::{Draft, Epoch, RemovalReason, Status, Weight},
+    model::{Detail, Draft, Epoch, OverrideRecord, RemovalReason, Status, Weight, Who},
 };
 
 /// One step of a random history.
@@ -37,6 +37,15 @@ enum Step {
     },
     Renew {
         lease: u128,
+    },
+    Govern {
+        id: u8,
+        decision: Decision,
+        why: u8,
+    },
+    /// So many seconds pass on the wall.
+    Wall {
+        seconds: i64,
     },
     Suspect {
         lease: u128,
@@ -68,6 +77,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(lease, id, weight, epoch_back)| Step::Update { lease, id, weight, epoch_back }),
         2 => (lease.clone(), proptest::option::of(0..8_u8)).prop_map(|(lease, id)| Step::End { lease, id }),
         4 => lease.clone().prop_map(|lease| Step::Renew { lease }),
+        4 => (0..8_u8, decision(), 0..2_u8).prop_map(|(id, decision, why)| Step::Govern { id, decision, why }),
+        1 => (1..40_i64).prop_map(|seconds| Step::Wall { seconds }),
         1 => (lease, 0..300_u64).prop_map(|(lease, slack)| Step::Suspect { lease, slack }),
         4 => (1..240_u64).prop_map(|millis| Step::Pass { millis }),
         1 => (240..100_000_u64).prop_map(|millis| Step::Pass { millis }),
@@ -79,55 +90,33 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..80)
 }
 
+fn decision() -> impl Strategy<Value = Decision> {
+    let until = || proptest::option::of((1..40_i64).prop_map(wall));
+    prop_oneof![
+        3 => until().prop_map(|until| Decision::Drain { until }),
+        1 => Just(Decision::Undrain),
+        2 => (0..3_u32, until()).prop_map(|(weight, until)| Decision::SetWeight {
+            weight: Weight::try_new(weight).expect("a weight"),
+            until,
+        }),
+        1 => Just(Decision::OwnWeight),
+    ]
+}
+
+/// So long after the beginning.
+fn wall(seconds: i64) -> WallTime {
+    WallTime {
+        seconds: WALL.seconds + seconds,
+        ..WALL
+    }
+}
+
 fn service(id: u8) -> &'static str {
     ["a", "b"][usize::from(id % 2)]
 }
 
 fn drafts(ids: &[u8]) -> Vec<Draft> {
     ids.iter().map(|id| draft(service(*id), &id.to_string(), "")).collect()
-}
-
-/// What committed batches tell, as a store would have it.
-#[derive(Debug, Clone, PartialEq, Default)]
-struct Told {
-    instances: BTreeMap<InstanceKey, Arc<Instance>>,
-    leases: BTreeMap<LeaseId, LeaseRecord>,
-    revision: Revision,
-    /// The highest epoch that each name ever had.
-    epochs: BTreeMap<InstanceKey, Epoch>,
-}
-
-impl Told {
-    fn commit(&mut self, batch: &Batch) {
-        assert_eq!(batch.revision, self.revision.next(), "revisions are consecutive");
-        self.revision = batch.revision;
-        for change in &batch.changes {
-            match change {
-                Change::Put { instance, .. } => {
-                    assert_eq!(instance.revision, batch.revision);
-                    let highest = self.epochs.entry(instance.key.clone()).or_insert(instance.epoch);
-                    assert!(instance.epoch >= *highest, "epochs never go back");
-                    *highest = instance.epoch;
-                    self.instances.insert(instance.key.clone(), Arc::clone(instance));
-                }
-                Change::Removed(removal) => {
-                    let gone = self
-                        .instances
-                        .remove(&removal.key)
-                        .expect("only what is there is removed");
-                    assert_eq!(gone.spec.labels, removal.labels);
-                }
-            }
-        }
-        for change in &batch.leases {
-            match change {
-                LeaseChange::Kept(record) | LeaseChange::Lost(record) => {
-                    self.leases.insert(record.id, record.clone());
-                }
-                LeaseChange::Ended(id) => assert!(self.leases.remove(id).is_some(), "only what lives ends"),
-            }
-        }
-    }
 }
 
 /// What a catalog goes through.
@@ -140,6 +129,7 @@ enum Event {
     Suspected { heard: (LeaseId, Beat), slack: Duration },
     Applied(Command),
     Expired { draw: u64 },
+    Ended { seconds: i64 },
 }
 
 /// A catalog may go through the same once more, from its last restart on.
@@ -155,7 +145,7 @@ struct Past {
 impl Event {
     /// Whether it goes on when all around it is undone.
     fn stays(&self) -> bool {
-        !matches!(self, Self::Applied(_) | Self::Expired { .. })
+        !matches!(self, Self::Applied(_) | Self::Expired { .. } | Self::Ended { .. })
     }
 }
 
@@ -171,6 +161,7 @@ impl Past {
                 Event::Suspected { heard, slack } => drop(catalog.suspect(&[*heard], *slack)),
                 Event::Applied(command) => drop(catalog.apply(command, WALL)),
                 Event::Expired { draw } => drop(catalog.expire(WALL, *draw)),
+                Event::Ended { seconds } => drop(catalog.end_overrides(wall(*seconds))),
             }
         }
         catalog
@@ -180,13 +171,24 @@ impl Past {
 fn restored(told: &Told, millis: u64) -> Catalog {
     let instances: Vec<Arc<Instance>> = told.instances.values().cloned().collect();
     let leases = told.leases.values().cloned().collect();
-    Catalog::restore(
-        Settings::default(),
-        told.revision,
-        leases,
-        &instances,
-        now(millis).moment,
-    )
+    let overrides = told.overrides.iter().map(|(key, laid)| OverrideRecord {
+        key: key.clone(),
+        laid: Arc::clone(laid),
+    });
+    Catalog::restore(few_are_kept(), told.revision, leases, &instances, now(millis).moment)
+        .with_overrides(overrides.collect())
+}
+
+/// Of eight names in two services.
+fn few_are_kept() -> Settings {
+    Settings {
+        capacity: Capacity {
+            overrides_of_service: 2,
+            overrides: 3,
+            ..Capacity::default()
+        },
+        ..Settings::default()
+    }
 }
 
 /// An outcome that can still be taken back.
@@ -205,6 +207,7 @@ struct Applied {
 struct World {
     catalog: Catalog,
     millis: u64,
+    seconds: i64,
     told: Told,
     past: Past,
     away: bool,
@@ -260,6 +263,28 @@ impl World {
                 undo,
             });
         }
+    }
+
+    fn end_overrides(&mut self) {
+        let requests_before = self.catalog.requests.answers();
+        let before = self.past.events.len();
+        let ended = self.catalog.end_overrides(wall(self.seconds));
+        self.past.events.push(Event::Ended { seconds: self.seconds });
+        for (batch, undo) in ended {
+            assert!(batch.overrides.iter().all(|change| change.who.is_some()));
+            let told_before = self.told.clone();
+            self.told.commit(&batch);
+            self.applied.push(Applied {
+                before,
+                told_before,
+                requests_before: requests_before.clone(),
+                command: None,
+                batch: Some(batch),
+                undo,
+            });
+        }
+        let next = self.told.overrides.values().filter_map(|laid| laid.next_end()).min();
+        assert!(next.is_none_or(|next| next > wall(self.seconds)), "what was due has ended");
     }
 
     fn undo(&mut self, count: usize) {
@@ -428,6 +453,36 @@ impl World {
                     self.past.events.push(Event::Renewed(lease));
                 }
             }
+            Step::Govern { id, decision, why } => {
+                let key = key(service(id), &id.to_string());
+                let govern = Govern {
+                    key: key.clone(),
+                    decision,
+                    who: Who::try_new("ann").expect("a name"),
+                    why: Detail::of(["disk", "test"][usize::from(why)]),
+                };
+                let is_known = self.told.instances.contains_key(&key)
+                    || (self.told.overrides.contains_key(&key) && !decision.lays());
+                let revision = self.told.revision;
+                self.apply(Command::Govern(govern.clone()));
+                assert!(is_known || revision == self.told.revision, "of nobody there is nothing to decide");
+                let revision = self.told.revision;
+                self.apply(Command::Govern(govern));
+                assert_eq!(revision, self.told.revision, "once more it changes nothing");
+                let laid = self.told.overrides.get(&key);
+                let (drained, weight) = laid.map_or((false, None), |laid| (laid.is_drained(), laid.weight()));
+                match decision {
+                    _ if !is_known => {}
+                    Decision::Drain { .. } => assert!(drained),
+                    Decision::Undrain => assert!(!drained),
+                    Decision::SetWeight { weight: set, .. } => assert_eq!(weight, Some(set)),
+                    Decision::OwnWeight => assert_eq!(weight, None),
+                }
+            }
+            Step::Wall { seconds } => {
+                self.seconds += seconds;
+                self.end_overrides();
+            }
             Step::Suspect { lease, slack } => {
                 let beat = self.beats.get(&lease).copied().unwrap_or_default();
                 let (heard, slack) = ((owner(lease).lease, beat), Duration::from_millis(slack));
@@ -471,12 +526,13 @@ impl World {
     fn check(&self) {
         self.catalog.check_invariants();
         assert_eq!(self.catalog.revision, self.told.revision);
-        let (instances, leases) = self.catalog.content();
+        let (instances, leases, overrides) = self.catalog.content();
         assert_eq!(
             instances, self.told.instances,
             "the batches tell all of the catalog's instances"
         );
         assert_eq!(leases, self.told.leases, "and of its leases");
+        assert_eq!(overrides, self.told.overrides, "and of what is laid over them");
     }
 }
 
@@ -486,8 +542,9 @@ proptest! {
     #[test]
     fn random_histories_keep_the_invariants(steps in steps()) {
         let mut world = World {
-            catalog: catalog(),
+            catalog: restored(&Told::default(), 0),
             millis: 0,
+            seconds: 0,
             told: Told::default(),
             past: Past::default(),
             away: false,

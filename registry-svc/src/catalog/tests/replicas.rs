@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    fixtures::{draft, end, grant, heartbeat, join, owner},
-    model::Replicas,
+    fixtures::{draft, end, grant, heartbeat, join, key, owner},
+    model::{Detail, Replicas, Who},
 };
 
 fn id(n: u64) -> ReplicaId {
@@ -188,7 +188,7 @@ fn lease_time_stands_still_while_the_store_is_away() {
 #[test]
 fn who_joins_living_replicas_does_not_recover() {
     let (one, _) = pair();
-    let (instances, leases) = one.content();
+    let (instances, leases, _) = one.content();
     let instances: Vec<Arc<Instance>> = instances.into_values().collect();
     let leases: Vec<LeaseRecord> = leases.into_values().collect();
     let settings = Settings {
@@ -214,6 +214,7 @@ enum Step {
     Join { lease: u128, id: u8 },
     End { lease: u128, id: Option<u8> },
     Renew { lease: u128 },
+    Govern { id: u8, drain: bool, seconds: Option<i64> },
     Pass { millis: u64 },
     Die,
 }
@@ -225,6 +226,8 @@ fn steps() -> impl Strategy<Value = Vec<(usize, bool, Step)>> {
         2 => (lease.clone(), 0..6_u8).prop_map(|(lease, id)| Step::Join { lease, id }),
         2 => (lease.clone(), proptest::option::of(0..6_u8)).prop_map(|(lease, id)| Step::End { lease, id }),
         4 => lease.prop_map(|lease| Step::Renew { lease }),
+        2 => (0..6_u8, any::<bool>(), proptest::option::of(1..4_i64))
+            .prop_map(|(id, drain, seconds)| Step::Govern { id, drain, seconds }),
         3 => (1..2_000_u64).prop_map(|millis| Step::Pass { millis }),
         1 => Just(Step::Die),
     ];
@@ -267,7 +270,12 @@ impl Cluster {
     fn expire(&mut self, n: usize) {
         let Some(catalog) = &mut self.replicas[n] else { return };
         let behind = usize::try_from(catalog.revision.get()).expect("few") < self.log.len();
+        let wall = WallTime {
+            seconds: WALL.seconds + i64::try_from(self.millis / 1_000).expect("fits"),
+            ..WALL
+        };
         let mut expired: VecDeque<_> = catalog.expire(WALL, self.millis).into();
+        expired.extend(catalog.end_overrides(wall));
         if !behind {
             self.log.extend(expired.into_iter().map(|(batch, _)| batch));
             return;
@@ -279,6 +287,8 @@ impl Cluster {
         let catalog = self.replicas[n].as_mut().expect("lives");
         self.log
             .extend(catalog.expire(WALL, self.millis).into_iter().map(|(batch, _)| batch));
+        self.log
+            .extend(catalog.end_overrides(wall).into_iter().map(|(batch, _)| batch));
     }
 
     fn alive(&self) -> Vec<u64> {
@@ -322,6 +332,23 @@ impl Cluster {
                 if catalog.renew(&owner(lease)).is_ok_and(|renewed| renewed.claim) {
                     self.submit(n, &Command::Claim(vec![owner(lease)]));
                 }
+            }
+            Step::Govern { id, drain, seconds } => {
+                let until = seconds.map(|seconds| WallTime {
+                    seconds: WALL.seconds + seconds,
+                    ..WALL
+                });
+                let govern = Govern {
+                    key: key("a", &id.to_string()),
+                    decision: if drain {
+                        Decision::Drain { until }
+                    } else {
+                        Decision::Undrain
+                    },
+                    who: Who::of("ann"),
+                    why: Detail::of(""),
+                };
+                self.submit(n, &Command::Govern(govern));
             }
             Step::Pass { millis } => {
                 let end = self.millis + millis;
@@ -382,6 +409,8 @@ proptest! {
         }
         for catalog in cluster.replicas.iter().flatten() {
             prop_assert_eq!((catalog.leases(), catalog.instances()), (0, 0));
+            let (_, _, overrides) = catalog.content();
+            prop_assert!(overrides.values().all(|laid| laid.next_end().is_none()), "the elected one ends them");
         }
     }
 }

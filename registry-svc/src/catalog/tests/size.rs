@@ -69,6 +69,7 @@ fn held(per_lease: u128) {
         revision: Revision::ZERO,
         compacted: Revision::ZERO,
         instances: &[],
+        overrides: Vec::new(),
         history: Vec::new(),
         trust: Trust::default(),
         is_replicated: false,

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::stage::{Stage, Waiting, instances};
 use crate::{
-    catalog::{Batch, Catalog, Change, Command, Reply, Settings as CatalogSettings, Update},
+    catalog::{Batch, Catalog, Change, Command, Decision, Reply, Settings as CatalogSettings, Update},
     driver::{Clock, Driver, Settings},
     fixtures::{SharedLog, draft, grant, heartbeat, hub, join, key, owner},
     metrics::Metrics,
@@ -43,6 +43,20 @@ enum Event {
     Renew {
         at: usize,
         id: u8,
+    },
+    Drain {
+        at: usize,
+        name: u8,
+        until: Option<i64>,
+    },
+    Undrain {
+        at: usize,
+        name: u8,
+    },
+    /// So many seconds pass on the wall.
+    Wall {
+        at: usize,
+        seconds: i64,
     },
     /// What it has goes to the log; the verdict is on its way.
     Send {
@@ -81,6 +95,10 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(at, id, name, epoch, weight)| Event::Update { at, id, name, epoch, weight }),
         2 => (at(), id()).prop_map(|(at, id)| Event::End { at, id }),
         2 => (at(), id()).prop_map(|(at, id)| Event::Renew { at, id }),
+        2 => (at(), name(), proptest::option::of(1..9_i64))
+            .prop_map(|(at, name, until)| Event::Drain { at, name, until }),
+        1 => (at(), name()).prop_map(|(at, name)| Event::Undrain { at, name }),
+        1 => (at(), 1..9_i64).prop_map(|(at, seconds)| Event::Wall { at, seconds }),
         6 => at().prop_map(|at| Event::Send { at }),
         6 => at().prop_map(|at| Event::Verdict { at }),
         6 => (at(), 1..4_usize).prop_map(|(at, count)| Event::News { at, count }),
@@ -201,6 +219,15 @@ fn happen(replicas: &mut [Replica; 2], log: &SharedLog, event: &Event) {
             replicas[*at].waiting.push(waiting);
         }
         Event::Renew { at, id } => drop(replicas[*at].stage.renew((*id).into())),
+        Event::Drain { at, name, until } => {
+            let waiting = replicas[*at].stage.drain(&name.to_string(), *until);
+            replicas[*at].waiting.push(waiting);
+        }
+        Event::Undrain { at, name } => {
+            let waiting = replicas[*at].stage.govern(&name.to_string(), Decision::Undrain);
+            replicas[*at].waiting.push(waiting);
+        }
+        Event::Wall { at, seconds } => replicas[*at].stage.wall += seconds,
         Event::Send { at } => drop(replicas[*at].send(log)),
         Event::Verdict { at } => {
             if let Some(verdict) = replicas[*at].verdict.take() {

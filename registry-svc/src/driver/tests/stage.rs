@@ -5,12 +5,15 @@ use std::{ops::Bound, sync::Arc, time::Duration};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::{
-    catalog::{Batch, Catalog, Command, Deregister, Owner, RenewError, Renewed, Reply, Settings as CatalogSettings},
+    catalog::{
+        Batch, Catalog, Command, Decision, Deregister, Govern, Owner, RenewError, Renewed, Reply,
+        Settings as CatalogSettings,
+    },
     driver::{Answer, Core, DriverError, NotRenewed, Settings, SubmitError, core::Job},
-    fixtures::{draft, end, grant, heartbeat, hub, now, owner, scope},
+    fixtures::{WALL, draft, end, grant, heartbeat, hub, key, now, owner, scope},
     hub::Hub,
     metrics::Metrics,
-    model::{Confidence, Instance, Now, ReplicaId, Replicas, Revision},
+    model::{Confidence, Detail, Instance, Now, ReplicaId, Replicas, Revision, WallTime, Who},
     store::{News, Verdict},
 };
 
@@ -22,6 +25,8 @@ pub(super) struct Stage {
     pub(super) core: Core,
     pub(super) hub: Arc<Hub>,
     pub(super) millis: u64,
+    /// Seconds by which the clock on the wall is ahead of [`WALL`].
+    pub(super) wall: i64,
 }
 
 /// An answer that may have come.
@@ -47,6 +52,7 @@ impl Stage {
             core,
             hub,
             millis: START,
+            wall: 0,
         };
         if own != ReplicaId::ALONE {
             let replicas = Replicas {
@@ -60,7 +66,8 @@ impl Stage {
     }
 
     pub(super) fn now(&mut self) -> Now {
-        let now = now(self.millis);
+        let mut now = now(self.millis);
+        now.wall.seconds += self.wall;
         self.core.look(now);
         now
     }
@@ -75,6 +82,31 @@ impl Stage {
     /// Under the new lease number `n`.
     pub(super) fn register(&mut self, n: u128, id: &str) -> Waiting {
         self.submit(Command::Register(grant(n, heartbeat(1_000), vec![draft("a", id, "")])))
+    }
+
+    /// Takes an instance out until so many seconds after [`WALL`], or for good.
+    pub(super) fn drain(&mut self, id: &str, until: Option<i64>) -> Waiting {
+        let until = until.map(|seconds| WallTime {
+            seconds: WALL.seconds + seconds,
+            ..WALL
+        });
+        self.govern(id, Decision::Drain { until })
+    }
+
+    /// Has an operator decide.
+    pub(super) fn govern(&mut self, id: &str, decision: Decision) -> Waiting {
+        self.submit(Command::Govern(Govern {
+            key: key("a", id),
+            decision,
+            who: Who::of("ann"),
+            why: Detail::of("a disk"),
+        }))
+    }
+
+    /// Whether readers are told that it takes calls; `None`: it is not there.
+    pub(super) fn is_callable(&self, id: &str) -> Option<bool> {
+        let found = self.hub.look(|view| view.get(&key("a", id)));
+        found.map(|instance| instance.is_callable())
     }
 
     /// Ends the lease number `n`.

@@ -74,6 +74,8 @@ fn the_store_is_told_what_the_history_will_have_lost() {
                 at: WALL,
                 changes: vec![put(&instance(&hub, "a", "1"))],
                 leases: Vec::new(),
+                overrides: Vec::new(),
+                by: None,
             })
         })
         .collect();

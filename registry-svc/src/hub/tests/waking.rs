@@ -59,6 +59,8 @@ fn who_wakes_finds_the_whole_group() {
             at: WALL,
             changes: vec![put(&instance(&hub, "a", "1"))],
             leases: Vec::new(),
+            overrides: Vec::new(),
+            by: None,
         })
     };
     let group = [batch(1), batch(2), batch(3)];

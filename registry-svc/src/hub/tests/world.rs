@@ -214,6 +214,8 @@ fn batch(world: &mut World, revision: Revision, edits: &[Edit]) -> Batch {
         at: WALL,
         changes,
         leases: Vec::new(),
+        overrides: Vec::new(),
+        by: None,
     }
 }
 

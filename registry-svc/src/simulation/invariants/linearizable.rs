@@ -126,6 +126,7 @@ impl Linearizable {
                 })?;
                 self.fresh(*revision, call, request)?
             }
+            (Ask::Govern(_), Answer::Governed(revision)) => *revision,
             (ask, Answer::Refused(error)) => return refused(ask, error, call, truth),
             (ask, Answer::Renewed(Err(error))) => return refused(ask, &(*error).into(), call, truth),
             _ => return Ok(()),
@@ -159,6 +160,13 @@ impl Linearizable {
 
 /// A refusal is true of some state between its call and its answer.
 fn refused(ask: &Ask, error: &CatalogError, call: Call, truth: &Truth) -> Result<(), String> {
+    if let Ask::Govern(govern) = ask {
+        let is_there = |state: &State| state.get(&govern.key).is_some();
+        return ensure(
+            between(truth, call.durable, truth.head()).any(|state| !is_there(state)),
+            || format!("{ask} is refused, and {} was there all the time", short(&govern.key)),
+        );
+    }
     let owner = match ask {
         Ask::Update { owner, .. } | Ask::Deregister(owner, _) | Ask::Renew(owner, _) => owner.lease,
         _ => return Ok(()),

@@ -41,6 +41,7 @@ fn told(answer: &Answer) -> Option<Revision> {
     match answer {
         Answer::Registered { revision, .. }
         | Answer::Deregistered(revision)
+        | Answer::Governed(revision)
         | Answer::Found(revision, _)
         | Answer::Listed(revision, _) => Some(*revision),
         Answer::Updated(instance) => Some(instance.revision),

@@ -87,6 +87,16 @@ fn a_restart_that_forgets() {
 }
 
 #[test]
+fn a_restart_that_forgets_what_was_decided() {
+    finds(Plant::ForgetOverrides, "overrides");
+}
+
+#[test]
+fn a_decision_that_never_ends() {
+    finds(Plant::NeverEndOverrides, "overrides");
+}
+
+#[test]
 fn a_repeat_that_registers_again() {
     finds(Plant::ForgetRequestIds, "idempotent");
 }

@@ -29,6 +29,8 @@ pub(crate) enum Key {
     Instance(InstanceKey),
     /// A lease.
     Lease(LeaseId),
+    /// What is laid over an instance.
+    Override(InstanceKey),
 }
 
 /// Reads a backup to its end, and every record in it.
@@ -69,6 +71,7 @@ impl Check {
                 self.wanted.remove(&lease.id);
                 Key::Lease(lease.id)
             }
+            Part::Override(record) => Key::Override(self.decoder.laid(record).map_err(damage)?.key),
         };
         if self.last.as_ref().is_some_and(|last| *last >= key) {
             return Err(damaged("its records are not in order"));

@@ -13,11 +13,13 @@ use std::{
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase as _, TableError};
 
 use super::{
-    Embedded, FILE, FORMAT, Fault, InDirectory, LOG, META, META_FLUSHED, META_FORMAT, META_HISTORY, RUNS, Recent, Runs,
+    Embedded, FILE, FORMAT, Fault, InDirectory, LOG, META, META_FLUSHED, META_FORMAT, META_HISTORY, PLAIN, RUNS, Recent,
+    Runs,
     SPARE, Strides,
     build::{Builder, build},
     load::{self, Found},
-    log, recent,
+    log,
+    recent::{self, Kind},
 };
 use crate::{
     model::{HistoryId, Revision, WallTime},
@@ -98,9 +100,10 @@ fn write(
                 &encoded
             }
         };
-        let written = match recent::lease_of(key) {
-            Some(id) => archive.lease(id, record),
-            None => archive.instance(record),
+        let written = match recent::kind_of(key) {
+            Kind::Lease(id) => archive.lease(id, record),
+            Kind::Override => archive.laid(record),
+            Kind::Instance => archive.instance(record),
         };
         Ok(match written {
             Ok(()) => ControlFlow::Continue(()),
@@ -166,7 +169,7 @@ impl AtRest {
         };
         match number(META_FORMAT).map_err(engine)? {
             None => Ok(None),
-            Some(FORMAT) => Ok(Some(Self {
+            Some(PLAIN | FORMAT) => Ok(Some(Self {
                 database,
                 _claimed: claimed,
             })),
@@ -229,7 +232,8 @@ fn fill(archive: impl Read, verified: &Contents, to: &Path) -> Result<(), Backup
     build(&write, revision, compacted, |to| copy(archive, verified, to))?;
     {
         let mut meta = write.open_table(META).map_err(Fault::from)?;
-        for (key, number) in [(META_FORMAT, FORMAT), (META_HISTORY, rand::random())] {
+        let format = if verified.overrides > 0 { FORMAT } else { PLAIN };
+        for (key, number) in [(META_FORMAT, format), (META_HISTORY, rand::random())] {
             meta.insert(key, number).map_err(Fault::from)?;
         }
     }
@@ -243,6 +247,7 @@ fn copy(archive: impl Read, verified: &Contents, to: &mut Builder<'_, '_>) -> Re
         let key = check.part(part)?;
         match (part, key) {
             (Part::Instance(record), Some(Key::Instance(key))) => to.put(&recent::instance_key(key), record)?,
+            (Part::Override(record), Some(Key::Override(key))) => to.put(&recent::override_key(key), record)?,
             (Part::Lease(record), Some(Key::Lease(id))) => to.put(&recent::lease_key(*id), record)?,
             (Part::Past(last, group), _) => to.past(last, group)?,
             _ => {}
@@ -264,13 +269,21 @@ fn compare(store: &mut Embedded, backup: &Contents) -> Result<(), BackupError> {
         loaded.compacted,
         loaded.instances.len() as u64,
         loaded.leases.len() as u64,
+        loaded.overrides.len() as u64,
         history.len() as u64,
     );
     let Head {
         revision, compacted, ..
     } = backup.head;
     let past = revision.get().saturating_sub(compacted.get());
-    let wanted = (revision, compacted, backup.instances, backup.leases, past);
+    let wanted = (
+        revision,
+        compacted,
+        backup.instances,
+        backup.leases,
+        backup.overrides,
+        past,
+    );
     if found != wanted {
         let why = format!("it makes a store of {found:?} where it should be {wanted:?}");
         return Err(ArchiveError::Damaged(why).into());

@@ -12,12 +12,12 @@ use redb::ReadableTable;
 
 use super::{
     Fault,
-    recent::{self, Entry, Recent},
+    recent::{self, Entry, Kind, Recent},
     runs::Runs,
 };
 use crate::{
     catalog::LeaseRecord,
-    model::{Instance, LeaseId},
+    model::{Instance, LeaseId, OverrideRecord},
     store::record::Decoder,
 };
 
@@ -35,6 +35,8 @@ pub(super) struct Living {
     pub(super) instances: Vec<Arc<Instance>>,
     /// Ordered by id.
     pub(super) leases: Vec<LeaseRecord>,
+    /// Ordered by key.
+    pub(super) overrides: Vec<OverrideRecord>,
 }
 
 /// Neighbours, in the order of their keys.
@@ -90,10 +92,12 @@ pub(super) fn read_all(
     let mut living = Living {
         instances: Vec::with_capacity(instances),
         leases: Vec::with_capacity(leases),
+        overrides: Vec::new(),
     };
     for (_, part) in parts {
         living.instances.extend(part.instances);
         living.leases.extend(part.leases);
+        living.overrides.extend(part.overrides);
     }
     living.check()?;
     Ok(living)
@@ -201,13 +205,15 @@ fn make(portions: &Mutex<mpsc::Receiver<Portion>>) -> Result<Vec<(usize, Living)
             match item {
                 Item::Known(Entry::Instance(instance)) => living.instances.push(instance),
                 Item::Known(Entry::Lease(lease)) => living.leases.push(*lease),
+                Item::Known(Entry::Override(laid)) => living.overrides.push(*laid),
                 Item::Known(Entry::Gone) => {}
                 Item::Stored { key, value } => {
                     let (key, value) = (&portion.bytes[key], &portion.bytes[value]);
                     let damaged = |why| Fault::Record(recent::name_of(key), why);
-                    match recent::lease_of(key) {
-                        Some(id) => living.leases.push(decoder.lease(id, value).map_err(damaged)?),
-                        None => living
+                    match recent::kind_of(key) {
+                        Kind::Lease(id) => living.leases.push(decoder.lease(id, value).map_err(damaged)?),
+                        Kind::Override => living.overrides.push(decoder.laid(value).map_err(damaged)?),
+                        Kind::Instance => living
                             .instances
                             .push(Arc::new(decoder.instance(value).map_err(damaged)?)),
                     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord},
-    model::{Instance, InstanceKey, LeaseId},
+    model::{Instance, InstanceKey, LeaseId, OverrideRecord},
     store::record,
 };
 
@@ -15,6 +15,8 @@ pub(super) enum Entry {
     Instance(Arc<Instance>),
     /// A lease.
     Lease(Box<LeaseRecord>),
+    /// What is laid over an instance.
+    Override(Box<OverrideRecord>),
     /// It has ended; older runs may still have it.
     Gone,
 }
@@ -26,6 +28,15 @@ pub(super) struct Recent(BTreeMap<Box<[u8]>, Entry>);
 /// Keys of instances.
 pub(super) fn instance_key(key: &InstanceKey) -> Box<[u8]> {
     key_of_names([key.namespace.as_str(), key.service.as_str(), key.id.as_str()])
+}
+
+/// Keys of what is laid over instances, after those of leases.
+pub(super) fn override_key(key: &InstanceKey) -> Box<[u8]> {
+    let mut bytes = instance_key(key);
+    if let Some(kind) = bytes.first_mut() {
+        *kind = OVERRIDE;
+    }
+    bytes
 }
 
 /// Of namespace, service and id, in the order that lists have: a zero byte is below all that names are made of.
@@ -42,26 +53,42 @@ pub(super) fn lease_key(id: LeaseId) -> Box<[u8]> {
     bytes.into()
 }
 
-/// The lease that a key names, if it names one.
-pub(super) fn lease_of(key: &[u8]) -> Option<LeaseId> {
-    let (&kind, id) = key.split_first()?;
-    let id = <[u8; 16]>::try_from(id).ok()?;
-    (kind == LEASE).then(|| LeaseId::from_random(u128::from_be_bytes(id)))
+/// What is under a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An instance.
+    Instance,
+    /// This lease.
+    Lease(LeaseId),
+    /// What is laid over an instance.
+    Override,
+}
+
+/// What a key is of. One that we have not written is held for an instance's, and what is under it will not read as one.
+pub(super) fn kind_of(key: &[u8]) -> Kind {
+    match key.split_first() {
+        Some((&LEASE, id)) => match <[u8; 16]>::try_from(id) {
+            Ok(id) => Kind::Lease(LeaseId::from_random(u128::from_be_bytes(id))),
+            Err(_) => Kind::Instance,
+        },
+        Some((&OVERRIDE, _)) => Kind::Override,
+        _ => Kind::Instance,
+    }
 }
 
 /// A key, for people.
 pub(super) fn name_of(key: &[u8]) -> String {
-    match lease_of(key) {
-        Some(lease) => format!("lease {lease}"),
-        None => {
-            let names = key.get(1..).unwrap_or_default();
-            format!("instance {}", String::from_utf8_lossy(names).replace('\0', "/"))
-        }
+    let names = || String::from_utf8_lossy(key.get(1..).unwrap_or_default()).replace('\0', "/");
+    match kind_of(key) {
+        Kind::Lease(lease) => format!("lease {lease}"),
+        Kind::Instance => format!("instance {}", names()),
+        Kind::Override => format!("override of {}", names()),
     }
 }
 
 const INSTANCE: u8 = b'i';
 const LEASE: u8 = b'l';
+const OVERRIDE: u8 = b'o';
 
 impl Recent {
     /// Takes a batch in; the next one after the last.
@@ -79,6 +106,16 @@ impl Recent {
                 LeaseChange::Ended(id) => (*id, Entry::Gone),
             };
             self.0.insert(lease_key(id), entry);
+        }
+        for change in &batch.overrides {
+            let entry = match &change.now {
+                None => Entry::Gone,
+                Some(laid) => Entry::Override(Box::new(OverrideRecord {
+                    key: change.key.clone(),
+                    laid: Arc::clone(laid),
+                })),
+            };
+            self.0.insert(override_key(&change.key), entry);
         }
     }
 
@@ -99,6 +136,7 @@ impl Entry {
         match self {
             Self::Instance(instance) => Some(record::encode_instance(instance)),
             Self::Lease(lease) => Some(record::encode_lease(lease)),
+            Self::Override(laid) => Some(record::encode_override(laid)),
             Self::Gone => None,
         }
     }

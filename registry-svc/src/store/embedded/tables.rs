@@ -12,8 +12,11 @@ use super::{
 };
 use crate::model::{HistoryId, Revision};
 
-/// What this code writes. A higher one is refused, not guessed at; a lower one is converted.
-pub(super) const FORMAT: u64 = 2;
+/// The newest that this code reads and writes. A higher one is refused, not guessed at.
+pub(super) const FORMAT: u64 = 3;
+/// What a store begins with; a lower one is converted. It is of [`FORMAT`] from its first override on, which a version that knows
+/// none would lose: who never lays any over an instance can go back to that version.
+pub(super) const PLAIN: u64 = 2;
 
 /// Numbers, by the keys below.
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -47,7 +50,7 @@ impl Tables {
             meta => meta?,
         };
         let number = |key| -> Result<Option<u64>, Fault> { Ok(meta.get(key)?.map(|number| number.value())) };
-        let (Some(FORMAT), Some(history_id)) = (number(META_FORMAT)?, number(META_HISTORY)?) else {
+        let (Some(PLAIN | FORMAT), Some(history_id)) = (number(META_FORMAT)?, number(META_HISTORY)?) else {
             return Ok(None);
         };
         let (revision, compacted) = log::newest(&read.open_table(LOG)?)?;
@@ -66,14 +69,14 @@ impl Tables {
         match found {
             // Its tables may be of other types: touch none of them.
             Some(found) if found > FORMAT => return Err(Fault::NewerFormat(found)),
-            Some(FORMAT) | None => {}
+            Some(PLAIN | FORMAT) | None => {}
             Some(_) => format_1::convert(write, directory, free)?,
         }
         let (revision, compacted) = log::newest(&write.open_table(LOG)?)?;
         let runs = Runs::open(write)?;
         let mut meta = write.open_table(META)?;
-        if found != Some(FORMAT) {
-            meta.insert(META_FORMAT, FORMAT)?;
+        if found.is_none_or(|found| found < PLAIN) {
+            meta.insert(META_FORMAT, PLAIN)?;
         }
         // A store of a version that gave it no name is named now: from here on its revisions are told from others.
         let named = meta.get(META_HISTORY)?.map(|id| id.value());

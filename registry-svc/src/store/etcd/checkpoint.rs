@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     catalog::{Batch, Change, LeaseChange},
-    model::{Instance, InstanceKey, LeaseId, Revision},
+    model::{Instance, InstanceKey, LeaseId, OverrideRecord, Revision},
     store::record::{self, Decoder},
 };
 
@@ -37,6 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Changes {
     instances: BTreeMap<InstanceKey, Option<Arc<Instance>>>,
     leases: BTreeMap<LeaseId, Option<Bytes>>,
+    overrides: BTreeMap<InstanceKey, Option<Bytes>>,
 }
 
 /// Writes chunks as they fill, each only while nobody else has taken over.
@@ -133,6 +134,13 @@ impl Changes {
             };
             self.leases.insert(id, now);
         }
+        for change in &batch.overrides {
+            let now = change.now.as_ref().map(|laid| {
+                let (key, laid) = (change.key.clone(), Arc::clone(laid));
+                record::encode_override(&OverrideRecord { key, laid }).into()
+            });
+            self.overrides.insert(change.key.clone(), now);
+        }
     }
 }
 
@@ -141,6 +149,8 @@ async fn merge(writer: &mut Writer<'_>, former: &Checkpoint, changes: Changes, a
     let cluster = writer.cluster;
     let mut instances = changes.instances.into_iter().peekable();
     let mut leases = changes.leases.into_iter().peekable();
+    // Few instances have any: those of the former checkpoint are held until the rest is written.
+    let mut overrides: BTreeMap<InstanceKey, Option<Bytes>> = BTreeMap::new();
     if former.revision > 0 {
         let prefix = cluster.keys.chunks_of(Revision::new(former.revision), former.nonce);
         let damaged = |why: &dyn std::fmt::Display| cluster.damaged(&prefix, why);
@@ -172,6 +182,10 @@ async fn merge(writer: &mut Writer<'_>, former: &Checkpoint, changes: Changes, a
                     None => writer.lease(old).await?,
                 }
             }
+            for old in chunk.overrides {
+                let key = decoder.laid(&old).map_err(|why| damaged(&why))?.key;
+                overrides.insert(key, Some(old));
+            }
         }
     }
     for (_, now) in instances {
@@ -179,6 +193,10 @@ async fn merge(writer: &mut Writer<'_>, former: &Checkpoint, changes: Changes, a
     }
     for (id, now) in leases {
         writer.lease_of(id, now).await?;
+    }
+    overrides.extend(changes.overrides);
+    for record in overrides.into_values().flatten() {
+        writer.laid(record).await?;
     }
     Ok(())
 }
@@ -214,6 +232,13 @@ impl Writer<'_> {
             id: Bytes::copy_from_slice(&lease.id),
             record: Bytes::copy_from_slice(&lease.record),
         });
+        self.added(bytes).await
+    }
+
+    async fn laid(&mut self, record: Bytes) -> Result<(), Trouble> {
+        self.written.overrides += 1;
+        let bytes = record.len();
+        self.chunk.overrides.push(Bytes::copy_from_slice(&record));
         self.added(bytes).await
     }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord},
-    model::{HistoryId, Instance, InstanceKey, LeaseId, Revision},
+    model::{HistoryId, Instance, InstanceKey, LeaseId, Override, OverrideRecord, Revision},
     store::{Loaded, record::Decoder},
 };
 
@@ -77,10 +77,11 @@ async fn attempt_load(cluster: &Cluster) -> Result<Option<State>, Trouble> {
         [current] => decode(cluster, "checkpoint/current", &current.value)?,
         _ => Checkpoint::default(),
     };
-    let (sorted, leases) = read_checkpoint(cluster, &checkpoint, at).await?;
+    let (sorted, leases, overrides) = read_checkpoint(cluster, &checkpoint, at).await?;
 
     let mut replay = Replay {
         leases,
+        overrides,
         ..Replay::default()
     };
     let mut past = Vec::new();
@@ -117,6 +118,8 @@ async fn attempt_load(cluster: &Cluster) -> Result<Option<State>, Trouble> {
             .into());
     }
     let leases = replay.leases;
+    let overrides = replay.overrides.into_iter();
+    let overrides = overrides.map(|(key, laid)| OverrideRecord { key, laid }).collect();
     let instances = merged(sorted, replay.instances);
     // An instance without its lease would never expire.
     if let Some(orphan) = instances.iter().find(|instance| !leases.contains_key(&instance.lease)) {
@@ -131,6 +134,7 @@ async fn attempt_load(cluster: &Cluster) -> Result<Option<State>, Trouble> {
             compacted,
             instances,
             leases: leases.into_values().collect(),
+            overrides,
         },
         past,
         fence,
@@ -154,16 +158,23 @@ async fn make(cluster: &Cluster) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// Ordered instances, leases, and what is laid over instances.
+type Held = (
+    Vec<Arc<Instance>>,
+    HashMap<LeaseId, LeaseRecord>,
+    HashMap<InstanceKey, Arc<Override>>,
+);
+
 async fn read_checkpoint(
     cluster: &Cluster,
     checkpoint: &Checkpoint,
     at: i64,
-) -> Result<(Vec<Arc<Instance>>, HashMap<LeaseId, LeaseRecord>), Trouble> {
+) -> Result<Held, Trouble> {
     let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let mut instances = Vec::new();
-    let mut leases = HashMap::new();
+    let (mut leases, mut overrides) = (HashMap::new(), HashMap::new());
     if checkpoint.revision == 0 {
-        return Ok((instances, leases));
+        return Ok((instances, leases, overrides));
     }
     let prefix = cluster
         .keys
@@ -183,11 +194,16 @@ async fn read_checkpoint(
                 .map_err(|why| cluster.damaged(&prefix, why))?;
             leases.insert(id, record);
         }
+        for laid in &chunk.overrides {
+            let record = decoder.laid(laid).map_err(|why| cluster.damaged(&prefix, why))?;
+            overrides.insert(record.key, record.laid);
+        }
     }
-    if instances.len() != count(checkpoint.instances) || leases.len() != count(checkpoint.leases) {
+    let found = (instances.len(), leases.len(), overrides.len());
+    if found != (count(checkpoint.instances), count(checkpoint.leases), count(checkpoint.overrides)) {
         return Err(cluster.damaged(&prefix, "it is not complete").into());
     }
-    Ok((instances, leases))
+    Ok((instances, leases, overrides))
 }
 
 /// As it is in a chunk.
@@ -202,6 +218,7 @@ struct Replay {
     /// `None`: it left.
     instances: BTreeMap<InstanceKey, Option<Arc<Instance>>>,
     leases: HashMap<LeaseId, LeaseRecord>,
+    overrides: HashMap<InstanceKey, Arc<Override>>,
 }
 
 impl Replay {
@@ -221,6 +238,12 @@ impl Replay {
                 LeaseChange::Ended(id) => {
                     self.leases.remove(id);
                 }
+            }
+        }
+        for change in &batch.overrides {
+            match &change.now {
+                Some(laid) => drop(self.overrides.insert(change.key.clone(), Arc::clone(laid))),
+                None => drop(self.overrides.remove(&change.key)),
             }
         }
     }

@@ -76,9 +76,12 @@ pub(super) struct Checkpoint {
     pub(super) instances: u64,
     #[prost(uint64, tag = "7")]
     pub(super) leases: u64,
+    #[prost(uint64, tag = "8")]
+    pub(super) overrides: u64,
 }
 
-/// At `checkpoint/at/<checkpoint>/<n>`: ordered instances, after the last of them ordered leases.
+/// At `checkpoint/at/<checkpoint>/<n>`: ordered instances, after the last of them ordered leases, after those what is laid over
+/// instances.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Chunk {
     /// `record::encode_instance`
@@ -86,6 +89,9 @@ pub(super) struct Chunk {
     pub(super) instances: Vec<Bytes>,
     #[prost(message, repeated, tag = "2")]
     pub(super) leases: Vec<Lease>,
+    /// `record::encode_override`
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub(super) overrides: Vec<Bytes>,
 }
 
 /// One lease of a chunk.

@@ -7,12 +7,13 @@ use super::{
     wire::{Fields, Value},
 };
 use crate::{
-    catalog::{Batch, Change, LeaseChange, LeaseRecord, Removal},
+    catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, Removal},
     limits,
     model::{
-        Detail, Endpoint, Epoch, GrpcService, Heartbeat, Host, Instance, InstanceId, InstanceKey, Label, Labels,
-        LeaseId, Metadata, Namespace, Port, Profile, Protocol, RemovalReason, ReplicaId, Revision, SecretHash,
-        ServiceName, Shared, Spec, Status, ValueError, Version, WallTime, Weight, Zone,
+        Act, Detail, Endpoint, Epoch, GrpcService, Heartbeat, Host, Instance, InstanceId, InstanceKey, Label, Labels,
+        LeaseId, Metadata, Namespace, Override, OverrideRecord, Port, Profile, Protocol, RemovalReason, ReplicaId,
+        Revision, Ruling, SecretHash, ServiceName, Shared, Spec, Status, ValueError, Version, WallTime, Weight, Who,
+        Zone,
     },
 };
 
@@ -29,6 +30,7 @@ pub(crate) struct Decoder {
     /// By their place in the list.
     grpc_services: Vec<Option<GrpcService>>,
     detail: Option<Detail>,
+    by: Option<Who>,
     shared: Shared,
 }
 
@@ -65,6 +67,21 @@ impl Decoder {
         self.lease_of(None, Fields::of(bytes))
     }
 
+    /// Of [`super::encode_override`].
+    pub(crate) fn laid(&mut self, bytes: &[u8]) -> Result<OverrideRecord, RecordError> {
+        let mut key = None;
+        for field in Fields::of(bytes) {
+            if let (4, value) = field? {
+                key = Some(self.key(value)?);
+            }
+        }
+        let laid = Self::override_of(Fields::of(bytes))?;
+        Ok(OverrideRecord {
+            key: key.ok_or(RecordError::Missing("the key"))?,
+            laid: laid.kept().ok_or(RecordError::Missing("what is laid over it"))?,
+        })
+    }
+
     /// Of [`super::encode_group`].
     pub(crate) fn group(&mut self, bytes: &[u8]) -> Result<Vec<Batch>, RecordError> {
         let mut batches = Vec::new();
@@ -83,13 +100,15 @@ impl Decoder {
 
     fn batch_of(&mut self, revision: Option<Revision>, fields: Fields<'_>) -> Result<Batch, RecordError> {
         let (mut at, mut revision) = (None, revision);
-        let (mut changes, mut leases) = (Vec::new(), Vec::new());
+        let (mut changes, mut leases, mut overrides, mut by) = (Vec::new(), Vec::new(), Vec::new(), None);
         for field in fields {
             match field? {
                 (1, value) => at = Some(time(value)?),
                 (2, value) => changes.push(self.change(value)?),
                 (3, value) => leases.push(self.lease_change(value)?),
                 (4, value) => revision = Some(Revision::new(value.number()?)),
+                (5, value) => overrides.push(self.override_change(value)?),
+                (6, value) => by = Some(again(&mut self.by, value.text()?, Who::as_str, Who::try_new)?),
                 _ => {}
             }
         }
@@ -98,6 +117,8 @@ impl Decoder {
             at: at.ok_or(RecordError::Missing("the time"))?,
             changes,
             leases,
+            overrides,
+            by,
         })
     }
 
@@ -158,6 +179,48 @@ impl Decoder {
         change.ok_or(RecordError::Missing("the lease's change"))
     }
 
+    fn override_change(&mut self, value: Value<'_>) -> Result<OverrideChange, RecordError> {
+        let (mut key, mut now, mut act, mut weight, mut who, mut why) = (None, None, 0, 0, None, "");
+        for field in value.message()? {
+            match field? {
+                (1, value) => key = Some(self.key(value)?),
+                (2, value) => now = Self::override_of(value.message()?)?.kept(),
+                (3, value) => act = value.number()?,
+                (4, value) => who = Some(Who::try_new(value.text()?)?),
+                (5, value) => why = value.text()?,
+                (6, value) => weight = value.number32()?,
+                _ => {}
+            }
+        }
+        Ok(OverrideChange {
+            key: key.ok_or(RecordError::Missing("the key"))?,
+            act: match weight.checked_sub(1) {
+                Some(weight) => Act::WeightSet(Weight::try_new(weight)?),
+                None => act_of(act)?,
+            },
+            who,
+            why: again(&mut self.detail, why, Detail::as_str, Detail::try_new)?,
+            now,
+        })
+    }
+
+    fn override_of(fields: Fields<'_>) -> Result<Override, RecordError> {
+        let (mut drain, mut of_weight, mut weight) = (None, None, 0);
+        for field in fields {
+            match field? {
+                (1, value) => drain = Some(ruling(value)?),
+                (2, value) => of_weight = Some(ruling(value)?),
+                (3, value) => weight = value.number32()?,
+                _ => {}
+            }
+        }
+        let weight = Weight::try_new(weight)?;
+        Ok(Override {
+            drain,
+            weight: of_weight.map(|ruling| (weight, ruling)),
+        })
+    }
+
     fn lease_of(&mut self, id: Option<LeaseId>, fields: Fields<'_>) -> Result<LeaseRecord, RecordError> {
         let (mut id, mut secret, mut owner) = (id, None, ReplicaId::ALONE);
         let (mut millis, mut nanos, mut misses) = (0, 0, 0);
@@ -188,7 +251,7 @@ impl Decoder {
     }
 
     fn instance_of(&mut self, fields: Fields<'_>) -> Result<Instance, RecordError> {
-        let (mut key, mut labels, mut started_at, mut lease) = (None, None, None, None);
+        let (mut key, mut labels, mut started_at, mut lease, mut governance) = (None, None, None, None, None);
         let (mut weight, mut status, mut epoch, mut revision) = (0, Status::Up, 0, 0);
         let (mut endpoints, mut grpc_services, mut metadata) = (Vec::new(), Vec::new(), Vec::new());
         for field in fields {
@@ -204,6 +267,7 @@ impl Decoder {
                 (9, value) => epoch = value.number()?,
                 (10, value) => revision = value.number()?,
                 (11, value) => lease = Some(lease_id(value)?),
+                (12, value) => governance = Self::override_of(value.message()?)?.kept(),
                 _ => {}
             }
         }
@@ -230,6 +294,7 @@ impl Decoder {
             epoch: Epoch::of(Revision::new(epoch)),
             revision: Revision::new(revision),
             lease: lease.ok_or(RecordError::Missing("the lease"))?,
+            governance,
         };
         self.shared.instance(&mut instance);
         Ok(instance)
@@ -331,6 +396,39 @@ fn time(value: Value<'_>) -> Result<WallTime, RecordError> {
     }
     below(time.nanos, 1_000_000_000, "time")?;
     Ok(time)
+}
+
+fn ruling(value: Value<'_>) -> Result<Ruling, RecordError> {
+    let (mut who, mut why, mut until, mut at, mut revision) = ("", "", None, None, 0);
+    for field in value.message()? {
+        match field? {
+            (1, value) => who = value.text()?,
+            (2, value) => why = value.text()?,
+            (3, value) => until = Some(time(value)?),
+            (4, value) => at = Some(time(value)?),
+            (5, value) => revision = value.number()?,
+            _ => {}
+        }
+    }
+    Ok(Ruling {
+        who: Who::try_new(who)?,
+        why: Detail::try_new(why)?,
+        until,
+        at: at.ok_or(RecordError::Missing("the time"))?,
+        revision: Revision::new(revision),
+    })
+}
+
+fn act_of(number: u64) -> Result<Act, RecordError> {
+    match number {
+        0 => Ok(Act::Drained),
+        1 => Ok(Act::Undrained),
+        2 => Ok(Act::WeightCleared),
+        3 => Ok(Act::DrainEnded),
+        4 => Ok(Act::WeightEnded),
+        5 => Ok(Act::Forgotten),
+        _ => Err(RecordError::Unknown("act")),
+    }
 }
 
 fn lease_id(value: Value<'_>) -> Result<LeaseId, RecordError> {

@@ -2,8 +2,11 @@
 
 use super::wire::Writer;
 use crate::{
-    catalog::{Batch, Change, LeaseChange, LeaseRecord, Removal},
-    model::{EndpointView, Instance, InstanceKey, Labels, LeaseId, Protocol, RemovalReason, Status, WallTime},
+    catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, Removal},
+    model::{
+        Act, EndpointView, Instance, InstanceKey, Labels, LeaseId, Override, OverrideRecord, Protocol, RemovalReason,
+        Ruling, Status, WallTime,
+    },
 };
 
 /// Of `Instance`.
@@ -15,6 +18,7 @@ pub(super) fn instance(to: &mut Writer, instance: &Instance) {
         epoch,
         revision,
         lease,
+        governance,
     } = instance;
     to.message(1, |to| key(to, name));
     for it in spec.endpoints.iter() {
@@ -37,6 +41,15 @@ pub(super) fn instance(to: &mut Writer, instance: &Instance) {
     to.number(9, epoch.revision().get());
     to.number(10, revision.get());
     to.bytes(11, &lease_id(*lease));
+    if let Some(it) = governance {
+        to.message(12, |to| laid(to, it));
+    }
+}
+
+/// Of `OverrideRecord`.
+pub(super) fn override_record(to: &mut Writer, record: &OverrideRecord) {
+    laid(to, &record.laid);
+    to.message(4, |to| key(to, &record.key));
 }
 
 /// Of `LeaseRecord`, all but its id.
@@ -61,6 +74,12 @@ pub(super) fn batch(to: &mut Writer, batch: &Batch) {
         to.message(3, |to| lease_change(to, it));
     }
     to.number(4, batch.revision.get());
+    for it in &batch.overrides {
+        to.message(5, |to| override_change(to, it));
+    }
+    if let Some(by) = &batch.by {
+        to.text(6, by.as_str());
+    }
 }
 
 /// Of `Batch`, the part that history keeps.
@@ -100,6 +119,51 @@ fn lease_change(to: &mut Writer, change: &LeaseChange) {
         LeaseChange::Lost(it) => to.message(2, |to| record(to, it)),
         LeaseChange::Ended(id) => to.item(3, &lease_id(*id)),
     }
+}
+
+fn override_change(to: &mut Writer, change: &OverrideChange) {
+    to.message(1, |to| key(to, &change.key));
+    if let Some(now) = &change.now {
+        to.message(2, |to| laid(to, now));
+    }
+    let (act, weight) = match change.act {
+        Act::Drained => (0, None),
+        Act::Undrained => (1, None),
+        Act::WeightCleared => (2, None),
+        Act::DrainEnded => (3, None),
+        Act::WeightEnded => (4, None),
+        Act::Forgotten => (5, None),
+        Act::WeightSet(weight) => (0, Some(weight)),
+    };
+    to.number(3, act);
+    if let Some(who) = &change.who {
+        to.text(4, who.as_str());
+    }
+    to.text(5, change.why.as_str());
+    if let Some(weight) = weight {
+        // One more, so that it is there whatever it is.
+        to.number(6, u64::from(weight.get()) + 1);
+    }
+}
+
+fn laid(to: &mut Writer, laid: &Override) {
+    if let Some(drain) = &laid.drain {
+        to.message(1, |to| ruling(to, drain));
+    }
+    if let Some((weight, decided)) = &laid.weight {
+        to.message(2, |to| ruling(to, decided));
+        to.number(3, weight.get().into());
+    }
+}
+
+fn ruling(to: &mut Writer, ruling: &Ruling) {
+    to.text(1, ruling.who.as_str());
+    to.text(2, ruling.why.as_str());
+    if let Some(until) = ruling.until {
+        to.message(3, |to| time(to, until));
+    }
+    to.message(4, |to| time(to, ruling.at));
+    to.number(5, ruling.revision.get());
 }
 
 fn key(to: &mut Writer, key: &InstanceKey) {

@@ -4,8 +4,11 @@
 use prost::{Enumeration, Message, Oneof};
 
 use crate::{
-    catalog::{Batch, Change, LeaseChange, LeaseRecord},
-    model::{EndpointView, Instance, InstanceKey, Labels, Protocol, RemovalReason, Status, WallTime},
+    catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange},
+    model::{
+        Act, EndpointView, Instance, InstanceKey, Labels, Override, OverrideRecord, Protocol, RemovalReason, Ruling, Status,
+        WallTime,
+    },
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,6 +77,50 @@ pub(crate) struct InstanceRecord {
     /// 16 bytes, big endian.
     #[prost(bytes = "vec", tag = "11")]
     lease: Vec<u8>,
+    #[prost(message, optional, tag = "12")]
+    governance: Option<LaidRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RulingRecord {
+    #[prost(string, tag = "1")]
+    who: String,
+    #[prost(string, tag = "2")]
+    why: String,
+    #[prost(message, optional, tag = "3")]
+    until: Option<TimeRecord>,
+    #[prost(message, optional, tag = "4")]
+    at: Option<TimeRecord>,
+    #[prost(uint64, tag = "5")]
+    revision: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LaidRecord {
+    #[prost(message, optional, tag = "1")]
+    drain: Option<RulingRecord>,
+    #[prost(message, optional, tag = "2")]
+    of_weight: Option<RulingRecord>,
+    #[prost(uint32, tag = "3")]
+    weight: u32,
+    #[prost(message, optional, tag = "4")]
+    key: Option<KeyRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct OverrideChangeRecord {
+    #[prost(message, optional, tag = "1")]
+    key: Option<KeyRecord>,
+    #[prost(message, optional, tag = "2")]
+    now: Option<LaidRecord>,
+    #[prost(uint32, tag = "3")]
+    act: u32,
+    #[prost(string, tag = "4")]
+    who: String,
+    #[prost(string, tag = "5")]
+    why: String,
+    #[prost(uint32, tag = "6")]
+    weight_and_1: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -108,6 +155,10 @@ pub(crate) struct BatchRecord {
     leases: Vec<LeaseChangeRecord>,
     #[prost(uint64, tag = "4")]
     revision: u64,
+    #[prost(message, repeated, tag = "5")]
+    overrides: Vec<OverrideChangeRecord>,
+    #[prost(string, tag = "6")]
+    by: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -266,6 +317,61 @@ impl From<&Instance> for InstanceRecord {
             epoch: instance.epoch.revision().get(),
             revision: instance.revision.get(),
             lease: instance.lease.bits().to_be_bytes().to_vec(),
+            governance: instance.governance.as_ref().map(|laid| (&**laid).into()),
+        }
+    }
+}
+
+impl From<&Ruling> for RulingRecord {
+    fn from(ruling: &Ruling) -> Self {
+        Self {
+            who: ruling.who.to_string(),
+            why: ruling.why.to_string(),
+            until: ruling.until.map(Into::into),
+            at: Some(ruling.at.into()),
+            revision: ruling.revision.get(),
+        }
+    }
+}
+
+impl From<&Override> for LaidRecord {
+    fn from(laid: &Override) -> Self {
+        Self {
+            drain: laid.drain.as_ref().map(Into::into),
+            of_weight: laid.weight.as_ref().map(|(_, ruling)| ruling.into()),
+            weight: laid.weight().map_or(0, |weight| weight.get()),
+            key: None,
+        }
+    }
+}
+
+impl From<&OverrideRecord> for LaidRecord {
+    fn from(record: &OverrideRecord) -> Self {
+        Self {
+            key: Some((&record.key).into()),
+            ..(&*record.laid).into()
+        }
+    }
+}
+
+impl From<&OverrideChange> for OverrideChangeRecord {
+    fn from(change: &OverrideChange) -> Self {
+        let (act, weight_and_1) = match change.act {
+            Act::Drained => (0, 0),
+            Act::Undrained => (1, 0),
+            Act::WeightCleared => (2, 0),
+            Act::DrainEnded => (3, 0),
+            Act::WeightEnded => (4, 0),
+            Act::Forgotten => (5, 0),
+            Act::WeightSet(weight) => (0, weight.get() + 1),
+        };
+        Self {
+            key: Some((&change.key).into()),
+            now: change.now.as_ref().map(|laid| (&**laid).into()),
+            act,
+            who: change.who.as_ref().map(ToString::to_string).unwrap_or_default(),
+            why: change.why.to_string(),
+            weight_and_1,
         }
     }
 }
@@ -333,6 +439,8 @@ impl From<&Batch> for BatchRecord {
             changes: batch.changes.iter().map(Into::into).collect(),
             leases: batch.leases.iter().map(Into::into).collect(),
             revision: batch.revision.get(),
+            overrides: batch.overrides.iter().map(Into::into).collect(),
+            by: batch.by.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 }

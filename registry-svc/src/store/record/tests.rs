@@ -4,16 +4,17 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::{
-    Decoder, RecordError, decode_group, encode_group, encode_instance, encode_lease,
-    oracle::{BatchRecord, GroupRecord, InstanceRecord, LeaseTermsRecord},
+    Decoder, RecordError, decode_group, encode_group, encode_instance, encode_lease, encode_override,
+    oracle::{BatchRecord, GroupRecord, InstanceRecord, LaidRecord, LeaseTermsRecord},
     wire::{Fields, WireError, Writer},
 };
 use crate::{
-    catalog::{Batch, Change, LeaseChange, LeaseRecord, Removal},
+    catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, Removal},
     fixtures::{draft, heartbeat, key},
     model::{
-        Detail, Endpoint, Endpoints, GrpcService, Host, Instance, Label, LeaseId, LeaseSecret, Metadata, Port,
-        Protocol, RemovalReason, ReplicaId, Revision, Status, Version, WallTime, Weight,
+        Act, Detail, Endpoint, Endpoints, GrpcService, Host, Instance, Label, LeaseId, LeaseSecret, Metadata, Override,
+        OverrideRecord, Port, Protocol, RemovalReason, ReplicaId, Revision, Ruling, Status, Version, WallTime, Weight,
+        Who,
     },
 };
 use std::sync::Arc;
@@ -37,6 +38,50 @@ fn time() -> impl Strategy<Value = WallTime> {
     (any::<i64>(), 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| WallTime { seconds, nanos })
 }
 
+fn weight() -> impl Strategy<Value = Weight> {
+    (0..=1_000_u32).prop_map(|weight| Weight::try_new(weight).expect("a weight"))
+}
+
+fn who() -> impl Strategy<Value = Who> {
+    "[a-zé@]{1,128}".prop_map(|who| Who::try_new(&who).expect("a name"))
+}
+
+fn ruling() -> impl Strategy<Value = Ruling> {
+    let until = proptest::option::of(time());
+    (who(), "[a-zé ]{0,200}", until, time(), any::<u64>()).prop_map(|(who, why, until, at, revision)| Ruling {
+        who,
+        why: Detail::of(&why),
+        until,
+        at,
+        revision: Revision::new(revision),
+    })
+}
+
+fn laid() -> impl Strategy<Value = Option<Arc<Override>>> {
+    let weight = proptest::option::of((weight(), ruling()));
+    (proptest::option::of(ruling()), weight).prop_map(|(drain, weight)| Override { drain, weight }.kept())
+}
+
+fn override_change() -> impl Strategy<Value = OverrideChange> {
+    let act = prop_oneof![
+        Just(Act::Drained),
+        Just(Act::Undrained),
+        weight().prop_map(Act::WeightSet),
+        Just(Act::WeightCleared),
+        Just(Act::DrainEnded),
+        Just(Act::WeightEnded),
+        Just(Act::Forgotten),
+    ];
+    let who = proptest::option::of(who());
+    (0..99_u8, act, who, "[a-zé ]{0,200}", laid()).prop_map(|(id, act, who, why, now)| OverrideChange {
+        key: key("a-svc", &format!("i{id}")),
+        act,
+        who,
+        why: Detail::of(&why),
+        now,
+    })
+}
+
 fn instance() -> impl Strategy<Value = Instance> {
     let status = prop_oneof![
         Just(Status::Starting),
@@ -56,8 +101,8 @@ fn instance() -> impl Strategy<Value = Instance> {
         proptest::bool::ANY,
     );
     let numbers = (any::<u64>(), any::<u128>(), time());
-    (spec, numbers, 0..99_u8).prop_map(
-        |((endpoints, status, weight, metadata, services, tag, versioned), numbers, id)| {
+    (spec, numbers, 0..99_u8, laid()).prop_map(
+        |((endpoints, status, weight, metadata, services, tag, versioned), numbers, id, governance)| {
             let mut wanted = draft("a-svc", &format!("i{id}"), "z1");
             wanted.spec.endpoints = endpoints;
             wanted.spec.status = status;
@@ -70,7 +115,8 @@ fn instance() -> impl Strategy<Value = Instance> {
             wanted.spec.labels.tag = Label::try_new(&tag).expect("a label");
             wanted.spec.labels.version = Version::try_new(if versioned { "1.2.3" } else { "" }).expect("a version");
             let (revision, lease, started) = numbers;
-            wanted.registered(Revision::new(revision), LeaseId::from_random(lease), started)
+            let instance = wanted.registered(Revision::new(revision), LeaseId::from_random(lease), started);
+            Instance { governance, ..instance }
         },
     )
 }
@@ -114,12 +160,17 @@ fn batch() -> impl Strategy<Value = Batch> {
         any::<u128>().prop_map(|id| LeaseChange::Ended(LeaseId::from_random(id))),
     ];
     let changes = proptest::collection::vec(prop_oneof![put, removal], 0..6);
-    (1..u64::MAX, time(), changes, proptest::collection::vec(of_lease, 0..4)).prop_map(
-        |(revision, at, changes, leases)| Batch {
+    let leases = proptest::collection::vec(of_lease, 0..4);
+    let overrides = proptest::collection::vec(override_change(), 0..3);
+    let by = proptest::option::of(who());
+    (1..u64::MAX, time(), changes, leases, overrides, by).prop_map(
+        |(revision, at, changes, leases, overrides, by)| Batch {
             revision: Revision::new(revision),
             at,
             changes,
             leases,
+            overrides,
+            by,
         },
     )
 }
@@ -144,6 +195,15 @@ proptest! {
         let bytes = encode_lease(&lease);
         prop_assert_eq!(&bytes, &LeaseTermsRecord::from(&lease).encode_to_vec());
         prop_assert_eq!(Decoder::default().lease(lease.id, &bytes).expect("reads back"), lease);
+    }
+
+    #[test]
+    fn overrides_are_the_bytes_of_prost_and_read_back(laid in laid(), id in 0..99_u8) {
+        prop_assume!(laid.is_some());
+        let record = OverrideRecord { key: key("a-svc", &format!("i{id}")), laid: laid.expect("is some") };
+        let bytes = encode_override(&record);
+        prop_assert_eq!(&bytes, &LaidRecord::from(&record).encode_to_vec());
+        prop_assert_eq!(Decoder::default().laid(&bytes).expect("reads back"), record);
     }
 
     /// Whatever a disk has made of a record is refused or read, and neither takes more than the record has bytes for.

@@ -6,7 +6,7 @@ use redb::{Database, ReadableTable as _, TableDefinition};
 use tempfile::TempDir;
 
 use super::{
-    model::{Model, after, batch},
+    model::{Model, after, batch, plain},
     suite::{self, Shelf},
 };
 use crate::{
@@ -215,11 +215,11 @@ fn with_meta(directory: &TempDir, change: impl FnOnce(&mut redb::Table<'_, &str,
 fn a_newer_format_is_refused_and_left_alone() {
     let directory = TempDir::new().expect("a directory");
     with_meta(&directory, |meta| {
-        meta.insert("format", 3).expect("inserts");
+        meta.insert("format", 4).expect("inserts");
     });
     let error = Embedded::open(directory.path()).expect_err("newer");
     assert!(
-        matches!(error, StoreError::NewerFormat { found: 3, known: 2, .. }),
+        matches!(error, StoreError::NewerFormat { found: 4, known: 3, .. }),
         "{error}"
     );
 }
@@ -268,7 +268,11 @@ fn format_1(compacted: u64, lost: Option<u64>) -> (TempDir, Model) {
         let mut leases = write.open_table(LEASES).expect("opens");
         let mut history = write.open_table(HISTORY).expect("opens");
         for revision in 1..=30 {
-            let batch = batch(revision, u8::try_from(revision % 9).expect("small"), revision % 4 == 0);
+            let batch = plain(&batch(
+                revision,
+                u8::try_from(revision % 9).expect("small"),
+                revision % 4 == 0,
+            ));
             model.apply(&batch);
             for change in &batch.changes {
                 let key = change.key();
@@ -325,6 +329,34 @@ fn a_store_of_format_1_is_read_and_goes_on() {
         drop(store);
         assert_eq!(Model::of(&mut Embedded::open(directory.path()).expect("opens")), model);
     }
+}
+
+/// Whoever never lays anything over an instance can go back to the version that knew no overrides; that version must not open
+/// what it would lose.
+#[test]
+fn a_store_changes_its_format_with_its_first_override() {
+    let directory = TempDir::new().expect("a directory");
+    for (revision, id, format) in [(1, 1, 2), (2, 3, 3), (3, 1, 3)] {
+        let mut store = Embedded::open(directory.path()).expect("opens");
+        let batch = if format == 2 {
+            Arc::new(plain(&batch(revision, id, false)))
+        } else {
+            batch(revision, id, false)
+        };
+        store.commit(&[batch], Revision::ZERO).expect("commits");
+        drop(store);
+        assert_eq!(format_of(&directory), format);
+    }
+    let file = directory.path().join("backup");
+    let saved = crate::backup::save(directory.path(), &file).expect("is read");
+    assert_eq!(saved.overrides, 1);
+    let (restored, mut loaded) = (TempDir::new().expect("a directory"), Vec::new());
+    let data_dir = restored.path().join("data");
+    crate::backup::restore(&file, &data_dir).expect("restores");
+    for directory in [directory.path(), &data_dir] {
+        loaded.push(Model::of(&mut Embedded::open(directory).expect("opens")));
+    }
+    assert_eq!(loaded[0], loaded[1], "a backup has them too");
 }
 
 /// What a closed store says of its format.

@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::prelude::*;
 
 use crate::{
-    catalog::{Batch, Change, LeaseChange, LeaseRecord, Removal},
+    catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, Removal},
     fixtures::{WALL, draft, heartbeat, key},
     model::{
-        Detail, Instance, InstanceKey, LeaseId, LeaseSecret, Metadata, RemovalReason, ReplicaId, Revision, WallTime,
+        Act, Detail, Instance, InstanceKey, LeaseId, LeaseSecret, Metadata, Override, RemovalReason, ReplicaId,
+        Revision, Ruling, WallTime, Weight, Who,
     },
     store::{Loaded, Store},
 };
@@ -20,6 +21,7 @@ pub(in crate::store) struct Model {
     compacted: Revision,
     instances: BTreeMap<InstanceKey, Arc<Instance>>,
     leases: BTreeMap<LeaseId, LeaseRecord>,
+    overrides: BTreeMap<InstanceKey, Arc<Override>>,
     history: Vec<Batch>,
 }
 
@@ -45,6 +47,12 @@ impl Model {
                 LeaseChange::Ended(id) => {
                     self.leases.remove(id);
                 }
+            }
+        }
+        for change in &batch.overrides {
+            match &change.now {
+                Some(laid) => drop(self.overrides.insert(change.key.clone(), Arc::clone(laid))),
+                None => drop(self.overrides.remove(&change.key)),
             }
         }
         self.history.push(Batch {
@@ -76,6 +84,7 @@ impl Model {
             compacted,
             instances,
             leases,
+            overrides,
             ..
         } = store.load().expect("loads");
         Self {
@@ -86,12 +95,14 @@ impl Model {
                 .map(|instance| (instance.key.clone(), instance))
                 .collect(),
             leases: leases.into_iter().map(|lease| (lease.id, lease)).collect(),
+            overrides: overrides.into_iter().map(|record| (record.key, record.laid)).collect(),
             history: store.history().expect("has a history"),
         }
     }
 }
 
-/// A batch that touches every field that is stored.
+/// A batch that touches every field that is stored. Every third instance has something laid over it, also when it leaves, and
+/// every fifth revision takes that away.
 pub(in crate::store) fn batch(revision: u64, id: u8, removes: bool) -> Arc<Batch> {
     let revision = Revision::new(revision);
     let lease = LeaseId::from_random(u128::from(id) << 100 | 7);
@@ -101,7 +112,25 @@ pub(in crate::store) fn batch(revision: u64, id: u8, removes: bool) -> Arc<Batch
         seconds: 1,
         nanos: 999_999_999,
     });
-    let instance = Arc::new(wanted.registered(revision, lease, WALL));
+    let laid = (id.is_multiple_of(3) && !revision.get().is_multiple_of(5)).then(|| laid(revision));
+    let instance = Arc::new(Instance {
+        governance: laid.clone(),
+        ..wanted.registered(revision, lease, WALL)
+    });
+    // What needs room is what does without it too.
+    let act = match (removes, laid.is_some()) {
+        (true, true) => Act::Drained,
+        (true, false) => Act::DrainEnded,
+        (false, true) => Act::WeightSet(Weight::try_new(0).expect("a weight")),
+        (false, false) => Act::Undrained,
+    };
+    let decided = id.is_multiple_of(3).then(|| OverrideChange {
+        key: instance.key.clone(),
+        act,
+        who: laid.as_ref().map(|_| who()),
+        why: Detail::of("a disk"),
+        now: laid,
+    });
     let labels = instance.spec.labels.clone();
     let (change, lease) = if removes {
         let (reason, detail) = (RemovalReason::Expired, Detail::of("gone"));
@@ -137,12 +166,52 @@ pub(in crate::store) fn batch(revision: u64, id: u8, removes: bool) -> Arc<Batch
         at: WALL,
         changes: vec![change],
         leases: vec![lease],
+        overrides: decided.into_iter().collect(),
+        by: Some(Who::of("10.0.0.7:4711")),
+    })
+}
+
+fn who() -> Who {
+    Who::try_new("ann").expect("a name")
+}
+
+fn laid(revision: Revision) -> Arc<Override> {
+    let ruling = |until| Ruling {
+        who: who(),
+        why: Detail::of("a disk"),
+        until,
+        at: WALL,
+        revision,
+    };
+    Arc::new(Override {
+        drain: Some(ruling(None)),
+        weight: Some((Weight::try_new(0).expect("a weight"), ruling(Some(WALL)))),
     })
 }
 
 /// The secret of the lease that [`batch`] grants.
 pub(in crate::store) fn secret(revision: Revision) -> LeaseSecret {
     LeaseSecret::from_random(u128::from(revision.get()) << 64 | 0xfeed)
+}
+
+/// The same batch as a version had it that knew no overrides.
+pub(in crate::store) fn plain(batch: &Batch) -> Batch {
+    let plain = |change: &Change| match change {
+        Change::Put { instance, left } => Change::Put {
+            instance: Arc::new(Instance {
+                governance: None,
+                ..Instance::clone(instance)
+            }),
+            left: left.clone(),
+        },
+        removed => removed.clone(),
+    };
+    Batch {
+        changes: batch.changes.iter().map(plain).collect(),
+        overrides: Vec::new(),
+        by: None,
+        ..batch.clone()
+    }
 }
 
 /// The same batch as the next one after `newest`.

@@ -89,6 +89,8 @@ impl Fixture {
             at: WALL,
             changes: instances.into_iter().map(put).collect(),
             leases: Vec::new(),
+            overrides: Vec::new(),
+            by: None,
         };
         self.hub.publish(&[Arc::new(batch)]);
     }

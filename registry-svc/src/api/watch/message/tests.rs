@@ -32,6 +32,8 @@ fn publish(hub: &Hub, changes: Vec<Change>) {
         at: WALL,
         changes,
         leases: Vec::new(),
+        overrides: Vec::new(),
+        by: None,
     };
     hub.publish(&[Arc::new(batch)]);
 }
