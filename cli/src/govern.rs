@@ -11,26 +11,26 @@ use serde_json::json;
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
-    args::{DrainArgs, InstanceArgs, UndrainArgs, Until, Weight, WeightArgs},
+    args::{Discovery, DrainArgs, InstanceName, UndrainArgs, Until, Weight, WeightArgs},
     failure::{Exit, Failure},
     output::{self, Output},
     status,
 };
 
 /// A decision is one record in the registry's store. A registry that takes longer hangs, and an operator has to know.
-const CALL: Duration = Duration::from_secs(10);
+pub(crate) const CALL: Duration = Duration::from_secs(10);
 
 /// Takes an instance out of service.
 pub(crate) async fn drain(args: &DrainArgs, output: Output) -> Result<(), Failure> {
     let until = end(args.until)?;
     let request = DrainRequest {
-        instance: Some(reference(&args.instance)),
+        instance: Some(reference(&args.instance.instance, &args.instance.discovery)),
         who: args.instance.who.clone(),
         why: args.instance.why.clone(),
         until: until.map(timestamp),
         ack_timeout: prost_types::Duration::try_from(args.ack_timeout).ok(),
     };
-    let mut client = client(&args.instance)?;
+    let mut client = client(&args.instance.discovery)?;
     // The answer of one that waits for its callers in vain comes after that time.
     let answer = bounded(args.ack_timeout + CALL, request, |request| client.drain(request))
         .await
@@ -66,11 +66,11 @@ pub(crate) async fn drain(args: &DrainArgs, output: Output) -> Result<(), Failur
 pub(crate) async fn undrain(args: &UndrainArgs, output: Output) -> Result<(), Failure> {
     let args = &args.instance;
     let request = UndrainRequest {
-        instance: Some(reference(args)),
+        instance: Some(reference(&args.instance, &args.discovery)),
         who: args.who.clone(),
         why: args.why.clone(),
     };
-    let mut client = client(args)?;
+    let mut client = client(&args.discovery)?;
     let answer = bounded(CALL, request, |request| client.undrain(request))
         .await
         .map_err(|status| failure("undrain instances", &status))?;
@@ -93,13 +93,13 @@ pub(crate) async fn weight(args: &WeightArgs, output: Output) -> Result<(), Fail
         Weight::Fixed(weight) => Some(weight),
     };
     let request = SetWeightRequest {
-        instance: Some(reference(&args.instance)),
+        instance: Some(reference(&args.instance.instance, &args.instance.discovery)),
         weight,
         who: args.instance.who.clone(),
         why: args.instance.why.clone(),
         until: until.map(timestamp),
     };
-    let mut client = client(&args.instance)?;
+    let mut client = client(&args.instance.discovery)?;
     let answer = bounded(CALL, request, |request| client.set_weight(request))
         .await
         .map_err(|status| failure("set weights", &status))?;
@@ -130,7 +130,9 @@ fn end(until: Option<Until>) -> Result<Option<Timestamp>, Failure> {
 }
 
 fn until_text(until: Option<Timestamp>) -> String {
-    until.map_or_else(String::new, |until| format!(" until {}", until.strftime("%Y-%m-%d %H:%M:%S UTC")))
+    until.map_or_else(String::new, |until| {
+        format!(" until {}", until.strftime("%Y-%m-%d %H:%M:%S UTC"))
+    })
 }
 
 fn timestamp(moment: Timestamp) -> prost_types::Timestamp {
@@ -140,17 +142,18 @@ fn timestamp(moment: Timestamp) -> prost_types::Timestamp {
     }
 }
 
-fn reference(args: &InstanceArgs) -> InstanceRef {
+/// The instance as the wire names it.
+pub(crate) fn reference(instance: &InstanceName, discovery: &Discovery) -> InstanceRef {
     InstanceRef {
-        namespace: args.discovery.namespace.clone(),
-        service: args.instance.service.clone(),
-        id: args.instance.id.clone(),
+        namespace: discovery.namespace.clone(),
+        service: instance.service.clone(),
+        id: instance.id.clone(),
     }
 }
 
 /// The registry is not in the registry: its replicas are a fixed target.
-fn client(args: &InstanceArgs) -> Result<GovernanceServiceClient<lb::Channel>, Failure> {
-    let addresses = args.discovery.registry.iter().map(|url| url.authority());
+pub(crate) fn client(discovery: &Discovery) -> Result<GovernanceServiceClient<lb::Channel>, Failure> {
+    let addresses = discovery.registry.iter().map(|url| url.authority());
     Ok(GovernanceServiceClient::new(crate::channel::fixed(addresses)?))
 }
 
@@ -174,7 +177,8 @@ where
     }
 }
 
-fn failure(deed: &str, status: &Status) -> Failure {
+/// What to tell of a call that failed.
+pub(crate) fn failure(deed: &str, status: &Status) -> Failure {
     match status.code() {
         Code::Unimplemented => Failure::new(format!("the registry cannot {deed} yet"))
             .why("its GovernanceService answers UNIMPLEMENTED")

@@ -9,6 +9,7 @@ mod call;
 mod channel;
 mod command;
 mod demo;
+mod explain;
 mod failure;
 mod govern;
 mod healthcheck;

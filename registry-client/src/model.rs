@@ -9,7 +9,9 @@ mod step;
 
 pub(crate) use drain::HeardOf;
 pub use drain::{Drained, Late};
-pub use instance::{DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Decision, Endpoint, Governed, Instance, InstanceStatus, Protocol};
+pub use instance::{
+    DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Decision, Endpoint, Governed, Instance, InstanceStatus, Protocol,
+};
 pub(crate) use lease::{Field, Granted, Lease, Says};
 pub use snapshot::{Confidence, Snapshot, SnapshotState};
 pub use step::{InstanceEvent, Removal, RemovalReason, SnapshotCause, WatchStep};

@@ -15,8 +15,8 @@ use tonic_types::pb;
 use crate::{
     error::{Answer, Error},
     model::{
-        Confidence, DEFAULT_WEIGHT, Decision, Endpoint, Governed, Instance, InstanceEvent, InstanceStatus, Protocol, Removal,
-        RemovalReason, Selector, ServiceSummary, SnapshotCause, Told, WatchStep,
+        Confidence, DEFAULT_WEIGHT, Decision, Endpoint, Governed, Instance, InstanceEvent, InstanceStatus, Protocol,
+        Removal, RemovalReason, Selector, ServiceSummary, SnapshotCause, Told, WatchStep,
     },
 };
 

@@ -49,8 +49,8 @@ pub(crate) use batch::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, 
 use clock::LeaseClock;
 pub(crate) use clock::{LeaseTime, PULSE};
 pub(crate) use command::{
-    Asked, Beat, CatalogError, Command, Decision, Deregister, Govern, LeaseChoice, Outcome, Owner, Register, Registered,
-    RenewError, Renewed, Reply, RequestId, Secret, Update,
+    Asked, Beat, CatalogError, Command, Decision, Deregister, Govern, LeaseChoice, Outcome, Owner, Register,
+    Registered, RenewError, Renewed, Reply, RequestId, Secret, Update,
 };
 use leases::Leases;
 use overrides::Overrides;

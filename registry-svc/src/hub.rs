@@ -20,6 +20,7 @@ mod past;
 mod selection;
 mod snapshot;
 mod step;
+mod story;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -38,6 +39,7 @@ pub(crate) use selection::{Scope, Selection};
 #[cfg(test)]
 use snapshot::Snapshot;
 pub(crate) use step::{Cause, Content, Event, Step, Told};
+pub(crate) use story::{Episode, Story, What};
 use tokio::sync::watch;
 pub(crate) use trust::Trust;
 pub(crate) use view::{ServiceView, View, within};

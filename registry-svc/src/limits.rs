@@ -46,6 +46,10 @@ pub(crate) const UNTIL_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
 pub(crate) const OVERRIDES_KEPT_OF_SERVICE: usize = 1_000;
 /// The same of all services together: some 10 MiB.
 pub(crate) const OVERRIDES_KEPT: usize = 10_000;
+/// Watches that are told of an instance: some 150 bytes each.
+pub(crate) const WATCHES_TOLD: usize = 1_000;
+/// Steps that are told of an instance: what happens to one in a bad week, at some 800 bytes each at the most.
+pub(crate) const STEPS: usize = 256;
 /// Instances of one Register.
 pub(crate) const INSTANCES_PER_REGISTER: usize = 64;
 /// Instances of one lease: all of them leave in one revision when it lapses.

@@ -59,6 +59,12 @@ pub(super) const WEIGHT: &str = r#"Examples:
   tessera weight ticket-svc/ticket-2 1 --until 30m --why "warms up"
   tessera weight ticket-svc/ticket-2 own     back to what the instance says itself"#;
 
+pub(super) const EXPLAIN: &str = r#"Examples:
+  tessera explain ticket-svc/ticket-2
+  tessera explain ticket-svc/ticket-2 --output json | jq '.steps[0]'
+
+The registry tells what its history has (--history-len of the registry); what it has forgotten it does not invent."#;
+
 pub(super) const BACKUP: &str = r#"Examples:
   tessera backup registry.backup                                   while it serves
   tessera backup registry.backup --registry http://10.0.0.7:7000

@@ -10,11 +10,11 @@ mod values;
 pub(crate) use self::{
     cluster::{DemoArgs, UpArgs},
     operator::{
-        BackupArgs, CallArgs, Discovery, DrainArgs, HealthcheckArgs, InstanceArgs, InstancesArgs, RestoreArgs,
+        BackupArgs, CallArgs, Discovery, DrainArgs, ExplainArgs, HealthcheckArgs, InstancesArgs, RestoreArgs,
         ServicesArgs, UndrainArgs, WatchArgs, Weight, WeightArgs,
     },
     roles::{HostArgs, MemberArgs, RegistryArgs, TicketArgs, UserArgs},
-    values::{Admin, Listen, MethodName, Until, origin},
+    values::{Admin, InstanceName, Listen, MethodName, Until, origin},
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -86,6 +86,8 @@ pub(crate) enum Command {
     Undrain(UndrainArgs),
     /// Lay a weight over an instance's own
     Weight(WeightArgs),
+    /// Tell what became of an instance: who registered, changed, drained or removed it, when and why
+    Explain(ExplainArgs),
     /// Save a registry's state to a file, while it serves or while it is stopped
     Backup(BackupArgs),
     /// Make a registry's data directory of a backup

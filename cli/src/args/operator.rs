@@ -192,6 +192,18 @@ pub(crate) struct WeightArgs {
     pub(crate) until: Option<Until>,
 }
 
+/// `tessera explain`
+#[derive(Debug, Args)]
+#[command(after_help = examples::EXPLAIN)]
+pub(crate) struct ExplainArgs {
+    /// The instance, SERVICE/ID, registered or not
+    #[arg(value_name = "INSTANCE")]
+    pub(crate) instance: InstanceName,
+
+    #[command(flatten)]
+    pub(crate) discovery: Discovery,
+}
+
 /// `tessera backup`
 #[derive(Debug, Args)]
 #[command(after_help = examples::BACKUP)]

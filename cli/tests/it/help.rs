@@ -2,7 +2,7 @@
 
 use crate::run::{end, run, tessera};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "up",
     "demo",
     "services",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 16] = [
     "drain",
     "undrain",
     "weight",
+    "explain",
     "backup",
     "restore",
     "registry",
@@ -35,10 +36,7 @@ fn help_lists_every_command_and_how_to_start() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in COMMANDS
-        .into_iter()
-        .filter(|command| *command != "help")
-    {
+    for command in COMMANDS.into_iter().filter(|command| *command != "help") {
         let help = run(&[command, "--help"]).code(0).stdout;
         assert!(help.contains("Example"), "{command}:\n{help}");
         assert!(help.contains(&format!("tessera {command}")), "{command}:\n{help}");

@@ -215,14 +215,19 @@ fn calls_say_what_there_is_instead() {
 }
 
 #[test]
-fn what_the_registry_does_not_do_yet_is_told_as_such() {
+fn of_an_instance_that_nobody_knows_nothing_is_decided() {
     let registry = Registry::start();
-    let commands: [&[&str]; 3] = [&["drain", "a/b"], &["undrain", "a/b"], &["weight", "a/b", "10"]];
+    let commands: [&[&str]; 4] = [
+        &["drain", "a/b"],
+        &["undrain", "a/b"],
+        &["weight", "a/b", "10"],
+        &["explain", "a/b"],
+    ];
     for command in commands {
         let args = [command, &["--registry", &registry.address]].concat();
         run(&args)
-            .code(64 + 12)
-            .one_line(&["the registry cannot", "yet", "UNIMPLEMENTED"]);
+            .code(64 + 5)
+            .one_line(&["NOT_FOUND", "INSTANCE_UNKNOWN", "no such instance: default/a/b"]);
     }
 }
 

@@ -149,10 +149,20 @@ async fn admin_ports_tell_health_and_metrics() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_instance_is_called_by_nobody_until_it_is_undrained() {
     let cluster = Cluster::start().await;
-    let drained = ["drain", "ticket-svc/ticket-1", "--why", "a slow disk", "--output", "json"];
-    let ended = cluster.tessera(&drained).await;
-    ended.success();
-    assert!(ended.stdout.contains(r#""unacknowledged_watch_ids":[]"#), "{}", ended.stdout);
+    let drained = [
+        "drain",
+        "ticket-svc/ticket-1",
+        "--why",
+        "a slow disk",
+        "--output",
+        "json",
+    ];
+    let ended = cluster.tessera(&drained).await.success();
+    assert!(
+        ended.stdout.contains(r#""unacknowledged_watch_ids":[]"#),
+        "{}",
+        ended.stdout
+    );
     let listed = cluster.tessera(&["instances", "ticket-svc"]).await;
     assert!(listed.stdout.contains("UP (drained by cli)"), "{}", listed.stdout);
     cluster.tessera(&["undrain", "ticket-svc/ticket-1"]).await.success();
@@ -166,7 +176,19 @@ async fn a_weight_is_laid_over_an_instance_and_taken_away() {
     cluster.tessera(&["weight", "ticket-svc/ticket-1", "5"]).await.success();
     let listed = cluster.tessera(&["instances", "ticket-svc"]).await;
     assert!(listed.stdout.contains("5 (by cli)"), "{}", listed.stdout);
-    cluster.tessera(&["weight", "ticket-svc/ticket-1", "own"]).await.success();
+    cluster
+        .tessera(&["weight", "ticket-svc/ticket-1", "own"])
+        .await
+        .success();
+    let told = cluster.tessera(&["explain", "ticket-svc/ticket-1"]).await;
+    let steps: Vec<&str> = told.stdout.lines().filter(|line| line.contains("WEIGHT_SET")).collect();
+    assert_eq!(steps.len(), 2, "{}", told.stdout);
+    assert!(
+        steps.iter().all(|line| line.contains("cli from 127.0.0.1:")),
+        "{}",
+        told.stdout
+    );
+    assert!(told.stdout.contains("REGISTERED"), "{}", told.stdout);
     let unknown = cluster.tessera(&["undrain", "ticket-svc/nobody"]).await;
     assert_eq!(unknown.code(), 64 + 5, "{}", unknown.stderr);
 }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod decide;
+mod explain;
 mod pace;
 
 use std::sync::Arc;
@@ -56,6 +57,18 @@ impl GovernanceService for Governance {
 
     async fn backup(&self, _request: Request<wire::BackupRequest>) -> Result<Response<Pieces>, Status> {
         Ok(Response::new(self.backups.begin()?))
+    }
+
+    async fn explain_instance(
+        &self,
+        request: Request<wire::ExplainInstanceRequest>,
+    ) -> Result<Response<wire::ExplainInstanceResponse>, Status> {
+        let now = self.api.clock.now().moment;
+        Ok(Response::new(explain::explain(
+            &self.api.hub,
+            now,
+            request.into_inner(),
+        )?))
     }
 
     async fn drain(&self, request: Request<wire::DrainRequest>) -> Result<Response<wire::DrainResponse>, Status> {

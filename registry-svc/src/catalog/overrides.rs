@@ -140,11 +140,7 @@ impl Overrides {
         assert_eq!(self.absent, absent, "who is absent");
         let by_service: ByAge = self.absent_of.values().flatten().cloned().collect();
         assert_eq!(by_service, absent, "by service");
-        assert!(
-            self.absent_of
-                .values()
-                .all(|of| (1..=of_service).contains(&of.len()))
-        );
+        assert!(self.absent_of.values().all(|of| (1..=of_service).contains(&of.len())));
         assert!(self.absent.len() <= all, "what is kept of the absent is bounded");
         let ends: BTreeSet<_> = self
             .by_key
@@ -152,7 +148,10 @@ impl Overrides {
             .filter_map(|(key, laid)| Some((laid.next_end()?, key.clone())))
             .collect();
         assert_eq!(self.ends, ends, "whose time is over when");
-        assert!(self.by_key.values().all(|laid| !laid.is_empty()), "nothing empty is kept");
+        assert!(
+            self.by_key.values().all(|laid| !laid.is_empty()),
+            "nothing empty is kept"
+        );
     }
 }
 

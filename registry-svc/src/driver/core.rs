@@ -30,7 +30,9 @@ use super::{
     rounds::{NotRenewed, Results, Round},
 };
 use crate::{
-    catalog::{Asked, Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, ProtectionStatus, RenewError, Renewed},
+    catalog::{
+        Asked, Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, ProtectionStatus, RenewError, Renewed,
+    },
     hub::{Hub, Trust},
     metrics::{Metrics, Shed},
     model::{Confidence, LeaseId, Moment, Now, ReplicaId, Revision},

@@ -59,6 +59,11 @@ impl Past {
         })
     }
 
+    /// All batches, of all scopes.
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Arc<Batch>> {
+        self.batches.iter().rev()
+    }
+
     /// How many batches of a scope there are after a revision.
     pub(super) fn count_after(&self, scope: &Scope, revision: Revision) -> usize {
         self.by_scope.get(scope).map_or(0, |batches| {

@@ -11,9 +11,7 @@ use self::pieces::Pieces;
 use super::{Scope, Selection};
 use crate::{
     catalog::{Batch, Change},
-    model::{
-        Instance, InstanceId, InstanceKey, Namespace, Override, OverrideRecord, Revision, ServiceName, Version,
-    },
+    model::{Instance, InstanceId, InstanceKey, Namespace, Override, OverrideRecord, Revision, ServiceName, Version},
 };
 
 /// The instances of a service, by id, and what a list of services tells of them.
@@ -142,7 +140,6 @@ impl View {
     }
 
     /// What is laid over an instance, also over one that is not registered.
-    #[cfg(test)]
     pub(crate) fn laid_over(&self, key: &InstanceKey) -> Option<Arc<Override>> {
         self.overrides.get(key).cloned()
     }

@@ -215,7 +215,12 @@ mod tests {
 
     #[test]
     fn who_is_a_short_plain_text() {
-        for good in ["a", "ann@example.org", "spiffe://example/operator/ann", &"é".repeat(128)] {
+        for good in [
+            "a",
+            "ann@example.org",
+            "spiffe://example/operator/ann",
+            &"é".repeat(128),
+        ] {
             assert_eq!(Who::try_new(good).expect(good).as_str(), good);
         }
         for bad in ["", "a\nb", "\u{1b}[31m", &"é".repeat(129)] {

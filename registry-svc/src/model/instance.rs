@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Endpoints, GrpcService, InstanceId, Label, LeaseId, Metadata, Namespace, Override, ServiceName, ValueError, Version,
-    WallTime, Zone,
+    Endpoints, GrpcService, InstanceId, Label, LeaseId, Metadata, Namespace, Override, ServiceName, ValueError,
+    Version, WallTime, Zone,
 };
 use crate::limits;
 

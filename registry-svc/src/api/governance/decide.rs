@@ -106,7 +106,10 @@ fn until(
     let until = violations.time("until", until)?;
     let latest = now.seconds.saturating_add_unsigned(limits::UNTIL_MAX.as_secs());
     if until <= now || until.seconds > latest {
-        violations.add("until", "must be in the future, by at most 366 days; leave it out for no end");
+        violations.add(
+            "until",
+            "must be in the future, by at most 366 days; leave it out for no end",
+        );
         return None;
     }
     Some(Some(until))

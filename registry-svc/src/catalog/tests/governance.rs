@@ -46,7 +46,11 @@ fn the_same_decision_again_answers_the_same() {
     let until = Decision::Drain { until: Some(wall(9)) };
     assert!(govern(&mut catalog, "1", until, "two disks").expect("drains") > other);
     let back = govern(&mut catalog, "1", Decision::Undrain, "").expect("undrains");
-    assert_eq!(govern(&mut catalog, "1", Decision::Undrain, ""), Ok(back), "there is nothing to take back");
+    assert_eq!(
+        govern(&mut catalog, "1", Decision::Undrain, ""),
+        Ok(back),
+        "there is nothing to take back"
+    );
     assert!(laid(&catalog, "1").is_none());
 }
 
@@ -64,12 +68,18 @@ fn of_who_is_not_there_only_what_is_kept_can_be_taken_back() {
     register(&mut catalog, grant(1, heartbeat(1_000), vec![draft("a", "1", "")])).expect("registers");
     govern(&mut catalog, "1", DRAIN, "").expect("drains");
     govern(&mut catalog, "1", set, "").expect("sets");
-    catalog.apply(&Command::Deregister(end(1, &[])), WALL).reply.expect("ends");
+    catalog
+        .apply(&Command::Deregister(end(1, &[])), WALL)
+        .reply
+        .expect("ends");
     assert!(unknown(govern(&mut catalog, "1", DRAIN, "")));
     govern(&mut catalog, "1", Decision::Undrain, "").expect("undrains");
     assert_eq!(laid(&catalog, "1").expect("kept").weight().map(Weight::get), Some(3));
     govern(&mut catalog, "1", Decision::OwnWeight, "").expect("clears");
-    assert!(unknown(govern(&mut catalog, "1", Decision::Undrain, "")), "nothing is kept of it any more");
+    assert!(
+        unknown(govern(&mut catalog, "1", Decision::Undrain, "")),
+        "nothing is kept of it any more"
+    );
 }
 
 /// Ids that the registry chooses never come back: what was laid over them would be kept for ever.
@@ -102,9 +112,17 @@ fn what_is_kept_of_the_absent_is_bounded_and_the_oldest_goes_first() {
     };
     assert_eq!(leaves(1), []);
     assert_eq!(leaves(2), []);
-    assert_eq!(leaves(4), [("1".to_owned(), Act::Forgotten)], "3 is registered, so it stays");
+    assert_eq!(
+        leaves(4),
+        [("1".to_owned(), Act::Forgotten)],
+        "3 is registered, so it stays"
+    );
     assert_eq!(leaves(3), [("3".to_owned(), Act::Forgotten)]);
-    register(&mut catalog, grant(9, heartbeat(1_000), vec![draft("a", "2", ""), draft("a", "1", "")])).expect("registers");
+    register(
+        &mut catalog,
+        grant(9, heartbeat(1_000), vec![draft("a", "2", ""), draft("a", "1", "")]),
+    )
+    .expect("registers");
     let drained = |id: &str| catalog.instance(&key("a", id)).expect("is there").governance.is_some();
     assert!(drained("2") && !drained("1"));
 }
@@ -126,7 +144,11 @@ fn what_ends_at_the_same_time_is_one_change_for_watchers() {
     assert!(batch.overrides.iter().all(|change| change.now.is_none()));
     catalog.check_invariants();
     // A thousand of them are not one revision: a delta must fit into a message.
-    let drafts = |n: u128| (0..50).map(move |i| draft("b", &format!("{n}-{i}"), "")).collect::<Vec<_>>();
+    let drafts = |n: u128| {
+        (0..50)
+            .map(move |i| draft("b", &format!("{n}-{i}"), ""))
+            .collect::<Vec<_>>()
+    };
     for n in 2..5 {
         register(&mut catalog, grant(n, heartbeat(1_000), drafts(n))).expect("registers");
     }
@@ -139,18 +161,29 @@ fn what_ends_at_the_same_time_is_one_change_for_watchers() {
         };
         catalog.apply(&Command::Govern(govern), WALL).reply.expect("drains");
     }
-    let sizes: Vec<usize> = catalog.end_overrides(wall(6)).iter().map(|(batch, _)| batch.changes.len()).collect();
+    let sizes: Vec<usize> = catalog
+        .end_overrides(wall(6))
+        .iter()
+        .map(|(batch, _)| batch.changes.len())
+        .collect();
     assert_eq!(sizes, [64, 64, 22]);
 }
 
 #[test]
 fn a_restart_brings_it_back() {
     let mut catalog = catalog();
-    register(&mut catalog, grant(1, heartbeat(1_000), vec![draft("a", "1", ""), draft("a", "2", "")])).expect("registers");
+    register(
+        &mut catalog,
+        grant(1, heartbeat(1_000), vec![draft("a", "1", ""), draft("a", "2", "")]),
+    )
+    .expect("registers");
     for id in ["1", "2"] {
         govern(&mut catalog, id, Decision::Drain { until: Some(wall(5)) }, "disk").expect("drains");
     }
-    catalog.apply(&Command::Deregister(end(1, &["2"])), WALL).reply.expect("ends");
+    catalog
+        .apply(&Command::Deregister(end(1, &["2"])), WALL)
+        .reply
+        .expect("ends");
     let (instances, leases, overrides) = catalog.content();
     let instances: Vec<_> = instances.into_values().collect();
     let records = overrides.iter().map(|(key, laid)| OverrideRecord {
@@ -166,6 +199,10 @@ fn a_restart_brings_it_back() {
     let [(batch, _)] = &again.end_overrides(wall(5))[..] else {
         panic!("ends both at once")
     };
-    assert_eq!((batch.changes.len(), batch.overrides.len()), (1, 2), "who is absent is told to nobody");
+    assert_eq!(
+        (batch.changes.len(), batch.overrides.len()),
+        (1, 2),
+        "who is absent is told to nobody"
+    );
     assert_eq!(again.overrides(), 0);
 }

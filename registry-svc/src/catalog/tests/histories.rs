@@ -284,7 +284,10 @@ impl World {
             });
         }
         let next = self.told.overrides.values().filter_map(|laid| laid.next_end()).min();
-        assert!(next.is_none_or(|next| next > wall(self.seconds)), "what was due has ended");
+        assert!(
+            next.is_none_or(|next| next > wall(self.seconds)),
+            "what was due has ended"
+        );
     }
 
     fn undo(&mut self, count: usize) {
@@ -465,7 +468,10 @@ impl World {
                     || (self.told.overrides.contains_key(&key) && !decision.lays());
                 let revision = self.told.revision;
                 self.apply(Command::Govern(govern.clone()));
-                assert!(is_known || revision == self.told.revision, "of nobody there is nothing to decide");
+                assert!(
+                    is_known || revision == self.told.revision,
+                    "of nobody there is nothing to decide"
+                );
                 let revision = self.told.revision;
                 self.apply(Command::Govern(govern));
                 assert_eq!(revision, self.told.revision, "once more it changes nothing");

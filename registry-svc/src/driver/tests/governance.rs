@@ -28,7 +28,10 @@ fn a_drain_is_seen_when_it_is_durable_and_ends_by_a_commit() {
     let Reply::Governed { instance, revision } = drained.ok() else {
         panic!("another answer");
     };
-    assert_eq!((instance.expect("is registered").revision, revision.get()), (revision, 2));
+    assert_eq!(
+        (instance.expect("is registered").revision, revision.get()),
+        (revision, 2)
+    );
     assert_eq!(stage.is_callable("1"), Some(false));
 
     stage.wall = 9;
@@ -51,7 +54,13 @@ fn what_is_laid_over_a_name_waits_for_who_registers_it_again() {
     let mut stage = Stage::new();
     stage.register(1, "1");
     stage.drain("1", None);
-    stage.govern("1", Decision::SetWeight { weight: weight(7), until: None });
+    stage.govern(
+        "1",
+        Decision::SetWeight {
+            weight: weight(7),
+            until: None,
+        },
+    );
     stage.end(1);
     stage.commit_all();
     assert_eq!(stage.is_callable("1"), None);
@@ -63,12 +72,18 @@ fn what_is_laid_over_a_name_waits_for_who_registers_it_again() {
     stage.commit_all();
     let refused = stage.drain("1", None);
     stage.commit_all();
-    assert!(matches!(refused.err(), SubmitError::Refused(_)), "of who is not there nothing is decided");
+    assert!(
+        matches!(refused.err(), SubmitError::Refused(_)),
+        "of who is not there nothing is decided"
+    );
     stage.register(3, "1");
     stage.commit_all();
     let instance = stage.hub.look(|view| view.get(&key("a", "1"))).expect("is there");
     assert_eq!((instance.is_callable(), instance.weight()), (true, weight(7)));
-    assert_eq!(stage.hub.look(|view| view.laid_over(&key("a", "1"))), instance.governance);
+    assert_eq!(
+        stage.hub.look(|view| view.laid_over(&key("a", "1"))),
+        instance.governance
+    );
 }
 
 /// The reader's clock has no say, and neither has that of a replica that is not elected.
@@ -104,7 +119,10 @@ fn a_drain_takes_no_room_and_a_weight_does() {
     stage.register(2, "2");
     stage.batches();
     stage.verdict(full());
-    let set = Decision::SetWeight { weight: weight(7), until: None };
+    let set = Decision::SetWeight {
+        weight: weight(7),
+        until: None,
+    };
     assert!(matches!(stage.govern("1", set).err(), SubmitError::NoRoom(_)));
     let drained = stage.drain("1", Some(5));
     let batches = stage.batches();
@@ -112,11 +130,18 @@ fn a_drain_takes_no_room_and_a_weight_does() {
     stage.verdict(Verdict::Durable);
     drained.ok();
     assert_eq!(stage.is_callable("1"), Some(false));
-    assert!(matches!(stage.govern("1", Decision::Undrain).err(), SubmitError::NoRoom(_)));
+    assert!(matches!(
+        stage.govern("1", Decision::Undrain).err(),
+        SubmitError::NoRoom(_)
+    ));
     stage.wall = 5;
     stage.pass(1_100);
     stage.commit_all();
-    assert_eq!(stage.is_callable("1"), Some(true), "and what ends does so on a full disk");
+    assert_eq!(
+        stage.is_callable("1"),
+        Some(true),
+        "and what ends does so on a full disk"
+    );
 }
 
 /// What could not be made durable has not been decided, and is not half there.

@@ -79,7 +79,9 @@ impl Durable {
                 };
                 (*revision, state.is_some_and(gone))
             }
-            (_, Answer::Found(revision, _) | Answer::Listed(revision, _) | Answer::Governed(revision)) => (*revision, true),
+            (_, Answer::Found(revision, _) | Answer::Listed(revision, _) | Answer::Governed(revision)) => {
+                (*revision, true)
+            }
             _ => return Ok(()),
         };
         self.confirmed = self.confirmed.max(revision);

@@ -46,7 +46,10 @@ impl Invariant for Overrides {
                 }
                 _ => Ok(()),
             },
-            Seen::Durable { after } => truth.after(*after).iter().try_for_each(|entry| self.follows(entry, truth)),
+            Seen::Durable { after } => truth
+                .after(*after)
+                .iter()
+                .try_for_each(|entry| self.follows(entry, truth)),
             Seen::Started { replica, hub, .. } => hub.look(|view| {
                 let Some(state) = truth.state(view.revision()) else {
                     return Ok(());
@@ -109,22 +112,41 @@ impl Overrides {
         let after = truth.state(batch.revision).expect("durable");
         let mut laid = before.overrides.as_ref().clone();
         for change in &batch.overrides {
-            let former = laid.get(&change.key).map(|laid| Override::clone(laid)).unwrap_or_default();
+            let former = laid
+                .get(&change.key)
+                .map(|laid| Override::clone(laid))
+                .unwrap_or_default();
             ensure(self.is_allowed(change, &former, batch.at), || {
-                format!("{}: {} {} out of nothing", batch.revision, short(&change.key), change.act.as_str())
+                format!(
+                    "{}: {} {} out of nothing",
+                    batch.revision,
+                    short(&change.key),
+                    change.act.as_str()
+                )
             })?;
             match &change.now {
                 Some(now) => drop(laid.insert(change.key.clone(), Arc::clone(now))),
                 None => drop(laid.remove(&change.key)),
             }
-            let told = after.get(&change.key).is_none_or(|instance| instance.revision == batch.revision);
-            ensure(told, || format!("{}: nobody is told of {}", batch.revision, short(&change.key)))?;
+            let told = after
+                .get(&change.key)
+                .is_none_or(|instance| instance.revision == batch.revision);
+            ensure(told, || {
+                format!("{}: nobody is told of {}", batch.revision, short(&change.key))
+            })?;
         }
         for change in &batch.changes {
             let Change::Put { instance, .. } = change else { continue };
-            ensure(instance.governance.as_ref() == after.overrides.get(&instance.key), || {
-                format!("{}: {} is told without what is laid over it", batch.revision, short(&instance.key))
-            })?;
+            ensure(
+                instance.governance.as_ref() == after.overrides.get(&instance.key),
+                || {
+                    format!(
+                        "{}: {} is told without what is laid over it",
+                        batch.revision,
+                        short(&instance.key)
+                    )
+                },
+            )?;
         }
         Ok(())
     }

@@ -13,9 +13,8 @@ use std::{
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase as _, TableError};
 
 use super::{
-    Embedded, FILE, FORMAT, Fault, InDirectory, LOG, META, META_FLUSHED, META_FORMAT, META_HISTORY, PLAIN, RUNS, Recent,
-    Runs,
-    SPARE, Strides,
+    Embedded, FILE, FORMAT, Fault, InDirectory, LOG, META, META_FLUSHED, META_FORMAT, META_HISTORY, PLAIN, RUNS,
+    Recent, Runs, SPARE, Strides,
     build::{Builder, build},
     load::{self, Found},
     log,

@@ -165,11 +165,7 @@ type Held = (
     HashMap<InstanceKey, Arc<Override>>,
 );
 
-async fn read_checkpoint(
-    cluster: &Cluster,
-    checkpoint: &Checkpoint,
-    at: i64,
-) -> Result<Held, Trouble> {
+async fn read_checkpoint(cluster: &Cluster, checkpoint: &Checkpoint, at: i64) -> Result<Held, Trouble> {
     let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let mut instances = Vec::new();
     let (mut leases, mut overrides) = (HashMap::new(), HashMap::new());
@@ -200,7 +196,13 @@ async fn read_checkpoint(
         }
     }
     let found = (instances.len(), leases.len(), overrides.len());
-    if found != (count(checkpoint.instances), count(checkpoint.leases), count(checkpoint.overrides)) {
+    if found
+        != (
+            count(checkpoint.instances),
+            count(checkpoint.leases),
+            count(checkpoint.overrides),
+        )
+    {
         return Err(cluster.damaged(&prefix, "it is not complete").into());
     }
     Ok((instances, leases, overrides))

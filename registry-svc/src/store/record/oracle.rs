@@ -6,8 +6,8 @@ use prost::{Enumeration, Message, Oneof};
 use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange},
     model::{
-        Act, EndpointView, Instance, InstanceKey, Labels, Override, OverrideRecord, Protocol, RemovalReason, Ruling, Status,
-        WallTime,
+        Act, EndpointView, Instance, InstanceKey, Labels, Override, OverrideRecord, Protocol, RemovalReason, Ruling,
+        Status, WallTime,
     },
 };
 

@@ -163,16 +163,16 @@ fn batch() -> impl Strategy<Value = Batch> {
     let leases = proptest::collection::vec(of_lease, 0..4);
     let overrides = proptest::collection::vec(override_change(), 0..3);
     let by = proptest::option::of(who());
-    (1..u64::MAX, time(), changes, leases, overrides, by).prop_map(
-        |(revision, at, changes, leases, overrides, by)| Batch {
+    (1..u64::MAX, time(), changes, leases, overrides, by).prop_map(|(revision, at, changes, leases, overrides, by)| {
+        Batch {
             revision: Revision::new(revision),
             at,
             changes,
             leases,
             overrides,
             by,
-        },
-    )
+        }
+    })
 }
 
 proptest! {
