@@ -1,13 +1,15 @@
 //! `tessera drain`, `undrain` and `weight`: thin calls of the registry's GovernanceService. What a decision does is the
 //! registry's business; one that it cannot take yet is told as such.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use proto::registry::v1::{
-    DrainRequest, InstanceRef, SetWeightRequest, UndrainRequest, governance_service_client::GovernanceServiceClient,
+    DrainRequest, DrainResponse, InstanceRef, SetWeightRequest, UndrainRequest,
+    governance_service_client::GovernanceServiceClient,
 };
 use serde_json::json;
+use tokio::task::JoinSet;
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
@@ -32,10 +34,11 @@ pub(crate) async fn drain(args: &DrainArgs, output: Output) -> Result<(), Failur
     };
     let mut client = client(&args.instance.discovery)?;
     // The answer of one that waits for its callers in vain comes after that time.
-    let answer = bounded(args.ack_timeout + CALL, request, |request| client.drain(request))
+    let patience = args.ack_timeout + CALL;
+    let answer = bounded(patience, request.clone(), |request| client.drain(request))
         .await
         .map_err(|status| failure("drain instances", &status))?;
-    let (late, unheard) = (answer.unacknowledged_watch_ids, answer.unheard_replicas);
+    let (late, unheard) = of_all_replicas(&args.instance.discovery, request, &answer, patience).await?;
     let name = &args.instance.instance;
     let document = json!({
         "instance": name.to_string(),
@@ -60,6 +63,34 @@ pub(crate) async fn drain(args: &DrainArgs, output: Output) -> Result<(), Failur
             ),
         }
     })
+}
+
+/// The callers that may not know yet, and the replicas that nobody has heard of. Each replica knows its own callers alone, so each
+/// that has an address is asked: the drain is the same once more.
+async fn of_all_replicas(
+    discovery: &Discovery,
+    request: DrainRequest,
+    first: &DrainResponse,
+    patience: Duration,
+) -> Result<(Vec<String>, Vec<String>), Failure> {
+    let mut late = first.unacknowledged_watch_ids.clone();
+    let mut heard = BTreeSet::from([first.replica.clone()]);
+    let mut known: BTreeSet<String> = first.unheard_replicas.iter().cloned().collect();
+    let mut asked = JoinSet::new();
+    for url in discovery.registry.iter().filter(|_| !first.unheard_replicas.is_empty()) {
+        let mut client = GovernanceServiceClient::new(crate::channel::fixed([url.authority()])?);
+        let request = request.clone();
+        asked.spawn(async move { bounded(patience, request, |request| client.drain(request)).await });
+    }
+    while let Some(told) = asked.join_next().await {
+        // One that does not answer is among those whom the others name.
+        let Ok(Ok(told)) = told else { continue };
+        if heard.insert(told.replica) {
+            late.extend(told.unacknowledged_watch_ids);
+        }
+        known.extend(told.unheard_replicas);
+    }
+    Ok((late, known.difference(&heard).cloned().collect()))
 }
 
 /// Takes a drain back.

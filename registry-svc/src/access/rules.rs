@@ -76,6 +76,11 @@ pub(crate) const TABLE: &[Line] = &[
         "/tessera.registry.v1.GovernanceService/Drain",
         Rule::Named(Kind::Operate, GOVERNED),
     ),
+    // It tells the addresses of those who registered and who watch.
+    (
+        "/tessera.registry.v1.GovernanceService/ExplainInstance",
+        Rule::Named(Kind::Operate, GOVERNED),
+    ),
     (
         "/tessera.registry.v1.GovernanceService/SetWeight",
         Rule::Named(Kind::Operate, GOVERNED),

@@ -63,12 +63,10 @@ impl GovernanceService for Governance {
         &self,
         request: Request<wire::ExplainInstanceRequest>,
     ) -> Result<Response<wire::ExplainInstanceResponse>, Status> {
+        let Asker { caller, .. } = self.api.asker(&request);
         let now = self.api.clock.now().moment;
-        Ok(Response::new(explain::explain(
-            &self.api.hub,
-            now,
-            request.into_inner(),
-        )?))
+        let told = explain::explain(&self.api.hub, &caller, now, request.into_inner())?;
+        Ok(Response::new(told))
     }
 
     async fn drain(&self, request: Request<wire::DrainRequest>) -> Result<Response<wire::DrainResponse>, Status> {

@@ -68,7 +68,10 @@ impl RegistryService for Api {
         request: Request<wire::DeregisterRequest>,
     ) -> Result<Response<wire::DeregisterResponse>, Status> {
         let command = mutate::deregister(request.get_ref())?;
-        match self.submit(Command::Deregister(command), self.asker(&request).by).await? {
+        match self
+            .submit(Command::Deregister(command), self.asker(&request).by)
+            .await?
+        {
             Reply::Deregistered { revision } => Ok(Response::new(wire::DeregisterResponse {
                 revision: instance::number(revision),
             })),

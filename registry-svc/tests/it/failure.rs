@@ -1,14 +1,13 @@
 //! Hostile and unfinished: garbage on the wire, and what is promised but not there yet.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use proto::registry::v1 as wire;
 use tonic::{
     Code, Request, Status,
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-use crate::support::{Fixture, ids, reason, register};
+use crate::support::{Fixture, ids, register};
 
 #[tokio::test]
 async fn garbage_is_refused_and_harms_nobody() {

@@ -4,7 +4,8 @@ use proto::registry::v1::{self as wire, instance_step::What as Kind};
 
 use super::decide;
 use crate::{
-    api::{error::ApiError, instance, validate::Violations},
+    access::scope::Need,
+    api::{caller::Caller, error::ApiError, instance, validate::Violations},
     catalog::{CatalogError, OverrideChange},
     hub::{Episode, Hub, Story, What},
     limits,
@@ -14,6 +15,7 @@ use crate::{
 /// Answers `ExplainInstance`.
 pub(super) fn explain(
     hub: &Hub,
+    caller: &Caller,
     now: Moment,
     request: wire::ExplainInstanceRequest,
 ) -> Result<wire::ExplainInstanceResponse, ApiError> {
@@ -23,6 +25,8 @@ pub(super) fn explain(
         return Err(violations.into_error());
     };
     violations.finish()?;
+    // Addresses of clients are for those who run them.
+    caller.needs(Need::Operate(&key.namespace))?;
     let story = hub.story(&key, now, limits::STEPS);
     if story.instance.is_none() && story.laid.is_none() && story.episodes.is_empty() {
         return Err(unknown(&key, &story).into());
