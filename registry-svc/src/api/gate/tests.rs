@@ -174,6 +174,7 @@ fn sample(method: &str) -> &'static str {
             r#"{"instance": {"namespace": "team", "service": "app", "id": "$id"}, "who": "test", "ack_timeout": "0s"}"#
         }
         "Undrain" => INSTANCE,
+        "ExplainInstance" => r#"{"instance": {"namespace": "team", "service": "app", "id": "$id"}}"#,
         "SetWeight" => {
             r#"{"instance": {"namespace": "team", "service": "app", "id": "$id"}, "who": "test", "weight": 1}"#
         }
