@@ -34,6 +34,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Registry(args) => roles::registry::run(args).await,
         Command::Ticket(args) => roles::ticket::run(args).await,
         Command::User(args) => roles::user::run(args).await,
+        Command::Agent(args) => roles::agent::run(args).await,
+        Command::AgentGuard(args) => roles::agent::guard(args).await,
     }
 }
 
@@ -46,6 +48,7 @@ pub(crate) fn telemetry(cli: &mut Cli) -> telemetry::Config {
         Command::Registry(args) => ("registry-svc", Some(&mut args.host.instance_id), "info"),
         Command::Ticket(args) => ("ticket-svc", Some(&mut args.host.instance_id), "info"),
         Command::User(args) => ("user-svc", Some(&mut args.host.instance_id), "info"),
+        Command::Agent(_) => ("tessera-agent", None, "info"),
         Command::Up(_) => ("tessera-cli", None, "off,tessera=warn"),
         _ => ("tessera-cli", None, "off"),
     };

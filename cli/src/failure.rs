@@ -27,6 +27,9 @@ pub(crate) enum Exit {
     Usage,
     /// 64 + code: the called method answered with this gRPC code.
     Grpc(tonic::Code),
+    /// The command that an agent ran ended with this, as shells count: 127 where there is none, 126 where it cannot be
+    /// run, 128 + the signal's number where one killed it.
+    Command(u8),
 }
 
 impl Exit {
@@ -38,6 +41,7 @@ impl Exit {
             Self::Usage => 2,
             // Codes are 0 to 16 (gRPC's status codes), so the sum fits.
             Self::Grpc(code) => u8::try_from(64 + i32::from(code)).unwrap_or(u8::MAX),
+            Self::Command(code) => code,
         }
     }
 }

@@ -20,10 +20,8 @@ pub(crate) async fn run(args: &HealthcheckArgs, output: Output) -> Result<(), Fa
     } else {
         format!("{} at {}", args.service, args.address)
     };
-    let asked = tokio::time::timeout(args.timeout, ask(args));
-    let status = asked
+    let status = ask(&args.address, &args.service, args.timeout)
         .await
-        .unwrap_or_else(|_| Err(Trouble::Slow(args.timeout)))
         .map_err(|trouble| trouble.failure(&what))?;
     if status != ServingStatus::Serving {
         return Err(Failure::new(format!("{what} is {}", status.as_str_name()))
@@ -34,39 +32,59 @@ pub(crate) async fn run(args: &HealthcheckArgs, output: Output) -> Result<(), Fa
 }
 
 /// Why there is no answer.
-enum Trouble {
+pub(crate) enum Trouble {
     Connect(tonic::transport::Error),
     Answer(tonic::Status),
     Slow(Duration),
 }
 
-async fn ask(args: &HealthcheckArgs) -> Result<ServingStatus, Trouble> {
-    let endpoint = Endpoint::from_shared(args.address.clone()).map_err(Trouble::Connect)?;
-    let channel = endpoint.connect().await.map_err(Trouble::Connect)?;
-    let request = HealthCheckRequest {
-        service: args.service.clone(),
+/// Asks `address` (`HOST:PORT`, or an `http://` origin) about `service` over a connection of its own; empty for the server
+/// as a whole. Connecting and answering take at most `timeout`.
+pub(crate) async fn ask(address: &str, service: &str, timeout: Duration) -> Result<ServingStatus, Trouble> {
+    let asked = async {
+        let origin = match address.contains("://") {
+            true => address.to_owned(),
+            false => format!("http://{address}"),
+        };
+        let endpoint = Endpoint::from_shared(origin).map_err(Trouble::Connect)?;
+        let channel = endpoint.connect().await.map_err(Trouble::Connect)?;
+        let request = HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        let answer = HealthClient::new(channel)
+            .check(request)
+            .await
+            .map_err(Trouble::Answer)?;
+        Ok(answer.into_inner().status())
     };
-    let answer = HealthClient::new(channel)
-        .check(request)
-        .await
-        .map_err(Trouble::Answer)?;
-    Ok(answer.into_inner().status())
+    let answer = tokio::time::timeout(timeout, asked).await;
+    answer.unwrap_or(Err(Trouble::Slow(timeout)))
 }
 
 impl Trouble {
-    fn failure(self, what: &str) -> Failure {
+    /// What happened, in one line.
+    pub(crate) fn told(&self, what: &str) -> Failure {
         match self {
-            Self::Connect(error) => Failure::new(format!("{what} cannot be reached"))
-                .why(chain(&error))
-                .advice("start it, or give the address where it listens"),
+            Self::Connect(error) => Failure::new(format!("{what} cannot be reached")).why(chain(error)),
             Self::Answer(status) => match status.code() {
-                Code::NotFound => Failure::new(format!("{what} is not known to this server"))
-                    .advice("leave out --service, or list what there is with `grpcurl -plaintext ADDR list`"),
+                Code::NotFound => Failure::new(format!("{what} is not known to this server")),
                 Code::Unimplemented => Failure::new(format!("{what} has no grpc.health.v1.Health")),
                 code => Failure::new(format!("{what} answered {code:?}")).why(status.message()),
             },
-            Self::Slow(patience) => Failure::new(format!("{what} did not answer within {patience:?}"))
-                .advice("look at its log, or pass a longer --timeout"),
+            Self::Slow(patience) => Failure::new(format!("{what} did not answer within {patience:?}")),
+        }
+    }
+
+    /// The same with what to do about it.
+    fn failure(self, what: &str) -> Failure {
+        let told = self.told(what);
+        match self {
+            Self::Connect(_) => told.advice("start it, or give the address where it listens"),
+            Self::Answer(status) if status.code() == Code::NotFound => {
+                told.advice("leave out --service, or list what there is with `grpcurl -plaintext ADDR list`")
+            }
+            Self::Answer(_) => told,
+            Self::Slow(_) => told.advice("look at its log, or pass a longer --timeout"),
         }
     }
 }

@@ -40,6 +40,15 @@ impl Registration {
         }
     }
 
+    /// How callers speak to its address. Default: gRPC without TLS.
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        if let Some(endpoint) = self.instance.endpoints.first_mut() {
+            endpoint.protocol = protocol;
+        }
+        self
+    }
+
     /// The instance's id; whoever registers the same id later replaces it.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {

@@ -93,6 +93,19 @@ pub(super) const USER: &str = r#"Examples:
   tessera user --registry http://127.0.0.1:7000
   tessera user --listen 127.0.0.1:7200 --store ./tessera-data/users.db"#;
 
+pub(super) const AGENT: &str = r#"Examples:
+  tessera agent --service pricing --endpoint 10.0.0.7:7300 -- ./pricing --port 7300
+  tessera agent --service pages --endpoint 10.0.0.7:8080 --protocol http -- python3 -m http.server 8080
+  tessera agent --service ledger --endpoint 10.0.0.9:7400 --probe tcp      runs elsewhere, by somebody else
+
+The command is registered once a probe of the endpoint succeeds, DOWN when --probe-misses in a row fail, and UP again
+with the next that succeeds. SIGTERM: DRAINING in the registry, callers acknowledge (--drain-linger), SIGTERM to the
+command, SIGKILL after --drain-grace, gone from the registry. Nothing that the command started outlives it.
+
+Exits with the command's code, 128 + the signal that killed it, 127 where there is no such program; 0 when the agent was
+told to stop and the command did; 1 when it never got ready or the registry refuses it. The command's stdin is empty,
+stdout and stderr are the agent's. It is not told the agent's TESSERA_… variables: some are secrets."#;
+
 pub(super) const START: &str = r#"Start here:
   tessera up                    bring up the demo cluster on this machine
   tessera demo                  buy tickets on it

@@ -1,6 +1,7 @@
 //! The command line as clap reads it. What a flag's text means is decided here; what the combination of flags means is
 //! decided by each command when it turns its `…Args` into a plan. Nothing here opens a file or a socket.
 
+mod agent;
 mod cluster;
 mod examples;
 mod operator;
@@ -8,6 +9,7 @@ mod roles;
 mod values;
 
 pub(crate) use self::{
+    agent::{AgentArgs, GuardArgs, ProbeArgs, ProbeKind, Spoken},
     cluster::{DemoArgs, UpArgs},
     operator::{
         BackupArgs, CallArgs, Discovery, DrainArgs, ExplainArgs, HealthcheckArgs, InstancesArgs, RestoreArgs,
@@ -99,6 +101,11 @@ pub(crate) enum Command {
     Ticket(TicketArgs),
     /// Run a user service
     User(UserArgs),
+    /// Register a program that cannot do it itself: start it, probe it, drain it
+    Agent(AgentArgs),
+    /// The end of an agent's child, where the agent can no longer bring it about
+    #[command(hide = true)]
+    AgentGuard(GuardArgs),
 }
 
 #[cfg(test)]

@@ -34,10 +34,6 @@ pub(crate) struct HostArgs {
 /// How a service joins the cluster.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MemberArgs {
-    /// Address that callers are told: HOST:PORT [default: where it listens]
-    #[arg(long, value_name = "HOST:PORT", env = "TESSERA_ADVERTISE")]
-    pub(crate) advertise: Option<String>,
-
     /// Registries, any one of which will do
     #[arg(
         long,
@@ -166,6 +162,10 @@ pub(crate) struct TicketArgs {
     #[arg(long, env = "TESSERA_SEED", value_parser = values::switch())]
     pub(crate) seed: bool,
 
+    /// Address that callers are told: HOST:PORT [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT", env = "TESSERA_ADVERTISE")]
+    pub(crate) advertise: Option<String>,
+
     #[command(flatten)]
     pub(crate) member: MemberArgs,
 
@@ -190,6 +190,10 @@ pub(crate) struct UserArgs {
     /// Folder of the store
     #[arg(long, value_name = "DIR", env = "TESSERA_DATA_DIR", default_value = "./tessera-data")]
     pub(crate) data_dir: PathBuf,
+
+    /// Address that callers are told: HOST:PORT [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT", env = "TESSERA_ADVERTISE")]
+    pub(crate) advertise: Option<String>,
 
     #[command(flatten)]
     pub(crate) member: MemberArgs,

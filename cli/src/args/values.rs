@@ -142,6 +142,23 @@ pub(crate) fn origin(text: &str) -> Result<String, String> {
     }
 }
 
+/// An address that others can use: HOST:PORT, the port not 0.
+pub(crate) fn address(text: &str) -> Result<String, String> {
+    let is_origin = !text.contains(['/', ',', ' ']) && origin(&format!("http://{text}")).is_ok();
+    match is_origin {
+        true => Ok(text.to_owned()),
+        false => Err("give HOST:PORT, for example 127.0.0.1:8080 or [::1]:8080".to_owned()),
+    }
+}
+
+/// One pair of an instance's metadata, `KEY=VALUE`. What a key may be is the registry's to say.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("give KEY=VALUE, for example owner=payments".to_owned()),
+    }
+}
+
 /// A method's full name, `package.Service/Method`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MethodName {
@@ -343,6 +360,34 @@ mod tests {
         check("http://localhost:7000/v1", None);
         check("", None);
         check(" ", None);
+    }
+
+    #[test]
+    fn addresses_have_a_host_and_a_port_and_nothing_else() {
+        let check = |text: &str, right: bool| assert_eq!(address(text).is_ok(), right, "{text}");
+        for text in ["127.0.0.1:8080", "tickets:80", "[::1]:8080"] {
+            check(text, true);
+        }
+        for text in [
+            "",
+            "tickets",
+            ":80",
+            "tickets:0",
+            "tickets:70000",
+            "http://tickets:80",
+            "a@b:80",
+            "a:80/b",
+            "a:80,b:80",
+        ] {
+            check(text, false);
+        }
+    }
+
+    #[test]
+    fn pairs_have_a_key() {
+        assert_eq!(pair("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(pair("a="), Ok(("a".to_owned(), String::new())));
+        assert!(pair("a").is_err() && pair("=b").is_err());
     }
 
     #[test]

@@ -8,15 +8,15 @@ use crate::{
     failure::Failure,
 };
 
-/// What to advertise; `None` leaves it to the service: where it listens.
-pub(crate) fn address(member: &MemberArgs, listen: Listen) -> Result<Option<String>, Failure> {
-    if let Some(address) = &member.advertise {
+/// What to advertise of what was `given`; `None` leaves it to the service: where it listens.
+pub(crate) fn address(given: Option<&str>, member: &MemberArgs, listen: Listen) -> Result<Option<String>, Failure> {
+    if let Some(address) = given {
         let reachable = |port: u16| port != 0;
         let port = address
             .rsplit_once(':')
             .and_then(|(host, port)| if host.is_empty() { None } else { port.parse().ok() });
         return match port.is_some_and(reachable) {
-            true => Ok(Some(address.clone())),
+            true => Ok(Some(address.to_owned())),
             false => Err(
                 Failure::usage(format!("{address} is no address that callers could use"))
                     .advice("pass --advertise HOST:PORT, for example 10.0.0.7:7101"),
@@ -58,7 +58,7 @@ mod tests {
         let Command::Ticket(args) = Cli::parse_from(["tessera", "ticket"].iter().chain(flags)).command else {
             panic!("another command");
         };
-        let found = address(&args.member, args.listen).map_err(drop);
+        let found = address(args.advertise.as_deref(), &args.member, args.listen).map_err(drop);
         assert_eq!(
             found.as_ref().map(Option::as_deref),
             expected.as_ref().map(|it| *it),

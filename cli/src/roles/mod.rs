@@ -2,6 +2,7 @@
 //! business.
 
 mod advertise;
+pub(crate) mod agent;
 mod parent;
 pub(crate) mod registry;
 pub(crate) mod ticket;
@@ -31,21 +32,25 @@ struct End {
 
 impl End {
     /// From now on a signal is a request, not an end.
-    fn watch(host: &HostArgs) -> Result<Self, Failure> {
+    fn watch(exit_with_parent: bool) -> Result<Self, Failure> {
         Ok(Self {
             shutdown: signals::install()?,
-            with_parent: host.exit_with_parent,
+            with_parent: exit_with_parent,
         })
+    }
+
+    /// Waits until it is asked to end.
+    async fn asked(&self) {
+        tokio::select! {
+            () = self.shutdown.wait() => {}
+            () = parent::gone(self.with_parent) => tracing::info!("the parent is gone; stopping"),
+        }
     }
 
     /// Waits until it is asked to end, or cannot go on: then with the reason.
     async fn or<E: std::error::Error + 'static>(&self, failed: impl Future<Output = E>) -> Option<Failure> {
         tokio::select! {
-            () = self.shutdown.wait() => None,
-            () = parent::gone(self.with_parent) => {
-                tracing::info!("the parent is gone; stopping");
-                None
-            }
+            () = self.asked() => None,
             error = failed => Some(Failure::new("the service cannot go on").because(&error)),
         }
     }

@@ -7,7 +7,7 @@ use crate::{args::RegistryArgs, failure::Failure};
 
 /// Runs the registry until it is asked to end.
 pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
-    let end = End::watch(&args.host)?;
+    let end = End::watch(args.host.exit_with_parent)?;
     let leases = args.leases;
     let store = location(&args.store)?;
     let config = Config {

@@ -7,11 +7,11 @@ use crate::{args::TicketArgs, failure::Failure};
 
 /// Runs a ticket service until it is asked to end.
 pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
-    let end = End::watch(&args.host)?;
+    let end = End::watch(args.host.exit_with_parent)?;
     let config = Config {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen)?,
-        advertise: advertise::address(&args.member, args.listen)?,
+        advertise: advertise::address(args.advertise.as_deref(), &args.member, args.listen)?,
         registry: args.member.registry.iter().map(ToString::to_string).collect(),
         store: store(args.store, &args.data_dir, "tickets.db")?,
         namespace: args.member.namespace,

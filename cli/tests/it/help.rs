@@ -2,7 +2,7 @@
 
 use crate::run::{end, run, tessera};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "up",
     "demo",
     "services",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 17] = [
     "registry",
     "ticket",
     "user",
+    "agent",
     "help",
 ];
 

@@ -2,6 +2,7 @@
 //! crate's.
 #![allow(clippy::unwrap_used)]
 
+mod agent;
 mod backup;
 mod help;
 mod role;

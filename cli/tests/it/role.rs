@@ -19,7 +19,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let data = tempfile::tempdir().expect("a folder");
         let mut registry = Self::over(data.path());
         registry._data = Some(data);
