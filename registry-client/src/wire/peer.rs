@@ -37,7 +37,7 @@ fn path(field: Field) -> &'static str {
     }
 }
 
-pub(super) fn client(channel: Channel) -> RegistryServiceClient<Channel> {
+fn client(channel: Channel) -> RegistryServiceClient<Channel> {
     RegistryServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER)
 }
 
@@ -221,6 +221,13 @@ impl Peer {
             .ok_or_else(|| self.malformed("an answer without its instance"))
     }
 
+    /// Says of a watch on this connection that all up to the revision has been applied.
+    pub(super) async fn ack_watch(&self, channel: Channel, watch_id: String, revision: i64) -> Result<(), Error> {
+        let request = v1::AckWatchRequest { watch_id, revision };
+        let answer = client(channel).ack_watch(self.request(request)).await;
+        answer.map(drop).map_err(|status| self.failed(status))
+    }
+
     /// Opens a watch: answered when the registry has accepted it, which may be before its first step.
     pub(crate) async fn watch(
         &self,
@@ -241,6 +248,6 @@ impl Peer {
         let answer = client(seat.channel()).watch(Request::new(request)).await;
         seat.answered(answer.is_ok());
         let stream = answer.map_err(|status| self.failed(status))?.into_inner();
-        Ok(Steps::new(self.address.clone(), stream, seat, self.deadline))
+        Ok(Steps::new(self.clone(), stream, seat))
     }
 }

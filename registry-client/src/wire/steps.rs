@@ -1,25 +1,24 @@
 //! An open watch, heard step by step.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use proto::registry::v1;
-use tonic::{Request, Streaming};
+use tonic::Streaming;
 
 use super::{
     MAX_ANSWER,
     parts::{Assembled, Parts, Unfit},
+    peer::Peer,
 };
-use crate::{connections::Seat, error::Error, model::Told};
+use crate::{connections::Seat, endpoints::within, error::Error, model::Told};
 
 /// The steps of an open watch.
 #[derive(Debug)]
 pub(crate) struct Steps {
-    address: Arc<str>,
+    peer: Peer,
     stream: Streaming<v1::WatchResponse>,
     /// Its name, for acknowledgements; empty before its first word.
     watch_id: String,
-    /// How long an acknowledgement may take.
-    deadline: Duration,
     parts: Parts,
     /// After the stream, so that it is given back when the stream has ended.
     seat: Seat,
@@ -35,12 +34,11 @@ pub(crate) enum Heard {
 }
 
 impl Steps {
-    pub(super) fn new(address: Arc<str>, stream: Streaming<v1::WatchResponse>, seat: Seat, deadline: Duration) -> Self {
+    pub(super) fn new(peer: Peer, stream: Streaming<v1::WatchResponse>, seat: Seat) -> Self {
         Self {
-            address,
+            peer,
             stream,
             watch_id: String::new(),
-            deadline,
             parts: Parts::new(MAX_ANSWER),
             seat,
         }
@@ -60,13 +58,13 @@ impl Steps {
     /// The next word; `None` when the registry has ended the watch. Cancel safe.
     pub(crate) async fn hear(&mut self) -> Result<Option<Heard>, Error> {
         let message = self.stream.message().await;
-        let Some(response) = message.map_err(|status| super::error(&self.address, &status))? else {
+        let Some(response) = message.map_err(|status| super::error(&self.peer.address, &status))? else {
             return Ok(None);
         };
         if self.watch_id != response.watch_id {
             self.watch_id.clone_from(&response.watch_id);
         }
-        let endpoint = || self.address.to_string();
+        let endpoint = || self.peer.address.to_string();
         match self.parts.add(response) {
             Ok(Assembled::Whole(response)) => Ok(Some(Heard::Step(Told::from(*response)))),
             Ok(Assembled::Part) => Ok(Some(Heard::Part)),
@@ -84,28 +82,14 @@ impl Steps {
     /// Tells the registry that all up to `revision` has been applied. Over the connection of the watch: behind one address there
     /// may be several replicas, of which only the one that serves the watch knows it.
     pub(crate) fn acknowledge(&self, revision: i64) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        let mut client = super::peer::client(self.seat.channel());
-        let (address, deadline) = (self.address.clone(), self.deadline);
-        let mut request = Request::new(v1::AckWatchRequest {
-            watch_id: self.watch_id.clone(),
-            revision,
-        });
-        request.set_timeout(deadline);
-        async move {
-            match tokio::time::timeout(deadline, client.ack_watch(request)).await {
-                Ok(answer) => answer.map(drop).map_err(|status| super::error(&address, &status)),
-                Err(_) => Err(Error::Deadline {
-                    endpoint: address.to_string(),
-                    after: deadline,
-                }),
-            }
-        }
+        let (peer, channel, watch_id) = (self.peer.clone(), self.seat.channel(), self.watch_id.clone());
+        async move { within(&peer, peer.ack_watch(channel, watch_id, revision)).await }
     }
 
     /// The error of a watch that goes on in another history than the one it resumed.
     pub(crate) fn of_another_history(&self) -> Error {
         Error::Malformed {
-            endpoint: self.address.to_string(),
+            endpoint: self.peer.address.to_string(),
             problem: "a change of another history than the one that was resumed".to_owned(),
         }
     }
@@ -113,7 +97,7 @@ impl Steps {
     /// The error of a watch that does not tell what it owes.
     pub(crate) fn silent(&self, after: Duration) -> Error {
         Error::Deadline {
-            endpoint: self.address.to_string(),
+            endpoint: self.peer.address.to_string(),
             after,
         }
     }
