@@ -7,7 +7,6 @@ mod lease;
 mod snapshot;
 mod step;
 
-pub(crate) use drain::HeardOf;
 pub use drain::{Drained, Late};
 pub use instance::{
     DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Decision, Endpoint, Governed, Instance, InstanceStatus, Protocol,

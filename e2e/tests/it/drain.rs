@@ -11,7 +11,12 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Cluster, ClusterOptions, wait};
+use e2e::{
+    Cluster, ClusterOptions,
+    registry::RegistryProcess,
+    trial::{Need, Trial},
+    wait,
+};
 use proto::{
     registry::v1::{self as wire, registry_service_client::RegistryServiceClient},
     ticket::v1::{ListEventsRequest, ticket_service_client::TicketServiceClient},
@@ -209,4 +214,98 @@ async fn a_paused_watcher_is_waited_for_and_named() {
     );
     // It hears of it when it goes on, and calls the others.
     cluster.tessera(&["demo"]).await.success();
+}
+
+/// What `tessera drain` answers.
+async fn drain(cluster: &Cluster, more: &[&str]) -> serde_json::Value {
+    let args = ["drain", "ticket-svc/ticket-1", "--output", "json"];
+    let args: Vec<&str> = args.iter().chain(more).copied().collect();
+    cluster.tessera(&args).await.success().json()
+}
+
+/// An operator's drain is the same promise as a stop: when it is answered, nobody calls the instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_drain_is_answered_when_every_caller_knows() {
+    let cluster = cluster("300s").await;
+    let registry = registry_client::Registry::connect([&cluster.registry]).expect("an address");
+    let channel = lb::Channel::builder(registry.discover("ticket-svc")).build();
+    ready(&channel, 3).await;
+    let callers = Callers::start(&channel);
+    callers.go_on(200).await;
+
+    let (watch, watch_id) = silent_watch(&cluster).await;
+    let answer = drain(&cluster, &["--ack-timeout", "1s"]).await;
+    assert_eq!(
+        answer["unacknowledged_watch_ids"],
+        serde_json::json!([watch_id]),
+        "{answer:#}"
+    );
+    assert!(
+        channel
+            .endpoints()
+            .iter()
+            .all(|view| &*view.instance_id != "ticket-1" || view.state != lb::EndpointState::Ready),
+        "the balancer has acknowledged it: {:?}",
+        channel.endpoints()
+    );
+    drop(watch);
+    // More patience than the test has: it ends with the last acknowledgement.
+    let answer = drain(&cluster, &["--ack-timeout", "5m"]).await;
+    assert_eq!(answer["unacknowledged_watch_ids"], serde_json::json!([]), "{answer:#}");
+    callers.go_on(100).await;
+    cluster.tessera(&["undrain", "ticket-svc/ticket-1"]).await.success();
+    ready(&channel, 3).await;
+    let failures = callers.end().await;
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// Each replica knows its own watches. Asked alone, it names the other one and claims nothing for it; both together know all.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_etcd_the_watchers_of_all_replicas_are_waited_for() {
+    let name = "over_etcd_the_watchers_of_all_replicas_are_waited_for";
+    let Some(_trial) = Trial::with(name, &[Need::Tool("etcd")]).await else {
+        return;
+    };
+    let etcd = e2e::etcd::Cluster::start(1).await;
+    let url = etcd.url();
+    let flags = ["--store", url.as_str()];
+    let (one, two) = (RegistryProcess::with(&flags).await, RegistryProcess::with(&flags).await);
+    let at = |replicas: &[&RegistryProcess]| {
+        let addresses = replicas.iter().map(|replica| replica.address().to_string());
+        registry_client::Registry::connect(addresses)
+            .expect("addresses")
+            .prefer_first()
+    };
+    let registration = registry_client::Registration::new("ticket-svc", "127.0.0.1:1").id("ticket-1");
+    let registrar = at(&[&one, &two]).register(registration);
+    registrar.registered(wait::PATIENCE).await.expect("registers");
+    // A balancer at the second replica.
+    let _channel = lb::Channel::builder(at(&[&two]).discover("ticket-svc")).build();
+    let addresses = [&one, &two].map(|replica| replica.address().to_string());
+    let drain = async |registry: &str| {
+        let args = [
+            "drain",
+            "ticket-svc/ticket-1",
+            "--output",
+            "json",
+            "--ack-timeout",
+            "100s",
+            "--registry",
+            registry,
+        ];
+        let answer = e2e::run(args).await.success().json();
+        let named = |list: &str| answer[list].as_array().expect("a list").len();
+        (named("unacknowledged_watch_ids"), named("unheard_replicas"))
+    };
+    wait::until("both to know of each other", || async {
+        match drain(&addresses[0]).await {
+            (0, 1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(drain(&addresses.join(",")).await, (0, 0));
+    // The owner's way of the same.
+    let drained = registrar.drain(Duration::from_secs(300)).await;
+    assert_eq!(drained, registry_client::Drained::Acknowledged);
 }

@@ -22,21 +22,14 @@ pub struct Late {
     pub replicas: Vec<String>,
 }
 
-/// What one replica knows: its own watches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HeardOf {
-    /// Which; empty for a registry that is alone.
-    pub(crate) replica: String,
-    /// Of its watches; and the other replicas.
-    pub(crate) late: Late,
-}
-
 impl Late {
-    /// What several replicas know together: whoever has answered is heard of.
-    pub(crate) fn of_all(answers: Vec<HeardOf>) -> Self {
-        let heard: BTreeSet<String> = answers.iter().map(|answer| answer.replica.clone()).collect();
-        let (mut watches, mut replicas) = (BTreeSet::new(), BTreeSet::new());
-        for HeardOf { late, .. } in answers {
+    /// What several replicas know together, each by its name (empty for a registry that is alone): each tells of its own watches and
+    /// names the others, and whoever has answered is heard of.
+    #[must_use]
+    pub fn of_all(answers: impl IntoIterator<Item = (String, Self)>) -> Self {
+        let (mut heard, mut watches, mut replicas) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (replica, late) in answers {
+            heard.insert(replica);
             watches.extend(late.watches);
             replicas.extend(late.replicas);
         }
@@ -70,34 +63,32 @@ impl fmt::Display for Late {
 mod tests {
     use super::*;
 
-    fn told(replica: &str, watches: &[&str], replicas: &[&str]) -> HeardOf {
+    fn late(watches: &[&str], replicas: &[&str]) -> Late {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        HeardOf {
-            replica: replica.to_owned(),
-            late: Late {
-                watches: owned(watches),
-                replicas: owned(replicas),
-            },
+        Late {
+            watches: owned(watches),
+            replicas: owned(replicas),
         }
     }
 
     #[test]
     fn replicas_that_answer_are_heard_of_and_the_others_named() {
-        let check = |answers: &[HeardOf], watches: &[&str], replicas: &[&str]| {
-            let late = Late::of_all(answers.to_vec());
-            assert_eq!((late.watches, late.replicas), {
-                let HeardOf { late, .. } = told("", watches, replicas);
-                (late.watches, late.replicas)
-            });
+        let check = |answers: &[(&str, Late)], expected: Late| {
+            let answers = answers
+                .iter()
+                .map(|(replica, late)| ((*replica).to_owned(), late.clone()));
+            assert_eq!(Late::of_all(answers), expected);
         };
-        check(&[told("", &[], &[])], &[], &[]);
+        check(&[("", late(&[], &[]))], late(&[], &[]));
+        check(&[("a", late(&[], &["b"])), ("b", late(&[], &["a"]))], late(&[], &[]));
         check(
-            &[told("a", &[], &["b", "c"]), told("b", &["w"], &["a", "c"])],
-            &["w"],
-            &["c"],
+            &[("a", late(&[], &["b", "c"])), ("b", late(&["w"], &["a", "c"]))],
+            late(&["w"], &["c"]),
         );
-        check(&[told("a", &[], &["b"]), told("b", &[], &["a"])], &[], &[]);
         // Two addresses of one and the same.
-        check(&[told("a", &["w"], &["b"]), told("a", &["w"], &["b"])], &["w"], &["b"]);
+        check(
+            &[("a", late(&["w"], &["b"])), ("a", late(&["w"], &["b"]))],
+            late(&["w"], &["b"]),
+        );
     }
 }

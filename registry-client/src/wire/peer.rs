@@ -10,7 +10,7 @@ use super::{MAX_ANSWER, steps::Steps};
 use crate::{
     connections::Connections,
     error::Error,
-    model::{Field, Granted, HeardOf, Instance, Late, Lease, Removal, Resume, Selector, ServiceSummary},
+    model::{Field, Granted, Instance, Late, Lease, Removal, Resume, Selector, ServiceSummary},
 };
 
 /// The largest page that the registry gives.
@@ -136,7 +136,8 @@ impl Peer {
         Ok(answer.map_err(|status| self.failed(status))?.into_inner().revision)
     }
 
-    /// Waits, at the registry, until every watch that is told of the instance has acknowledged the revision.
+    /// Waits, at the registry, until every watch that is told of the instance has acknowledged the revision. The replica's name, and who
+    /// has not.
     pub(crate) async fn await_watchers(
         &self,
         namespace: String,
@@ -144,7 +145,7 @@ impl Peer {
         id: String,
         revision: i64,
         timeout: Duration,
-    ) -> Result<HeardOf, Error> {
+    ) -> Result<(String, Late), Error> {
         let request = v1::AwaitWatchersRequest {
             namespace,
             service,
@@ -154,13 +155,11 @@ impl Peer {
         };
         let answer = self.client().await_watchers(self.request(request)).await;
         let answer = answer.map_err(|status| self.failed(status))?.into_inner();
-        Ok(HeardOf {
-            replica: answer.replica,
-            late: Late {
-                watches: answer.unacknowledged_watch_ids,
-                replicas: answer.unheard_replicas,
-            },
-        })
+        let late = Late {
+            watches: answer.unacknowledged_watch_ids,
+            replicas: answer.unheard_replicas,
+        };
+        Ok((answer.replica, late))
     }
 
     pub(crate) async fn deregister(&self, lease: Lease, removal: Removal) -> Result<(), Error> {
