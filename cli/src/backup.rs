@@ -101,6 +101,7 @@ fn document(file: &Path, summary: &Summary) -> Value {
         "revision": summary.revision,
         "instances": summary.instances,
         "leases": summary.leases,
+        "overrides": summary.overrides,
         "taken": taken(summary),
     })
 }

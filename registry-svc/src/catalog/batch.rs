@@ -165,6 +165,7 @@ impl Batch {
             Change::Removed(removal) => removal.bytes(),
         };
         let overrides = self.overrides.iter().map(OverrideChange::bytes).sum::<usize>();
-        64 + self.changes.iter().map(change).sum::<usize>() + overrides
+        let by = self.by.as_ref().map_or(0, |by| by.as_str().len());
+        64 + by + self.changes.iter().map(change).sum::<usize>() + overrides
     }
 }

@@ -3,11 +3,12 @@
 use std::{
     io::{Read as _, Write as _},
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use proto::registry::v1::{
-    self as wire, confidence::State, registry_service_client::RegistryServiceClient, snapshot::Cause,
+    self as wire, confidence::State, governance_service_client::GovernanceServiceClient,
+    registry_service_client::RegistryServiceClient, snapshot::Cause,
 };
 use registry_svc::{Config, Registry, Running, StoreLocation};
 use tokio::{
@@ -495,4 +496,74 @@ async fn each_tells_of_its_own_watches_and_names_the_others() {
     assert_eq!(ask(&mut b).await.unacknowledged_watch_ids, [""; 0]);
     two.stop().await;
     one.stop().await;
+}
+
+/// What was decided at one replica holds at another, over the death of the first, a registration at the second and a start of all of
+/// them from what etcd has; and it ends at all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_decides_outlives_the_replica_that_was_asked() {
+    let Some(etcd) = EtcdServer::start() else { return };
+    let (one, two) = (Replica::start(&etcd).await, Replica::start(&etcd).await);
+    let mut operator = GovernanceServiceClient::connect(one.address.clone())
+        .await
+        .expect("listens");
+    let (mut a, mut b) = (one.client().await, two.client().await);
+    register(&mut a, "a-svc", "1").await;
+    let drain = |until: Option<SystemTime>| wire::DrainRequest {
+        instance: Some(wire::InstanceRef {
+            service: "a-svc".into(),
+            id: "1".into(),
+            ..Default::default()
+        }),
+        who: "ann".into(),
+        why: "a slow disk".into(),
+        until: until.map(Into::into),
+        ack_timeout: Some(prost_types::Duration::default()),
+    };
+    let drained = operator.drain(drain(None)).await.expect("drains").into_inner();
+    let is_drained = |list: &wire::ListInstancesResponse| {
+        let laid = list.instances.first().and_then(|instance| instance.r#override.as_ref());
+        laid.is_some_and(|laid| laid.drained && laid.who == "ann")
+    };
+    assert!(is_drained(&until_revision(&mut b, drained.revision).await));
+    one.kill();
+    let again = register(&mut b, "a-svc", "1").await;
+    assert!(
+        is_drained(&until_revision(&mut b, again.revision).await),
+        "it is the name that is drained"
+    );
+
+    let three = Replica::start(&etcd).await;
+    let mut c = three.client().await;
+    assert!(is_drained(&list(&mut c, "a-svc").await), "also to who loads it");
+    let mut operator = GovernanceServiceClient::connect(three.address.clone())
+        .await
+        .expect("listens");
+    let soon = SystemTime::now() + Duration::from_millis(500);
+    operator.drain(drain(Some(soon))).await.expect("drains");
+    // The dead one may have been the elected one: the next is, once its session has ended.
+    let deadline = Instant::now() + 2 * PATIENCE;
+    while is_drained(&list(&mut b, "a-svc").await) || is_drained(&list(&mut c, "a-svc").await) {
+        assert!(Instant::now() < deadline, "it does not end");
+        tokio::task::yield_now().await;
+    }
+    let request = wire::ExplainInstanceRequest {
+        instance: drain(None).instance,
+    };
+    let told = operator.explain_instance(request).await.expect("explains").into_inner();
+    let steps: Vec<_> = told.steps.iter().map(wire::InstanceStep::what).collect();
+    use wire::instance_step::What;
+    assert_eq!(
+        steps,
+        [
+            What::OverrideEnded,
+            What::Drained,
+            What::Registered,
+            What::Removed,
+            What::Drained,
+            What::Registered
+        ]
+    );
+    three.stop().await;
+    two.stop().await;
 }
