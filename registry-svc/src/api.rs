@@ -13,6 +13,7 @@ mod governance;
 mod instance;
 mod intake;
 mod keep_alive;
+mod lanes;
 mod lists;
 mod mutate;
 mod page;
@@ -27,6 +28,7 @@ use std::{sync::Arc, time::Duration};
 
 pub(crate) use backlog::Backlog;
 pub(crate) use gate::ApiGate;
+pub(crate) use lanes::Lanes;
 use prost::Message as _;
 use proto::registry::v1::{
     governance_service_server::GovernanceServiceServer, registry_service_server::RegistryServiceServer,
@@ -61,6 +63,8 @@ pub(crate) struct Api {
     pub(crate) bookmark_interval: Duration,
     /// What unread watches hold.
     pub(crate) backlog: Backlog,
+    /// Whose turn it is.
+    pub(crate) lanes: Lanes,
     /// Counts watchers and what they are told.
     pub(crate) metrics: Metrics,
     /// The store's, if it has none of its own means.

@@ -251,6 +251,7 @@ impl Driver {
     }
 
     fn renew(&mut self, round: Renewals) {
+        drop(round.seat);
         self.core.hear(round.owners, round.reply);
     }
 

@@ -92,6 +92,8 @@ pub(crate) enum Shed {
     Away,
     /// The registry holds as much as it may.
     Full,
+    /// One peer has half of all that waits.
+    Peer,
 }
 
 /// Why what had been applied was taken back.
@@ -106,7 +108,7 @@ pub(crate) enum Rollback {
 }
 
 impl Shed {
-    const ALL: [Self; 4] = [Self::Busy, Self::NoRoom, Self::Away, Self::Full];
+    const ALL: [Self; 5] = [Self::Busy, Self::NoRoom, Self::Away, Self::Full, Self::Peer];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -114,6 +116,7 @@ impl Shed {
             Self::NoRoom => "no_room",
             Self::Away => "away",
             Self::Full => "full",
+            Self::Peer => "peer",
         }
     }
 }
@@ -148,7 +151,7 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let shed = metrics::counter(
             "tessera_registry_shed",
-            "Changes that were refused though nothing was wrong with them, by reason",
+            "Changes and reads that were refused though nothing was wrong with them, by reason",
             &["reason"],
         );
         let rollbacks = metrics::counter(

@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, Api, ApiGate, Backlog},
+    api::{self, Api, ApiGate, Backlog, Lanes},
     catalog::{Batch, Catalog},
     config::{Config, StoreLocation},
     driver::{self, Clock, Driver, DriverError},
@@ -224,6 +224,7 @@ impl Registry {
             drain: host.drain_signal(),
             bookmark_interval: config.bookmark_interval,
             backlog: Backlog::default(),
+            lanes: Lanes::new(Handle::current().metrics().num_workers(), metrics.clone()),
             metrics,
             backup,
             is_guarded: gatekeeper.is_some(),

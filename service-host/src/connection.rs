@@ -20,7 +20,7 @@ use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
-use telemetry::server::PeerAddr;
+use telemetry::{metrics::Counter, server::PeerAddr};
 use tls::Accepted;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -33,7 +33,9 @@ use tower_service::Service;
 
 use crate::{
     config::Limits,
-    listener::{Connections, Cork, Ended, Handshakes, Heard, Opened, PrefaceIo, Stop, Uncork, WriteTimeout, cork},
+    listener::{
+        CalmIo, Connections, Cork, Ended, Handshakes, Heard, Opened, PrefaceIo, Stop, Uncork, WriteTimeout, cork,
+    },
     peer::Peer,
 };
 
@@ -138,6 +140,12 @@ where
         stack,
         builder,
         in_flight: in_flight.clone(),
+        floods: telemetry::metrics::counter(
+            "tessera_server_floods",
+            "Connections ended because the peer sent too many frames that ask for nothing",
+            &[],
+        )
+        .with(&[]),
     };
     Arc::new(move |socket, peer, stop| {
         // One deadline for everything that comes before the first call.
@@ -182,6 +190,7 @@ struct Grpc<S> {
     stack: S,
     builder: http2::Builder<Handlers>,
     in_flight: InFlight,
+    floods: Counter,
 }
 
 /// Both ends of a connection.
@@ -215,7 +224,7 @@ where
         };
         let io = PrefaceIo::new(io, opened_by, self.in_flight.heard.clone());
         let opened = io.opened();
-        let (io, uncork) = cork(io);
+        let (io, uncork) = cork(CalmIo::new(io, self.floods.clone()));
         let turns = Turns {
             connection: self.builder.serve_connection(TokioIo::new(io), service),
             uncork,
@@ -232,7 +241,7 @@ pin_project! {
     struct Turns<C, T> {
         #[pin]
         connection: C,
-        uncork: Uncork<PrefaceIo<T>>,
+        uncork: Uncork<CalmIo<PrefaceIo<T>>>,
         in_flight: InFlight,
         // Bytes that the socket has not taken are a call that is not over.
         unwritten: Option<CallGuard>,
@@ -276,7 +285,7 @@ where
 }
 
 /// HTTP/2 on a connection of either kind.
-type Spoken<T, S> = http2::Connection<TokioIo<Cork<PrefaceIo<T>>>, OnConnection<S>, Handlers>;
+type Spoken<T, S> = http2::Connection<TokioIo<Cork<CalmIo<PrefaceIo<T>>>>, OnConnection<S>, Handlers>;
 
 async fn drive<S, B, T>(turns: Turns<Spoken<T, S>, T>, opened: Opened, peer: SocketAddr, stop: Stop) -> Ended
 where

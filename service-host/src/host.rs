@@ -125,6 +125,7 @@ impl Host {
             listener::Settings {
                 name: "grpc",
                 max_connections: listener::cap(limits.max_connections),
+                max_connections_per_peer: limits.max_connections_per_peer,
             },
             connection::grpc(stack, &in_flight, limits, handshakes(tls::Listener::Grpc, "grpc")),
         );
@@ -135,6 +136,7 @@ impl Host {
                 listener::Settings {
                     name: "admin",
                     max_connections: admin::MAX_CONNECTIONS,
+                    max_connections_per_peer: admin::MAX_CONNECTIONS,
                 },
                 admin::connections(
                     health.clone(),

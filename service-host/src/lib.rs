@@ -49,5 +49,6 @@ pub use drain::DrainSignal;
 pub use gate::{Credentials, Gate, Pass, Revocation};
 pub use host::{BindError, Host};
 pub use layers::INSTANCE_HEADER;
+pub use listener::whose;
 pub use peer::Peer;
 pub use running::{DrainReport, Failure, Running};

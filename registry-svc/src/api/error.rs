@@ -6,7 +6,7 @@ use service_host::status;
 use thiserror::Error;
 use tonic::{Code, Status};
 
-use super::gate;
+use super::{gate, lanes::Crowded};
 use crate::{
     access::{Missing, Principal},
     catalog::CatalogError,
@@ -43,6 +43,9 @@ pub(super) enum ApiError {
     /// The caller is known, and may not.
     #[error("{0} may not do that")]
     Denied(Principal, Missing),
+    /// Too many wait for the same.
+    #[error("{}", crowded(.0))]
+    Crowded(Crowded),
     /// The server goes away and ends its streams.
     #[error("this registry is going away: resume at another one, or at this address in a moment")]
     Draining,
@@ -85,9 +88,18 @@ impl From<ApiError> for Status {
             ApiError::Ack(AckError::UnknownWatch) => status::error(Code::NotFound, "WATCH_UNKNOWN", text),
             ApiError::Ack(AckError::NotSent { .. }) => status::error(Code::OutOfRange, "REVISION_NOT_SENT", text),
             ApiError::Denied(principal, missing) => gate::lacks(&principal, &missing),
+            ApiError::Crowded(Crowded::Peer) => retry(Code::ResourceExhausted, "PEER_BUSY", text),
+            ApiError::Crowded(Crowded::All) => retry(Code::ResourceExhausted, "REGISTRY_BUSY", text),
             ApiError::Draining => retry(Code::Unavailable, "DRAINING", text),
             ApiError::Bug(_) => status::error(Code::Internal, "INTERNAL", text),
         }
+    }
+}
+
+fn crowded(crowded: &Crowded) -> &'static str {
+    match crowded {
+        Crowded::Peer => "the registry is busy, and half of all that waits comes from this address: send less at once",
+        Crowded::All => "the registry has more calls waiting than it can answer in time",
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     Api,
     error::{ApiError, jittered_delay},
     instance,
+    lanes::Heartbeats,
     validate::Violations,
 };
 use crate::{
@@ -26,13 +27,18 @@ use crate::{
 pub(super) type KeepAliveStream = Pin<Box<dyn Stream<Item = Result<wire::KeepAliveResponse, Status>> + Send>>;
 
 /// Answers Renew.
-pub(super) async fn renew(api: &Api, request: &wire::RenewRequest) -> Result<wire::RenewResponse, ApiError> {
+pub(super) async fn renew(
+    api: &Api,
+    heartbeats: &Heartbeats,
+    request: &wire::RenewRequest,
+) -> Result<wire::RenewResponse, ApiError> {
     let mut violations = Violations::default();
     let claim = violations.claim(&request.lease_id, &request.lease_secret);
     let Some(claim) = claim else {
         return Err(violations.into_error());
     };
-    let results = api.driver.renew(vec![claim.owner()?]).await?;
+    let owner = claim.owner()?;
+    let results = api.driver.renew(vec![owner], Some(heartbeats.seat().await?)).await?;
     let result = results
         .first()
         .copied()
@@ -46,6 +52,7 @@ pub(super) async fn renew(api: &Api, request: &wire::RenewRequest) -> Result<wir
 /// A KeepAlive stream, and what it carries.
 struct Open {
     api: Api,
+    heartbeats: Heartbeats,
     requests: Streaming<wire::KeepAliveRequest>,
     carried: Carried,
 }
@@ -81,12 +88,21 @@ impl Drop for Carried {
 }
 
 /// Answers KeepAlive: one response a request, in order, until the client ends its side or the server drains.
-pub(super) fn keep_alive(api: Api, requests: Streaming<wire::KeepAliveRequest>) -> KeepAliveStream {
+pub(super) fn keep_alive(
+    api: Api,
+    heartbeats: Heartbeats,
+    requests: Streaming<wire::KeepAliveRequest>,
+) -> KeepAliveStream {
     let carried = Carried {
         driver: api.driver.clone(),
         heard: HashMap::new(),
     };
-    let open = Open { api, requests, carried };
+    let open = Open {
+        api,
+        heartbeats,
+        requests,
+        carried,
+    };
     Box::pin(stream::unfold(Some(open), |open| async move {
         let mut open = open?;
         match open.next().await {
@@ -112,7 +128,7 @@ impl Open {
             return Ok(None);
         };
         let answered = tokio::select! {
-            answered = round(&self.api, request.renewals, &mut self.carried) => answered,
+            answered = round(&self.api, &self.heartbeats, request.renewals, &mut self.carried) => answered,
             // A round may wait for the store, which may take longer than the drain does.
             () = self.api.drain.wait() => Err(ApiError::Draining),
         };
@@ -129,6 +145,7 @@ impl Open {
 /// A wrong entry spoils nothing but itself: its owner registers again, the others live.
 async fn round(
     api: &Api,
+    heartbeats: &Heartbeats,
     renewals: Vec<wire::RenewRequest>,
     carried: &mut Carried,
 ) -> Result<wire::KeepAliveResponse, ApiError> {
@@ -144,7 +161,7 @@ async fn round(
 
     let owners: Vec<Option<Owner>> = renewals.iter().map(owner).collect();
     let known = owners.iter().flatten().copied().collect();
-    let results = api.driver.renew(known).await?;
+    let results = api.driver.renew(known, Some(heartbeats.seat().await?)).await?;
     if results.contains(&Err(NotRenewed::Undecided)) {
         // The whole stream is better off at another replica.
         return Err(NotRenewed::Undecided.into());

@@ -9,6 +9,7 @@ use super::{
     error::ApiError,
     instance,
     keep_alive::{self, KeepAliveStream},
+    lanes::{PeerKey, Place},
     lists, mutate, register,
 };
 use crate::{
@@ -38,6 +39,7 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::RegisterRequest>,
     ) -> Result<Response<wire::RegisterResponse>, Status> {
+        let _place = self.change(&request)?;
         let Asker { caller, by } = self.asker(&request);
         let command = register::command(request.into_inner())?;
         for draft in &command.drafts {
@@ -50,15 +52,20 @@ impl RegistryService for Api {
     }
 
     async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::RenewResponse>, Status> {
-        Ok(Response::new(keep_alive::renew(self, request.get_ref()).await?))
+        let heartbeats = self.lanes.heartbeats(PeerKey::of(request.extensions()));
+        Ok(Response::new(
+            keep_alive::renew(self, &heartbeats, request.get_ref()).await?,
+        ))
     }
 
     async fn keep_alive(
         &self,
         request: Request<Streaming<wire::KeepAliveRequest>>,
     ) -> Result<Response<KeepAliveStream>, Status> {
+        let heartbeats = self.lanes.heartbeats(PeerKey::of(request.extensions()));
         Ok(Response::new(keep_alive::keep_alive(
             self.clone(),
+            heartbeats,
             request.into_inner(),
         )))
     }
@@ -67,6 +74,7 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::DeregisterRequest>,
     ) -> Result<Response<wire::DeregisterResponse>, Status> {
+        let _place = self.change(&request)?;
         let command = mutate::deregister(request.get_ref())?;
         match self
             .submit(Command::Deregister(command), self.asker(&request).by)
@@ -83,6 +91,7 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::UpdateInstanceRequest>,
     ) -> Result<Response<wire::UpdateInstanceResponse>, Status> {
+        let _place = self.change(&request)?;
         let Asker { caller, by } = self.asker(&request);
         let command = mutate::update(request.into_inner())?;
         caller.needs(Need::Register(&command.key.namespace, &command.key.service))?;
@@ -99,6 +108,7 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::ListServicesRequest>,
     ) -> Result<Response<wire::ListServicesResponse>, Status> {
+        let _turn = self.lanes.read(PeerKey::of(request.extensions())).await?;
         let (now, caller) = (self.clock.now().moment, self.caller(&request));
         let answer = lists::services(&self.hub, now, &caller, request.get_ref())?;
         Ok(Response::new(answer))
@@ -108,6 +118,7 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::ListInstancesRequest>,
     ) -> Result<Response<wire::ListInstancesResponse>, Status> {
+        let _turn = self.lanes.read(PeerKey::of(request.extensions())).await?;
         let (now, caller) = (self.clock.now().moment, self.caller(&request));
         let answer = lists::instances(&self.hub, now, &caller, request.get_ref())?;
         Ok(Response::new(answer))
@@ -117,6 +128,7 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::GetInstanceRequest>,
     ) -> Result<Response<wire::GetInstanceResponse>, Status> {
+        let _turn = self.lanes.read(PeerKey::of(request.extensions())).await?;
         let (now, caller) = (self.clock.now().moment, self.caller(&request));
         let answer = lists::get(&self.hub, now, &caller, request.get_ref())?;
         Ok(Response::new(answer))
@@ -148,6 +160,11 @@ impl RegistryService for Api {
 impl Api {
     fn caller<T>(&self, request: &Request<T>) -> Caller {
         Caller::of(request.extensions(), self.is_guarded)
+    }
+
+    /// A place for a change, before anything is made of it; to be held until it is answered.
+    fn change<T>(&self, request: &Request<T>) -> Result<Place, ApiError> {
+        self.lanes.change(PeerKey::of(request.extensions()))
     }
 
     /// Who asks.

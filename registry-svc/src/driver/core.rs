@@ -39,9 +39,11 @@ use crate::{
     store::News,
 };
 
-/// Leases that are claimed with one group: their records are some 100 KiB, and the leases of a dead replica, which renew within
+/// Leases that are claimed with one group: their records are some 200 KiB, and the leases of a dead replica, which renew within
 /// one heartbeat interval, make a few hundred revisions at the most.
-const CLAIMS: usize = 1_024;
+const CLAIMS: usize = 2_048;
+/// Leases that wait to be claimed, 48 bytes each: as many as may wait for an answer, and more than renew in a second.
+const CLAIMS_WAITING: usize = 131_072;
 
 /// Bytes of batches that one who was overtaken sends at once, and half of that for each further time: a large group takes several
 /// requests, and would be late each time.
@@ -195,7 +197,7 @@ impl Core {
         let renew = |owner: &Owner| {
             let renewed = self.catalog.renew(owner);
             // Where it cannot be taken up now, the next heartbeat asks again.
-            if may_claim && renewed.is_ok_and(|renewed| renewed.claim) && self.claims.len() < CLAIMS {
+            if may_claim && renewed.is_ok_and(|renewed| renewed.claim) && self.claims.len() < CLAIMS_WAITING {
                 self.claims.insert(owner.lease, *owner);
             }
             renewed
@@ -219,12 +221,11 @@ impl Core {
             owners,
             caller,
         };
-        // Where there is no room for more to wait, or to claim, the answer is not worse than a heartbeat that came in between.
-        let claims = |group: &Group| group.has_seats() && round.kept().any(|(owner, _)| group.claims(owner));
-        let moves = round
-            .kept()
-            .any(|(owner, renewed)| renewed.claim && self.claims.contains_key(&owner.lease));
-        let claimed_by_open = claims(&self.open) || (moves && self.open.has_seats());
+        // What is not taken up, by one who stops or has too much to claim, others may end.
+        round.doubt(|owner, renewed| renewed.claim && !self.claims.contains_key(&owner.lease));
+        let claims = |group: &Group| round.kept().any(|(owner, _)| group.claims(owner));
+        let moves = round.kept().any(|(_, renewed)| renewed.claim);
+        let claimed_by_open = moves || claims(&self.open);
         let claimed_in_flight = self.in_flight.as_ref().is_some_and(claims);
         let (mut taken_by_open, mut taken_in_flight, mut unknown) = (false, false, false);
         for owner in round.refused() {
@@ -264,9 +265,14 @@ impl Core {
         if self.claims.is_empty() {
             return;
         }
-        let mut owners: Vec<Owner> = self.claims.drain().map(|(_, owner)| owner).collect();
+        let mut leases: Vec<LeaseId> = self.claims.keys().copied().collect();
         // The same history gives the same bytes.
-        owners.sort_unstable_by_key(|owner| owner.lease);
+        if leases.len() > CLAIMS {
+            leases.select_nth_unstable(CLAIMS);
+            leases.truncate(CLAIMS);
+        }
+        leases.sort_unstable();
+        let owners = leases.iter().filter_map(|lease| self.claims.remove(lease)).collect();
         let task = Task {
             command: Command::Claim(owners),
             by: None,

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{Answer, SubmitError, rounds::Round};
 use crate::{
-    catalog::{Batch, Catalog, CatalogError, Command, Decision, LeaseChange, Outcome, Owner, Reply, Undo},
+    catalog::{Batch, Catalog, CatalogError, Command, Decision, LeaseChange, Outcome, Owner, Renewed, Reply, Undo},
     model::{LeaseId, ReplicaId, SecretHash, WallTime, Who},
 };
 
@@ -20,8 +20,9 @@ use crate::{
 const ENTRIES_MAX: usize = 4_096;
 /// Bytes that may wait, roughly: a few times what so many typical registrations cost. One mutation may go beyond it.
 const BYTES_MAX: usize = 16 * 1_024 * 1_024;
-/// Rounds of heartbeats that may wait for one group: some 80 KiB each at the most, and their callers ask again.
-const ROUNDS_MAX: usize = 1_024;
+/// Heartbeats that may wait for one group, some 100 bytes each, and their callers ask again: more than come while a replica's
+/// leases move to another.
+const HEARTBEATS_MAX: usize = 131_072;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -30,6 +31,8 @@ pub(super) struct Group {
     entries: Vec<Entry>,
     /// Answers to heartbeats that tell of this group or of what came before it.
     rounds: Vec<Round>,
+    /// How many heartbeats that is, at least.
+    heartbeats: usize,
     /// The leases that it ends or takes instances from: while it is not durable they live, whatever the catalog says.
     takes: HashMap<LeaseId, SecretHash>,
     /// Those of them whose owners were heard since, also of those who wait no more.
@@ -247,19 +250,16 @@ impl Group {
         self.claims.contains(&owner.lease)
     }
 
-    /// Whether another round may wait here.
-    pub(super) fn has_seats(&self) -> bool {
-        self.rounds.len() < ROUNDS_MAX
-    }
-
     /// Keeps an answer to heartbeats until the group is durable.
     pub(super) fn park(&mut self, round: Round) {
-        if self.rounds.len() >= ROUNDS_MAX {
+        if self.heartbeats + round.weight() > HEARTBEATS_MAX {
             self.rounds.retain(|round| !round.is_abandoned());
+            self.heartbeats = self.rounds.iter().map(Round::weight).sum();
         }
-        if self.rounds.len() >= ROUNDS_MAX {
+        if self.heartbeats + round.weight() > HEARTBEATS_MAX {
             return round.give_up();
         }
+        self.heartbeats += round.weight();
         self.rounds.push(round);
     }
 
@@ -302,6 +302,8 @@ impl Group {
             round.refused().any(is_taken) || round.kept().any(|(owner, _)| claims.contains(&owner.lease))
         };
         front.rounds = self.rounds.extract_if(.., |round| !waits(round)).collect();
+        let heartbeats = |rounds: &[Round]| rounds.iter().map(Round::weight).sum();
+        (front.heartbeats, self.heartbeats) = (heartbeats(&front.rounds), heartbeats(&self.rounds));
         front.bytes = front.entries.iter().map(|entry| entry.bytes).sum();
         if front.entries.iter().any(|entry| matches!(entry.what, What::Expiry)) {
             front.dead = self.dead.clone();
@@ -336,7 +338,7 @@ impl Group {
 
     /// Tells those who wait for leases that cannot be claimed now. Whoever waits for a refusal as well waits on.
     pub(super) fn doubt(&mut self, claims: &HashMap<LeaseId, Owner>) {
-        let is_claimed = |owner: &Owner| claims.contains_key(&owner.lease);
+        let is_claimed = |owner: &Owner, _: &Renewed| claims.contains_key(&owner.lease);
         let told = self
             .rounds
             .extract_if(.., |round| round.doubt(is_claimed) && round.refused().next().is_none());

@@ -65,6 +65,8 @@ pub(super) struct Mutation {
 pub(super) struct Renewals {
     pub(super) owners: Vec<Owner>,
     pub(super) reply: oneshot::Sender<Results>,
+    /// The caller's place in this queue, given back when it is taken out. A round that waits for the store stands in nobody's way.
+    pub(super) seat: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no answer of the kind that was hoped for.
@@ -160,11 +162,15 @@ impl Handle {
         SubmitError::Busy
     }
 
-    /// Heartbeats; one result each, in order.
-    pub(crate) async fn renew(&self, owners: Vec<Owner>) -> Result<Results, SubmitError> {
+    /// Heartbeats; one result each, in order. `seat`: the caller's share of the queue, held until the driver has heard them.
+    pub(crate) async fn renew(
+        &self,
+        owners: Vec<Owner>,
+        seat: Option<OwnedSemaphorePermit>,
+    ) -> Result<Results, SubmitError> {
         let (reply, answer) = oneshot::channel();
         self.renewals
-            .send(Renewals { owners, reply })
+            .send(Renewals { owners, reply, seat })
             .await
             .map_err(|_| SubmitError::Stopping)?;
         // A renewal that was lost changed nothing that a later one does not change too.

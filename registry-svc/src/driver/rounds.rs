@@ -34,6 +34,11 @@ pub(super) struct Round {
 }
 
 impl Round {
+    /// What it counts while it waits: its heartbeats, and something for itself.
+    pub(super) fn weight(&self) -> usize {
+        self.owners.len() + 2
+    }
+
     /// Whether nobody waits for its answer any more.
     pub(super) fn is_abandoned(&self) -> bool {
         self.caller.is_closed()
@@ -86,10 +91,10 @@ impl Round {
     }
 
     /// Of those whose leases stay another replica's nobody here can say how they are. Whether there are any.
-    pub(super) fn doubt(&mut self, is_elsewhere: impl Fn(&Owner) -> bool) -> bool {
+    pub(super) fn doubt(&mut self, is_elsewhere: impl Fn(&Owner, &Renewed) -> bool) -> bool {
         let mut any = false;
         for (owner, result) in self.owners.iter().zip(&mut self.results) {
-            if result.is_ok() && is_elsewhere(owner) {
+            if result.as_ref().is_ok_and(|renewed| is_elsewhere(owner, renewed)) {
                 *result = Err(NotRenewed::Undecided);
                 any = true;
             }

@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use telemetry::metrics::{Counter, Gauge};
 
+use super::peers::{Peers, Place};
+
 /// How long to wait when the process or the system is out of file descriptors: long enough not to spin, short enough that
 /// nobody notices once some are free again.
 const OUT_OF_FILES_BACK_OFF: Duration = Duration::from_millis(50);
@@ -26,6 +28,8 @@ pub(crate) struct Settings {
     /// In logs and metrics: `grpc` or `admin`.
     pub(crate) name: &'static str,
     pub(crate) max_connections: usize,
+    /// Of one peer.
+    pub(crate) max_connections_per_peer: usize,
 }
 
 /// Serves one connection to its end.
@@ -140,6 +144,7 @@ struct Loop {
     connections: Connections,
     stop: Stop,
     permits: Arc<Semaphore>,
+    peers: Peers,
     open: Gauge,
     accepted: Counter,
     refused: Counter,
@@ -165,6 +170,7 @@ impl Loop {
             connections,
             stop,
             permits: Arc::new(Semaphore::new(settings.max_connections)),
+            peers: Peers::default(),
             open: open.with(&[settings.name]),
             accepted: accepted.with(&[settings.name]),
             refused: refused.with(&[settings.name]),
@@ -210,8 +216,13 @@ impl Loop {
             self.complaints.too_many(self.settings, peer);
             return;
         };
+        let Some(place) = self.peers.enter(peer.ip(), self.settings.max_connections_per_peer) else {
+            self.refused.inc();
+            self.complaints.too_many_of_one(self.settings, peer);
+            return;
+        };
         self.accepted.inc();
-        let open = Open::new(self.open.clone(), permit);
+        let open = Open::new(self.open.clone(), permit, place);
         // Small messages go out at once; gRPC frames are written whole.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -243,12 +254,17 @@ fn was_cut(ended: Result<Ended, JoinError>) -> bool {
 struct Open {
     gauge: Gauge,
     _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Open {
-    fn new(gauge: Gauge, permit: OwnedSemaphorePermit) -> Self {
+    fn new(gauge: Gauge, permit: OwnedSemaphorePermit, place: Place) -> Self {
         gauge.add(1.0);
-        Self { gauge, _permit: permit }
+        Self {
+            gauge,
+            _permit: permit,
+            _place: place,
+        }
     }
 }
 
@@ -264,13 +280,28 @@ struct Complaints {
     failures: u32,
     said_out_of_files: Option<Instant>,
     said_too_many: Option<Instant>,
+    said_too_many_of_one: Option<Instant>,
 }
 
 impl Complaints {
     fn too_many(&mut self, settings: Settings, peer: SocketAddr) {
         if due(&mut self.said_too_many) {
-            let Settings { name, max_connections } = settings;
+            let Settings {
+                name, max_connections, ..
+            } = settings;
             tracing::warn!(listener = name, max_connections, %peer, "too many connections; new ones are closed at once");
+        }
+    }
+
+    fn too_many_of_one(&mut self, settings: Settings, peer: SocketAddr) {
+        if due(&mut self.said_too_many_of_one) {
+            let (listener, max) = (settings.name, settings.max_connections_per_peer);
+            tracing::warn!(
+                listener,
+                max_connections_per_peer = max,
+                peer = %peer.ip(),
+                "too many connections from one address; its new ones are closed at once"
+            );
         }
     }
 
@@ -398,6 +429,7 @@ mod tests {
         let settings = Settings {
             name: "test",
             max_connections: 10,
+            max_connections_per_peer: 10,
         };
         let (served, mut serving) = tokio::sync::mpsc::channel(1);
         let for_ever: Connections = Arc::new(move |socket, _, _| {

@@ -5,15 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 
 use crate::support::{
     PATIENCE,
     client::{Client, ask},
     eventually, limited,
     raw::{
-        ACK, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING, PREFACE, REFUSED_STREAM,
-        RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, call_headers, literal, message,
+        ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING, PREFACE, PRIORITY,
+        REFUSED_STREAM, RST_STREAM, Raw, SETTINGS, UNKNOWN, WINDOW_UPDATE, call_headers, encode, literal, message,
     },
     serve, server_and_client,
     service::FLOODED,
@@ -235,24 +238,116 @@ async fn rapid_resets_are_sent_away() {
     raw.next_of(SETTINGS).await.expect("settings");
     let mut burst = Vec::new();
     for n in 0..1_000_u32 {
-        burst.extend(crate::support::raw::encode(
-            HEADERS,
-            END_HEADERS,
-            1 + 2 * n,
-            &call_headers(WATCH),
-        ));
-        burst.extend(crate::support::raw::encode(
-            RST_STREAM,
-            0,
-            1 + 2 * n,
-            &8_u32.to_be_bytes(),
-        ));
+        burst.extend(encode(HEADERS, END_HEADERS, 1 + 2 * n, &call_headers(WATCH)));
+        burst.extend(encode(RST_STREAM, 0, 1 + 2 * n, &8_u32.to_be_bytes()));
     }
     // The server may close while this is written.
     raw.socket.write_all(&burst).await.ok();
     let goaway = raw.next_of(GOAWAY).await.expect("GOAWAY");
     assert_eq!(goaway.error_code(), ENHANCE_YOUR_CALM);
     client.say(ask("hello", None)).await.expect("others are served");
+}
+
+/// Sends a flood of so many of these frames, and returns what the server answered to it before it closed the connection.
+async fn answers_to_a_flood(running: &service_host::Running, kind: u8, payload: &[u8], frames: usize) -> usize {
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    raw.next_of(SETTINGS).await.expect("settings");
+    let flood = encode(kind, 0, 0, payload).repeat(frames);
+    let (mut read, mut write) = raw.socket.into_split();
+    // The server closes while this is written.
+    let writing = tokio::spawn(async move { write.write_all(&flood).await.is_ok() });
+    let mut answered = 0;
+    let mut buffer = vec![0; 64 << 10];
+    let reading = async {
+        while let Ok(bytes @ 1..) = read.read(&mut buffer).await {
+            answered += bytes;
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("the server closes");
+    writing.await.expect("has ended");
+    answered
+}
+
+/// h2 answers every ping and acknowledges all settings, as fast as they come.
+#[tokio::test]
+async fn floods_of_frames_that_ask_for_nothing_are_cut_off() {
+    let (running, client) = server_and_client(limited(|_| {})).await;
+    const FRAMES: usize = 50_000;
+    let pongs = answers_to_a_flood(&running, PING, &[7; 8], FRAMES).await / 17;
+    assert!(pongs < FRAMES / 10, "{pongs} pings were answered");
+    let acks = answers_to_a_flood(&running, SETTINGS, &[], FRAMES).await / 9;
+    assert!(acks < FRAMES / 10, "{acks} settings were acknowledged");
+    answers_to_a_flood(&running, PRIORITY, &[0; 5], FRAMES).await;
+    answers_to_a_flood(&running, UNKNOWN, &[0; 5], FRAMES).await;
+    client.say(ask("hello", None)).await.expect("others are served");
+}
+
+/// RUSTSEC-2026-0258: DATA without data on an open stream, which no flow control bounds.
+#[tokio::test]
+async fn a_flood_of_empty_data_is_cut_off() {
+    let (running, client) = server_and_client(limited(|_| {})).await;
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    raw.next_of(SETTINGS).await.expect("settings");
+    raw.send(HEADERS, END_HEADERS, 1, &call_headers(WATCH))
+        .await
+        .expect("written");
+    let flood = encode(DATA, 0, 1, &[]).repeat(50_000);
+    raw.socket.write_all(&flood).await.ok();
+    raw.closed().await;
+    client.say(ask("hello", None)).await.expect("others are served");
+}
+
+/// RUSTSEC-2024-0332: headers that never end.
+#[tokio::test]
+async fn a_flood_of_continuations_is_cut_off() {
+    let (running, client) = server_and_client(limited(|_| {})).await;
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    raw.next_of(SETTINGS).await.expect("settings");
+    raw.send(HEADERS, 0, 1, &call_headers(WATCH)).await.expect("written");
+    let piece = literal("x-more", &"y".repeat(1_000));
+    let flood = encode(CONTINUATION, 0, 1, &piece).repeat(5_000);
+    raw.socket.write_all(&flood).await.ok();
+    raw.closed().await;
+    client.say(ask("hello", None)).await.expect("others are served");
+}
+
+/// A client that measures its bandwidth pings with each flight of data: as often as it likes, as long as it is sent some.
+#[tokio::test]
+async fn who_pings_with_each_answer_is_not_cut_off() {
+    let (running, client) = server_and_client(limited(|_| {})).await;
+    let mut raw = Raw::open(running.local_addr(), &[]).await;
+    raw.next_of(SETTINGS).await.expect("settings");
+    for n in 0..3_000_u32 {
+        let stream = 1 + 2 * n;
+        // No such method: an answer of a few dozen bytes.
+        let mut call = encode(HEADERS, END_HEADERS | END_STREAM, stream, &call_headers("/no/Such"));
+        call.extend(encode(PING, 0, 0, &[1; 8]));
+        raw.socket.write_all(&call).await.expect("written");
+        while raw.next_of(PING).await.expect("not cut off").flags & ACK == 0 {}
+    }
+    client.say(ask("hello", None)).await.expect("others are served");
+}
+
+/// One that opens all connections there may be locked everybody else out.
+#[tokio::test]
+async fn connections_of_one_peer_are_bounded() {
+    let running = serve(limited(|limits| limits.max_connections_per_peer = 2)).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut raw = Raw::open(running.local_addr(), &[]).await;
+        raw.next_of(SETTINGS).await.expect("served");
+        open.push(raw);
+    }
+    Raw::connect(running.local_addr()).await.closed().await;
+    // Another address of this machine is another peer.
+    let other = tokio::net::TcpSocket::new_v4().expect("a socket");
+    other.bind("127.0.0.2:0".parse().expect("an address")).expect("ours");
+    let mut other = Raw {
+        socket: other.connect(running.local_addr()).await.expect("listening"),
+    };
+    other.socket.write_all(PREFACE).await.expect("written");
+    other.send(SETTINGS, 0, 0, &[]).await.expect("written");
+    other.next_of(SETTINGS).await.expect("served");
 }
 
 #[tokio::test]

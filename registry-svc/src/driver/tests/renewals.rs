@@ -215,6 +215,52 @@ fn an_owner_who_comes_from_another_replica_is_told_when_its_lease_is_ours() {
     assert!(ours.hear(1).try_recv().expect("at once")[0].is_ok(), "it is ours");
 }
 
+/// More owners came at once than one group claims, and those beyond were told that all is well with what nobody had claimed.
+#[test]
+fn more_owners_than_one_group_claims_wait_for_the_next() {
+    let (mut ours, mut theirs) = (Stage::of(ReplicaId::from_bits(1)), Stage::of(ReplicaId::from_bits(2)));
+    const OWNERS: u128 = 3_000;
+    for n in 1..=OWNERS {
+        let granted = theirs.commits(n, &n.to_string());
+        ours.others(&granted);
+    }
+    let mut rounds: Vec<_> = (1..=OWNERS).map(|n| ours.hear(n)).collect();
+    let mut told = Vec::new();
+    while let Some(job) = ours.job() {
+        assert!(
+            rounds.iter_mut().all(|round| round.try_recv().is_err()),
+            "nothing is durable yet"
+        );
+        let claimed: usize = job.batches.iter().map(|batch| batch.leases.len()).sum();
+        ours.verdict(Verdict::Durable);
+        let before = rounds.len();
+        rounds.retain_mut(|round| match round.try_recv() {
+            Ok(answer) => {
+                assert!(answer[0].is_ok());
+                false
+            }
+            Err(_) => true,
+        });
+        assert_eq!(
+            before - rounds.len(),
+            claimed,
+            "those whose leases are ours now, and no others"
+        );
+        told.push(claimed);
+    }
+    assert!(rounds.is_empty());
+    assert_eq!(told, [2_048, OWNERS as usize - 2_048]);
+}
+
+/// One who stops claims nothing any more, and promises nothing.
+#[test]
+fn who_stops_sends_owners_elsewhere() {
+    let (mut ours, mut theirs) = (Stage::of(ReplicaId::from_bits(1)), Stage::of(ReplicaId::from_bits(2)));
+    ours.others(&theirs.commits(1, "x"));
+    ours.core.stop();
+    assert_eq!(ours.hear(1).try_recv().expect("at once"), [UNDECIDED]);
+}
+
 /// Where there is no room for the claim nobody can promise anything: the owner is to go on where it came from.
 #[test]
 fn an_owner_whose_lease_cannot_be_claimed_goes_elsewhere() {
@@ -265,13 +311,14 @@ fn no_more_rounds_wait_than_there_is_room_for() {
     let mut stage = kept();
     let _replacement = stage.register(2, "x");
     stage.batches();
-    for _ in 0..5_000 {
+    for _ in 0..50_000 {
         drop(stage.hear(1));
     }
-    let waiting: Vec<_> = (0..2_000).map(|_| stage.hear(1)).collect();
+    let waiting: Vec<_> = (0..50_000).map(|_| stage.hear(1)).collect();
     let answered = |mut round: tokio::sync::oneshot::Receiver<Vec<_>>| round.try_recv().ok();
     let answers: Vec<_> = waiting.into_iter().filter_map(answered).collect();
-    assert_eq!(answers.len(), 2_000 - 1_024);
+    // Of one heartbeat each, which counts three.
+    assert_eq!(answers.len(), 50_000 - 131_072 / 3);
     assert!(answers.iter().all(|answer| *answer == [UNDECIDED]));
 }
 
