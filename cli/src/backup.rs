@@ -57,11 +57,10 @@ pub(crate) async fn restore(args: &RestoreArgs, output: Output) -> Result<(), Fa
     })
 }
 
-/// From a registry that serves. The registry is not in the registry: its replicas are a fixed target.
+/// From a registry that serves.
 async fn fetch(args: &BackupArgs) -> Result<Summary, Failure> {
     let mut unfinished = Unfinished::create(&args.file).map_err(|error| not_saved(&error))?;
-    let addresses = args.registry.iter().map(|url| url.authority());
-    let mut client = GovernanceServiceClient::new(crate::channel::fixed(addresses)?);
+    let mut client = GovernanceServiceClient::new(crate::channel::to_registry(&args.registry, &args.shown)?);
     let progress = Progress::new("asking the registry".to_owned());
     let begun = within(client.backup(BackupRequest {})).await;
     let mut pieces = begun.map_err(|status| not_sent(&status))?.into_inner();

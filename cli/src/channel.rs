@@ -3,12 +3,28 @@
 
 use std::time::Duration;
 
-use registry_client::Registry;
+use registry_client::{Bearer, Registry};
+use tonic::service::interceptor::InterceptedService;
 
-use crate::failure::Failure;
+use crate::{
+    args::{RegistryUrl, TokenArgs},
+    credentials,
+    failure::Failure,
+};
 
 /// How long a command waits for the first instance that takes calls.
 pub(crate) const READY: Duration = Duration::from_secs(5);
+
+/// A channel, and what is shown on it.
+pub(crate) type Line = InterceptedService<lb::Channel, Bearer>;
+
+/// A channel to the registry behind these addresses, with the token that the flags name. The registry is not in the registry:
+/// its replicas are a fixed target.
+pub(crate) fn to_registry(registry: &[RegistryUrl], shown: &TokenArgs) -> Result<Line, Failure> {
+    let bearer = credentials::shown_to(registry.iter().map(RegistryUrl::as_str), shown)?;
+    let channel = fixed(registry.iter().map(RegistryUrl::authority))?;
+    Ok(Line::new(channel, bearer))
+}
 
 /// A channel to a registered service.
 pub(crate) fn to_service(registry: &Registry, service: &str) -> lb::Channel {

@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     govern, healthcheck, instances,
     output::Output,
-    roles, services, up, watch,
+    roles, services, token, up, watch,
 };
 
 /// Does what was asked.
@@ -31,6 +31,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Explain(args) => explain::run(&args, output).await,
         Command::Backup(args) => backup::backup(&args, output).await,
         Command::Restore(args) => backup::restore(&args, output).await,
+        Command::Token(args) => token::run(&args, output),
         Command::Registry(args) => roles::registry::run(args).await,
         Command::Ticket(args) => roles::ticket::run(args).await,
         Command::User(args) => roles::user::run(args).await,

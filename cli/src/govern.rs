@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::{
     args::{Discovery, DrainArgs, InstanceName, UndrainArgs, Until, Weight, WeightArgs},
+    channel::{self, Line},
     failure::{Exit, Failure},
     output::{self, Output},
     status,
@@ -78,7 +79,8 @@ async fn of_all_replicas(
     let mut known: BTreeSet<String> = first.unheard_replicas.iter().cloned().collect();
     let mut asked = JoinSet::new();
     for url in discovery.registry.iter().filter(|_| !first.unheard_replicas.is_empty()) {
-        let mut client = GovernanceServiceClient::new(crate::channel::fixed([url.authority()])?);
+        let mut client =
+            GovernanceServiceClient::new(channel::to_registry(std::slice::from_ref(url), &discovery.shown)?);
         let request = request.clone();
         asked.spawn(async move { bounded(patience, request, |request| client.drain(request)).await });
     }
@@ -182,10 +184,9 @@ pub(crate) fn reference(instance: &InstanceName, discovery: &Discovery) -> Insta
     }
 }
 
-/// The registry is not in the registry: its replicas are a fixed target.
-pub(crate) fn client(discovery: &Discovery) -> Result<GovernanceServiceClient<lb::Channel>, Failure> {
-    let addresses = discovery.registry.iter().map(|url| url.authority());
-    Ok(GovernanceServiceClient::new(crate::channel::fixed(addresses)?))
+pub(crate) fn client(discovery: &Discovery) -> Result<GovernanceServiceClient<Line>, Failure> {
+    let line = channel::to_registry(&discovery.registry, &discovery.shown)?;
+    Ok(GovernanceServiceClient::new(line))
 }
 
 /// The deadline holds even against a registry that does not keep it.

@@ -1,12 +1,14 @@
 //! How the operator's commands reach a registry, and what a person is told when they do not.
 
 use registry_client::{Error, Registry};
+use tonic::Code;
 
-use crate::{args::Discovery, failure::Failure};
+use crate::{args::Discovery, credentials, failure::Failure};
 
 /// A handle of the registry that the flags name. Dials nothing.
 pub(crate) fn open(discovery: &Discovery) -> Result<Registry, Failure> {
-    connect(discovery.registry.iter().map(|url| url.as_str()), &discovery.namespace)
+    let registry = connect(discovery.registry.iter().map(|url| url.as_str()), &discovery.namespace)?;
+    credentials::show(registry, &discovery.shown)
 }
 
 /// A handle of the registry behind these addresses.
@@ -26,6 +28,11 @@ pub(crate) fn failure(registry: &Registry, error: &Error) -> Failure {
         Error::Deadline { after, .. } => Failure::new(format!("the registry at {place} did not answer"))
             .why(format!("within {after:?}"))
             .advice("look at its log, or pass another --registry"),
+        Error::Answered(answer) if answer.code == Code::Unauthenticated => {
+            Failure::new(format!("the registry at {place} does not know you"))
+                .why(answer)
+                .advice("pass --token @FILE with a token of `tessera token issue`")
+        }
         Error::Answered(answer) => Failure::new(format!("the registry at {place} refused")).why(answer),
         other => Failure::new(format!("the registry at {place} cannot be used")).because(other),
     }

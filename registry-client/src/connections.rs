@@ -15,9 +15,12 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
-use crate::dial::Dialer;
+use crate::{
+    dial::Dialer,
+    token::{Bearer, Line},
+};
 
 /// Below the 100 streams that our servers and many others allow, with room for the streams that have ended here and not yet
 /// there.
@@ -33,21 +36,33 @@ pub(crate) struct Connections {
     /// Where the endpoint speaks TLS.
     dialer: Option<Dialer>,
     /// Made at the first call: tonic starts a task for it, and a handle may be made outside of a runtime.
-    unary: OnceLock<Channel>,
-    watches: Mutex<Seating<Channel>>,
+    unary: OnceLock<Line>,
+    watches: Mutex<Seating<Line>>,
+    bearer: Bearer,
 }
 
 impl Connections {
-    pub(crate) fn new(transport: Endpoint, dialer: Option<Dialer>) -> Self {
+    pub(crate) fn new(transport: Endpoint, dialer: Option<Dialer>, bearer: Bearer) -> Self {
         Self {
             transport,
             dialer,
             unary: OnceLock::new(),
             watches: Mutex::new(Seating::default()),
+            bearer,
         }
     }
 
-    pub(crate) fn for_unary_calls(&self) -> Channel {
+    /// Others to the same endpoint, on which this is shown.
+    pub(crate) fn bearing(&self, bearer: Bearer) -> Self {
+        Self::new(self.transport.clone(), self.dialer.clone(), bearer)
+    }
+
+    /// Whether what is sent on them can be read on the way.
+    pub(crate) fn are_in_the_clear(&self) -> bool {
+        crate::token::is_in_the_clear(self.transport.uri())
+    }
+
+    pub(crate) fn for_unary_calls(&self) -> Line {
         self.unary.get_or_init(|| self.connect_lazy()).clone()
     }
 
@@ -62,14 +77,15 @@ impl Connections {
         }
     }
 
-    fn connect_lazy(&self) -> Channel {
-        match &self.dialer {
+    fn connect_lazy(&self) -> Line {
+        let channel = match &self.dialer {
             Some(dialer) => self.transport.connect_with_connector_lazy(dialer.clone()),
             None => self.transport.connect_lazy(),
-        }
+        };
+        Line::new(channel, self.bearer.clone())
     }
 
-    fn watches(&self) -> MutexGuard<'_, Seating<Channel>> {
+    fn watches(&self) -> MutexGuard<'_, Seating<Line>> {
         // The seating is whole between any two of its calls.
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,7 +96,7 @@ impl Connections {
 pub(crate) struct Seat {
     of: Arc<Connections>,
     row: u64,
-    channel: Channel,
+    channel: Line,
     state: Waiting,
 }
 
@@ -92,7 +108,7 @@ enum Waiting {
 }
 
 impl Seat {
-    pub(crate) fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Line {
         self.channel.clone()
     }
 

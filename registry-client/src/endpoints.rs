@@ -13,7 +13,13 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 use tonic::transport::{self, Uri};
 
-use crate::{connections::Connections, dial::Dialer, error::Error, wire::peer::Peer};
+use crate::{
+    connections::Connections,
+    dial::Dialer,
+    error::Error,
+    token::{Bearer, Token},
+    wire::peer::Peer,
+};
 
 /// A registry that does not accept a connection in this time is taken for dead: another endpoint, or a later try, is better.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -54,6 +60,25 @@ impl Endpoints {
         }
         let preferred = AtomicUsize::new(rand::rng().random_range(0..all.len()));
         Ok(Self { all, preferred })
+    }
+
+    /// The same endpoints, each of them shown this token on every call.
+    pub(crate) fn bearing(&self, token: &Token) -> Self {
+        let bearer = Bearer::new(Some(token.clone()));
+        let entry = |entry: &Entry| Entry {
+            address: entry.address.clone(),
+            connections: Arc::new(entry.connections.bearing(bearer.clone())),
+        };
+        Self {
+            all: self.all.iter().map(entry).collect(),
+            preferred: AtomicUsize::new(self.preferred.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// The first endpoint to which everything is sent for all to read.
+    pub(crate) fn in_the_clear(&self) -> Option<&str> {
+        let clear = self.all.iter().find(|entry| entry.connections.are_in_the_clear());
+        clear.map(|entry| &*entry.address)
     }
 
     pub(crate) fn prefer_first(&self) {
@@ -212,7 +237,7 @@ impl Entry {
             .http2_max_local_error_reset_streams(Some(1024));
         Ok(Self {
             address: address.trim_end_matches('/').into(),
-            connections: Arc::new(Connections::new(transport, dialer)),
+            connections: Arc::new(Connections::new(transport, dialer, Bearer::default())),
         })
     }
 }

@@ -20,6 +20,15 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A token would be sent to a place where others can read it.
+    #[error(
+        "a token would be sent to {endpoint} in the clear, where everybody on the way can take it: use https:// (--tls-ca), or \
+         --insecure in a network that you trust"
+    )]
+    TokenInTheClear {
+        /// The endpoint.
+        endpoint: String,
+    },
     /// No connection, or it broke before the answer was complete.
     #[error("registry {endpoint} cannot be reached: {problem}")]
     Unreachable {
@@ -139,6 +148,7 @@ impl Error {
             ),
             Self::NoEndpoint
             | Self::InvalidEndpoint { .. }
+            | Self::TokenInTheClear { .. }
             | Self::Malformed { .. }
             | Self::AnswerTooLarge { .. }
             | Self::Closed => false,
@@ -167,7 +177,7 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::NoEndpoint | Self::InvalidEndpoint { .. } => Code::InvalidArgument,
+            Self::NoEndpoint | Self::InvalidEndpoint { .. } | Self::TokenInTheClear { .. } => Code::InvalidArgument,
             Self::Unreachable { .. } => Code::Unavailable,
             Self::Deadline { .. } | Self::NotRegistered { .. } => Code::DeadlineExceeded,
             Self::Answered(answer) => answer.code,

@@ -75,6 +75,7 @@ mod model;
 mod registrar;
 mod registration;
 mod registry;
+mod token;
 mod watcher;
 mod wire;
 
@@ -89,4 +90,5 @@ pub use model::{
 pub use registrar::{Registrar, RegistrarStatus};
 pub use registration::{DEFAULT_HEARTBEAT, DEFAULT_MISSES, Registration};
 pub use registry::{DEFAULT_CALL_TIMEOUT, Registry, WatchStream};
+pub use token::{Bearer, InvalidToken, Token};
 pub use watcher::Watcher;

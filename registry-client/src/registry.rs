@@ -12,6 +12,7 @@ use crate::{
     model::{DEFAULT_NAMESPACE, Instance, Resume, Selector, ServiceSummary, Told, WatchStep},
     registrar::Registrar,
     registration::Registration,
+    token::Token,
     watcher::takes_out,
     wire::{peer::Page, steps::Steps},
 };
@@ -67,6 +68,29 @@ impl Registry {
     pub fn with_namespace(self, namespace: impl Into<Arc<str>>) -> Self {
         Self {
             namespace: namespace.into(),
+            ..self
+        }
+    }
+
+    /// Shows this token to the registry, on every call and watch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TokenInTheClear`] where an endpoint is `http://` and not on this machine: everybody on the way could take it.
+    pub fn with_token(self, token: Token) -> Result<Self, Error> {
+        match self.endpoints.in_the_clear() {
+            Some(endpoint) => Err(Error::TokenInTheClear {
+                endpoint: endpoint.to_owned(),
+            }),
+            None => Ok(self.with_token_in_the_clear(token)),
+        }
+    }
+
+    /// As [`with_token`](Self::with_token), to any endpoint: for networks that are trusted.
+    #[must_use]
+    pub fn with_token_in_the_clear(self, token: Token) -> Self {
+        Self {
+            endpoints: Arc::new(self.endpoints.bearing(&token)),
             ..self
         }
     }

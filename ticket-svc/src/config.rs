@@ -15,6 +15,10 @@ pub struct Config {
     pub registry: Vec<String>,
     /// The SQLite file, as a path or an `sqlite:` URL. Processes on one machine may share it. Default: `tickets.db`.
     pub store: String,
+    /// What is shown to the registry, where it lets nobody in without. Default: nothing.
+    pub token: Option<registry_client::Token>,
+    /// Whether the token may be sent without TLS to a registry on another machine. Default: no.
+    pub token_in_the_clear: bool,
     /// The registry's namespace to appear in. Default: `default`.
     pub namespace: String,
     /// The zone it runs in; empty if that means nothing. Default: empty.
@@ -42,6 +46,8 @@ impl Default for Config {
             advertise: None,
             registry: Vec::new(),
             store: "tickets.db".to_owned(),
+            token: None,
+            token_in_the_clear: false,
             namespace: "default".to_owned(),
             zone: String::new(),
             instance_id: None,

@@ -18,6 +18,10 @@ pub struct Config {
     pub ticket_addresses: Vec<String>,
     /// The SQLite file, as a path or an `sqlite:` URL. One process drives its purchases. Default: `users.db`.
     pub store: String,
+    /// What is shown to the registry, where it lets nobody in without. Default: nothing.
+    pub token: Option<registry_client::Token>,
+    /// Whether the token may be sent without TLS to a registry on another machine. Default: no.
+    pub token_in_the_clear: bool,
     /// The registry's namespace to appear in, and to look for the ticket service in. Default: `default`.
     pub namespace: String,
     /// The zone it runs in; empty if that means nothing. Default: empty.
@@ -49,6 +53,8 @@ impl Default for Config {
             registry: Vec::new(),
             ticket_addresses: Vec::new(),
             store: "users.db".to_owned(),
+            token: None,
+            token_in_the_clear: false,
             namespace: "default".to_owned(),
             zone: String::new(),
             instance_id: None,

@@ -176,7 +176,12 @@ fn registry(config: &Config) -> Result<Option<Registry>, StartError> {
         return Ok(None);
     }
     let registry = Registry::connect(&config.registry).map_err(StartError::Registry)?;
-    Ok(Some(registry.with_namespace(config.namespace.as_str())))
+    let registry = registry.with_namespace(config.namespace.as_str());
+    Ok(Some(match config.token.clone() {
+        None => registry,
+        Some(token) if config.token_in_the_clear => registry.with_token_in_the_clear(token),
+        Some(token) => registry.with_token(token).map_err(StartError::Registry)?,
+    }))
 }
 
 fn channel(config: &Config, registry: Option<&Registry>) -> Result<lb::Channel, StartError> {

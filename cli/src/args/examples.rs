@@ -81,9 +81,19 @@ starts, every lease has its full time, and nothing expires until the owners coul
 
 pub(super) const REGISTRY: &str = r#"Examples:
   tessera registry
-  tessera registry --listen :7000 --data-dir /var/lib/tessera
-  tessera registry --listen :7000 --store etcd://etcd-1:2379,etcd-2:2379,etcd-3:2379
-  TESSERA_LISTEN=:7000 tessera registry"#;
+  tessera registry --listen :7000 --tokens ./tessera-tokens.json --data-dir /var/lib/tessera
+  tessera registry --listen :7000 --insecure --store etcd://etcd-1:2379,etcd-2:2379,etcd-3:2379
+  TESSERA_LISTEN=127.0.0.1:7070 tessera registry"#;
+
+pub(super) const TOKEN: &str = r#"Examples:
+  tessera token issue --name ticket --scope read --scope register:default/ticket-svc > ticket.token
+  tessera token issue --name ada --scope 'operate:*' --ttl 90d > ada.token
+  tessera token list
+  tessera token revoke abcdefghijkl
+  tessera registry --tokens ./tessera-tokens.json
+  tessera services --token @ticket.token
+
+The file has hashes alone; a registry follows it within 2 s. docs/security.md says what each scope allows."#;
 
 pub(super) const TICKET: &str = r#"Examples:
   tessera ticket --registry http://127.0.0.1:7000

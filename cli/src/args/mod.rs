@@ -6,6 +6,7 @@ mod cluster;
 mod examples;
 mod operator;
 mod roles;
+mod security;
 mod values;
 
 pub(crate) use self::{
@@ -16,7 +17,8 @@ pub(crate) use self::{
         ServicesArgs, UndrainArgs, WatchArgs, Weight, WeightArgs,
     },
     roles::{HostArgs, MemberArgs, RegistryArgs, TicketArgs, UserArgs},
-    values::{Admin, InstanceName, Listen, MethodName, Until, origin},
+    security::{IssueArgs, TokenArgs, TokenCommand, TokenDeed, TokenSource},
+    values::{Admin, InstanceName, Listen, MethodName, RegistryUrl, Until, origin},
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -94,6 +96,8 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Make a registry's data directory of a backup
     Restore(RestoreArgs),
+    /// Make, list and revoke the tokens that a registry lets in
+    Token(TokenCommand),
 
     /// Run the registry
     Registry(RegistryArgs),

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{
     examples,
+    security::TokenArgs,
     values::{self, InstanceName, MethodName, RegistryUrl, Until},
 };
 
@@ -25,6 +26,9 @@ pub(crate) struct Discovery {
     /// The tenant or environment to look into
     #[arg(long, value_name = "NAME", env = "TESSERA_NAMESPACE", default_value = "default", value_parser = values::name)]
     pub(crate) namespace: String,
+
+    #[command(flatten)]
+    pub(crate) shown: TokenArgs,
 }
 
 /// `tessera services`
@@ -226,6 +230,9 @@ pub(crate) struct BackupArgs {
     // Its own variable: where a registry's own is set, that one runs.
     #[arg(long, value_name = "DIR", env = "TESSERA_BACKUP_DATA_DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) shown: TokenArgs,
 }
 
 /// `tessera restore`

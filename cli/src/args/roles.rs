@@ -7,13 +7,15 @@ use clap::{Args, value_parser};
 
 use super::{
     examples,
+    security::{AccessArgs, TokenArgs},
     values::{self, Admin, Listen, RegistryUrl},
 };
 
 /// How a server lives and dies; every role has these.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct HostArgs {
-    /// Where `/healthz` and `/metrics` are served: IP:PORT or `off` [default: the port of --listen + 2000]
+    /// Where `/healthz` and `/metrics` are served: IP:PORT or `off` [default: the port of --listen + 2000, on loopback
+    /// unless --insecure]
     #[arg(long, value_name = "ADDR", env = "TESSERA_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<Admin>,
 
@@ -47,6 +49,9 @@ pub(crate) struct MemberArgs {
     /// Isolates tenants and environments from each other
     #[arg(long, value_name = "NAME", env = "TESSERA_NAMESPACE", default_value = "default", value_parser = values::name)]
     pub(crate) namespace: String,
+
+    #[command(flatten)]
+    pub(crate) shown: TokenArgs,
 
     /// Where this instance runs, for example eu-central-1a
     #[arg(long, value_name = "ZONE", env = "TESSERA_ZONE", default_value = "")]
@@ -105,6 +110,9 @@ pub(crate) struct RegistryArgs {
 
     #[command(flatten)]
     pub(crate) leases: LeaseArgs,
+
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
 
     #[command(flatten)]
     pub(crate) host: HostArgs,

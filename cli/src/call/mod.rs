@@ -12,6 +12,7 @@ use std::{
 
 use http::uri::PathAndQuery;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
+use registry_client::Bearer;
 use tonic::{Code, Request, Response, Status, Streaming, client::Grpc};
 
 use self::{
@@ -21,7 +22,8 @@ use self::{
 };
 use crate::{
     args::{CallArgs, MethodName},
-    channel,
+    channel::{self, Line},
+    credentials,
     failure::{Exit, Failure, chain},
     instances, output,
     output::{Layout, Output},
@@ -89,11 +91,14 @@ pub(crate) async fn run(args: &CallArgs, output: Output) -> Result<(), Failure> 
 }
 
 /// A channel to what the call is for: a service by discovery, or one server.
-async fn reach(args: &CallArgs) -> Result<lb::Channel, Failure> {
+async fn reach(args: &CallArgs) -> Result<Line, Failure> {
     if args.target.contains(':') {
         let origin = crate::args::origin(&args.target)
             .map_err(|right| Failure::usage(format!("{} is no server", args.target)).advice(right))?;
-        return channel::fixed([origin.trim_start_matches("http://")]);
+        // A person has named this server. One that was found by discovery has only said that it exists: it is shown no token.
+        let bearer = credentials::shown_to([origin.as_str()], &args.discovery.shown)?;
+        let channel = channel::fixed([origin.trim_start_matches("http://")])?;
+        return Ok(Line::new(channel, bearer));
     }
     let registry = registry::open(&args.discovery)?;
     // Asked for first: a name that nobody has would otherwise be waited for in vain.
@@ -113,7 +118,8 @@ async fn reach(args: &CallArgs) -> Result<lb::Channel, Failure> {
             return Err(instances::unknown_service(&args.target, known));
         }
     }
-    Ok(channel::to_service(&registry, &args.target))
+    let channel = channel::to_service(&registry, &args.target);
+    Ok(Line::new(channel, Bearer::default()))
 }
 
 /// Why a call did not come to its end.
@@ -136,7 +142,7 @@ impl From<Failure> for Trouble {
 
 /// Makes the call and prints each answer as it comes; returns who answered.
 async fn call(
-    channel: lb::Channel,
+    channel: Line,
     name: &MethodName,
     method: &MethodDescriptor,
     mut requests: Vec<DynamicMessage>,

@@ -14,6 +14,8 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
+use crate::channel::Line;
+
 /// More than any service imports; a server that goes on is not believed.
 const MOST_FILES: usize = 2_000;
 /// More than any schema has that a person calls by hand.
@@ -60,7 +62,7 @@ struct Conversation {
 }
 
 /// Describes a service by its full name.
-pub(crate) async fn describe(channel: lb::Channel, service: &str) -> Result<ServiceDescriptor, ReflectionError> {
+pub(crate) async fn describe(channel: Line, service: &str) -> Result<ServiceDescriptor, ReflectionError> {
     // One instance answers the whole conversation: two versions of a schema are never mixed.
     let first = MessageRequest::FileContainingSymbol(service.to_owned());
     let mut files = Files::default();
@@ -99,7 +101,7 @@ pub(crate) async fn describe(channel: lb::Channel, service: &str) -> Result<Serv
 
 impl Conversation {
     /// Opens with a question: some servers say nothing before they are asked.
-    async fn begin(channel: lb::Channel, first: MessageRequest) -> Result<(Self, MessageResponse), ReflectionError> {
+    async fn begin(channel: Line, first: MessageRequest) -> Result<(Self, MessageResponse), ReflectionError> {
         // One question at a time.
         let (requests, receiver) = mpsc::channel(1);
         let unsent = |_| ReflectionError::Malformed("the conversation ended early".to_owned());
@@ -128,7 +130,7 @@ impl Conversation {
 }
 
 /// The full names of all that a server serves.
-async fn services(channel: lb::Channel) -> Result<Vec<String>, ReflectionError> {
+async fn services(channel: Line) -> Result<Vec<String>, ReflectionError> {
     let (_, answer) = Conversation::begin(channel, MessageRequest::ListServices(String::new())).await?;
     match answer {
         MessageResponse::ListServicesResponse(list) => {

@@ -3,6 +3,7 @@
 
 mod advertise;
 pub(crate) mod agent;
+mod exposure;
 mod parent;
 pub(crate) mod registry;
 pub(crate) mod ticket;
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use exposure::{Protection, Ways};
 use registry_client::{Error, Registrar};
 use service_host::signal::Shutdown;
 
@@ -110,10 +112,15 @@ fn advice(why: &str) -> Option<&'static str> {
 }
 
 /// Where the administration port is to be.
-fn admin(host: &HostArgs, listen: Listen) -> Result<Option<SocketAddr>, Failure> {
+fn admin(host: &HostArgs, listen: Listen, protection: &Protection) -> Result<Option<SocketAddr>, Failure> {
     let admin = match host.admin_listen {
-        Some(admin) => Ok(admin),
-        None => Admin::beside(listen.0),
+        Some(admin) => {
+            if let Admin::At(address) = admin {
+                protection.allows("--admin-listen", address, Ways::Admin)?;
+            }
+            Ok(admin)
+        }
+        None => Admin::beside(protection.admin_beside(listen.0)),
     };
     admin.map(Admin::address).map_err(Failure::usage)
 }

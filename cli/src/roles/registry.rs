@@ -1,23 +1,39 @@
 //! `tessera registry`: flags to settings, and the life of the process.
 
-use registry_svc::{Config, EtcdUrlError, Registry, StoreLocation};
+use registry_svc::{Access, Config, EtcdUrlError, Registry, StartError, StoreLocation};
 
-use super::{End, admin, announce, folder, not_started};
-use crate::{args::RegistryArgs, failure::Failure};
+use super::{End, Protection, Ways, admin, announce, folder, not_started};
+use crate::{
+    args::RegistryArgs,
+    failure::{Exit, Failure},
+};
 
 /// Runs the registry until it is asked to end.
 pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
+    let protection = Protection {
+        tls: false,
+        tokens: args.access.tokens.is_some(),
+        insecure: args.access.insecure,
+    };
+    protection.allows("--listen", args.listen.0, Ways::Registry)?;
     let end = End::watch(args.host.exit_with_parent)?;
     let leases = args.leases;
     let store = location(&args.store)?;
     let config = Config {
         listen: args.listen.0,
-        admin_listen: admin(&args.host, args.listen)?,
+        admin_listen: admin(&args.host, args.listen, &protection)?,
         data_dir: match store {
             StoreLocation::Embedded => folder(&args.data_dir)?,
             StoreLocation::Etcd(_) => args.data_dir,
         },
         store,
+        access: match args.access.tokens {
+            Some(tokens) => Access::Guarded {
+                tokens: Some(tokens),
+                identities: false,
+            },
+            None => Access::Open,
+        },
         history_len: args.history_len,
         instance_id: args.host.instance_id,
         drain_grace: args.host.drain_grace,
@@ -28,9 +44,11 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
         suspect_after: (!leases.suspect_after.is_zero()).then_some(leases.suspect_after),
         ..Config::default()
     };
-    let mut running = Registry::start(config)
-        .await
-        .map_err(|error| not_started("registry", &error))?;
+    let mut running = Registry::start(config).await.map_err(|error| match error {
+        // It was asked for in a way that makes no sense; starting again and again changes nothing.
+        StartError::Tokens(_) => not_started("registry", &error).exit(Exit::Usage),
+        _ => not_started("registry", &error),
+    })?;
     announce("registry", running.local_addr(), running.admin_addr())?;
     let failure = end.or(running.failed()).await;
     let report = running.stop().await;

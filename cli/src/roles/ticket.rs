@@ -2,18 +2,26 @@
 
 use ticket_svc::{Config, Tickets};
 
-use super::{End, admin, advertise, announce, discoverable, not_started, store};
-use crate::{args::TicketArgs, failure::Failure};
+use super::{End, Protection, Ways, admin, advertise, announce, discoverable, not_started, store};
+use crate::{args::TicketArgs, credentials, failure::Failure};
 
 /// Runs a ticket service until it is asked to end.
 pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
+    let protection = Protection {
+        tls: false,
+        tokens: false,
+        insecure: args.member.shown.insecure,
+    };
+    protection.allows("--listen", args.listen.0, Ways::Service)?;
     let end = End::watch(args.host.exit_with_parent)?;
     let config = Config {
         listen: args.listen.0,
-        admin_listen: admin(&args.host, args.listen)?,
+        admin_listen: admin(&args.host, args.listen, &protection)?,
         advertise: advertise::address(args.advertise.as_deref(), &args.member, args.listen)?,
         registry: args.member.registry.iter().map(ToString::to_string).collect(),
         store: store(args.store, &args.data_dir, "tickets.db")?,
+        token: credentials::token(&args.member.shown)?,
+        token_in_the_clear: args.member.shown.insecure,
         namespace: args.member.namespace,
         zone: args.member.zone,
         instance_id: args.host.instance_id,

@@ -2,7 +2,7 @@
 
 use crate::run::{end, run, tessera};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "up",
     "demo",
     "services",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 18] = [
     "explain",
     "backup",
     "restore",
+    "token",
     "registry",
     "ticket",
     "user",

@@ -7,6 +7,7 @@ mod backup;
 mod help;
 mod role;
 mod run;
+mod token;
 mod unreachable;
 mod up;
 mod usage;

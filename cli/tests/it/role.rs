@@ -28,8 +28,14 @@ impl Registry {
 
     /// Over a folder that outlives it.
     pub(crate) fn over(data: &Path) -> Self {
+        Self::with(data, &[])
+    }
+
+    /// The same with further flags.
+    pub(crate) fn with(data: &Path, flags: &[&str]) -> Self {
         let path = data.display().to_string();
-        let mut command = tessera(&["registry", "--listen", "127.0.0.1:0", "--data-dir", &path]);
+        let args = ["registry", "--listen", "127.0.0.1:0", "--data-dir", &path];
+        let mut command = tessera(&[&args, flags].concat());
         command
             .env("TESSERA_EXIT_WITH_PARENT", "1")
             .stdin(Stdio::piped())

@@ -4,13 +4,14 @@
 use std::{sync::Arc, time::Duration};
 
 use proto::registry::v1::{self, registry_service_client::RegistryServiceClient};
-use tonic::{Request, transport::Channel};
+use tonic::Request;
 
 use super::{MAX_ANSWER, steps::Steps};
 use crate::{
     connections::Connections,
     error::Error,
     model::{Field, Granted, Instance, Late, Lease, Removal, Resume, Selector, ServiceSummary},
+    token::Line,
 };
 
 /// The largest page that the registry gives.
@@ -37,13 +38,13 @@ fn path(field: Field) -> &'static str {
     }
 }
 
-fn client(channel: Channel) -> RegistryServiceClient<Channel> {
-    RegistryServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER)
+fn client(line: Line) -> RegistryServiceClient<Line> {
+    RegistryServiceClient::new(line).max_decoding_message_size(MAX_ANSWER)
 }
 
 impl Peer {
     /// For unary calls.
-    fn client(&self) -> RegistryServiceClient<Channel> {
+    fn client(&self) -> RegistryServiceClient<Line> {
         client(self.connections.for_unary_calls())
     }
 
@@ -221,7 +222,7 @@ impl Peer {
     }
 
     /// Says of a watch on this connection that all up to the revision has been applied.
-    pub(super) async fn ack_watch(&self, channel: Channel, watch_id: String, revision: i64) -> Result<(), Error> {
+    pub(super) async fn ack_watch(&self, channel: Line, watch_id: String, revision: i64) -> Result<(), Error> {
         let request = v1::AckWatchRequest { watch_id, revision };
         let answer = client(channel).ack_watch(self.request(request)).await;
         answer.map(drop).map_err(|status| self.failed(status))

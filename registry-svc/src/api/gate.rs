@@ -61,14 +61,14 @@ fn no_such_method() -> Status {
 
 /// What somebody who is known may not do.
 pub(super) fn lacks(principal: &Principal, missing: &Missing) -> Status {
-    let (scope, advice) = match missing {
-        Missing::Kind(kind) => (kind.to_string(), format!("no {kind} scope")),
-        Missing::Scope(scope) => (scope.clone(), format!("not the scope {scope}")),
+    let (scope, lack) = match missing {
+        Missing::Kind(kind) => (kind.to_string(), format!("has no {kind} scope")),
+        Missing::Scope(scope) => (scope.clone(), format!("does not have the scope {scope}")),
     };
     status::error_with(
         Code::PermissionDenied,
         "SCOPE_MISSING",
-        format!("{principal} has {advice}; `tessera token issue --scope` makes a token that has it"),
+        format!("{principal} {lack}; `tessera token issue --scope` makes a token that has it"),
         [("scope", scope)],
     )
 }

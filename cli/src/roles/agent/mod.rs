@@ -21,6 +21,7 @@ use self::{
 use super::{End, discoverable};
 use crate::{
     args::{AgentArgs, ProbeArgs, Spoken},
+    credentials,
     failure::Failure,
     registry,
 };
@@ -44,7 +45,7 @@ enum Last {
 pub(crate) async fn run(args: AgentArgs) -> Result<(), Failure> {
     let probe = Probe::try_new(&args)?;
     let urls = args.member.registry.iter().map(|url| url.as_str());
-    let registry = registry::connect(urls, &args.member.namespace)?;
+    let registry = credentials::show(registry::connect(urls, &args.member.namespace)?, &args.member.shown)?;
     let end = End::watch(args.exit_with_parent)?;
     let registration = registration(&args);
     let mut command = match args.command.as_slice() {

@@ -1,0 +1,163 @@
+//! Tokens from the command line: made, shown once, sent, revoked; and listening beyond this machine, which needs one of them, TLS
+//! or a word.
+
+use std::{fs, path::Path};
+
+use crate::{
+    role::Registry,
+    run::{Ended, end, run, tessera},
+};
+
+/// Issues a token and keeps it in a file, as a person would.
+fn issue(folder: &Path, scopes: &[&str]) -> (String, String) {
+    let tokens = folder.join("tokens.json").display().to_string();
+    let mut args = vec!["token", "issue", "--file", &tokens, "--name", "test"];
+    for scope in scopes {
+        args.extend(["--scope", scope]);
+    }
+    let ended = run(&args).code(0).says(&["only time", "tokens.json"]);
+    let secret = ended.stdout.trim().to_owned();
+    assert!(!ended.stderr.contains(&secret), "once");
+    let file = folder.join(format!("{}.token", secret.split('_').nth(1).expect("an id")));
+    fs::write(&file, &ended.stdout).expect("written");
+    (secret, format!("@{}", file.display()))
+}
+
+/// Asks until the registry has read the file again.
+fn until(args: &[&str], code: i32) -> Ended {
+    crate::run::wait_for(|| Some(run(args)).filter(|ended| ended.code == code))
+}
+
+#[test]
+fn a_token_is_shown_once_sent_from_a_file_and_revoked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (reader, reader_file) = issue(folder.path(), &["read"]);
+    let (_, stranger_file) = issue(folder.path(), &["read:elsewhere"]);
+    let tokens = folder.path().join("tokens.json").display().to_string();
+    let registry = Registry::with(&folder.path().join("data"), &["--tokens", &tokens]);
+    let address = registry.address.as_str();
+    let ask = |more: &[&'static str], token: &str| {
+        let mut args = vec!["services", "--registry", address];
+        args.extend(more);
+        let token = token.to_owned();
+        if !token.is_empty() {
+            args.extend(["--token", &token]);
+        }
+        run(&args)
+    };
+    ask(&[], "").code(1).one_line(&["does not know you", "--token @FILE"]);
+    ask(&[], &reader_file).code(0);
+    ask(&[], &reader).code(0);
+    let wrong = ask(&[], &format!("{}x", &reader[..reader.len() - 1])).code(1);
+    assert!(!wrong.stderr.contains(&reader[20..]), "{wrong:?}");
+    ask(&[], &stranger_file)
+        .code(1)
+        .one_line(&["SCOPE_MISSING", "read:default"]);
+
+    // Everything that a registry is asked goes with it.
+    let health = run(&["healthcheck", address]).code(0);
+    assert!(health.stdout.contains("SERVING"), "{health:?}");
+    let list = "tessera.registry.v1.RegistryService/ListServices";
+    run(&["call", address, list]).code(80);
+    run(&["call", address, list, "--token", &reader_file]).code(0);
+    run(&["backup", "never", "--registry", address, "--token", &reader_file])
+        .code(71)
+        .says(&["operate:*"]);
+
+    let id = reader.split('_').nth(1).expect("an id");
+    let listed = run(&["token", "list", "--file", &tokens]).code(0).stdout;
+    assert!(listed.contains(id) && listed.contains("read:elsewhere"), "{listed}");
+    assert!(!listed.contains(&reader[20..]), "{listed}");
+    run(&["token", "revoke", id, "--file", &tokens]).code(0);
+    until(&["services", "--registry", address, "--token", &reader_file], 1);
+    run(&["token", "revoke", id, "--file", &tokens])
+        .code(1)
+        .one_line(&["token list"]);
+    let whole = run(&["token", "revoke", &reader, "--file", &tokens]).code(1);
+    assert!(!whole.stderr.contains(&reader[20..]), "{whole:?}");
+    registry.stop();
+}
+
+#[test]
+fn what_cannot_be_a_token_or_a_scope_is_a_usage_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("tokens.json").display().to_string();
+    let issue = |more: &[&str]| run(&[&["token", "issue", "--file", &file], more].concat());
+    issue(&["--name", "a", "--scope", "admin"])
+        .code(2)
+        .one_line(&["register:NAMESPACE/SERVICE"]);
+    issue(&["--name", "a"]).code(2).says(&["--scope"]);
+    issue(&["--name", "a", "--scope", "read", "--ttl", "90"])
+        .code(2)
+        .says(&["90d"]);
+    assert!(!Path::new(&file).exists());
+    run(&["token", "list", "--file", &file])
+        .code(1)
+        .one_line(&["tessera token issue"]);
+    let shown = run(&["services", "--token", "my secret", "--registry", "127.0.0.1:1"]).code(2);
+    assert!(!shown.stderr.contains("my secret"), "{shown:?}");
+    run(&["services", "--token", "@nowhere"]).code(2).one_line(&["nowhere"]);
+}
+
+/// Other users read `--help` over a shoulder, and screens are shared.
+#[test]
+fn help_does_not_show_the_token_of_the_environment() {
+    let mut command = tessera(&["services", "--help"]);
+    command.env("TESSERA_TOKEN", "tsr_canary");
+    let help = end(command).code(0).stdout;
+    assert!(help.contains("TESSERA_TOKEN") && !help.contains("canary"), "{help}");
+}
+
+#[test]
+fn a_token_is_not_sent_where_everybody_can_read_it() {
+    for address in ["http://registry.example:7000", "10.255.255.1:7000"] {
+        let refused = run(&["services", "--registry", address, "--token", "tsr_canary"]).code(2);
+        let refused = refused.one_line(&["in the clear", "--insecure"]);
+        assert!(!refused.stderr.contains("canary"), "{refused:?}");
+    }
+    // Refused before anything is dialled: a service that starts so would send it with its first heartbeat.
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().display().to_string();
+    let role = ["ticket", "--listen", "127.0.0.1:0", "--data-dir", &data];
+    let args = [
+        &role[..],
+        &["--registry", "http://registry.example:7000", "--token", "tsr_canary"],
+    ]
+    .concat();
+    run(&args).code(1).says(&["in the clear"]);
+}
+
+/// Row 49: no default secret, and no start without one where it is needed.
+#[test]
+fn beyond_this_machine_nothing_starts_unprotected_by_accident() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data").display().to_string();
+    let missing = folder.path().join("tokens.json").display().to_string();
+    for role in ["registry", "ticket", "user"] {
+        let start = |more: &[&str]| run(&[&[role, "--data-dir", &data], more].concat());
+        let refused = start(&["--listen", "0.0.0.0:0"]).code(2);
+        refused.one_line(&["--listen 0.0.0.0:0", "--tls-cert", "--insecure", "127.0.0.1"]);
+        let admin = start(&["--listen", "127.0.0.1:0", "--admin-listen", "0.0.0.0:0"]).code(2);
+        admin.one_line(&["--admin-listen 0.0.0.0:0", "--insecure"]);
+    }
+    let guarded = [
+        "registry",
+        "--data-dir",
+        &data,
+        "--listen",
+        "0.0.0.0:0",
+        "--tokens",
+        &missing,
+    ];
+    run(&guarded).code(2).one_line(&["tessera token issue", "tokens.json"]);
+    let made = fs::read_dir(&data).map(|mut entries| entries.next().is_some());
+    assert!(!made.unwrap_or(false), "nothing was made");
+    for weak in [
+        "",
+        "changeme",
+        r#"{"version":1,"tokens":[{"id":"abcdefghijkl","name":"x","sha256":"0011223344556677","scopes":["read"],"issued_at":"2026-01-01T00:00:00Z","not_after":null}]}"#,
+    ] {
+        fs::write(&missing, weak).expect("written");
+        run(&guarded).code(2).one_line(&["tokens.json", "tessera token"]);
+    }
+}

@@ -1,0 +1,131 @@
+//! What a client shows to a registry: a bearer token, on every call, over connections that others cannot read.
+
+use std::{fmt, str::FromStr};
+
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Uri},
+};
+
+/// The longest token that is sent; a registry reads no longer ones.
+const MAX_TOKEN: usize = 4_000;
+
+/// A token for a registry, as `tessera token issue` prints it. Its `Debug` and its errors show nothing of it.
+#[derive(Clone)]
+pub struct Token(MetadataValue<Ascii>);
+
+/// A text that cannot be a token. It is not repeated: it may be one with a typing error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the token is not one: give 1 to {MAX_TOKEN} visible ASCII characters without spaces, as `tessera token issue` prints it"
+)]
+pub struct InvalidToken;
+
+impl FromStr for Token {
+    type Err = InvalidToken;
+
+    /// Takes the token alone, without `Bearer`. What a line of a file has around it, spaces and its end, is left away.
+    fn from_str(text: &str) -> Result<Self, InvalidToken> {
+        let text = text.trim();
+        if text.is_empty() || text.len() > MAX_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(InvalidToken);
+        }
+        let mut value: MetadataValue<Ascii> = format!("Bearer {text}").parse().map_err(|_| InvalidToken)?;
+        // `{:?}` of a request shows `Sensitive`, and HPACK keeps it out of the tables that later requests share.
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token([redacted])")
+    }
+}
+
+/// Puts the token, if there is one, into every request of a connection: no call can be written that forgets it.
+#[derive(Debug, Clone, Default)]
+pub struct Bearer(Option<Token>);
+
+impl Bearer {
+    /// Of this token, or of none.
+    #[must_use]
+    pub fn new(token: Option<Token>) -> Self {
+        Self(token)
+    }
+}
+
+/// A connection with what is shown on it.
+pub(crate) type Line = InterceptedService<Channel, Bearer>;
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.0.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// Whether what is sent to this endpoint can be read on the way: by `http://` to another machine.
+pub(crate) fn is_in_the_clear(endpoint: &Uri) -> bool {
+    if endpoint.scheme_str() != Some("http") {
+        return false;
+    }
+    let host = endpoint.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    // A name that merely points to this machine today is not one that always does.
+    let is_here = match bare.parse::<std::net::IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => bare.eq_ignore_ascii_case("localhost"),
+    };
+    !is_here
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_visible_ascii_and_is_never_shown() {
+        let token: Token = " tsr_abc_canary\n".parse().expect("a token");
+        assert_eq!(format!("{token:?}"), "Token([redacted])");
+        let request = Bearer::new(Some(token)).call(Request::new(())).expect("sent");
+        assert!(!format!("{request:?}").contains("canary"), "{request:?}");
+        assert_eq!(
+            request.metadata().get("authorization").expect("sent").as_bytes(),
+            b"Bearer tsr_abc_canary"
+        );
+        for wrong in ["", " ", "a b", "a\nb", "é", &"x".repeat(MAX_TOKEN + 1)] {
+            assert!(wrong.parse::<Token>().is_err(), "{wrong:?}");
+        }
+        let error = "se cret"
+            .parse::<Token>()
+            .map(|_| ())
+            .expect_err("two words")
+            .to_string();
+        assert!(!error.contains("cret"), "{error}");
+    }
+
+    #[test]
+    fn plain_http_beyond_this_machine_is_in_the_clear() {
+        for (endpoint, expected) in [
+            ("http://127.0.0.1:7000", false),
+            ("http://127.8.8.8:7000", false),
+            ("http://[::1]:7000", false),
+            ("http://[::ffff:127.0.0.1]:7000", false),
+            ("http://localhost:7000", false),
+            ("https://registry:7000", false),
+            ("http://registry:7000", true),
+            ("http://10.0.0.7:7000", true),
+            ("http://localhost.evil.example:7000", true),
+            ("http://127.0.0.1.evil.example:7000", true),
+            ("http://[fe80::1]:7000", true),
+        ] {
+            let uri: Uri = endpoint.parse().expect(endpoint);
+            assert_eq!(is_in_the_clear(&uri), expected, "{endpoint}");
+        }
+    }
+}
