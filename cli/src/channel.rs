@@ -8,8 +8,8 @@ use tonic::service::interceptor::InterceptedService;
 
 use crate::{
     args::{RegistryUrl, TokenArgs},
-    credentials,
     failure::Failure,
+    registry::credentials,
 };
 
 /// How long a command waits for the first instance that takes calls.

@@ -1,5 +1,4 @@
-//! The binary `tessera`: every role of the platform, and the operator's tool. This file is the life of the process;
-//! what each command does is in the module of its name.
+//! The binary `tessera`. This file is the life of the process; what each command does is in the module of its name.
 
 mod allocator;
 mod announcement;
@@ -8,7 +7,6 @@ mod backup;
 mod call;
 mod channel;
 mod command;
-mod credentials;
 mod demo;
 mod explain;
 mod failure;

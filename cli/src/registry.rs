@@ -3,7 +3,9 @@
 use registry_client::{Error, Registry};
 use tonic::Code;
 
-use crate::{args::Discovery, credentials, failure::Failure};
+use crate::{args::Discovery, failure::Failure};
+
+pub(crate) mod credentials;
 
 /// A handle of the registry that the flags name. Dials nothing.
 pub(crate) fn open(discovery: &Discovery) -> Result<Registry, Failure> {

@@ -1,6 +1,6 @@
 //! A cluster of processes as an operator would start them: one registry, some ticket services on one store, one user service.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -29,6 +29,8 @@ pub struct Cluster {
     pub user: String,
     /// The ticket services' addresses by instance name.
     pub tickets: BTreeMap<String, String>,
+    /// The administration addresses by process name.
+    pub admins: BTreeMap<String, String>,
     processes: BTreeMap<String, Process>,
     options: ClusterOptions,
     data: TempDir,
@@ -62,6 +64,7 @@ impl Cluster {
             registry_admin: String::new(),
             user: String::new(),
             tickets: BTreeMap::new(),
+            admins: BTreeMap::new(),
             processes: BTreeMap::new(),
             options,
             data,
@@ -88,6 +91,7 @@ impl Cluster {
         let folder = self.data.path().join("registry").display().to_string();
         let mut process = Process::spawn("registry", args.into_iter().chain([folder]), &self.options.env);
         (self.registry, self.registry_admin) = process.addresses().await;
+        self.admins.insert("registry".to_owned(), self.registry_admin.clone());
         self.processes.insert("registry".to_owned(), process);
     }
 
@@ -128,8 +132,19 @@ impl Cluster {
         .collect::<Vec<_>>();
         let mut process = Process::spawn(name, args, &self.options.env);
         let addresses = process.addresses().await;
+        self.admins.insert(name.to_owned(), addresses.1.clone());
         self.processes.insert(name.to_owned(), process);
         addresses
+    }
+
+    /// Where its stores are.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Its processes by name.
+    pub fn processes(&self) -> impl Iterator<Item = (&str, &Process)> {
+        self.processes.iter().map(|(name, process)| (name.as_str(), process))
     }
 
     /// A process of the cluster by name: `registry`, `user-1`, `ticket-1` ...

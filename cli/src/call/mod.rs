@@ -23,11 +23,11 @@ use self::{
 use crate::{
     args::{CallArgs, MethodName},
     channel::{self, Line},
-    credentials,
     failure::{Exit, Failure, chain},
     instances, output,
     output::{Layout, Output},
-    registry, status,
+    registry::{self, credentials},
+    status,
     trace::Root,
 };
 

@@ -3,7 +3,7 @@
 use ticket_svc::{Config, Tickets};
 
 use super::{End, Protection, Ways, admin, advertise, announce, discoverable, not_started, store};
-use crate::{args::TicketArgs, credentials, failure::Failure};
+use crate::{args::TicketArgs, failure::Failure, registry::credentials};
 
 /// Runs a ticket service until it is asked to end.
 pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {

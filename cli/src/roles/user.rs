@@ -3,7 +3,7 @@
 use user_svc::{Config, Users};
 
 use super::{End, Protection, Ways, admin, advertise, announce, discoverable, not_started, store};
-use crate::{args::UserArgs, credentials, failure::Failure};
+use crate::{args::UserArgs, failure::Failure, registry::credentials};
 
 /// Runs a user service until it is asked to end.
 pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod canary;
 mod cluster;
 mod drain;
 mod faults;

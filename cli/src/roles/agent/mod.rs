@@ -21,9 +21,8 @@ use self::{
 use super::{End, discoverable};
 use crate::{
     args::{AgentArgs, ProbeArgs, Spoken},
-    credentials,
     failure::Failure,
-    registry,
+    registry::{self, credentials},
 };
 
 pub(crate) use guard::run as guard;
