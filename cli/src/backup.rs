@@ -60,7 +60,8 @@ pub(crate) async fn restore(args: &RestoreArgs, output: Output) -> Result<(), Fa
 /// From a registry that serves.
 async fn fetch(args: &BackupArgs) -> Result<Summary, Failure> {
     let mut unfinished = Unfinished::create(&args.file).map_err(|error| not_saved(&error))?;
-    let mut client = GovernanceServiceClient::new(crate::channel::to_registry(&args.registry, &args.shown)?);
+    let channel = crate::channel::to_registry(&args.registry, &args.tls, &args.shown)?;
+    let mut client = GovernanceServiceClient::new(channel);
     let progress = Progress::new("asking the registry".to_owned());
     let begun = within(client.backup(BackupRequest {})).await;
     let mut pieces = begun.map_err(|status| not_sent(&status))?.into_inner();

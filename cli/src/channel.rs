@@ -7,9 +7,9 @@ use registry_client::{Bearer, Registry};
 use tonic::service::interceptor::InterceptedService;
 
 use crate::{
-    args::{RegistryUrl, TokenArgs},
+    args::{RegistryUrl, TlsArgs, TokenArgs},
     failure::Failure,
-    registry::credentials,
+    registry::{credentials, security},
 };
 
 /// How long a command waits for the first instance that takes calls.
@@ -20,9 +20,11 @@ pub(crate) type Line = InterceptedService<lb::Channel, Bearer>;
 
 /// A channel to the registry behind these addresses, with the token that the flags name. The registry is not in the registry:
 /// its replicas are a fixed target.
-pub(crate) fn to_registry(registry: &[RegistryUrl], shown: &TokenArgs) -> Result<Line, Failure> {
-    let bearer = credentials::shown_to(registry.iter().map(RegistryUrl::as_str), shown)?;
-    let channel = fixed(registry.iter().map(RegistryUrl::authority))?;
+pub(crate) fn to_registry(registry: &[RegistryUrl], tls: &TlsArgs, shown: &TokenArgs) -> Result<Line, Failure> {
+    let addresses = || registry.iter().map(RegistryUrl::as_str);
+    let tls = security::client(tls)?;
+    let bearer = credentials::shown_to(addresses(), tls.as_ref(), shown)?;
+    let channel = fixed(addresses(), tls, &registry_client::expected_registry())?;
     Ok(Line::new(channel, bearer))
 }
 
@@ -31,9 +33,13 @@ pub(crate) fn to_service(registry: &Registry, service: &str) -> lb::Channel {
     lb::Channel::builder(registry.discover(service)).build()
 }
 
-/// A channel to these addresses, `HOST:PORT` each.
-pub(crate) fn fixed<'a>(addresses: impl IntoIterator<Item = &'a str>) -> Result<lb::Channel, Failure> {
+/// A channel to these addresses, `HOST:PORT` each or `https://HOST:PORT`, where that certificate is expected.
+pub(crate) fn fixed<'a>(
+    addresses: impl IntoIterator<Item = &'a str>,
+    tls: Option<tls::Client>,
+    expected: &tls::Expected,
+) -> Result<lb::Channel, Failure> {
     let target =
         lb::Target::fixed(addresses).map_err(|error| Failure::usage("the address is wrong").because(&error))?;
-    Ok(lb::Channel::builder(target).build())
+    Ok(lb::Channel::builder(target.expecting(expected)).tls(tls).build())
 }

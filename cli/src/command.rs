@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use crate::registry::security;
 use crate::{
     args::{Cli, Command, LogFormat},
     backup, call,
@@ -32,6 +33,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backup(args) => backup::backup(&args, output).await,
         Command::Restore(args) => backup::restore(&args, output).await,
         Command::Token(args) => token::run(&args, output),
+        Command::Certs(args) => security::certs::run(&args, output),
         Command::Registry(args) => roles::registry::run(args).await,
         Command::Ticket(args) => roles::ticket::run(args).await,
         Command::User(args) => roles::user::run(args).await,

@@ -79,8 +79,11 @@ async fn of_all_replicas(
     let mut known: BTreeSet<String> = first.unheard_replicas.iter().cloned().collect();
     let mut asked = JoinSet::new();
     for url in discovery.registry.iter().filter(|_| !first.unheard_replicas.is_empty()) {
-        let mut client =
-            GovernanceServiceClient::new(channel::to_registry(std::slice::from_ref(url), &discovery.shown)?);
+        let mut client = GovernanceServiceClient::new(channel::to_registry(
+            std::slice::from_ref(url),
+            &discovery.tls,
+            &discovery.shown,
+        )?);
         let request = request.clone();
         asked.spawn(async move { bounded(patience, request, |request| client.drain(request)).await });
     }
@@ -185,7 +188,7 @@ pub(crate) fn reference(instance: &InstanceName, discovery: &Discovery) -> Insta
 }
 
 pub(crate) fn client(discovery: &Discovery) -> Result<GovernanceServiceClient<Line>, Failure> {
-    let line = channel::to_registry(&discovery.registry, &discovery.shown)?;
+    let line = channel::to_registry(&discovery.registry, &discovery.tls, &discovery.shown)?;
     Ok(GovernanceServiceClient::new(line))
 }
 

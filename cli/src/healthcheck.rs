@@ -9,8 +9,10 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::{
     args::HealthcheckArgs,
+    channel,
     failure::{Failure, chain},
     output::Output,
+    registry::security,
 };
 
 /// Succeeds when the server says SERVING.
@@ -20,7 +22,8 @@ pub(crate) async fn run(args: &HealthcheckArgs, output: Output) -> Result<(), Fa
     } else {
         format!("{} at {}", args.service, args.address)
     };
-    let status = ask(&args.address, &args.service, args.timeout)
+    let tls = security::client(&args.tls)?;
+    let status = ask(&args.address, &args.service, args.timeout, tls)
         .await
         .map_err(|trouble| trouble.failure(&what))?;
     if status != ServingStatus::Serving {
@@ -34,28 +37,40 @@ pub(crate) async fn run(args: &HealthcheckArgs, output: Output) -> Result<(), Fa
 /// Why there is no answer.
 pub(crate) enum Trouble {
     Connect(tonic::transport::Error),
+    /// The same, with TLS.
+    Secured(lb::Error),
+    Flags(Failure),
     Answer(tonic::Status),
     Slow(Duration),
 }
 
-/// Asks `address` (`HOST:PORT`, or an `http://` origin) about `service` over a connection of its own; empty for the server
-/// as a whole. Connecting and answering take at most `timeout`.
-pub(crate) async fn ask(address: &str, service: &str, timeout: Duration) -> Result<ServingStatus, Trouble> {
+/// Asks `address` (`HOST:PORT`, or an `http://` origin, or with `tls` an `https://` one) about `service` over a connection of its
+/// own; empty for the server as a whole. Connecting and answering take at most `timeout`.
+pub(crate) async fn ask(
+    address: &str,
+    service: &str,
+    timeout: Duration,
+    tls: Option<tls::Client>,
+) -> Result<ServingStatus, Trouble> {
+    let request = HealthCheckRequest {
+        service: service.to_owned(),
+    };
     let asked = async {
-        let origin = match address.contains("://") {
-            true => address.to_owned(),
-            false => format!("http://{address}"),
+        let answer = if address.starts_with("https://") {
+            let channel = channel::fixed([address], tls, &tls::Expected::Host).map_err(Trouble::Flags)?;
+            // Sooner than the whole time, so that it is told why.
+            channel.ready(timeout / 2).await.map_err(Trouble::Secured)?;
+            HealthClient::new(channel).check(request).await
+        } else {
+            let origin = match address.contains("://") {
+                true => address.to_owned(),
+                false => format!("http://{address}"),
+            };
+            let endpoint = Endpoint::from_shared(origin).map_err(Trouble::Connect)?;
+            let channel = endpoint.connect().await.map_err(Trouble::Connect)?;
+            HealthClient::new(channel).check(request).await
         };
-        let endpoint = Endpoint::from_shared(origin).map_err(Trouble::Connect)?;
-        let channel = endpoint.connect().await.map_err(Trouble::Connect)?;
-        let request = HealthCheckRequest {
-            service: service.to_owned(),
-        };
-        let answer = HealthClient::new(channel)
-            .check(request)
-            .await
-            .map_err(Trouble::Answer)?;
-        Ok(answer.into_inner().status())
+        Ok(answer.map_err(Trouble::Answer)?.into_inner().status())
     };
     let answer = tokio::time::timeout(timeout, asked).await;
     answer.unwrap_or(Err(Trouble::Slow(timeout)))
@@ -66,6 +81,8 @@ impl Trouble {
     pub(crate) fn told(&self, what: &str) -> Failure {
         match self {
             Self::Connect(error) => Failure::new(format!("{what} cannot be reached")).why(chain(error)),
+            Self::Secured(error) => Failure::new(format!("{what} cannot be reached")).why(error),
+            Self::Flags(_) => Failure::usage(format!("{what} is no address")),
             Self::Answer(status) => match status.code() {
                 Code::NotFound => Failure::new(format!("{what} is not known to this server")),
                 Code::Unimplemented => Failure::new(format!("{what} has no grpc.health.v1.Health")),
@@ -79,6 +96,10 @@ impl Trouble {
     fn failure(self, what: &str) -> Failure {
         let told = self.told(what);
         match self {
+            Self::Flags(failure) => failure,
+            Self::Secured(_) => {
+                told.advice("start it, or pass --tls-ca, and --tls-cert and --tls-key where it asks for them")
+            }
             Self::Connect(_) => told.advice("start it, or give the address where it listens"),
             Self::Answer(status) if status.code() == Code::NotFound => {
                 told.advice("leave out --service, or list what there is with `grpcurl -plaintext ADDR list`")

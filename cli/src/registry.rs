@@ -6,17 +6,29 @@ use tonic::Code;
 use crate::{args::Discovery, failure::Failure};
 
 pub(crate) mod credentials;
+pub(crate) mod security;
 
 /// A handle of the registry that the flags name. Dials nothing.
 pub(crate) fn open(discovery: &Discovery) -> Result<Registry, Failure> {
-    let registry = connect(discovery.registry.iter().map(|url| url.as_str()), &discovery.namespace)?;
+    let tls = security::client(&discovery.tls)?;
+    let endpoints = discovery.registry.iter().map(|url| url.as_str());
+    let registry = connect(endpoints, &discovery.namespace, tls.as_ref())?;
     credentials::show(registry, &discovery.shown)
 }
 
 /// A handle of the registry behind these addresses.
-pub(crate) fn connect<'a>(endpoints: impl IntoIterator<Item = &'a str>, namespace: &str) -> Result<Registry, Failure> {
-    let registry = Registry::connect(endpoints)
-        .map_err(|error| Failure::usage("the registry's address is wrong").because(&error))?;
+pub(crate) fn connect<'a>(
+    endpoints: impl IntoIterator<Item = &'a str>,
+    namespace: &str,
+    tls: Option<&tls::Client>,
+) -> Result<Registry, Failure> {
+    let registry = Registry::connect_with(endpoints, tls).map_err(|error| {
+        let failure = Failure::usage("the registry's address is wrong").because(&error);
+        match tls {
+            None => failure.advice("give http://HOST:PORT, or https://HOST:PORT with --tls-ca"),
+            Some(_) => failure,
+        }
+    })?;
     Ok(registry.with_namespace(namespace))
 }
 
@@ -26,7 +38,7 @@ pub(crate) fn failure(registry: &Registry, error: &Error) -> Failure {
     match error {
         Error::Unreachable { problem, .. } => Failure::new(format!("the registry at {place} cannot be reached"))
             .why(problem)
-            .advice("start a cluster with `tessera up`, or pass --registry"),
+            .advice("start a cluster with `tessera up`, or pass --registry, which is https:// where it speaks TLS"),
         Error::Deadline { after, .. } => Failure::new(format!("the registry at {place} did not answer"))
             .why(format!("within {after:?}"))
             .advice("look at its log, or pass another --registry"),

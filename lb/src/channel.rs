@@ -71,14 +71,15 @@ pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<ResponseBo
 impl Channel {
     /// A channel to a [`Discovery`](registry_client::Discovery) or a [`Target`].
     pub fn builder(target: impl Into<Target>) -> Builder {
+        let target = target.into();
         Builder {
-            target: target.into(),
+            tls: target.tls(),
+            target,
             policy: Policy::default(),
             ready_timeout: defaults::READY_TIMEOUT,
             connect_timeout: defaults::CONNECT_TIMEOUT,
             call_timeout: None,
             backoff: Backoff::default(),
-            tls: None,
         }
     }
 
@@ -125,7 +126,8 @@ impl Builder {
 
     /// Speaks TLS. Of a service, the instances that offer it (PROTOCOL_GRPCS) are called and no others; each has to show a
     /// certificate of the service, by its SPIFFE id, or where it has none, of its host. Of a fixed target it concerns those
-    /// addresses that begin with `https://`. Default: no TLS, and no instance that wants it.
+    /// addresses that begin with `https://`. Default: as the registry was connected, so no TLS, and no instance that wants it,
+    /// where the registry is without.
     pub fn tls(self, tls: impl Into<Option<tls::Client>>) -> Self {
         Self {
             tls: tls.into(),

@@ -133,6 +133,25 @@ impl Target {
         })
     }
 
+    /// Of a fixed target: `expected` is at the addresses that begin with `https://`, by their certificates. Default: their hosts.
+    #[must_use]
+    pub fn expecting(mut self, expected: &Expected) -> Self {
+        if let Source::Fixed(backends) = &mut self.source {
+            for backend in backends.iter_mut().filter(|backend| backend.secured.is_some()) {
+                backend.secured = Some(expected.clone());
+            }
+        }
+        self
+    }
+
+    /// What the registry of the service was connected with.
+    pub(crate) fn tls(&self) -> Option<tls::Client> {
+        match &self.source {
+            Source::Fixed(_) => None,
+            Source::Registry(discovery) => discovery.tls().cloned(),
+        }
+    }
+
     /// The service's name; of a fixed target, its addresses.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -25,9 +25,15 @@ impl Dialer {
     pub(crate) fn new(tls: tls::Client) -> Self {
         Self {
             tls,
-            expected: tls::Expected::service(None, REGISTRY),
+            expected: expected_registry(),
         }
     }
+}
+
+/// Who a registry has to be, by its certificate: for those who dial one by other means than a [`Registry`](crate::Registry).
+#[must_use]
+pub fn expected_registry() -> tls::Expected {
+    tls::Expected::service(None, REGISTRY)
 }
 
 /// Why there is no connection.

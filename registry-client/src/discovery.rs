@@ -82,6 +82,15 @@ impl Discovery {
         }
     }
 
+    /// What the registry was connected with; nothing for a description that is fed by hand.
+    #[must_use]
+    pub fn tls(&self) -> Option<&tls::Client> {
+        match &self.source {
+            Source::Registry(registry) => registry.tls(),
+            Source::Fed(_) => None,
+        }
+    }
+
     /// Starts to watch. Must be called within a tokio runtime: it starts a task, which ends when the watcher and all
     /// receivers made from it are gone.
     #[must_use = "dropping the watcher ends the watch"]

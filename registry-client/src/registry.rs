@@ -26,6 +26,7 @@ const MAX_PAGES: usize = 10_000;
 #[derive(Debug, Clone)]
 pub struct Registry {
     endpoints: Arc<Endpoints>,
+    tls: Option<tls::Client>,
     namespace: Arc<str>,
     call_timeout: Duration,
 }
@@ -58,6 +59,7 @@ impl Registry {
     ) -> Result<Self, Error> {
         Ok(Self {
             endpoints: Arc::new(Endpoints::try_new(endpoints, tls)?),
+            tls: tls.cloned(),
             namespace: DEFAULT_NAMESPACE.into(),
             call_timeout: DEFAULT_CALL_TIMEOUT,
         })
@@ -109,6 +111,12 @@ impl Registry {
     pub fn prefer_first(self) -> Self {
         self.endpoints.prefer_first();
         self
+    }
+
+    /// What it was connected with. Who calls the services that are found here calls them with it, too.
+    #[must_use]
+    pub fn tls(&self) -> Option<&tls::Client> {
+        self.tls.as_ref()
     }
 
     /// The namespace of this handle.

@@ -10,6 +10,7 @@ mod error;
 mod fingerprint;
 mod gate;
 mod governance;
+mod identity;
 mod instance;
 mod intake;
 mod keep_alive;

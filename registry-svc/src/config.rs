@@ -27,6 +27,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/healthz` and `/metrics` are served. Default: nowhere.
     pub admin_listen: Option<SocketAddr>,
+    /// Speaks TLS. Whoever shows a certificate registers only what that names. Default: without.
+    pub tls: Option<tls::Server>,
     /// Where the state is kept. Default: in `data_dir`.
     pub store: StoreLocation,
     /// The directory of the embedded store; made if it is not there. One registry at a time may use it. Default:
@@ -66,6 +68,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7000)),
             admin_listen: None,
+            tls: None,
             store: StoreLocation::Embedded,
             data_dir: PathBuf::from("data/registry"),
             instance_id: None,

@@ -160,6 +160,7 @@ impl Registry {
         limits.max_send_buffer = SEND_BUFFER;
         let mut settings = service_host::Config::new("registry", config.listen)
             .admin(config.admin_listen)
+            .tls(config.tls)
             .limits(limits);
         if let Some(gatekeeper) = &gatekeeper {
             settings = settings.gate(Some(Arc::new(ApiGate(Arc::clone(gatekeeper)))));

@@ -13,6 +13,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// URLs of the registry's replicas. Empty: not registered, which tests and single processes want. Default: empty.
     pub registry: Vec<String>,
+    /// Speaks TLS: it is registered and called with it, and calls with it. Default: without.
+    pub tls: Option<tls::Tls>,
     /// The SQLite file, as a path or an `sqlite:` URL. Processes on one machine may share it. Default: `tickets.db`.
     pub store: String,
     /// What is shown to the registry, where it lets nobody in without. Default: nothing.
@@ -45,6 +47,7 @@ impl Default for Config {
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9101))),
             advertise: None,
             registry: Vec::new(),
+            tls: None,
             store: "tickets.db".to_owned(),
             token: None,
             token_in_the_clear: false,

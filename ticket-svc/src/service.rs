@@ -68,7 +68,9 @@ impl Tickets {
         if config.seed && seed::sow(&store, clock.now()).await? {
             tracing::info!("sowed a programme into the empty store");
         }
-        let mut host = service_host::Config::new(SERVICE, config.listen).admin(config.admin_listen);
+        let mut host = service_host::Config::new(SERVICE, config.listen)
+            .admin(config.admin_listen)
+            .tls(config.tls.as_ref().and_then(|tls| tls.server()).cloned());
         if let Some(id) = &config.instance_id {
             host = host.instance_id(id);
         }
@@ -139,7 +141,7 @@ fn registry(config: &Config) -> Result<Option<Registry>, StartError> {
     if config.registry.is_empty() {
         return Ok(None);
     }
-    let registry = Registry::connect(&config.registry).map_err(StartError::Registry)?;
+    let registry = Registry::connect_with(&config.registry, client(config)).map_err(StartError::Registry)?;
     let registry = registry.with_namespace(config.namespace.as_str());
     Ok(Some(match config.token.clone() {
         None => registry,
@@ -148,12 +150,23 @@ fn registry(config: &Config) -> Result<Option<Registry>, StartError> {
     }))
 }
 
+fn client(config: &Config) -> Option<&tls::Client> {
+    config.tls.as_ref().and_then(tls::Tls::client)
+}
+
 fn registration(config: &Config, host: &service_host::Running) -> Registration {
     let address = config
         .advertise
         .clone()
         .unwrap_or_else(|| host.local_addr().to_string());
-    Registration::new(SERVICE, address)
+    let registration = Registration::new(SERVICE, address);
+    let is_secured = config.tls.as_ref().is_some_and(|tls| tls.server().is_some());
+    let registration = if is_secured {
+        registration.secured()
+    } else {
+        registration
+    };
+    registration
         .id(host.instance_id())
         .version(env!("CARGO_PKG_VERSION"))
         .zone(config.zone.as_str())

@@ -1,11 +1,11 @@
 //! The side that dials: believes the authorities of its bundle, and speaks to whom it expected and nobody else.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rustls::{AlertDescription, ClientConfig, InvalidMessage, client::Resumption};
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use crate::{
@@ -14,6 +14,9 @@ use crate::{
     handle::{mismatch_or, provider},
     verify::{Expected, ServerVerifier, in_words},
 };
+
+/// How long the server's first word is waited for: a round trip to wherever a registry may be.
+const FIRST_WORD: Duration = Duration::from_millis(250);
 
 /// Dials with the certificate and the authorities that the files have now. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -135,8 +138,9 @@ impl Client {
 
     /// The handshake on a connection to `host` (a DNS name or an IP address, without port), for HTTP/2. Put a bound around it.
     ///
-    /// With TLS 1.3 a server may refuse *us* only after this has succeeded; then the first read fails, and
-    /// [`ConnectError::explain`] has words for it.
+    /// With TLS 1.3 a server judges *us* only when we are done. Whoever writes at once may then find the connection broken before
+    /// the reason is read; so the server's first word is waited for, for a moment. HTTP/2 servers speak first (RFC 9113, 3.4).
+    /// One that does not may still refuse us later: [`ConnectError::explain`] has words for it.
     ///
     /// # Errors
     /// [`ConnectError`] with the reason.
@@ -155,12 +159,20 @@ impl Client {
         let mut config = ClientConfig::clone(&current.base);
         let verifier = current.verifier.expecting(expected.clone());
         config.dangerous().set_certificate_verifier(verifier);
-        let connected = TlsConnector::from(Arc::new(config)).connect(name, io).await;
-        connected.map_err(|error| {
+        let explained = |error: io::Error| {
             ConnectError::explain(&error).unwrap_or_else(|| ConnectError::Other {
                 reason: error.to_string(),
             })
-        })
+        };
+        let mut stream = TlsConnector::from(Arc::new(config))
+            .connect(name, io)
+            .await
+            .map_err(explained)?;
+        // Looked at, and left where it is.
+        match tokio::time::timeout(FIRST_WORD, stream.fill_buf()).await {
+            Ok(Err(error)) => Err(explained(error)),
+            Ok(Ok(_)) | Err(_) => Ok(stream),
+        }
     }
 }
 

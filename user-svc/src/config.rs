@@ -16,6 +16,8 @@ pub struct Config {
     /// The ticket service's addresses (`host:port`), for those who have no registry. Not empty: used instead of it.
     /// Default: empty.
     pub ticket_addresses: Vec<String>,
+    /// Speaks TLS: it is registered and called with it, and calls with it. Default: without.
+    pub tls: Option<tls::Tls>,
     /// The SQLite file, as a path or an `sqlite:` URL. One process drives its purchases. Default: `users.db`.
     pub store: String,
     /// What is shown to the registry, where it lets nobody in without. Default: nothing.
@@ -51,6 +53,7 @@ impl Default for Config {
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9200))),
             advertise: None,
             registry: Vec::new(),
+            tls: None,
             ticket_addresses: Vec::new(),
             store: "users.db".to_owned(),
             token: None,

@@ -90,7 +90,9 @@ impl Users {
         let accounts = Accounts::new(store.clone(), Passwords::new().await?, config.session_lifetime);
         let purchases = Purchases::new(store.clone(), tickets, config.max_purchases.max(1));
 
-        let mut host = service_host::Config::new(SERVICE, config.listen).admin(config.admin_listen);
+        let mut host = service_host::Config::new(SERVICE, config.listen)
+            .admin(config.admin_listen)
+            .tls(config.tls.as_ref().and_then(|tls| tls.server()).cloned());
         if let Some(id) = &config.instance_id {
             host = host.instance_id(id);
         }
@@ -175,7 +177,7 @@ fn registry(config: &Config) -> Result<Option<Registry>, StartError> {
     if config.registry.is_empty() {
         return Ok(None);
     }
-    let registry = Registry::connect(&config.registry).map_err(StartError::Registry)?;
+    let registry = Registry::connect_with(&config.registry, client(config)).map_err(StartError::Registry)?;
     let registry = registry.with_namespace(config.namespace.as_str());
     Ok(Some(match config.token.clone() {
         None => registry,
@@ -192,7 +194,14 @@ fn channel(config: &Config, registry: Option<&Registry>) -> Result<lb::Channel, 
         Some(registry) => registry.discover(TICKET_SERVICE).into(),
         None => return Err(StartError::NoTickets),
     };
-    Ok(lb::Channel::builder(target).ready_timeout(TICKETS_READY).build())
+    Ok(lb::Channel::builder(target)
+        .tls(client(config).cloned())
+        .ready_timeout(TICKETS_READY)
+        .build())
+}
+
+fn client(config: &Config) -> Option<&tls::Client> {
+    config.tls.as_ref().and_then(tls::Tls::client)
 }
 
 fn registration(config: &Config, host: &service_host::Running) -> Registration {
@@ -200,7 +209,14 @@ fn registration(config: &Config, host: &service_host::Running) -> Registration {
         .advertise
         .clone()
         .unwrap_or_else(|| host.local_addr().to_string());
-    Registration::new(SERVICE, address)
+    let registration = Registration::new(SERVICE, address);
+    let is_secured = config.tls.as_ref().is_some_and(|tls| tls.server().is_some());
+    let registration = if is_secured {
+        registration.secured()
+    } else {
+        registration
+    };
+    registration
         .id(host.instance_id())
         .version(env!("CARGO_PKG_VERSION"))
         .zone(config.zone.as_str())

@@ -4,7 +4,7 @@ use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, ValueEnum, value_parser};
 
-use super::{MemberArgs, examples, values};
+use super::{MemberArgs, TlsArgs, examples, values};
 
 /// How an endpoint is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,6 +71,9 @@ pub(crate) struct AgentArgs {
 
     #[command(flatten)]
     pub(crate) member: MemberArgs,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 
     /// How long the command may take to end after SIGTERM; then it is killed
     #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_GRACE")]

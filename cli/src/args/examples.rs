@@ -122,3 +122,10 @@ pub(super) const START: &str = r#"Start here:
   tessera instances ticket-svc  see who serves
 
 Every flag has an environment variable; the flag wins."#;
+
+pub(super) const CERTS: &str = r#"Examples:
+  tessera certs --out certs
+  tessera certs --out certs --host registry.internal,10.0.0.7 --service billing-svc
+
+Writes ca.crt and ca.key, and NAME.crt and NAME.key for each service and the operator. Run again, it issues anew: processes
+that use the files follow them, without a restart. Keep ca.key away from the machines that serve: who has it can be anybody."#;

@@ -2,6 +2,7 @@
 //! decided by each command when it turns its `…Args` into a plan. Nothing here opens a file or a socket.
 
 mod agent;
+mod certificates;
 mod cluster;
 mod examples;
 mod operator;
@@ -11,6 +12,7 @@ mod values;
 
 pub(crate) use self::{
     agent::{AgentArgs, GuardArgs, ProbeArgs, ProbeKind, Spoken},
+    certificates::{CertsArgs, ClientAuth, ServerTlsArgs, TlsArgs},
     cluster::{DemoArgs, UpArgs},
     operator::{
         BackupArgs, CallArgs, Discovery, DrainArgs, ExplainArgs, HealthcheckArgs, InstancesArgs, RestoreArgs,
@@ -98,6 +100,8 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     /// Make, list and revoke the tokens that a registry lets in
     Token(TokenCommand),
+    /// Issue certificates for a cluster with TLS, by an authority of one's own
+    Certs(CertsArgs),
 
     /// Run the registry
     Registry(RegistryArgs),

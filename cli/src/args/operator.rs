@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{
-    examples,
+    TlsArgs, examples,
     security::TokenArgs,
     values::{self, InstanceName, MethodName, RegistryUrl, Until},
 };
@@ -29,6 +29,9 @@ pub(crate) struct Discovery {
 
     #[command(flatten)]
     pub(crate) shown: TokenArgs,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 /// `tessera services`
@@ -108,7 +111,7 @@ pub(crate) struct CallArgs {
     after_help = examples::HEALTHCHECK
 )]
 pub(crate) struct HealthcheckArgs {
-    /// The server, HOST:PORT
+    /// The server, HOST:PORT, or https://HOST:PORT where it speaks TLS
     #[arg(value_name = "ADDR", value_parser = values::origin)]
     pub(crate) address: String,
 
@@ -126,6 +129,9 @@ pub(crate) struct HealthcheckArgs {
     #[arg(long, value_name = "DURATION", env = "TESSERA_HEALTHCHECK_TIMEOUT")]
     #[arg(default_value = "2s", allow_hyphen_values = true, value_parser = values::positive_duration)]
     pub(crate) timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 /// `tessera drain`
@@ -233,6 +239,9 @@ pub(crate) struct BackupArgs {
 
     #[command(flatten)]
     pub(crate) shown: TokenArgs,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 /// `tessera restore`

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, value_parser};
 
 use super::{
-    examples,
+    ServerTlsArgs, examples,
     security::{AccessArgs, TokenArgs},
     values::{self, Admin, Listen, RegistryUrl},
 };
@@ -22,6 +22,9 @@ pub(crate) struct HostArgs {
     /// Names this instance in the registry, in traces and in the `tessera-instance` header [default: a random name]
     #[arg(long, value_name = "ID", env = "TESSERA_INSTANCE_ID")]
     pub(crate) instance_id: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) tls: ServerTlsArgs,
 
     /// How long calls in flight may go on after SIGTERM
     #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_GRACE")]

@@ -119,7 +119,7 @@ impl fmt::Display for RegistryUrl {
 
 /// `http://HOST:PORT` from `HOST:PORT` or an `http(s)://` address.
 pub(crate) fn origin(text: &str) -> Result<String, String> {
-    const RIGHT: &str = "give HOST:PORT or http://HOST:PORT, for example http://127.0.0.1:7000";
+    const RIGHT: &str = "give HOST:PORT, http://HOST:PORT or https://HOST:PORT, for example http://127.0.0.1:7000";
     let with_scheme = if text.contains("://") {
         text.to_owned()
     } else {
@@ -136,8 +136,7 @@ pub(crate) fn origin(text: &str) -> Result<String, String> {
         return Err(format!("{RIGHT}, without user, path or query"));
     }
     match scheme {
-        "http" => Ok(format!("http://{authority}")),
-        "https" => Err("TLS is not built yet; give an http:// address".to_owned()),
+        "http" | "https" => Ok(format!("{scheme}://{authority}")),
         _ => Err(RIGHT.to_owned()),
     }
 }
@@ -355,7 +354,7 @@ mod tests {
         check("http://localhost", None);
         check("localhost:0", None);
         check("ftp://localhost:7000", None);
-        check("https://localhost:7000", None);
+        check("https://localhost:7000/", Some("https://localhost:7000"));
         check("http://user@localhost:7000", None);
         check("http://localhost:7000/v1", None);
         check("", None);

@@ -26,7 +26,7 @@ use crate::{
     failure::{Exit, Failure, chain},
     instances, output,
     output::{Layout, Output},
-    registry::{self, credentials},
+    registry::{self, credentials, security},
     status,
     trace::Root,
 };
@@ -96,8 +96,9 @@ async fn reach(args: &CallArgs) -> Result<Line, Failure> {
         let origin = crate::args::origin(&args.target)
             .map_err(|right| Failure::usage(format!("{} is no server", args.target)).advice(right))?;
         // A person has named this server. One that was found by discovery has only said that it exists: it is shown no token.
-        let bearer = credentials::shown_to([origin.as_str()], &args.discovery.shown)?;
-        let channel = channel::fixed([origin.trim_start_matches("http://")])?;
+        let tls = security::client(&args.discovery.tls)?;
+        let bearer = credentials::shown_to([origin.as_str()], tls.as_ref(), &args.discovery.shown)?;
+        let channel = channel::fixed([origin.as_str()], tls, &tls::Expected::Host)?;
         return Ok(Line::new(channel, bearer));
     }
     let registry = registry::open(&args.discovery)?;

@@ -42,12 +42,16 @@ pub(crate) fn show(registry: Registry, args: &TokenArgs) -> Result<Registry, Fai
 }
 
 /// What is shown to these endpoints: the token that the flags name, if they name one and if it may be sent there.
-pub(crate) fn shown_to<'a>(endpoints: impl IntoIterator<Item = &'a str>, args: &TokenArgs) -> Result<Bearer, Failure> {
+pub(crate) fn shown_to<'a>(
+    endpoints: impl IntoIterator<Item = &'a str>,
+    tls: Option<&tls::Client>,
+    args: &TokenArgs,
+) -> Result<Bearer, Failure> {
     let Some(token) = token(args)? else {
         return Ok(Bearer::default());
     };
-    let registry =
-        Registry::connect(endpoints).map_err(|error| Failure::usage("the address is wrong").because(&error))?;
+    let registry = Registry::connect_with(endpoints, tls)
+        .map_err(|error| Failure::usage("the address is wrong").because(&error))?;
     with(registry, token.clone(), args)?;
     Ok(Bearer::new(Some(token)))
 }

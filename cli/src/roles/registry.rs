@@ -6,33 +6,34 @@ use super::{End, Protection, Ways, admin, announce, folder, not_started};
 use crate::{
     args::RegistryArgs,
     failure::{Exit, Failure},
+    registry::security,
 };
 
 /// Runs the registry until it is asked to end.
 pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
     let protection = Protection {
-        tls: false,
+        tls: args.host.tls.files.tls_cert.is_some(),
         tokens: args.access.tokens.is_some(),
         insecure: args.access.insecure,
     };
     protection.allows("--listen", args.listen.0, Ways::Registry)?;
     let end = End::watch(args.host.exit_with_parent)?;
+    let secured = security::server(&args.host.tls)?;
+    let identities = secured.as_ref().is_some_and(|secured| secured.identifies_clients);
     let leases = args.leases;
     let store = location(&args.store)?;
     let config = Config {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen, &protection)?,
+        tls: secured.as_ref().and_then(|secured| secured.tls.server().cloned()),
         data_dir: match store {
             StoreLocation::Embedded => folder(&args.data_dir)?,
             StoreLocation::Etcd(_) => args.data_dir,
         },
         store,
-        access: match args.access.tokens {
-            Some(tokens) => Access::Guarded {
-                tokens: Some(tokens),
-                identities: false,
-            },
-            None => Access::Open,
+        access: match (args.access.tokens, identities) {
+            (None, false) => Access::Open,
+            (tokens, identities) => Access::Guarded { tokens, identities },
         },
         history_len: args.history_len,
         instance_id: args.host.instance_id,

@@ -3,22 +3,28 @@
 use user_svc::{Config, Users};
 
 use super::{End, Protection, Ways, admin, advertise, announce, discoverable, not_started, store};
-use crate::{args::UserArgs, failure::Failure, registry::credentials};
+use crate::{
+    args::UserArgs,
+    failure::Failure,
+    registry::{credentials, security},
+};
 
 /// Runs a user service until it is asked to end.
 pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
     let protection = Protection {
-        tls: false,
+        tls: args.host.tls.files.tls_cert.is_some(),
         tokens: false,
         insecure: args.member.shown.insecure,
     };
     protection.allows("--listen", args.listen.0, Ways::Service)?;
     let end = End::watch(args.host.exit_with_parent)?;
+    let secured = security::member(&args.host.tls, &args.member.registry)?;
     let config = Config {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen, &protection)?,
         advertise: advertise::address(args.advertise.as_deref(), &args.member, args.listen)?,
         registry: args.member.registry.iter().map(ToString::to_string).collect(),
+        tls: secured.as_ref().map(|secured| secured.tls.clone()),
         store: store(args.store, &args.data_dir, "users.db")?,
         token: credentials::token(&args.member.shown)?,
         token_in_the_clear: args.member.shown.insecure,

@@ -86,7 +86,7 @@ async fn registered(cluster: &mut Cluster, args: &UpArgs, progress: &Progress) -
         .registry()
         .map(|address| format!("http://{address}"))
         .unwrap_or_default();
-    let registry = crate::registry::connect([address.as_str()], &args.namespace)?;
+    let registry = crate::registry::connect([address.as_str()], &args.namespace, None)?;
     for role in [Role::Ticket, Role::User] {
         let wanted = cluster.members().iter().filter(|member| member.role == role).count();
         let service = role.service().unwrap_or_default();

@@ -27,7 +27,10 @@ fn malformed_values_are_answered_with_what_would_be_right() {
     check(&["ticket", "--heartbeat-misses", "0"], &["1..=100"]);
     check(&["ticket", "--namespace", "Not_A_Name"], &["a-z"]);
     check(&["user", "--registry", "ftp://nowhere:1"], &["http://HOST:PORT"]);
-    check(&["user", "--registry", "https://localhost:7000"], &["TLS"]);
+    check(&["services", "--registry", "https://localhost:7000"], &["--tls-ca"]);
+    check(&["user", "--registry", "https://localhost:7000"], &["CA bundle"]);
+    check(&["registry", "--tls-client-auth", "required"], &["--tls-cert"]);
+    check(&["registry", "--tls-cert", "a.crt"], &["private key", "--tls-key"]);
     check(&["registry", "--admin-listen", "on"], &["`off`"]);
     check(&["registry", "--listen", "127.0.0.1:65000"], &["--admin-listen"]);
     check(&["up", "--instances", "0"], &["1..=32"]);

@@ -8,5 +8,6 @@ mod drain;
 mod faults;
 mod grpcurl;
 mod operator;
+mod secured;
 mod trace;
 mod up;

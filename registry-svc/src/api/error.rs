@@ -6,7 +6,7 @@ use service_host::status;
 use thiserror::Error;
 use tonic::{Code, Status};
 
-use super::{gate, lanes::Crowded};
+use super::{gate, identity::IdentityMismatch, lanes::Crowded};
 use crate::{
     access::{Missing, Principal},
     catalog::CatalogError,
@@ -24,6 +24,9 @@ pub(super) enum ApiError {
     /// The driver or the catalog refused.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    /// The caller's certificate names somebody else.
+    #[error(transparent)]
+    Identity(#[from] IdentityMismatch),
     /// A watch from a revision that has not happened.
     #[error(transparent)]
     FutureRevision(#[from] FutureRevision),
@@ -74,6 +77,7 @@ impl From<ApiError> for Status {
         let text = error.to_string();
         match error {
             ApiError::Invalid(violations) => status::invalid(violations),
+            ApiError::Identity(_) => status::error(Code::PermissionDenied, "IDENTITY_MISMATCH", text),
             ApiError::Submit(SubmitError::Refused(refusal)) => refused(&refusal, text),
             ApiError::Submit(SubmitError::Busy) => retry(Code::Unavailable, "REGISTRY_BUSY", text),
             // An operator has to free some: seconds, not milliseconds.

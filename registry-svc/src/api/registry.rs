@@ -1,13 +1,14 @@
 //! `tessera.registry.v1.RegistryService`: each RPC in one breath.
 
 use proto::registry::v1::{self as wire, registry_service_server::RegistryService};
+use service_host::Peer;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Api, acks,
     caller::Caller,
     error::ApiError,
-    instance,
+    identity, instance,
     keep_alive::{self, KeepAliveStream},
     lanes::{PeerKey, Place},
     lists, mutate, register,
@@ -41,7 +42,9 @@ impl RegistryService for Api {
     ) -> Result<Response<wire::RegisterResponse>, Status> {
         let _place = self.change(&request)?;
         let Asker { caller, by } = self.asker(&request);
+        let peer = request.extensions().get::<Peer>().cloned();
         let command = register::command(request.into_inner())?;
+        identity::binds(peer.as_ref(), &command.drafts).map_err(ApiError::from)?;
         for draft in &command.drafts {
             caller.needs(Need::Register(&draft.key.namespace, &draft.key.service))?;
         }

@@ -74,6 +74,31 @@ impl World {
         .expect("good files")
     }
 
+    /// A client that is not ours.
+    fn somebody(&self, name: Option<&str>) -> std::sync::Arc<rustls::ClientConfig> {
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+        let certificate = |name: &str| CertificateDer::from_pem_slice(&self.read(name)).expect("PEM");
+        let mut authorities = rustls::RootCertStore::empty();
+        authorities.add(certificate("ca.crt")).expect("an authority");
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(authorities);
+        std::sync::Arc::new(match name {
+            None => builder.with_no_client_auth(),
+            Some(name) => {
+                let key = PrivateKeyDer::from_pem_slice(&self.read(&format!("{name}.key"))).expect("PEM");
+                let chain = vec![certificate(&format!("{name}.crt"))];
+                builder.with_client_auth_cert(chain, key).expect("a pair")
+            }
+        })
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).expect("written before")
+    }
+
     fn tls(&self, service: &str, client_auth: ClientAuth) -> Tls {
         self.write(service, &self.issue(service, Purpose::Both));
         self.load(Some(service), client_auth)
@@ -116,28 +141,20 @@ async fn who_is_refused_runs_no_handler() {
     let stranger = World::new();
     world.write("server-only", &world.issue("server-only", Purpose::Server));
     world.write("stranger", &stranger.issue("stranger", Purpose::Both));
-    let refused = [
-        world.load(None, ClientAuth::None),
-        world.load(Some("server-only"), ClientAuth::None),
-        world.load(Some("stranger"), ClientAuth::None),
-    ];
-    for tls in refused {
-        let stream = dial(&tls, running.local_addr())
+    for name in [None, Some("server-only"), Some("stranger")] {
+        let client = world.load(name, ClientAuth::None);
+        let error = dial(&client, running.local_addr()).await.expect_err("refused");
+        assert!(error.contains("refused our certificate"), "{error}");
+        // A client that does not wait to be told says what it wants at once.
+        let connector = tokio_rustls::TlsConnector::from(world.somebody(name));
+        let socket = TcpStream::connect(running.local_addr()).await.expect("listening");
+        let name = "localhost".try_into().expect("a name");
+        let stream = connector
+            .connect(name, socket)
             .await
-            .expect("TLS 1.3 tells a client afterwards");
+            .expect("TLS 1.3 tells it afterwards");
         let client = Client::over(stream, running.local_addr()).await;
-        // It says what it wants before it can know that it is refused.
         client.say(ask("let me in", None)).await.expect_err("refused");
-        let mut stream = dial(&tls, running.local_addr()).await.expect("the same");
-        let error = tokio::time::timeout(PATIENCE, stream.read_u8())
-            .await
-            .expect("an end")
-            .expect_err("refused");
-        let told = tls::ConnectError::explain(&error).map(|error| error.to_string());
-        assert!(
-            told.is_some_and(|told| told.contains("refused our certificate")),
-            "{error}"
-        );
     }
     // Plain text, as before TLS.
     let mut plain = TcpStream::connect(running.local_addr()).await.expect("listening");
@@ -163,19 +180,7 @@ async fn the_admin_endpoint_has_the_certificate_and_asks_for_none() {
     let running = serve(config().tls(server.server().cloned())).await;
     let admin = running.admin_addr().expect("configured");
     // A scraper: knows the authority, has no certificate, and offers HTTP/1.1 only.
-    let mut authorities = rustls::RootCertStore::empty();
-    use rustls::pki_types::pem::PemObject as _;
-    let pem = std::fs::read(world.path("ca.crt")).expect("read");
-    authorities
-        .add(rustls::pki_types::CertificateDer::from_pem_slice(&pem).expect("PEM"))
-        .expect("an authority");
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let scraper = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(authorities)
-        .with_no_client_auth();
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(scraper));
+    let connector = tokio_rustls::TlsConnector::from(world.somebody(None));
     let socket = TcpStream::connect(admin).await.expect("listening");
     let name = "localhost".try_into().expect("a name");
     let mut stream = connector.connect(name, socket).await.expect("gets in");

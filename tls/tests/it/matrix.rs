@@ -201,7 +201,7 @@ async fn a_client_speaks_to_whom_it_expected_and_nobody_else() {
             .server()
             .expect("a certificate")
             .acceptor(tls::Listener::Grpc, 10);
-        let serving = tokio::spawn(async move { acceptor.accept(far).await.map(|_| ()) });
+        let serving = tokio::spawn(async move { acceptor.accept(far).await });
         let connected = client.client().expect("a bundle").connect(near, host, expected).await;
         match (connected, outcome) {
             (Ok(_), Ok(())) => {}

@@ -22,7 +22,7 @@ use super::{End, discoverable};
 use crate::{
     args::{AgentArgs, ProbeArgs, Spoken},
     failure::Failure,
-    registry::{self, credentials},
+    registry::{self, credentials, security},
 };
 
 pub(crate) use guard::run as guard;
@@ -44,7 +44,9 @@ enum Last {
 pub(crate) async fn run(args: AgentArgs) -> Result<(), Failure> {
     let probe = Probe::try_new(&args)?;
     let urls = args.member.registry.iter().map(|url| url.as_str());
-    let registry = credentials::show(registry::connect(urls, &args.member.namespace)?, &args.member.shown)?;
+    let tls = security::client(&args.tls)?;
+    let registry = registry::connect(urls, &args.member.namespace, tls.as_ref())?;
+    let registry = credentials::show(registry, &args.member.shown)?;
     let end = End::watch(args.exit_with_parent)?;
     let registration = registration(&args);
     let mut command = match args.command.as_slice() {

@@ -86,7 +86,7 @@ impl Probe {
                     self.address, self.timeout
                 ))),
             },
-            What::Health { service } => match healthcheck::ask(&self.address, service, self.timeout).await {
+            What::Health { service } => match healthcheck::ask(&self.address, service, self.timeout, None).await {
                 Ok(ServingStatus::Serving) => Ok(()),
                 Ok(status) => Err(Miss(format!("{} is {}", self.address, status.as_str_name()))),
                 Err(trouble) => Err(Miss(trouble.told(&self.address).to_string())),

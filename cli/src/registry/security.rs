@@ -1,0 +1,90 @@
+//! From the flags of security to what a process shows and believes. The files are read here, and what is wrong with them is told
+//! with the flag that names them.
+
+pub(crate) mod certs;
+
+use tls::{LoadError, Settings, Tls, Watching};
+
+use crate::{
+    args::{ClientAuth, RegistryUrl, ServerTlsArgs, TlsArgs},
+    failure::Failure,
+};
+
+/// TLS of a process that serves. It follows its files for as long as this is held.
+pub(crate) struct Secured {
+    pub(crate) tls: Tls,
+    /// Whether clients are asked who they are.
+    pub(crate) identifies_clients: bool,
+    _watching: Watching,
+}
+
+/// TLS of a server; `None` without any flag.
+pub(crate) fn server(args: &ServerTlsArgs) -> Result<Option<Secured>, Failure> {
+    let files = &args.files;
+    if args.tls_client_auth.is_some() && files.tls_cert.is_none() {
+        return Err(
+            Failure::usage("--tls-client-auth is for servers that speak TLS").advice("pass --tls-cert and --tls-key")
+        );
+    }
+    let client_auth = match (args.tls_client_auth, &files.tls_cert, &files.tls_ca) {
+        (Some(ClientAuth::None), ..) => tls::ClientAuth::None,
+        (Some(ClientAuth::Optional), ..) => tls::ClientAuth::Optional,
+        (Some(ClientAuth::Required), ..) => tls::ClientAuth::Required,
+        (None, Some(_), Some(_)) => tls::ClientAuth::Required,
+        (None, ..) => tls::ClientAuth::None,
+    };
+    let Some(tls) = load(files, client_auth)? else {
+        return Ok(None);
+    };
+    let watching = tls
+        .watch()
+        .map_err(|error| Failure::new("the TLS files cannot be followed").because(&error))?;
+    Ok(Some(Secured {
+        tls,
+        identifies_clients: client_auth != tls::ClientAuth::None,
+        _watching: watching,
+    }))
+}
+
+/// TLS of a server that dials these registries.
+pub(crate) fn member(args: &ServerTlsArgs, registry: &[RegistryUrl]) -> Result<Option<Secured>, Failure> {
+    let secured = server(args)?;
+    let dials = secured.as_ref().is_some_and(|secured| secured.tls.client().is_some());
+    match registry.iter().find(|url| url.as_str().starts_with("https://")) {
+        Some(url) if !dials => Err(Failure::usage(format!(
+            "{url} speaks TLS, and there is no CA bundle to verify it with"
+        ))
+        .advice("pass --tls-ca")),
+        _ => Ok(secured),
+    }
+}
+
+/// TLS of a command; `None` without --tls-ca.
+pub(crate) fn client(args: &TlsArgs) -> Result<Option<tls::Client>, Failure> {
+    let tls = load(args, tls::ClientAuth::None)?;
+    Ok(tls.and_then(|tls| tls.client().cloned()))
+}
+
+fn load(args: &TlsArgs, client_auth: tls::ClientAuth) -> Result<Option<Tls>, Failure> {
+    if args.tls_cert.is_none() && args.tls_key.is_none() && args.tls_ca.is_none() {
+        return Ok(None);
+    }
+    let settings = Settings {
+        certificate: args.tls_cert.clone(),
+        key: args.tls_key.clone(),
+        authorities: args.tls_ca.clone(),
+        client_auth,
+    };
+    Tls::load(settings).map(Some).map_err(|error| {
+        let failure = match &error {
+            LoadError::Alone { .. } | LoadError::NothingToVerifyWith => Failure::usage("TLS is not set up"),
+            _ => Failure::new("TLS cannot be set up"),
+        };
+        let failure = failure.because(&error);
+        match &error {
+            LoadError::Alone { .. } => failure.advice("pass --tls-cert and --tls-key together"),
+            LoadError::NothingToVerifyWith => failure.advice("pass --tls-ca, or --tls-client-auth none"),
+            _ => failure.advice("correct the file; `tessera certs --out DIR` issues a set to begin with"),
+        }
+    })
+}
