@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use registry_client::{Decision, Governed, Instance};
+use registry_client::{Decision, Governed, Health, Instance};
 use serde_json::{Value, json};
 
 use crate::{
@@ -82,6 +82,9 @@ fn human(instances: &[Instance], namespace: &str) -> String {
 
 /// What the instance says, and what an operator has laid over it.
 pub(crate) fn status(instance: &Instance) -> String {
+    if instance.health == Health::Failing && !instance.drained {
+        return format!("{} (probes fail)", instance.status);
+    }
     if !instance.drained {
         return instance.status.to_string();
     }
@@ -135,6 +138,11 @@ pub(crate) fn as_json(instance: &Instance) -> Value {
         "status": instance.status.to_string(),
         "callable": instance.is_callable(),
         "drained": instance.drained,
+        "health": match instance.health {
+            Health::Unprobed => "UNPROBED",
+            Health::Passing => "PASSING",
+            Health::Failing => "FAILING",
+        },
         "weight": instance.weight,
         "override": instance.governed.as_ref().map(override_as_json),
         "version": instance.version,

@@ -84,9 +84,9 @@ pub use dial::expected_registry;
 pub use discovery::{DEFAULT_GRACE, Discovery};
 pub use error::{Answer, Error};
 pub use model::{
-    Confidence, DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Decision, Drained, Endpoint, Governed, Instance, InstanceEvent,
-    InstanceStatus, Late, Protocol, Removal, RemovalReason, Selector, ServiceSummary, Snapshot, SnapshotCause,
-    SnapshotState, WatchStep,
+    Confidence, DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Decision, Drained, Endpoint, Governed, Health, HealthProbe,
+    Instance, InstanceEvent, InstanceStatus, Late, Protocol, Removal, RemovalReason, Selector, ServiceSummary,
+    Snapshot, SnapshotCause, SnapshotState, WatchStep,
 };
 pub use registrar::{Registrar, RegistrarStatus};
 pub use registration::{DEFAULT_HEARTBEAT, DEFAULT_MISSES, Registration};

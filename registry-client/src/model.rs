@@ -9,7 +9,8 @@ mod step;
 
 pub use drain::{Drained, Late};
 pub use instance::{
-    DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Decision, Endpoint, Governed, Instance, InstanceStatus, Protocol,
+    DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Decision, Endpoint, Governed, Health, HealthProbe, Instance, InstanceStatus,
+    Protocol,
 };
 pub(crate) use lease::{Field, Granted, Lease, Says};
 pub use snapshot::{Confidence, Snapshot, SnapshotState};

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rand::RngExt as _;
 
-use crate::model::{Endpoint, Instance, InstanceStatus, Protocol};
+use crate::model::{Endpoint, HealthProbe, Instance, InstanceStatus, Protocol};
 
 /// How often the owner renews its lease unless told otherwise.
 pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
@@ -125,6 +125,13 @@ impl Registration {
     #[must_use]
     pub fn status(mut self, status: InstanceStatus) -> Self {
         self.instance.status = status;
+        self
+    }
+
+    /// Has the registry probe it. Default: it does not. Refused where the registry may not dial: see the contract.
+    #[must_use]
+    pub fn probe(mut self, probe: HealthProbe) -> Self {
+        self.instance.probe = Some(probe);
         self
     }
 

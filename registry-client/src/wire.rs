@@ -15,8 +15,8 @@ use tonic_types::pb;
 use crate::{
     error::{Answer, Error},
     model::{
-        Confidence, DEFAULT_WEIGHT, Decision, Endpoint, Governed, Instance, InstanceEvent, InstanceStatus, Protocol,
-        Removal, RemovalReason, Selector, ServiceSummary, SnapshotCause, Told, WatchStep,
+        Confidence, DEFAULT_WEIGHT, Decision, Endpoint, Governed, Health, HealthProbe, Instance, InstanceEvent,
+        InstanceStatus, Protocol, Removal, RemovalReason, Selector, ServiceSummary, SnapshotCause, Told, WatchStep,
     },
 };
 
@@ -86,6 +86,36 @@ impl From<v1::Instance> for Instance {
             revision: wire.revision,
             drained: governed.as_ref().is_some_and(|governed| governed.drained),
             governed,
+            health: match v1::Health::try_from(wire.health) {
+                Ok(v1::Health::Passing) => Health::Passing,
+                Ok(v1::Health::Failing) => Health::Failing,
+                Ok(v1::Health::Unspecified) | Err(_) => Health::Unprobed,
+            },
+            probe: wire.probe.map(HealthProbe::from),
+        }
+    }
+}
+
+impl From<v1::HealthProbe> for HealthProbe {
+    fn from(wire: v1::HealthProbe) -> Self {
+        let duration = |wire: prost_types::Duration| wire.try_into().ok();
+        Self {
+            interval: wire.interval.and_then(duration),
+            timeout: wire.timeout.and_then(duration),
+            misses: wire.misses,
+            grpc_service: wire.grpc_service,
+        }
+    }
+}
+
+impl From<HealthProbe> for v1::HealthProbe {
+    fn from(probe: HealthProbe) -> Self {
+        let duration = |duration: std::time::Duration| duration.try_into().ok();
+        Self {
+            interval: probe.interval.and_then(duration),
+            timeout: probe.timeout.and_then(duration),
+            misses: probe.misses,
+            grpc_service: probe.grpc_service,
         }
     }
 }
@@ -117,6 +147,8 @@ impl From<Instance> for v1::Instance {
             revision: 0,
             lease_id: String::new(),
             r#override: None,
+            probe: instance.probe.map(v1::HealthProbe::from),
+            health: 0,
         }
     }
 }

@@ -42,6 +42,7 @@ use crate::{
     driver::{Clock, Handle},
     hub::Hub,
     metrics::Metrics,
+    prober::Allowed,
     running::StartError,
     store::Backup,
 };
@@ -72,6 +73,8 @@ pub(crate) struct Api {
     pub(crate) backup: Option<Arc<dyn Backup>>,
     /// Whether a gate says who calls.
     pub(crate) is_guarded: bool,
+    /// Where instances may be probed.
+    pub(crate) allowed: Arc<Allowed>,
 }
 
 /// The registry's services.

@@ -24,6 +24,7 @@ mod clock;
 mod command;
 mod expiry;
 mod govern;
+mod judge;
 mod leases;
 mod mutate;
 mod overrides;
@@ -49,7 +50,7 @@ pub(crate) use batch::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, 
 use clock::LeaseClock;
 pub(crate) use clock::{LeaseTime, PULSE};
 pub(crate) use command::{
-    Asked, Beat, CatalogError, Command, Decision, Deregister, Govern, LeaseChoice, Outcome, Owner, Register,
+    Asked, Beat, CatalogError, Command, Decision, Deregister, Govern, Judge, LeaseChoice, Outcome, Owner, Register,
     Registered, RenewError, Renewed, Reply, RequestId, Secret, Update,
 };
 use leases::Leases;
@@ -222,6 +223,7 @@ impl Catalog {
             Command::Update(update) => self.update(update, wall, &mut undo),
             Command::Deregister(deregister) => self.deregister(deregister, wall, &mut undo),
             Command::Govern(govern) => self.govern(govern, wall, &mut undo),
+            Command::Judge(judge) => self.judge(judge, wall, &mut undo),
             Command::Claim(owners) => Ok(self.claim(owners, wall, &mut undo)),
         };
         let (reply, batch) = match applied {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    Access, EtcdUrl,
+    Access, Cidr, EtcdUrl,
     catalog::{Protection, Settings},
     driver,
     model::ReplicaId,
@@ -60,6 +60,8 @@ pub struct Config {
     pub drain_grace: Duration,
     /// Who may use the registry. Default: everybody, so that one that serves beyond its machine should be given another one.
     pub access: Access,
+    /// Where instances that ask for it are probed, beyond the address that their registration came from. Default: nowhere.
+    pub probe_allow: Vec<Cidr>,
 }
 
 impl Default for Config {
@@ -83,6 +85,7 @@ impl Default for Config {
             orphan_grace: leases.orphan_grace,
             drain_grace: Duration::from_secs(10),
             access: Access::Open,
+            probe_allow: Vec::new(),
         }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) use self::core::Job;
 pub(crate) use self::core::{Core, Settings};
 pub(crate) use clock::Clock;
 pub(crate) use handle::{Answer, Handle, SubmitError};
-use handle::{Inbox, Mutation, Renewals};
+use handle::{Inbox, Mutation, Question, Renewals};
 pub(crate) use rounds::NotRenewed;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -101,6 +101,7 @@ enum Input {
     Mutation(Mutation),
     Renewals(Vec<Renewals>),
     Suspicion(Vec<(LeaseId, Beat)>),
+    Question(Question),
     Committed(Result<Committed, DriverError>),
     News(Option<News>),
     Pulse,
@@ -191,6 +192,13 @@ impl Driver {
                     Input::Idle
                 }
             },
+            question = self.inbox.questions.recv(), if !self.inbox.questions_closed => match question {
+                Some(question) => Input::Question(question),
+                None => {
+                    self.inbox.questions_closed = true;
+                    Input::Idle
+                }
+            },
             () = tokio::time::sleep_until(wake) => Input::Pulse,
             () = self.stop.cancelled(), if !self.core.is_stopping() => Input::Stop,
         }
@@ -218,6 +226,11 @@ impl Driver {
                 }
             }
             Input::Suspicion(heard) => self.core.suspect(&heard),
+            Input::Question(Question { leases, reply }) => {
+                let heard = leases.iter().map(|lease| self.core.catalog.hears(*lease)).collect();
+                // Nobody waits any more while the prober stops.
+                let _ = reply.send(heard);
+            }
             Input::Committed(committed) => {
                 self.committed(committed?, now)?;
             }

@@ -61,6 +61,7 @@ pub(crate) fn draft(service: &str, id: &str, zone: &str) -> Draft {
             }),
             weight: Weight::try_new(100).expect("a weight"),
             status: Status::Up,
+            probe: None,
             metadata: Metadata::default(),
         },
         started_at: None,

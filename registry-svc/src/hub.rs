@@ -17,6 +17,7 @@ mod by_scope;
 mod encodings;
 mod feeds;
 mod past;
+mod probed;
 mod selection;
 mod snapshot;
 mod step;
@@ -35,6 +36,7 @@ use by_scope::ByScope;
 use encodings::Encodings;
 use feeds::Feeds;
 use past::Past;
+use probed::Probed;
 pub(crate) use selection::{Scope, Selection};
 #[cfg(test)]
 use snapshot::Snapshot;
@@ -60,6 +62,7 @@ pub(crate) struct Hub {
     feeds: Mutex<Feeds>,
     encodings: Encodings,
     acks: Acks,
+    probed: Probed,
     part_bytes: usize,
     /// The present revision, for those who wait for one.
     present: watch::Sender<Revision>,
@@ -151,6 +154,7 @@ impl Hub {
             feeds: Mutex::default(),
             encodings: Encodings::default(),
             acks: Acks::default(),
+            probed: Probed::restore(restored.instances),
             part_bytes: snapshot::PART_BYTES,
             present: watch::Sender::new(restored.revision),
         }
@@ -164,6 +168,11 @@ impl Hub {
     /// Which watches are open, and what they have acknowledged.
     pub(crate) fn acks(&self) -> &Acks {
         &self.acks
+    }
+
+    /// Which instances want to be probed.
+    pub(crate) fn probed(&self) -> &Probed {
+        &self.probed
     }
 
     /// Whether other replicas may be ahead of this one: then a revision that has not happened here may well have happened.
@@ -195,6 +204,7 @@ impl Hub {
         // After all of them, so that a watcher that wakes finds the whole group, and outside of the lock of the state, which it
         // will want. Who began to watch in between is woken for nothing.
         self.present.send_replace(present);
+        self.probed.apply(batches);
         let touched = self.feeds().touched(batches);
         for feed in touched {
             feed.wakers().wake();

@@ -2,7 +2,7 @@
 //!
 //! Providers register instances under a lease and keep it alive with heartbeats; consumers list them or watch them change.
 //! The wire, `tessera.registry.v1`, is the contract. This crate is one process of it, alone over an embedded store or one of
-//! several over an etcd cluster; it never dials what clients register, and losing it stops no traffic between them.
+//! several over an etcd cluster; it dials nothing that clients register unless they ask to be probed, and losing it stops no traffic between them.
 //!
 //! The way of a change: `api` validates it into the `model`'s types → `driver` hands it to the `catalog` (a pure state machine)
 //! → the `store` makes it durable together with whatever else waits → `hub` shows it to readers and watchers → the answer.
@@ -35,6 +35,7 @@ mod store;
 
 mod driver;
 mod metrics;
+mod prober;
 
 mod api;
 
@@ -53,5 +54,6 @@ mod simulation;
 
 pub use access::Access;
 pub use config::{Config, StoreLocation};
+pub use prober::{Cidr, InvalidCidr};
 pub use running::{Error, Registry, Running, StartError, StopReport};
 pub use store::{EtcdUrl, EtcdUrlError};

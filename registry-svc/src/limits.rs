@@ -105,3 +105,14 @@ pub(crate) const REQUEST_ID_BYTES: usize = 24 * 1_024 * 1_024;
 pub(crate) const INSTANCES: usize = 1_000_000;
 /// Leases of the whole registry.
 pub(crate) const LEASES: usize = 1_000_000;
+
+/// Between two probes of an instance: the shortest, the longest, and where nothing is said.
+pub(crate) const PROBE_INTERVAL_MIN: Duration = Duration::from_secs(1);
+pub(crate) const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
+pub(crate) const PROBE_INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
+/// How long one may take: the least, and where nothing is said. At most the interval.
+pub(crate) const PROBE_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+pub(crate) const PROBE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
+/// How many fail in a row before the instance is failing: the most, and where nothing is said.
+pub(crate) const PROBE_MISSES_MAX: u32 = 10;
+pub(crate) const PROBE_MISSES_DEFAULT: u32 = 3;

@@ -13,6 +13,7 @@ mod lease;
 mod metadata;
 mod name;
 mod packed;
+mod probe;
 mod replica;
 mod shared;
 mod time;
@@ -29,6 +30,7 @@ pub(crate) use instance::{
 pub(crate) use lease::{Heartbeat, LeaseId, LeaseSecret, SecretHash, Terms};
 pub(crate) use metadata::Metadata;
 pub(crate) use name::{Detail, GrpcService, InstanceId, Label, Namespace, ServiceName, Zone};
+pub(crate) use probe::{Health, Probe};
 pub(crate) use replica::{ReplicaId, Replicas};
 pub(crate) use shared::Shared;
 pub(crate) use time::{Moment, Now, WallTime};

@@ -18,6 +18,7 @@ use crate::{
     hub::{Hub, Restored, Trust},
     metrics::Metrics,
     model::{Confidence, ReplicaId},
+    prober::{Allowed, Prober},
     store::{Embedded, Etcd, Loaded, Store, StoreError},
     tokens::TokensError,
 };
@@ -42,9 +43,10 @@ pub struct Running {
     /// The driver has been awaited; its handle must not be polled again.
     driver_ended: bool,
     tidying: JoinHandle<()>,
+    probing: JoinHandle<()>,
     /// Follows the file of tokens, where there is one.
     guarding: Option<JoinHandle<()>>,
-    /// Stops the driver, the tidying and the guarding, also when this is merely dropped.
+    /// Stops the driver, the tidying, the probing and the guarding, also when this is merely dropped.
     stop: DropGuard,
     drain_grace: Duration,
 }
@@ -218,7 +220,16 @@ impl Registry {
             stop.clone(),
         )
         .map_err(StartError::Thread)?;
+        let own = [Some(host.local_addr()), host.admin_addr()].into_iter().flatten();
+        let allowed = Arc::new(Allowed::new(config.probe_allow, own));
+        let prober = Prober {
+            hub: Arc::clone(&hub),
+            driver: handle.clone(),
+            clock,
+            allowed: Arc::clone(&allowed),
+        };
         let api = Api {
+            allowed,
             driver: handle,
             hub: Arc::clone(&hub),
             clock,
@@ -232,6 +243,7 @@ impl Registry {
         };
         let host = host.serve(api::routes(api), &[api::DESCRIPTORS]);
         let driver = tokio::spawn(driver.run());
+        let probing = tokio::spawn(prober.run(stop.clone()));
         let tidying = tokio::spawn(tidy(hub, clock, stop.clone()));
         let guarding = gatekeeper.map(|gatekeeper| tokio::spawn(gatekeeper.follow(stop.clone())));
         host.set_all_serving();
@@ -249,6 +261,7 @@ impl Registry {
             driver,
             driver_ended: false,
             tidying,
+            probing,
             guarding,
             stop: stop.drop_guard(),
             drain_grace: config.drain_grace,
@@ -294,6 +307,7 @@ impl Running {
             driver,
             driver_ended,
             tidying,
+            probing,
             guarding,
             stop,
             drain_grace,
@@ -304,6 +318,7 @@ impl Running {
         let failure = if driver_ended { None } else { why(driver.await) };
         // It has nothing to tell but a panic, which is in the log.
         let _ = tidying.await;
+        let _ = probing.await;
         if let Some(guarding) = guarding {
             let _ = guarding.await;
         }

@@ -111,6 +111,11 @@ pub(crate) struct RegistryArgs {
     #[arg(long, value_name = "N", env = "TESSERA_HISTORY_LEN", default_value_t = 10_000)]
     pub(crate) history_len: usize,
 
+    /// Ranges of addresses where instances that ask for it may be probed, beyond the address that their registration
+    /// came from, for example 10.0.0.0/8
+    #[arg(long, value_name = "CIDR,…", env = "TESSERA_PROBE_ALLOW", value_delimiter = ',')]
+    pub(crate) probe_allow: Vec<registry_svc::Cidr>,
+
     #[command(flatten)]
     pub(crate) leases: LeaseArgs,
 

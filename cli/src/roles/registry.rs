@@ -43,6 +43,7 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
         protection_window: leases.protection_window,
         protection_max: leases.protection_max,
         suspect_after: (!leases.suspect_after.is_zero()).then_some(leases.suspect_after),
+        probe_allow: args.probe_allow,
         ..Config::default()
     };
     let mut running = Registry::start(config).await.map_err(|error| match error {

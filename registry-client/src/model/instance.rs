@@ -1,6 +1,10 @@
 //! One running copy of a service, and what is said of it by itself and by operators.
 
-use std::{collections::BTreeMap, fmt, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 /// The namespace that is meant when none is named.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -131,6 +135,31 @@ pub struct Governed {
     pub weight_decision: Option<Decision>,
 }
 
+/// What the registry's own probes say of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Health {
+    /// It is not probed, or has not been often enough; or a number of the wire that this version does not know.
+    #[default]
+    Unprobed,
+    /// It answers.
+    Passing,
+    /// It does not, and takes no calls.
+    Failing,
+}
+
+/// How the registry is to probe an instance, by grpc.health.v1. What is left at its default is the registry's to choose.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HealthProbe {
+    /// The time between two, 1 s to 1 h. `None`: 30 s.
+    pub interval: Option<Duration>,
+    /// How long one may take, 100 ms to the interval. `None`: 3 s, or the interval if that is less.
+    pub timeout: Option<Duration>,
+    /// How many fail in a row before it is failing, 1 to 10. 0: 3.
+    pub misses: u32,
+    /// The gRPC service that is asked about. Empty: the server as a whole.
+    pub grpc_service: String,
+}
+
 /// One running copy of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
@@ -168,6 +197,10 @@ pub struct Instance {
     pub drained: bool,
     /// All that an operator has laid over it.
     pub governed: Option<Governed>,
+    /// What the registry's probes say.
+    pub health: Health,
+    /// How it is probed; `None`: it is not.
+    pub probe: Option<HealthProbe>,
 }
 
 impl Instance {
@@ -192,13 +225,16 @@ impl Instance {
             revision: 0,
             drained: false,
             governed: None,
+            health: Health::Unprobed,
+            probe: None,
         }
     }
 
-    /// True when it takes new calls: UP, not drained by an operator, weight above 0, and with a gRPC address.
+    /// True when it takes new calls: UP, not found failing, not drained by an operator, weight above 0, and with a gRPC address.
     #[must_use]
     pub fn is_callable(&self) -> bool {
-        self.status == InstanceStatus::Up && !self.drained && self.weight > 0 && self.grpc_endpoint().is_some()
+        let is_well = self.status == InstanceStatus::Up && self.health != Health::Failing;
+        is_well && !self.drained && self.weight > 0 && self.grpc_endpoint().is_some()
     }
 
     /// The endpoint that balancers call: the first of protocol grpc or grpcs.
@@ -252,6 +288,10 @@ mod tests {
             },
             Instance {
                 drained: true,
+                ..up.clone()
+            },
+            Instance {
+                health: Health::Failing,
                 ..up.clone()
             },
             Instance {

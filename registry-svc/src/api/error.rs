@@ -12,7 +12,8 @@ use crate::{
     catalog::CatalogError,
     driver::{NotRenewed, SubmitError},
     hub::{AckError, FutureRevision},
-    model::Revision,
+    model::{InstanceKey, Revision},
+    prober::Refused,
 };
 
 /// Why an RPC fails.
@@ -49,6 +50,9 @@ pub(super) enum ApiError {
     /// Too many wait for the same.
     #[error("{}", crowded(.0))]
     Crowded(Crowded),
+    /// An instance asks to be probed where this registry does not dial.
+    #[error("{0} cannot be probed at that address: {1}")]
+    ProbeRefused(InstanceKey, Refused),
     /// The server goes away and ends its streams.
     #[error("this registry is going away: resume at another one, or at this address in a moment")]
     Draining,
@@ -94,6 +98,7 @@ impl From<ApiError> for Status {
             ApiError::Denied(principal, missing) => gate::lacks(&principal, &missing),
             ApiError::Crowded(Crowded::Peer) => retry(Code::ResourceExhausted, "PEER_BUSY", text),
             ApiError::Crowded(Crowded::All) => retry(Code::ResourceExhausted, "REGISTRY_BUSY", text),
+            ApiError::ProbeRefused(..) => status::error(Code::PermissionDenied, "PROBE_TARGET_REFUSED", text),
             ApiError::Draining => retry(Code::Unavailable, "DRAINING", text),
             ApiError::Bug(_) => status::error(Code::Internal, "INTERNAL", text),
         }

@@ -8,9 +8,9 @@ use super::validate::{Violations, path};
 use crate::{
     limits,
     model::{
-        Confidence, Draft, Endpoint, EndpointView, Endpoints, GrpcService, Host, Instance, InstanceId, InstanceKey,
-        Label, Labels, Metadata, Namespace, Override, Port, Profile, Protocol, RemovalReason, Revision, Ruling,
-        ServiceName, Spec, Status, ValueError, Version, WallTime, Weight, Zone,
+        Confidence, Draft, Endpoint, EndpointView, Endpoints, GrpcService, Health, Host, Instance, InstanceId,
+        InstanceKey, Label, Labels, Metadata, Namespace, Override, Port, Probe, Profile, Protocol, RemovalReason,
+        Revision, Ruling, ServiceName, Spec, Status, ValueError, Version, WallTime, Weight, Zone,
     },
 };
 
@@ -48,6 +48,7 @@ pub(super) fn wanted(violations: &mut Violations, prefix: &str, instance: wire::
         ("revision", instance.revision != 0),
         ("lease_id", !instance.lease_id.is_empty()),
         ("override", instance.r#override.is_some()),
+        ("health", instance.health != 0),
     ] {
         if is_set {
             violations.add(at(field), "output only: leave it out");
@@ -68,6 +69,10 @@ pub(super) fn wanted(violations: &mut Violations, prefix: &str, instance: wire::
     let status = status(violations, &at("status"), instance.status);
     let grpc_services = grpc_services(violations, &at("grpc_services"), &instance.grpc_services);
     let metadata = violations.check(at("metadata"), Metadata::try_new(instance.metadata.into_iter()));
+    let probe = match instance.probe {
+        Some(asked) => probe(violations, &at("probe"), asked, endpoints.as_ref()).map(Some),
+        None => Some(None),
+    };
     let started_at = match instance.started_at {
         Some(time) => violations.time(at("started_at"), time).map(Some),
         None => Some(None),
@@ -90,6 +95,7 @@ pub(super) fn wanted(violations: &mut Violations, prefix: &str, instance: wire::
             metadata: metadata?,
             weight: weight?,
             status: status?,
+            probe: probe?.map(Arc::new),
         },
         started_at: started_at?,
     })
@@ -166,6 +172,36 @@ fn endpoints(violations: &mut Violations, field: &str, endpoints: Vec<wire::Endp
     checked.into_iter().collect()
 }
 
+/// What is asked for; where the request's connection came from is not known here.
+fn probe(
+    violations: &mut Violations,
+    field: &str,
+    asked: wire::HealthProbe,
+    endpoints: Option<&Endpoints>,
+) -> Option<Probe> {
+    let grpc = |endpoint: &EndpointView<'_>| matches!(endpoint.protocol, Protocol::Grpc | Protocol::Grpcs);
+    let first = endpoints?.iter().find(grpc).map(|endpoint| endpoint.protocol);
+    if first != Some(Protocol::Grpc) {
+        violations.add(
+            field,
+            "needs an endpoint of PROTOCOL_GRPC, and as the first gRPC one: TLS is not probed",
+        );
+        return None;
+    }
+    let mut read = |name: &str, value: Option<prost_types::Duration>| match value {
+        Some(value) => violations.duration(&path(field, name), value).map(Some),
+        None => Some(None),
+    };
+    let (interval, timeout) = (read("interval", asked.interval), read("timeout", asked.timeout));
+    let service = match asked.grpc_service.as_str() {
+        "" => Some(None),
+        name => violations
+            .check(path(field, "grpc_service"), GrpcService::try_new(name))
+            .map(Some),
+    };
+    violations.check(field, Probe::try_new(interval?, timeout?, asked.misses, service?))
+}
+
 fn grpc_services(violations: &mut Violations, field: &str, services: &[String]) -> Option<Box<[GrpcService]>> {
     let found = services.len();
     if found > limits::GRPC_SERVICES {
@@ -195,6 +231,7 @@ pub(super) fn to_wire(instance: &Instance) -> wire::Instance {
         revision,
         lease,
         governance,
+        health,
     } = instance;
     let endpoint = |endpoint: EndpointView<'_>| wire::Endpoint {
         protocol: match endpoint.protocol {
@@ -234,6 +271,18 @@ pub(super) fn to_wire(instance: &Instance) -> wire::Instance {
         revision: number(*revision),
         lease_id: lease.to_string(),
         r#override: governance.as_ref().map(|laid| override_to_wire(laid)),
+        probe: spec.probe.as_ref().map(|probe| wire::HealthProbe {
+            interval: Some(duration(probe.interval())),
+            timeout: Some(duration(probe.timeout())),
+            misses: probe.misses(),
+            grpc_service: probe.service().map(ToString::to_string).unwrap_or_default(),
+        }),
+        health: match health {
+            Health::Unprobed => wire::Health::Unspecified,
+            Health::Passing => wire::Health::Passing,
+            Health::Failing => wire::Health::Failing,
+        }
+        .into(),
     }
 }
 

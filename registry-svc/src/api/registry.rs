@@ -1,5 +1,7 @@
 //! `tessera.registry.v1.RegistryService`: each RPC in one breath.
 
+use std::sync::Arc;
+
 use proto::registry::v1::{self as wire, registry_service_server::RegistryService};
 use service_host::Peer;
 use tonic::{Request, Response, Status, Streaming};
@@ -16,7 +18,8 @@ use super::{
 use crate::{
     access::{Principal, scope::Need},
     catalog::{Asked, Command, Reply},
-    model::Who,
+    model::{Probe, Who},
+    prober,
 };
 
 /// Who asks for a change.
@@ -43,10 +46,19 @@ impl RegistryService for Api {
         let _place = self.change(&request)?;
         let Asker { caller, by } = self.asker(&request);
         let peer = request.extensions().get::<Peer>().cloned();
-        let command = register::command(request.into_inner())?;
+        let from = peer.as_ref().map(|peer| peer.address.ip());
+        let from = from.or_else(|| request.remote_addr().map(|address| address.ip()));
+        let mut command = register::command(request.into_inner())?;
         identity::binds(peer.as_ref(), &command.drafts).map_err(ApiError::from)?;
-        for draft in &command.drafts {
+        for draft in &mut command.drafts {
             caller.needs(Need::Register(&draft.key.namespace, &draft.key.service))?;
+            if let Some(probe) = draft.spec.probe.take() {
+                let probe = Probe::clone(&probe).asked_from(from);
+                draft.spec.probe = Some(Arc::new(probe));
+            }
+        }
+        if let Some((key, refused)) = prober::refused(&command.drafts, &self.allowed).await {
+            return Err(ApiError::ProbeRefused(key, refused).into());
         }
         match self.submit(Command::Register(command), by).await? {
             Reply::Registered(registered) => Ok(Response::new(register::reply(registered))),

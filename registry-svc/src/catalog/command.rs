@@ -6,8 +6,8 @@ use thiserror::Error;
 
 use super::{Batch, Undo};
 use crate::model::{
-    Detail, Draft, Epoch, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, LeaseSecret, Metadata, RemovalReason,
-    Revision, SecretHash, Status, Terms, ValueError, WallTime, Weight, Who,
+    Detail, Draft, Epoch, Health, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, LeaseSecret, Metadata,
+    RemovalReason, Revision, SecretHash, Status, Terms, ValueError, WallTime, Weight, Who,
 };
 
 /// A change that is asked for. Renewals are not among them: they change nothing that is stored.
@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Deregister(Deregister),
     /// Lays an operator's decision over an instance, or takes one back.
     Govern(Govern),
+    /// Notes what the probes of an instance have come to. No client asks for it: the prober does.
+    Judge(Judge),
     /// Makes this replica the one that hears the heartbeats of some leases, in one revision: when a replica dies, all of its
     /// leases move at once. No client asks for it: it follows from renewals that came here ([`Renewed::claim`]).
     Claim(Vec<Owner>),
@@ -52,6 +54,7 @@ impl Command {
             Self::Deregister(deregister) => id_bytes(&deregister.ids),
             // As much as the texts of one may have.
             Self::Govern(_) => 2_048,
+            Self::Judge(_) => 256,
             Self::Claim(owners) => std::mem::size_of_val(owners.as_slice()),
         }
     }
@@ -185,6 +188,17 @@ impl Decision {
     }
 }
 
+/// See [`Command::Judge`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Judge {
+    /// Which instance.
+    pub(crate) key: InstanceKey,
+    /// Of this registration, and of no later one.
+    pub(crate) epoch: Epoch,
+    /// What it is from now on.
+    pub(crate) health: Health,
+}
+
 /// The effects of a command.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -212,7 +226,7 @@ impl Outcome {
 pub(crate) enum Reply {
     /// To [`Command::Register`].
     Registered(Registered),
-    /// To [`Command::Update`].
+    /// To [`Command::Update`] and [`Command::Judge`].
     Updated {
         /// The instance after the change.
         instance: Arc<Instance>,

@@ -2,6 +2,7 @@
 
 mod cases;
 mod governance;
+mod health;
 mod histories;
 mod protection;
 mod replicas;

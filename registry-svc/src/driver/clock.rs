@@ -37,7 +37,7 @@ impl Clock {
     }
 
     /// A moment as the timer wants it.
-    pub(super) fn instant(&self, moment: Moment) -> Instant {
+    pub(crate) fn instant(&self, moment: Moment) -> Instant {
         // Deadlines reach at most 100 hours ahead; a sum beyond the clock's range would only mean "not now".
         self.start.checked_add(moment.since_start()).unwrap_or(self.start)
     }

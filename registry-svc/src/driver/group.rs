@@ -133,7 +133,7 @@ impl Task {
             // As the store sees it: an instance that burns can be taken out on a full disk.
             Command::Govern(govern) => !matches!(govern.decision, Decision::Drain { .. }),
             Command::Deregister(_) => false,
-            Command::Register(_) | Command::Update(_) | Command::Claim(_) => true,
+            Command::Register(_) | Command::Update(_) | Command::Judge(_) | Command::Claim(_) => true,
         }
     }
 

@@ -25,6 +25,8 @@ const RENEWALS: usize = 1_024;
 /// Streams that broke and wait to be told of. When a whole rack goes at once the later ones are not: their leases have their
 /// full time then, which is what a lease is for.
 const SUSPICIONS: usize = 1_024;
+/// Questions of the prober, which asks one at a time.
+const QUESTIONS: usize = 1;
 
 /// What a caller is told.
 pub(crate) type Answer = Result<Reply, SubmitError>;
@@ -36,6 +38,7 @@ pub(crate) struct Handle {
     room: Arc<Semaphore>,
     renewals: mpsc::Sender<Renewals>,
     suspicions: mpsc::Sender<Vec<(LeaseId, Beat)>>,
+    questions: mpsc::Sender<Question>,
     metrics: Metrics,
 }
 
@@ -48,7 +51,16 @@ pub(super) struct Inbox {
     pub(super) renewals_closed: bool,
     pub(super) suspicions: mpsc::Receiver<Vec<(LeaseId, Beat)>>,
     pub(super) suspicions_closed: bool,
+    pub(super) questions: mpsc::Receiver<Question>,
+    pub(super) questions_closed: bool,
     room: Arc<Semaphore>,
+}
+
+/// Whether this replica hears the heartbeats of these leases, with the way back.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) leases: Vec<LeaseId>,
+    pub(super) reply: oneshot::Sender<Vec<bool>>,
 }
 
 /// A command with the way back.
@@ -98,6 +110,7 @@ pub(super) fn channel(metrics: Metrics) -> (Handle, Inbox) {
     let (mutations, mutations_rx) = mpsc::channel(MUTATIONS);
     let (renewals, renewals_rx) = mpsc::channel(RENEWALS);
     let (suspicions, suspicions_rx) = mpsc::channel(SUSPICIONS);
+    let (questions, questions_rx) = mpsc::channel(QUESTIONS);
     let room = Arc::new(Semaphore::new(MUTATION_BYTES));
     let inbox = Inbox {
         mutations: mutations_rx,
@@ -106,6 +119,8 @@ pub(super) fn channel(metrics: Metrics) -> (Handle, Inbox) {
         renewals_closed: false,
         suspicions: suspicions_rx,
         suspicions_closed: false,
+        questions: questions_rx,
+        questions_closed: false,
         room: Arc::clone(&room),
     };
     let handle = Handle {
@@ -113,6 +128,7 @@ pub(super) fn channel(metrics: Metrics) -> (Handle, Inbox) {
         room,
         renewals,
         suspicions,
+        questions,
         metrics,
     };
     (handle, inbox)
@@ -124,6 +140,7 @@ impl Inbox {
         self.mutations.close();
         self.renewals.close();
         self.suspicions.close();
+        self.questions.close();
     }
 
     /// Mutations that wait.
@@ -174,6 +191,14 @@ impl Handle {
             .await
             .map_err(|_| SubmitError::Stopping)?;
         // A renewal that was lost changed nothing that a later one does not change too.
+        answer.await.map_err(|_| SubmitError::Stopping)
+    }
+
+    /// Whether this replica hears the heartbeats of these leases, in order.
+    pub(crate) async fn hears(&self, leases: Vec<LeaseId>) -> Result<Vec<bool>, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        let question = Question { leases, reply };
+        self.questions.send(question).await.map_err(|_| SubmitError::Stopping)?;
         answer.await.map_err(|_| SubmitError::Stopping)
     }
 

@@ -1,4 +1,4 @@
-//! Addresses of an instance. Nothing here resolves or dials them: the registry never connects to what clients register.
+//! Addresses of an instance. Nothing here resolves or dials them; the `prober` does, where it is asked to and may.
 
 use std::{fmt, net::IpAddr, num::NonZeroU16, sync::Arc};
 

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Endpoints, GrpcService, InstanceId, Label, LeaseId, Metadata, Namespace, Override, ServiceName, ValueError,
-    Version, WallTime, Zone,
+    Endpoints, GrpcService, Health, InstanceId, Label, LeaseId, Metadata, Namespace, Override, Probe, ServiceName,
+    ValueError, Version, WallTime, Zone,
 };
 use crate::limits;
 
@@ -42,6 +42,8 @@ pub(crate) struct ServiceKey {
 
 /// An instance's numbers, its lease and what frames them.
 const FRAME_BYTES: usize = 128;
+/// A probe's numbers, and the name of a service.
+const PROBE_BYTES: usize = 320;
 
 /// Share of calls against its peers: 0 to 1000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,6 +98,8 @@ pub(crate) struct Spec {
     pub(crate) weight: Weight,
     /// Whether it takes calls.
     pub(crate) status: Status,
+    /// How it is to be probed; `None`: not at all.
+    pub(crate) probe: Option<Arc<Probe>>,
 }
 
 /// An instance that asks to be registered.
@@ -126,6 +130,8 @@ pub(crate) struct Instance {
     pub(crate) lease: LeaseId,
     /// What an operator has laid over it; a copy of what is kept under its name.
     pub(crate) governance: Option<Arc<Override>>,
+    /// What its probes say.
+    pub(crate) health: Health,
 }
 
 impl Revision {
@@ -252,7 +258,8 @@ impl Spec {
     /// Roughly what it costs in memory and on the wire.
     fn bytes(&self) -> usize {
         let services: usize = self.grpc_services.iter().map(|s| s.as_str().len() + 8).sum();
-        self.endpoints.bytes() + self.labels.bytes() + services + self.metadata.bytes()
+        let probe = self.probe.as_ref().map_or(0, |_| PROBE_BYTES);
+        self.endpoints.bytes() + self.labels.bytes() + services + self.metadata.bytes() + probe
     }
 }
 
@@ -272,15 +279,17 @@ impl Draft {
             revision,
             lease,
             governance: None,
+            health: Health::Unprobed,
         }
     }
 }
 
 impl Instance {
-    /// Whether it takes calls: it says so, and no operator has taken it out.
+    /// Whether it takes calls: it says so, no operator has taken it out, and no probe says that it does not answer.
     pub(crate) fn is_callable(&self) -> bool {
         let is_drained = self.governance.as_ref().is_some_and(|laid| laid.is_drained());
-        self.spec.status == Status::Up && !is_drained && self.weight().get() > 0
+        let is_well = self.spec.status == Status::Up && self.health != Health::Failing;
+        is_well && !is_drained && self.weight().get() > 0
     }
 
     /// The weight that counts: an operator's, or else its own.

@@ -10,7 +10,8 @@
 //! Labels   1 version  2 group  3 zone  4 tag
 //! Instance 1 Key  2 Endpoint*  3 Labels  4 weight  5 status (0 up, 1 starting, 2 draining, 3 down)  6 grpc_service*
 //!          7 map of metadata  8 Time started  9 epoch  10 revision  11 lease (16 bytes, big endian)
-//!          12 Override, a copy of what is kept under its name
+//!          12 Override, a copy of what is kept under its name  13 Probe  14 health (0 unprobed, 1 passing, 2 failing)
+//! Probe    1 interval in ns  2 timeout in ns  3 misses  4 the service that is asked about  5 where the registration came from
 //! Ruling   1 who  2 why  3 Time until  4 Time at  5 revision
 //! Override 1 Ruling of the drain  2 Ruling of the weight  3 weight  4 Key, in a record of its own alone
 //! Lease    1 SHA-256 of the secret, never the secret  2 interval in ms  3 misses  4 Key* replaced

@@ -12,6 +12,7 @@ mod idempotency;
 mod keep_alive;
 mod limits;
 mod lists;
+mod probing;
 mod register;
 mod restart;
 mod start;

@@ -9,7 +9,7 @@ use crate::{
     catalog::{CatalogError, OverrideChange},
     hub::{Episode, Hub, Story, What},
     limits,
-    model::{Act, Instance, InstanceKey, LeaseId, Moment, Status, Who},
+    model::{Act, Health, Instance, InstanceKey, LeaseId, Moment, Status, Who},
 };
 
 /// Answers `ExplainInstance`.
@@ -166,10 +166,17 @@ fn listens(instance: &Instance) -> String {
 /// What an update changed; where the history does not have what was before, what it says now.
 fn changed(instance: &Instance, former: Option<&Instance>) -> String {
     let now = &instance.spec;
-    let Some(before) = former.map(|former| &former.spec) else {
+    let Some((before, health)) = former.map(|former| (&former.spec, former.health)) else {
         return format!("now {}, weight {}", status(now.status), now.weight.get());
     };
     let mut changes = Vec::new();
+    if health != instance.health {
+        changes.push(match instance.health {
+            Health::Failing => "probes fail".to_owned(),
+            Health::Passing => "probes pass".to_owned(),
+            Health::Unprobed => "not probed".to_owned(),
+        });
+    }
     if before.status != now.status {
         changes.push(format!("{} to {}", status(before.status), status(now.status)));
     }

@@ -55,6 +55,7 @@ fn typical(n: u128) -> Draft {
             }),
             weight: Weight::try_new(100).expect("a weight"),
             status: Status::Up,
+            probe: None,
             metadata: Metadata::try_new(metadata.into_iter()).expect("fits"),
         },
         started_at: None,

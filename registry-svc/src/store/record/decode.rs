@@ -10,10 +10,10 @@ use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, Removal},
     limits,
     model::{
-        Act, Detail, Endpoint, Epoch, GrpcService, Heartbeat, Host, Instance, InstanceId, InstanceKey, Label, Labels,
-        LeaseId, Metadata, Namespace, Override, OverrideRecord, Port, Profile, Protocol, RemovalReason, ReplicaId,
-        Revision, Ruling, SecretHash, ServiceName, Shared, Spec, Status, ValueError, Version, WallTime, Weight, Who,
-        Zone,
+        Act, Detail, Endpoint, Epoch, GrpcService, Health, Heartbeat, Host, Instance, InstanceId, InstanceKey, Label,
+        Labels, LeaseId, Metadata, Namespace, Override, OverrideRecord, Port, Probe, Profile, Protocol, RemovalReason,
+        ReplicaId, Revision, Ruling, SecretHash, ServiceName, Shared, Spec, Status, ValueError, Version, WallTime,
+        Weight, Who, Zone,
     },
 };
 
@@ -253,6 +253,7 @@ impl Decoder {
     fn instance_of(&mut self, fields: Fields<'_>) -> Result<Instance, RecordError> {
         let (mut key, mut labels, mut started_at, mut lease, mut governance) = (None, None, None, None, None);
         let (mut weight, mut status, mut epoch, mut revision) = (0, Status::Up, 0, 0);
+        let (mut probe, mut health) = (None, Health::Unprobed);
         let (mut endpoints, mut grpc_services, mut metadata) = (Vec::new(), Vec::new(), Vec::new());
         for field in fields {
             match field? {
@@ -267,6 +268,8 @@ impl Decoder {
                 (9, value) => epoch = value.number()?,
                 (10, value) => revision = value.number()?,
                 (11, value) => lease = Some(lease_id(value)?),
+                (13, value) => probe = Some(Arc::new(Self::probe(value)?)),
+                (14, value) => health = health_of(value.number()?)?,
                 (12, value) => governance = Self::override_of(value.message()?)?.kept(),
                 _ => {}
             }
@@ -289,15 +292,32 @@ impl Decoder {
                 metadata: Metadata::try_new(metadata.into_iter())?,
                 weight: Weight::try_new(weight)?,
                 status,
+                probe,
             },
             started_at: started_at.ok_or(RecordError::Missing("the time"))?,
             epoch: Epoch::of(Revision::new(epoch)),
             revision: Revision::new(revision),
             lease: lease.ok_or(RecordError::Missing("the lease"))?,
             governance,
+            health,
         };
         self.shared.instance(&mut instance);
         Ok(instance)
+    }
+
+    fn probe(value: Value<'_>) -> Result<Probe, RecordError> {
+        let (mut interval, mut timeout, mut misses, mut service, mut from) = (None, None, 0, None, None);
+        for field in value.message()? {
+            match field? {
+                (1, value) => interval = Some(Duration::from_nanos(value.number()?)),
+                (2, value) => timeout = Some(Duration::from_nanos(value.number()?)),
+                (3, value) => misses = value.number32()?,
+                (4, value) => service = Some(GrpcService::try_new(value.text()?)?),
+                (5, value) => from = value.text()?.parse().ok(),
+                _ => {}
+            }
+        }
+        Ok(Probe::try_new(interval, timeout, misses, service)?.asked_from(from))
     }
 
     fn grpc_service(&mut self, place: usize, name: &str) -> Result<GrpcService, RecordError> {
@@ -462,5 +482,14 @@ fn removal_reason(number: u64) -> Result<RemovalReason, RecordError> {
         2 => Ok(RemovalReason::Expired),
         3 => Ok(RemovalReason::Replaced),
         _ => Err(RecordError::Unknown("reason of removal")),
+    }
+}
+
+fn health_of(number: u64) -> Result<Health, RecordError> {
+    match number {
+        0 => Ok(Health::Unprobed),
+        1 => Ok(Health::Passing),
+        2 => Ok(Health::Failing),
+        _ => Err(RecordError::Unknown("health")),
     }
 }

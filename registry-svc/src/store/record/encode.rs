@@ -1,11 +1,13 @@
 //! From the model to bytes, without a copy in between.
 
+use std::time::Duration;
+
 use super::wire::Writer;
 use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, Removal},
     model::{
-        Act, EndpointView, Instance, InstanceKey, Labels, LeaseId, Override, OverrideRecord, Protocol, RemovalReason,
-        Ruling, Status, WallTime,
+        Act, EndpointView, Health, Instance, InstanceKey, Labels, LeaseId, Override, OverrideRecord, Probe, Protocol,
+        RemovalReason, Ruling, Status, WallTime,
     },
 };
 
@@ -19,6 +21,7 @@ pub(super) fn instance(to: &mut Writer, instance: &Instance) {
         revision,
         lease,
         governance,
+        health,
     } = instance;
     to.message(1, |to| key(to, name));
     for it in spec.endpoints.iter() {
@@ -43,6 +46,31 @@ pub(super) fn instance(to: &mut Writer, instance: &Instance) {
     to.bytes(11, &lease_id(*lease));
     if let Some(it) = governance {
         to.message(12, |to| laid(to, it));
+    }
+    if let Some(it) = &spec.probe {
+        to.message(13, |to| probe(to, it));
+    }
+    to.number(
+        14,
+        match health {
+            Health::Unprobed => 0,
+            Health::Passing => 1,
+            Health::Failing => 2,
+        },
+    );
+}
+
+fn probe(to: &mut Writer, probe: &Probe) {
+    // At most an hour each: see `limits`.
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    to.number(1, nanos(probe.interval()));
+    to.number(2, nanos(probe.timeout()));
+    to.number(3, probe.misses().into());
+    if let Some(service) = probe.service() {
+        to.text(4, service.as_str());
+    }
+    if let Some(from) = probe.from() {
+        to.text(5, &from.to_string());
     }
 }
 

@@ -6,8 +6,8 @@ use prost::{Enumeration, Message, Oneof};
 use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange},
     model::{
-        Act, EndpointView, Instance, InstanceKey, Labels, Override, OverrideRecord, Protocol, RemovalReason, Ruling,
-        Status, WallTime,
+        Act, EndpointView, Health, Instance, InstanceKey, Labels, Override, OverrideRecord, Protocol, RemovalReason,
+        Ruling, Status, WallTime,
     },
 };
 
@@ -79,6 +79,24 @@ pub(crate) struct InstanceRecord {
     lease: Vec<u8>,
     #[prost(message, optional, tag = "12")]
     governance: Option<LaidRecord>,
+    #[prost(message, optional, tag = "13")]
+    probe: Option<ProbeRecord>,
+    #[prost(uint32, tag = "14")]
+    health: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ProbeRecord {
+    #[prost(uint64, tag = "1")]
+    interval_nanos: u64,
+    #[prost(uint64, tag = "2")]
+    timeout_nanos: u64,
+    #[prost(uint32, tag = "3")]
+    misses: u32,
+    #[prost(string, tag = "4")]
+    service: String,
+    #[prost(string, tag = "5")]
+    from: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -318,6 +336,18 @@ impl From<&Instance> for InstanceRecord {
             revision: instance.revision.get(),
             lease: instance.lease.bits().to_be_bytes().to_vec(),
             governance: instance.governance.as_ref().map(|laid| (&**laid).into()),
+            probe: instance.spec.probe.as_ref().map(|probe| ProbeRecord {
+                interval_nanos: u64::try_from(probe.interval().as_nanos()).expect("at most an hour"),
+                timeout_nanos: u64::try_from(probe.timeout().as_nanos()).expect("at most an hour"),
+                misses: probe.misses(),
+                service: probe.service().map(ToString::to_string).unwrap_or_default(),
+                from: probe.from().map(|from| from.to_string()).unwrap_or_default(),
+            }),
+            health: match instance.health {
+                Health::Unprobed => 0,
+                Health::Passing => 1,
+                Health::Failing => 2,
+            },
         }
     }
 }

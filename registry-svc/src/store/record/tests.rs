@@ -12,9 +12,9 @@ use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, Removal},
     fixtures::{draft, heartbeat, key},
     model::{
-        Act, Detail, Endpoint, Endpoints, GrpcService, Host, Instance, Label, LeaseId, LeaseSecret, Metadata, Override,
-        OverrideRecord, Port, Protocol, RemovalReason, ReplicaId, Revision, Ruling, Status, Version, WallTime, Weight,
-        Who,
+        Act, Detail, Endpoint, Endpoints, GrpcService, Health, Host, Instance, Label, LeaseId, LeaseSecret, Metadata,
+        Override, OverrideRecord, Port, Probe, Protocol, RemovalReason, ReplicaId, Revision, Ruling, Status, Version,
+        WallTime, Weight, Who,
     },
 };
 use std::sync::Arc;
@@ -82,6 +82,17 @@ fn override_change() -> impl Strategy<Value = OverrideChange> {
     })
 }
 
+fn probe(seed: u128) -> Probe {
+    let service = seed
+        .is_multiple_of(2)
+        .then(|| GrpcService::try_new("a.B").expect("a name"));
+    let from = [None, "10.0.0.7".parse().ok(), "2001:db8::7".parse().ok()][(seed % 3) as usize];
+    let interval = std::time::Duration::from_nanos(1_000_000_000 + (seed % 1_000_000_007) as u64);
+    Probe::try_new(Some(interval), None, (seed % 11) as u32, service)
+        .expect("a probe")
+        .asked_from(from)
+}
+
 fn instance() -> impl Strategy<Value = Instance> {
     let status = prop_oneof![
         Just(Status::Starting),
@@ -116,7 +127,12 @@ fn instance() -> impl Strategy<Value = Instance> {
             wanted.spec.labels.version = Version::try_new(if versioned { "1.2.3" } else { "" }).expect("a version");
             let (revision, lease, started) = numbers;
             let instance = wanted.registered(Revision::new(revision), LeaseId::from_random(lease), started);
-            Instance { governance, ..instance }
+            let mut instance = Instance { governance, ..instance };
+            if !versioned {
+                instance.spec.probe = Some(Arc::new(probe(lease)));
+                instance.health = [Health::Unprobed, Health::Passing, Health::Failing][usize::from(id) % 3];
+            }
+            instance
         },
     )
 }

@@ -200,6 +200,7 @@ pub(in crate::store) fn plain(batch: &Batch) -> Batch {
         Change::Put { instance, left } => Change::Put {
             instance: Arc::new(Instance {
                 governance: None,
+                health: crate::model::Health::Unprobed,
                 ..Instance::clone(instance)
             }),
             left: left.clone(),
