@@ -5,6 +5,7 @@ mod crash;
 mod disk;
 mod expiry;
 mod linearizable;
+mod overload;
 mod partition;
 mod pause;
 mod readers;
