@@ -137,3 +137,49 @@ async fn a_large_message_that_keeps_coming_is_taken() {
     let answer = client.say(ask(&text, None)).await.expect("taken").into_inner();
     assert_eq!(answer.text.len(), text.len());
 }
+
+/// Row 34 of the fault plan: frames that are none, and messages that do not decode. Each is one call's error; the connection, and the
+/// others on it, go on.
+#[tokio::test]
+async fn malformed_messages_are_errors_of_their_call_alone() {
+    let (_running, client) = server_and_client(limited(|_| {})).await;
+    let nested = (0..100).fold(Vec::new(), |inner: Vec<u8>, _| {
+        let mut outer = vec![0x12];
+        prost::encoding::encode_varint(inner.len() as u64, &mut outer);
+        [outer, inner].concat()
+    });
+    for (what, bytes, expected) in [
+        ("a flag that does not exist", vec![7, 0, 0, 0, 0], Code::InvalidArgument),
+        (
+            "compressed, and not said how",
+            vec![1, 0, 0, 0, 2, 0x78, 0x9c],
+            // As gRPC's specification of compression has it.
+            Code::Internal,
+        ),
+        (
+            "4 GiB are to follow",
+            vec![0, 0xff, 0xff, 0xff, 0xff, 0],
+            Code::ResourceExhausted,
+        ),
+        ("cut off", vec![0, 0, 0, 0, 10, 0x0a], Code::InvalidArgument),
+        ("no message at all", Vec::new(), Code::InvalidArgument),
+        ("no protobuf", message(&[0xff; 64]), Code::InvalidArgument),
+        (
+            "text that is not UTF-8",
+            message(&[0x0a, 0x02, 0xc3, 0x28]),
+            Code::InvalidArgument,
+        ),
+        (
+            "a number where there is text",
+            message(&[0x08, 0x01]),
+            Code::InvalidArgument,
+        ),
+    ] {
+        let status = upload(&client, SAY, stream::iter([Bytes::from(bytes)])).await;
+        assert_eq!(status.code(), expected, "{what}: {status:?}");
+        client.say(ask("hello", None)).await.expect("others are served");
+    }
+    // Fields that nobody knows are passed over, however deep.
+    let status = upload(&client, SAY, stream::iter([Bytes::from(message(&nested))])).await;
+    assert_eq!(status.code(), Code::Ok, "{status:?}");
+}
