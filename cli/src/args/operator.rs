@@ -147,7 +147,7 @@ pub(crate) struct DrainArgs {
 
     /// How long to wait until every caller has said that it knows
     #[arg(long, value_name = "DURATION", env = "TESSERA_ACK_TIMEOUT", default_value = "10s")]
-    #[arg(allow_hyphen_values = true, value_parser = ack_timeout)]
+    #[arg(allow_hyphen_values = true, value_parser = values::ack_timeout)]
     pub(crate) ack_timeout: Duration,
 }
 
@@ -264,14 +264,6 @@ pub(crate) enum Weight {
     Own,
     /// This, 0 to 1000.
     Fixed(u32),
-}
-
-/// As long as the registry waits at the most.
-fn ack_timeout(text: &str) -> Result<Duration, String> {
-    match values::duration(text)? {
-        timeout if timeout <= Duration::from_secs(300) => Ok(timeout),
-        _ => Err("a registry waits 5m at the most".to_owned()),
-    }
 }
 
 fn weight(text: &str) -> Result<Weight, String> {

@@ -61,9 +61,9 @@ pub(crate) struct MemberArgs {
     pub(crate) zone: String,
 
     /// How long to go on answering at the most after SIGTERM, until every caller has acknowledged that this instance
-    /// drains; usually milliseconds
+    /// drains; usually milliseconds. At most 5m
     #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_LINGER")]
-    #[arg(default_value = "5s", allow_hyphen_values = true, value_parser = values::duration)]
+    #[arg(default_value = "5s", allow_hyphen_values = true, value_parser = values::ack_timeout)]
     pub(crate) drain_linger: Duration,
 
     /// How often the registry hears from this instance

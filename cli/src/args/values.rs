@@ -295,6 +295,14 @@ pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How long to wait for those who acknowledge: as long as the registry does at the most.
+pub(crate) fn ack_timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        timeout if timeout <= Duration::from_secs(300) => Ok(timeout),
+        _ => Err("a registry waits 5m at the most".to_owned()),
+    }
+}
+
 /// A name by the wire's rule: 1 to 63 of a-z, 0-9 and '-', starting with a letter.
 pub(crate) fn name(text: &str) -> Result<String, String> {
     let right = (1..=63).contains(&text.len())

@@ -47,6 +47,8 @@ fn malformed_values_are_answered_with_what_would_be_right() {
     check(&["weight", "a/b", "own", "--until", "1h"], &["leave --until out"]);
     check(&["drain", "a/b", "--until", "soon"], &["90m, 12h or 7d"]);
     check(&["drain", "a/b", "--ack-timeout", "6m"], &["5m at the most"]);
+    // Was taken, and cut to 5 min without a word.
+    check(&["ticket", "--drain-linger", "6m"], &["5m at the most"]);
     check(&["drain", "ticket-1"], &["SERVICE/ID"]);
     check(&["services", "--output", "yaml"], &["table", "json"]);
 }
