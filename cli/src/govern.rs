@@ -39,7 +39,7 @@ pub(crate) async fn drain(args: &DrainArgs, output: Output) -> Result<(), Failur
     let answer = bounded(patience, request.clone(), |request| client.drain(request))
         .await
         .map_err(|status| failure("drain instances", &status))?;
-    let (late, unheard) = of_all_replicas(&args.instance.discovery, request, &answer, patience).await?;
+    let (late, unheard, may_return) = of_all_replicas(&args.instance.discovery, request, &answer, patience).await?;
     let name = &args.instance.instance;
     let document = json!({
         "instance": name.to_string(),
@@ -48,6 +48,7 @@ pub(crate) async fn drain(args: &DrainArgs, output: Output) -> Result<(), Failur
         "revision": answer.revision,
         "unacknowledged_watch_ids": late,
         "unheard_replicas": unheard,
+        "watchers_may_return": may_return,
     });
     output.print(&document, || {
         let until = until_text(until);
@@ -56,6 +57,10 @@ pub(crate) async fn drain(args: &DrainArgs, output: Output) -> Result<(), Failur
             0 if !unheard.is_empty() => format!(
                 "{name} is drained{until} (revision {revision}); callers at {} of the registry may not know yet.",
                 output::count(unheard.len(), "other replica")
+            ),
+            0 if may_return => format!(
+                "{name} is drained{until} (revision {revision}); the registry was restarted a moment ago, and callers that are on \
+                 their way back to it may not know yet."
             ),
             0 => format!("{name} is drained{until}, and every caller knows (revision {revision})."),
             late => format!(
@@ -66,36 +71,48 @@ pub(crate) async fn drain(args: &DrainArgs, output: Output) -> Result<(), Failur
     })
 }
 
-/// The callers that may not know yet, and the replicas that nobody has heard of. Each replica knows its own callers alone, so each
-/// that has an address is asked: the drain is the same once more.
+/// The callers that may not know yet, the replicas that nobody has heard of, and whether callers may be on their way back after a
+/// restart. Each replica knows its own callers alone, so each that has an address is asked: the drain is the same once more.
+///
+/// Also where the first names no others: a replica that has lost its store is not counted by them, and tells its callers what it
+/// knew all the same. One that does not answer is named by its address.
 async fn of_all_replicas(
     discovery: &Discovery,
     request: DrainRequest,
     first: &DrainResponse,
     patience: Duration,
-) -> Result<(Vec<String>, Vec<String>), Failure> {
+) -> Result<(Vec<String>, Vec<String>, bool), Failure> {
+    let mut may_return = first.watchers_may_return;
     let mut late = first.unacknowledged_watch_ids.clone();
     let mut heard = BTreeSet::from([first.replica.clone()]);
     let mut known: BTreeSet<String> = first.unheard_replicas.iter().cloned().collect();
+    let mut silent = Vec::new();
     let mut asked = JoinSet::new();
-    for url in discovery.registry.iter().filter(|_| !first.unheard_replicas.is_empty()) {
+    for url in discovery.registry.iter().filter(|_| discovery.registry.len() > 1) {
         let mut client = GovernanceServiceClient::new(channel::to_registry(
             std::slice::from_ref(url),
             &discovery.tls,
             &discovery.shown,
         )?);
         let request = request.clone();
-        asked.spawn(async move { bounded(patience, request, |request| client.drain(request)).await });
+        let url = url.to_string();
+        asked.spawn(async move { (url, bounded(patience, request, |request| client.drain(request)).await) });
     }
     while let Some(told) = asked.join_next().await {
-        // One that does not answer is among those whom the others name.
-        let Ok(Ok(told)) = told else { continue };
+        // A task that was cancelled is one of a process that ends.
+        let Ok((url, told)) = told else { continue };
+        let Ok(told) = told else {
+            silent.push(url);
+            continue;
+        };
+        may_return |= told.watchers_may_return;
         if heard.insert(told.replica) {
             late.extend(told.unacknowledged_watch_ids);
         }
         known.extend(told.unheard_replicas);
     }
-    Ok((late, known.difference(&heard).cloned().collect()))
+    let unheard = known.difference(&heard).cloned().chain(silent).collect();
+    Ok((late, unheard, may_return))
 }
 
 /// Takes a drain back.

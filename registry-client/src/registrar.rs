@@ -171,8 +171,8 @@ impl Registrar {
     /// most `patience` (and at most 5 min). The instance still takes what they send meanwhile. Stays DRAINING through
     /// re-registrations.
     ///
-    /// Where the registry is away, or too old to know who has acknowledged, it goes on for 300 ms, or `patience` if that is
-    /// less: what its watchers take to hear of it when all is well.
+    /// Where the registry is away, too old to know who has acknowledged, or has begun so lately that not all of its watchers may be
+    /// back, it goes on for 300 ms at the least, or `patience` if that is less: what watchers take to hear of it when all is well.
     pub async fn drain(&self, patience: Duration) -> Drained {
         let drained = self.drain_within(patience).await;
         let (service, instance) = (&self.service, &self.instance_id);
@@ -204,44 +204,62 @@ impl Registrar {
             time::sleep_until(begun + BLIND_LINGER.min(patience)).await;
             return Drained::Unheard;
         };
-        match self.acknowledged(revision, patience.min(MAX_PATIENCE)).await {
-            Ok(late) if late.is_empty() => Drained::Acknowledged,
-            // Of the watches of replicas that we do not know nothing is known: they are given the time that they need as a rule.
-            Ok(late) if late.watches.is_empty() => {
-                time::sleep_until(begun + BLIND_LINGER.min(patience)).await;
-                Drained::Late(late)
-            }
-            Ok(late) => Drained::Late(late),
-            Err(error) => {
-                debug!(instance = %self.instance_id, %error, "the registry does not wait for watchers");
-                time::sleep_until(begun + BLIND_LINGER.min(patience)).await;
-                Drained::Unheard
-            }
+        let drained = self.acknowledged(revision, patience.min(MAX_PATIENCE)).await;
+        let is_blind = match &drained {
+            Drained::Acknowledged => false,
+            // Of the watches of replicas that have not told of theirs nothing is known.
+            Drained::Late(late) => late.watches.is_empty(),
+            Drained::Unheard => true,
+        };
+        if is_blind {
+            // They are given the time that they need as a rule.
+            time::sleep_until(begun + BLIND_LINGER.min(patience)).await;
         }
+        drained
     }
 
-    /// Waits until all have acknowledged, or for so long; who has not. Each replica knows its own watches, so all are asked at once;
-    /// those that are not among our endpoints are named by the others. An error when none of them answers.
-    async fn acknowledged(&self, revision: i64, patience: Duration) -> Result<Late, Error> {
+    /// Waits until all have acknowledged, or for so long. Each replica knows its own watches, so all are asked at once; those that
+    /// are not among our endpoints are named by the others, and those that are and cannot tell by their addresses: one that the
+    /// others do not count any more, because it has lost its store, still tells its watchers what it knew.
+    async fn acknowledged(&self, revision: i64, patience: Duration) -> Drained {
         let endpoints = self.registry.shared_endpoints();
         let asked = (0..endpoints.addresses().count()).map(|index| {
             let (_, peer) = endpoints.at(index, patience + ANSWER);
             let names = (self.registry.namespace().to_owned(), self.service.clone());
             let id = self.instance_id.to_string();
-            async move { within(&peer, peer.await_watchers(names.0, names.1, id, revision, patience)).await }
+            async move {
+                let told = within(&peer, peer.await_watchers(names.0, names.1, id, revision, patience)).await;
+                (peer.address.to_string(), told)
+            }
         });
-        let mut answers = Vec::new();
-        let mut failed = Error::NoEndpoint;
-        for answer in join_all(asked).await {
+        let (mut answers, mut blind) = (Vec::new(), Vec::new());
+        let mut is_known = false;
+        for (address, answer) in join_all(asked).await {
             match answer {
-                Ok(answer) => answers.push(answer),
-                Err(error) => failed = error,
+                Ok(told) => {
+                    if told.watchers_may_return {
+                        blind.push(address);
+                    } else {
+                        is_known = true;
+                    }
+                    answers.push((told.replica, told.late));
+                }
+                Err(error) => {
+                    debug!(instance = %self.instance_id, %error, "the registry does not tell of its watchers");
+                    blind.push(address);
+                }
             }
         }
-        if answers.is_empty() {
-            return Err(failed);
+        let mut late = Late::of_all(answers);
+        if late.watches.is_empty() && !is_known {
+            return Drained::Unheard;
         }
-        Ok(Late::of_all(answers))
+        late.replicas.extend(blind);
+        if late.is_empty() {
+            Drained::Acknowledged
+        } else {
+            Drained::Late(late)
+        }
     }
 
     /// Leaves for good: tells the registry once, best effort, and ends the task. Takes at most 2 s.

@@ -224,8 +224,8 @@ impl Registry {
     ) -> WatchStream {
         enum State {
             Closed(Registry, String, Resume),
-            /// With the revision that is to be acknowledged.
-            Open(Box<Steps>, Option<i64>),
+            /// With the revision that is to be acknowledged, and the one that it resumed from while nothing was told.
+            Open(Box<Steps>, Option<i64>, Option<i64>),
             Ended,
         }
         let resume = Resume {
@@ -235,12 +235,15 @@ impl Registry {
         let history = resume.history.clone();
         let begin = State::Closed(self.clone(), service.into(), resume);
         let steps = stream::unfold(begin, |state| async move {
-            let (mut steps, mut owed) = match state {
-                State::Closed(registry, service, resume) => match registry.open_watch(&service, resume).await {
-                    Ok(steps) => (Box::new(steps), None),
-                    Err(error) => return Some((Err(error), State::Ended)),
-                },
-                State::Open(steps, owed) => (steps, owed),
+            let (mut steps, mut owed, resumed) = match state {
+                State::Closed(registry, service, resume) => {
+                    let resumed = Some(resume.after).filter(|after| *after > 0);
+                    match registry.open_watch(&service, resume).await {
+                        Ok(steps) => (Box::new(steps), None, resumed),
+                        Err(error) => return Some((Err(error), State::Ended)),
+                    }
+                }
+                State::Open(steps, owed, resumed) => (steps, owed, resumed),
                 State::Ended => return None,
             };
             let heard = if let Some(revision) = owed {
@@ -262,7 +265,7 @@ impl Registry {
                     if takes_out(&told.step) {
                         owed = Some(told.step.revision());
                     }
-                    Some((Ok(told), State::Open(steps, owed)))
+                    Some((Ok(told), State::Open(steps, owed.or(resumed), None)))
                 }
                 Ok(None) => None,
                 Err(error) => Some((Err(error), State::Ended)),

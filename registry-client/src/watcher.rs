@@ -84,6 +84,7 @@ impl Watcher {
                     rng: rand::make_rng(),
                     told,
                     published: Arc::clone(&published),
+                    loud: 0,
                     applied: applied_seen,
                 };
                 Self {
@@ -178,6 +179,8 @@ struct Driver {
     told: watch::Sender<Arc<Snapshot>>,
     /// Counts the snapshots that were told; changes only while one is.
     published: Arc<AtomicU64>,
+    /// The last of them that the consumers were woken for: who has applied that one goes by all that was told since.
+    loud: u64,
     /// Up to which of them the owner has applied them.
     applied: watch::Receiver<u64>,
 }
@@ -282,6 +285,9 @@ impl Driver {
     async fn follow(&mut self, endpoint: usize, steps: &mut Steps, after: i64) -> End {
         // `None` when nothing is owed.
         let mut owed_until = (after == 0).then(|| now() + self.patience);
+        // The registry knows of a watch that resumes what it was told, and not whether its owner goes by it: the watch before may
+        // have broken between the two.
+        let mut resumed = (after > 0).then_some((after, self.loud));
         let mut acks = Acks::default();
         let mut acknowledging: Option<Acknowledging> = None;
         loop {
@@ -335,11 +341,17 @@ impl Driver {
                     self.patience = FIRST_SNAPSHOT;
                     self.backoff.reset();
                     self.compare(endpoint, told.step.confidence());
+                    // Not before the first step, which names the watch.
+                    if let Some((revision, publication)) = resumed.take() {
+                        acks.told(revision, publication);
+                        let applied = *self.applied.borrow();
+                        acks.applied(now(), applied, &mut self.rng);
+                    }
                     let (takes_out, revision) = (takes_out(&told.step), told.step.revision());
                     let change = self.reducer.step(now(), told);
                     self.publish(change);
                     if takes_out {
-                        acks.told(revision, self.published.load(Ordering::Relaxed));
+                        acks.told(revision, self.loud);
                     }
                 }
                 Ok(None) => return End::Told,
@@ -374,7 +386,7 @@ impl Driver {
 
     /// Gives the set to the consumers, waking them only when there is something to act upon, and logs a change of the link:
     /// once, not at each attempt.
-    fn publish(&self, change: Change) {
+    fn publish(&mut self, change: Change) {
         if change == Change::None {
             return;
         }
@@ -402,12 +414,16 @@ impl Driver {
             }
             _ => {}
         }
+        let mut number = 0;
         self.told.send_if_modified(|told| {
             *told = snapshot;
             // While nobody can look: who takes the snapshot takes its number.
-            self.published.fetch_add(1, Ordering::Release);
+            number = self.published.fetch_add(1, Ordering::Release) + 1;
             change == Change::Told
         });
+        if change == Change::Told {
+            self.loud = number;
+        }
     }
 }
 

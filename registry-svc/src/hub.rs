@@ -31,7 +31,7 @@ mod watcher;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub(crate) use acks::{AckError, Acks, Standing};
+pub(crate) use acks::{AckError, Acks, Holder, Standing};
 use by_scope::ByScope;
 use encodings::Encodings;
 use feeds::Feeds;
@@ -142,6 +142,8 @@ impl Hub {
         for batch in restored.history {
             past.push(Arc::new(batch));
         }
+        // Who begins with a history has told nobody of anything.
+        let acks = Acks::new(restored.revision > Revision::ZERO, restored.trust.recovering);
         let state = State {
             view: View::restore(restored.revision, restored.instances, restored.overrides),
             past,
@@ -153,7 +155,7 @@ impl Hub {
             state: RwLock::new(state),
             feeds: Mutex::default(),
             encodings: Encodings::default(),
-            acks: Acks::default(),
+            acks,
             probed: Probed::restore(restored.instances),
             part_bytes: snapshot::PART_BYTES,
             present: watch::Sender::new(restored.revision),
@@ -219,6 +221,7 @@ impl Hub {
         if self.read().trust == trust {
             return;
         }
+        self.acks.set_recovering(trust.recovering);
         let concerned: Vec<_> = {
             let mut state = self.write();
             let before = std::mem::replace(&mut state.trust, trust);

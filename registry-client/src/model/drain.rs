@@ -9,7 +9,7 @@ pub enum Drained {
     Acknowledged,
     /// These have not, in the time that they were given. They will notice when the instance stops.
     Late(Late),
-    /// The registry was not heard, or cannot tell: who knows is not known.
+    /// The registry was not heard, or cannot tell, because it began a moment ago for example: who knows is not known.
     Unheard,
 }
 
@@ -18,7 +18,8 @@ pub enum Drained {
 pub struct Late {
     /// Watches that the registry has told and that have not answered, by their ids.
     pub watches: Vec<String>,
-    /// Replicas of the registry of whose watches nothing is known.
+    /// Replicas of the registry of whose watches nothing is known: by the name that the others have for them, by the address where
+    /// they were asked, or by both.
     pub replicas: Vec<String>,
 }
 
@@ -54,7 +55,11 @@ impl fmt::Display for Late {
         }
         match self.replicas.len() {
             0 => Ok(()),
-            replicas => write!(f, "; {replicas} replicas of the registry have not told of theirs"),
+            _ => write!(
+                f,
+                "; of the registry's replicas these have not told of theirs: {}",
+                self.replicas.join(", ")
+            ),
         }
     }
 }

@@ -3,13 +3,13 @@
 //!
 //! Somebody may wait for that word, and nobody can tell from here. So it is given, and given sparingly:
 //!
-//! 1. It is owed for a snapshot, which may lack an instance, and for a delta after which an instance takes no calls. What is
-//!    new, what changes otherwise, and bookmarks owe nothing: a fleet that grows costs no acknowledgements.
+//! 1. It is owed for a snapshot, which may lack an instance, for a delta after which an instance takes no calls, and once by a
+//!    watch that resumes, for what was told before it. What is new, what changes otherwise, and bookmarks owe nothing: a fleet that grows costs no acknowledgements.
 //! 2. It is due when the watcher's *owner* has applied the set, not when it was received: see
 //!    [`Watcher::applied`](crate::Watcher::applied).
 //! 3. One is under way at a time, and says the latest that was applied: the registry takes it for all before.
 //!
-//! What a broken watch owed is settled by the next one, which resumes after it or begins with a snapshot.
+//! What a broken watch owed is settled by the next one: it begins with a snapshot, or owes the revision that it resumes from.
 
 use std::time::{Duration, Instant};
 

@@ -29,6 +29,16 @@ pub(crate) struct Peer {
 /// A page of a list and the token of the next one; empty at the end.
 pub(crate) type Page<T> = (Vec<T>, String);
 
+/// What a replica tells of its watchers.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    /// Its name among the others; empty where it is alone.
+    pub(crate) replica: String,
+    pub(crate) late: Late,
+    /// It began a moment ago: those who are not back yet are nowhere in `late`.
+    pub(crate) watchers_may_return: bool,
+}
+
 /// Its name in an update mask.
 fn path(field: Field) -> &'static str {
     match field {
@@ -137,8 +147,8 @@ impl Peer {
         Ok(answer.map_err(|status| self.failed(status))?.into_inner().revision)
     }
 
-    /// Waits, at the registry, until every watch that is told of the instance has acknowledged the revision. The replica's name, and who
-    /// has not.
+    /// Waits, at the registry, until every watch that is told of the instance has acknowledged the revision, or for so
+    /// long.
     pub(crate) async fn await_watchers(
         &self,
         namespace: String,
@@ -146,7 +156,7 @@ impl Peer {
         id: String,
         revision: i64,
         timeout: Duration,
-    ) -> Result<(String, Late), Error> {
+    ) -> Result<Awaited, Error> {
         let request = v1::AwaitWatchersRequest {
             namespace,
             service,
@@ -160,7 +170,11 @@ impl Peer {
             watches: answer.unacknowledged_watch_ids,
             replicas: answer.unheard_replicas,
         };
-        Ok((answer.replica, late))
+        Ok(Awaited {
+            replica: answer.replica,
+            late,
+            watchers_may_return: answer.watchers_may_return,
+        })
     }
 
     pub(crate) async fn deregister(&self, lease: Lease, removal: Removal) -> Result<(), Error> {

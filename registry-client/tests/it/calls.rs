@@ -241,4 +241,19 @@ async fn a_raw_watch_acknowledges_what_it_has_dealt_with() {
     let (third, ()) = tokio::join!(steps.next(), next);
     assert_eq!(third.expect("one").expect("a delta").revision(), 7);
     assert_eq!(acks(&fake.calls()), [5], "what is new owes nothing");
+
+    // Who resumes says that it has dealt with what it resumes from, when the watch has a name.
+    let mut steps = to(&[fake.url()]).watch("ticket-svc", 7);
+    let (first, stream) = tokio::join!(steps.next(), async {
+        let stream = fake.watch().await;
+        stream.bookmark(8).await;
+        stream
+    });
+    assert_eq!(first.expect("one").expect("a bookmark").revision(), 8);
+    let next = async {
+        fake.until("the acknowledgement", |calls| acks(calls) == [5, 7]).await;
+        stream.put(9, "b").await;
+    };
+    let (second, ()) = tokio::join!(steps.next(), next);
+    assert_eq!(second.expect("one").expect("a delta").revision(), 9);
 }

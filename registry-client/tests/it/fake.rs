@@ -210,6 +210,11 @@ impl Fake {
         state.late.unheard_replicas = others.iter().map(|other| (*other).to_owned()).collect();
     }
 
+    /// It was restarted a moment ago, or not.
+    pub(crate) fn serve_restarted(&self, watchers_may_return: bool) {
+        self.state().late.watchers_may_return = watchers_may_return;
+    }
+
     pub(crate) fn serve_instance(&self, instance: v1::Instance) {
         self.state().instance = Some(instance);
     }

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use proto::registry::v1;
-use registry_client::{
-    Drained, Error, InstanceStatus, Late, Registrar, RegistrarStatus, Registration, Registry, Removal,
-};
+use registry_client::{Drained, Error, InstanceStatus, Registrar, RegistrarStatus, Registration, Registry, Removal};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -15,6 +13,8 @@ use crate::{
     soon,
     wire_cutter::WireCutter,
 };
+
+mod drains;
 
 fn registration() -> Registration {
     Registration::new("ticket-svc", "127.0.0.1:7101").id("ticket-1")
@@ -355,70 +355,6 @@ async fn leaving_a_hanging_registry_is_bounded() {
     assert!(
         took < Duration::from_millis(4_500),
         "2 s to drain, 0.3 s of linger, 2 s to leave: {took:?}"
-    );
-}
-
-/// A watcher that is stopped, or never acknowledges, holds a drain up for as long as the owner wants, and is named.
-#[tokio::test(start_paused = true)]
-async fn a_drain_that_is_not_acknowledged_ends_with_its_patience() {
-    let fake = Fake::start().await;
-    fake.serve_late(&["w"]);
-    let registrar = registered(&to(&[fake.url()])).await;
-    let begin = Instant::now();
-    let late = Late {
-        watches: vec!["w".into()],
-        ..Late::default()
-    };
-    assert_eq!(registrar.drain(Duration::from_secs(3)).await, Drained::Late(late));
-    let took = begin.elapsed();
-    assert!(
-        (Duration::from_secs(3)..Duration::from_millis(3_700)).contains(&took),
-        "{took:?}"
-    );
-}
-
-/// A replica knows its own watches. Asked alone it said that all had acknowledged, while callers that watched another one went on.
-#[tokio::test(start_paused = true)]
-async fn every_replica_is_asked_and_those_that_are_not_known_are_named() {
-    let one = Fake::start().await;
-    let two = one.replica().await;
-    one.serve_replica("one", &["two", "three"]);
-    two.serve_replica("two", &["one", "three"]);
-    let registrar = registered(&to(&[one.url(), two.url()])).await;
-    let late = |watches: &[&str], replicas: &[&str]| {
-        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        Drained::Late(Late {
-            watches: owned(watches),
-            replicas: owned(replicas),
-        })
-    };
-    assert_eq!(registrar.drain(Duration::from_secs(8)).await, late(&[], &["three"]));
-    two.serve_late(&["w"]);
-    assert_eq!(registrar.drain(Duration::from_secs(8)).await, late(&["w"], &["three"]));
-    for (fake, name, other) in [(&one, "one", "two"), (&two, "two", "one")] {
-        fake.serve_late(&[]);
-        fake.serve_replica(name, &[other]);
-    }
-    assert_eq!(registrar.drain(Duration::from_secs(8)).await, Drained::Acknowledged);
-}
-
-/// A registry of an earlier version knows nothing of acknowledgements: the instance goes on for a moment, as it always did.
-#[tokio::test(start_paused = true)]
-async fn a_registry_that_cannot_tell_is_not_waited_for() {
-    let fake = Fake::start().await;
-    let registrar = registered(&to(&[fake.url()])).await;
-    registrar.set_status(InstanceStatus::Draining);
-    until(&registrar, "DRAINING", |status| {
-        matches!(status, RegistrarStatus::Draining { .. })
-    })
-    .await;
-    fake.script([Fate::Refuse(Status::unimplemented("a method of later"))]);
-    let begin = Instant::now();
-    assert_eq!(registrar.drain(Duration::from_secs(5)).await, Drained::Unheard);
-    let took = begin.elapsed();
-    assert!(
-        (Duration::from_millis(300)..Duration::from_millis(400)).contains(&took),
-        "{took:?}"
     );
 }
 

@@ -89,7 +89,8 @@ pub(crate) const TABLE: &[Line] = &[
         "/tessera.registry.v1.GovernanceService/Undrain",
         Rule::Named(Kind::Operate, GOVERNED),
     ),
-    // A watch is named by 128 random bits that only its own stream is told.
+    // A watch is named by 128 random bits, which those who drain are told as well. Taken is what comes over the connection of the
+    // watch or from the same principal: the board looks at that (`hub::Holder`).
     ("/tessera.registry.v1.RegistryService/AckWatch", Rule::Any(Kind::Read)),
     // Whoever drains an instance of their own asks who has heard of it. Operators are told by Drain.
     (

@@ -2,16 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::Extensions;
 use proto::registry::v1 as wire;
 use tokio::time::Instant;
+use tonic::transport::server::TcpConnectInfo;
 use tracing::info;
 
 use super::{Api, caller::Caller, error::ApiError, instance, validate::Violations};
 use crate::{
-    access::scope::Need,
+    access::{Principal, scope::Need},
     catalog::CatalogError,
     driver::Clock,
-    hub::{AckError, Standing},
+    hub::{AckError, Holder, Standing},
     limits,
     model::{Instance, Revision, WatchId},
 };
@@ -30,10 +32,22 @@ pub(super) struct Late {
     pub(super) replica: String,
     /// The others, whose watches are theirs to tell of.
     pub(super) others: Vec<String>,
+    /// Watchers may be on their way back after a restart; of them nothing is known.
+    pub(super) may_return: bool,
+}
+
+/// Who makes a request, for the watches that are theirs.
+pub(super) fn holder(extensions: &Extensions) -> Holder {
+    let connection = extensions.get::<TcpConnectInfo>();
+    let principal = extensions.get::<Principal>();
+    Holder {
+        address: connection.and_then(TcpConnectInfo::remote_addr),
+        principal: principal.map(|principal| principal.to_string().into()),
+    }
 }
 
 /// Answers AckWatch.
-pub(super) fn acknowledge(api: &Api, request: &wire::AckWatchRequest) -> Result<(), ApiError> {
+pub(super) fn acknowledge(api: &Api, holder: &Holder, request: &wire::AckWatchRequest) -> Result<(), ApiError> {
     let mut violations = Violations::default();
     if request.watch_id.is_empty() {
         violations.add("watch_id", "required: as the watch's responses tell it");
@@ -44,7 +58,8 @@ pub(super) fn acknowledge(api: &Api, request: &wire::AckWatchRequest) -> Result<
         return Err(violations.into_error());
     };
     let id = WatchId::parse(&request.watch_id).ok_or(AckError::UnknownWatch)?;
-    api.hub.acks().acknowledge(id, Revision::new(revision), Clock::wall())?;
+    let revision = Revision::new(revision);
+    api.hub.acks().acknowledge(id, holder, revision, Clock::wall())?;
     Ok(())
 }
 
@@ -84,6 +99,7 @@ pub(super) async fn await_watchers(
         unacknowledged_watch_ids: late.watches,
         unheard_replicas: late.others,
         replica: late.replica,
+        watchers_may_return: late.may_return,
     })
 }
 
@@ -100,7 +116,8 @@ pub(super) fn timeout(
     violations.check(field, if asked <= max { Ok(asked) } else { Err("at most 5 min") })
 }
 
-/// Waits until every watch that is told of the instance has acknowledged the revision, at most until then.
+/// Waits until every watch that is told of the instance has acknowledged the revision, at most until then. After a restart first until
+/// watchers are back, in whose absence nobody would be left to wait for.
 pub(super) async fn wait(
     api: &Api,
     instance: &Arc<Instance>,
@@ -108,15 +125,20 @@ pub(super) async fn wait(
     until: Instant,
 ) -> Result<Late, ApiError> {
     let acks = api.hub.acks();
+    let acknowledged = async {
+        acks.settled(api.clock.now().moment).await;
+        acks.acknowledged(instance, revision).await;
+    };
     tokio::select! {
         // Who has not is asked below.
-        _ = tokio::time::timeout_at(until, acks.acknowledged(instance, revision)) => {}
+        _ = tokio::time::timeout_at(until, acknowledged) => {}
         () = api.drain.wait() => return Err(ApiError::Draining),
     }
     // Our own drain ends all watches. Their clients know nothing more by it: they come back, to another replica.
     if api.drain.is_draining() {
         return Err(ApiError::Draining);
     }
+    let may_return = !acks.is_settled(api.clock.now().moment);
     let mut watches = acks.told_of(instance);
     watches.retain(|standing| standing.acknowledged < revision);
     // In the order in which they began.
@@ -139,6 +161,7 @@ pub(super) async fn wait(
         watches,
         replica,
         others,
+        may_return,
     })
 }
 

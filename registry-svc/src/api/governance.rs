@@ -83,6 +83,7 @@ impl GovernanceService for Governance {
             unacknowledged_watch_ids: late.watches,
             unheard_replicas: late.others,
             replica: late.replica,
+            watchers_may_return: late.may_return,
         }))
     }
 

@@ -158,7 +158,8 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::AckWatchRequest>,
     ) -> Result<Response<wire::AckWatchResponse>, Status> {
-        acks::acknowledge(self, request.get_ref())?;
+        let holder = acks::holder(request.extensions());
+        acks::acknowledge(self, &holder, request.get_ref())?;
         Ok(Response::new(wire::AckWatchResponse {}))
     }
 

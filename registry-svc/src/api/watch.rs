@@ -19,7 +19,7 @@ use std::{
 use http::{Request, Response, header};
 use proto::registry::v1::{self as wire, registry_service_server::RegistryServiceServer};
 use service_host::{DrainSignal, status};
-use tonic::{Code, Status, Streaming, body::Body, server::NamedService, transport::server::TcpConnectInfo};
+use tonic::{Code, Status, Streaming, body::Body, server::NamedService};
 use tonic_prost::ProstDecoder;
 use tower_service::Service;
 
@@ -27,7 +27,7 @@ use self::{
     body::{Instruments, WatchBody},
     message::Names,
 };
-use super::{Api, caller::Caller, error::ApiError, lists, validate::Violations};
+use super::{Api, acks, caller::Caller, error::ApiError, lists, validate::Violations};
 use crate::{
     access::scope::Need,
     driver::Clock,
@@ -91,13 +91,13 @@ impl Service<Request<Body>> for WithWatch {
 }
 
 async fn serve(api: &Api, instruments: Arc<Instruments>, request: Request<Body>) -> Result<Response<Body>, Status> {
-    let connection = request.extensions().get::<TcpConnectInfo>();
-    let peer = connection.and_then(TcpConnectInfo::remote_addr);
+    let holder = acks::holder(request.extensions());
+    let peer = holder.address;
     let caller = Caller::of(request.extensions(), api.is_guarded);
     let request = read(request).await?;
     let watch_id = WatchId::from_random(rand::random());
     let watcher = watcher(api, &caller, &request).await?.on_connection(number(peer));
-    let watcher = watcher.named(watch_id, peer, Clock::wall());
+    let watcher = watcher.named(watch_id, holder, Clock::wall());
     // Those who began in the same moment shall not all be told "nothing" in the same moment.
     let idle = api.bookmark_interval.mul_f64(rand::random_range(0.9..1.1));
     let names = Names::new(watch_id.to_string(), api.hub.history_id().to_string());

@@ -23,16 +23,43 @@ use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
 use super::{Selection, feeds::Feed};
-use crate::model::{Instance, ReplicaId, Replicas, Revision, WallTime, WatchId};
+use crate::model::{Instance, Moment, ReplicaId, Replicas, Revision, WallTime, WatchId};
+
+/// How long those who watched before a restart may take to come back: the longest pause between a client's attempts (10 s and half
+/// as much again), and what the attempt itself takes.
+pub(crate) const RETURN: Duration = Duration::from_secs(16);
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Acks {
     open: Mutex<HashMap<WatchId, Arc<Seat>>>,
     /// A watch has acknowledged something, or has ended.
     heard: Notify,
     /// The registries that share the store; `None` until the store has told.
     replicas: watch::Sender<Option<Replicas>>,
+    /// There was a registry before us in this history, and so there may be watchers that it told.
+    had_watchers: bool,
+    /// The registry is RECOVERING.
+    is_recovering: watch::Sender<bool>,
+}
+
+/// Who holds a watch, or speaks for one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Holder {
+    /// The other end of the connection.
+    pub(crate) address: Option<SocketAddr>,
+    /// Whose token or certificate was shown; `None` where nobody is asked.
+    pub(crate) principal: Option<Arc<str>>,
+}
+
+impl Holder {
+    /// Over the same connection, or as the same principal over another one: behind a proxy a client may not choose. A watch's name
+    /// alone is not enough: those who drain are told the names of others' watches.
+    fn may_speak_for(&self, other: &Self) -> bool {
+        let is_same_connection = self.address.is_some() && self.address == other.address;
+        let is_same_principal = self.principal.is_some() && self.principal == other.principal;
+        is_same_connection || is_same_principal
+    }
 }
 
 /// An open watch on the board.
@@ -40,7 +67,7 @@ pub(crate) struct Acks {
 pub(super) struct Seat {
     id: WatchId,
     feed: Arc<Feed>,
-    peer: Option<SocketAddr>,
+    holder: Holder,
     since: WallTime,
     sent: Mark,
     acknowledged: Mark,
@@ -70,15 +97,18 @@ pub(crate) struct Standing {
     pub(crate) sent_at: Option<WallTime>,
     /// The revision up to which it has applied what it was told.
     pub(crate) acknowledged: Revision,
-    /// When it said so; `None` where that follows from how it began.
+    /// When it said so; `None` until then.
     pub(crate) acknowledged_at: Option<WallTime>,
 }
 
 /// Why an acknowledgement is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum AckError {
-    /// It has ended, never was, or is open at another replica.
-    #[error("no such watch is open here: it has ended, or another replica serves it")]
+    /// It has ended, never was, is open at another replica, or is held by somebody else: which of these is not told.
+    #[error(
+        "no such watch of yours is open here: it has ended, another replica serves it, or somebody else holds it; acknowledge over \
+         the connection of the watch, or with the same token or certificate"
+    )]
     UnknownWatch,
     /// What was not sent cannot have been applied.
     #[error(
@@ -93,22 +123,33 @@ pub(crate) enum AckError {
 }
 
 impl Acks {
-    /// A watch begins. `known` is what its client has applied already.
+    /// An empty board, of a registry that others may have been before.
+    pub(super) fn new(had_watchers: bool, is_recovering: bool) -> Self {
+        Self {
+            open: Mutex::default(),
+            heard: Notify::default(),
+            replicas: watch::Sender::default(),
+            had_watchers,
+            is_recovering: watch::Sender::new(is_recovering),
+        }
+    }
+
+    /// A watch begins. `told` is what its client has been told already, and has still to say that it has applied.
     pub(super) fn join(
         &self,
         id: WatchId,
         feed: Arc<Feed>,
-        peer: Option<SocketAddr>,
+        holder: Holder,
         since: WallTime,
-        known: Revision,
+        told: Revision,
     ) -> Arc<Seat> {
         let seat = Arc::new(Seat {
             id,
             feed,
-            peer,
+            holder,
             since,
-            sent: Mark::new(known),
-            acknowledged: Mark::new(known),
+            sent: Mark::new(told),
+            acknowledged: Mark::new(Revision::ZERO),
             has_ended: AtomicBool::new(false),
         });
         self.lock().insert(id, Arc::clone(&seat));
@@ -123,8 +164,16 @@ impl Acks {
     }
 
     /// A watcher says that it has applied all that it was told up to `revision`. A lower one than before changes nothing.
-    pub(crate) fn acknowledge(&self, id: WatchId, revision: Revision, at: WallTime) -> Result<(), AckError> {
-        let seat = self.lock().get(&id).cloned().ok_or(AckError::UnknownWatch)?;
+    pub(crate) fn acknowledge(
+        &self,
+        id: WatchId,
+        holder: &Holder,
+        revision: Revision,
+        at: WallTime,
+    ) -> Result<(), AckError> {
+        let seat = self.lock().get(&id).cloned();
+        let seat = seat.filter(|seat| holder.may_speak_for(&seat.holder));
+        let seat = seat.ok_or(AckError::UnknownWatch)?;
         let sent = seat.sent.get();
         if revision > sent {
             return Err(AckError::NotSent { asked: revision, sent });
@@ -163,6 +212,33 @@ impl Acks {
                 }
             }
         }
+    }
+
+    /// Whether all who watched before a restart are on the board again, or have had the time to be.
+    pub(crate) fn is_settled(&self, now: Moment) -> bool {
+        self.returning_for(now).is_zero() && !*self.is_recovering.borrow()
+    }
+
+    /// Resolves when that is so. Until then a board on which all have acknowledged says nothing of those who are on their way back
+    /// with what they were told before. Cancel safe.
+    pub(crate) async fn settled(&self, now: Moment) {
+        tokio::time::sleep(self.returning_for(now)).await;
+        let mut is_recovering = self.is_recovering.subscribe();
+        // The sender is ours, so this does not fail.
+        let _ = is_recovering.wait_for(|is_recovering| !is_recovering).await;
+    }
+
+    fn returning_for(&self, now: Moment) -> Duration {
+        if self.had_watchers {
+            RETURN.saturating_sub(now.since_start())
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Whether the registry is RECOVERING.
+    pub(super) fn set_recovering(&self, is_recovering: bool) {
+        self.is_recovering.send_replace(is_recovering);
     }
 
     /// Who shares the store.
@@ -216,7 +292,7 @@ impl Seat {
     fn standing(&self) -> Standing {
         Standing {
             id: self.id,
-            peer: self.peer,
+            peer: self.holder.address,
             since: self.since,
             sent: self.sent.get(),
             sent_at: self.sent.at(),

@@ -6,7 +6,6 @@
 
 use std::{
     mem::{Discriminant, discriminant},
-    net::SocketAddr,
     ops::Bound,
     sync::Arc,
     task::{Context, Poll},
@@ -17,7 +16,7 @@ use thiserror::Error;
 
 use super::{
     Hub, State,
-    acks::Seat,
+    acks::{Holder, Seat},
     encodings::Key,
     feeds::Feed,
     snapshot::Present,
@@ -114,15 +113,15 @@ impl Watcher {
 
     /// From here on it can be named in an acknowledgement, and those who drain wait for it. Before its first step.
     ///
-    /// Who resumes says by the revision that it has applied all up to there.
-    pub(crate) fn named(mut self, id: WatchId, peer: Option<SocketAddr>, since: WallTime) -> Self {
-        let known = match self.position {
+    /// Nobody has acknowledged anything yet. Who resumes was told all up to the revision, but may not have applied it: its watch may
+    /// have broken in between. Who begins after a drain will be told a snapshot that may have been made before.
+    pub(crate) fn named(mut self, id: WatchId, holder: Holder, since: WallTime) -> Self {
+        let told = match self.position {
             Position::Begin(WatchFrom::Revision(after)) => after,
-            // Also who begins after a drain: the snapshot that it will be told may be one that was made before.
             _ => Revision::ZERO,
         };
         let feed = Arc::clone(&self.feed);
-        self.seat = Some(self.hub.acks.join(id, feed, peer, since, known));
+        self.seat = Some(self.hub.acks.join(id, feed, holder, since, told));
         self
     }
 

@@ -167,3 +167,59 @@ async fn a_registry_that_stops_sends_those_who_wait_elsewhere() {
     let status = status.expect_err("is going away");
     assert_eq!((status.code(), reason(&status)), (Code::Unavailable, "DRAINING".into()));
 }
+
+/// Somebody who knows the name of a watch, from the answer to a drain for example, acknowledged for its client.
+#[tokio::test]
+async fn only_the_connection_of_a_watch_acknowledges_for_it() {
+    let fixture = Fixture::start().await;
+    let mut client = fixture.client().await;
+    let registered = register(&mut client, "a-svc", "1").await;
+    let mut watch = Watch::open(&mut client, "a-svc", 0).await;
+    watch.snapshot().await;
+    let mut other = fixture.client().await;
+    let status = ack(&mut other, &watch.id(), registered.revision)
+        .await
+        .expect_err("is not theirs");
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::NotFound, "WATCH_UNKNOWN".into())
+    );
+    assert_eq!(
+        wait(&mut other, registered.revision, 0).await.expect("answers"),
+        [watch.id()]
+    );
+    ack(&mut client, &watch.id(), registered.revision)
+        .await
+        .expect("is its own");
+}
+
+/// For the registry that had come back a second ago everybody had acknowledged, since nobody was there yet.
+#[tokio::test]
+async fn after_a_restart_it_is_not_claimed_that_all_know() {
+    let mut fixture = Fixture::start().await;
+    let mut client = fixture.client().await;
+    let registered = client
+        .register(lasting([instance("a-svc", "1")]))
+        .await
+        .expect("registers")
+        .into_inner();
+    let ask = async |client: &mut Client| {
+        let request = wire::AwaitWatchersRequest {
+            service: "a-svc".into(),
+            id: "1".into(),
+            revision: registered.revision,
+            timeout: Some(seconds(0)),
+            ..Default::default()
+        };
+        let answer = client.await_watchers(request).await.expect("answers").into_inner();
+        (answer.unacknowledged_watch_ids, answer.watchers_may_return)
+    };
+    assert_eq!(ask(&mut client).await, (vec![], false), "there was nobody before it");
+    fixture.restart().await;
+    let mut client = fixture.client().await;
+    assert_eq!(ask(&mut client).await, (vec![], true));
+    // One that is back is waited for by name.
+    let mut watch = Watch::open(&mut client, "a-svc", registered.revision).await;
+    watch.bookmark().await;
+    assert_eq!(ask(&mut client).await, (vec![watch.id()], true));
+}

@@ -1,14 +1,25 @@
 //! Who is waited for, and until when.
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
 use super::*;
-use crate::model::{WallTime, WatchId, Zone};
+use crate::{
+    hub::acks::RETURN,
+    model::{WallTime, WatchId, Zone},
+};
 
 /// A named watch of a selection.
 fn named(hub: &Arc<Hub>, name: u128, selection: &Selection, from: WatchFrom) -> Watcher {
     let watcher = hub.watch(selection, from).expect("watches");
-    watcher.named(WatchId::from_random(name), None, WALL)
+    watcher.named(WatchId::from_random(name), at(7), WALL)
+}
+
+/// Whoever is at the other end of this port.
+fn at(port: u16) -> Holder {
+    Holder {
+        address: Some(([127, 0, 0, 1], port).into()),
+        principal: None,
+    }
 }
 
 /// Takes everything there is to tell, as a connection does.
@@ -21,7 +32,7 @@ fn take_all(watcher: &mut Watcher) {
 fn ack(hub: &Hub, name: u128, revision: u64) -> Result<(), AckError> {
     let at = WallTime { seconds: 7, ..WALL };
     hub.acks()
-        .acknowledge(WatchId::from_random(name), Revision::new(revision), at)
+        .acknowledge(WatchId::from_random(name), &self::at(7), Revision::new(revision), at)
 }
 
 fn late(hub: &Hub, instance: &Instance, revision: u64) -> Vec<WatchId> {
@@ -87,8 +98,10 @@ async fn who_ends_is_not_waited_for_and_who_begins_is() {
     assert_eq!(ack(&hub, 0, 1), Err(AckError::UnknownWatch));
 }
 
+/// Who resumed was taken to have applied what it was told: its watch had broken before it did, and whoever drained was told that
+/// all callers knew.
 #[test]
-fn who_resumes_has_acknowledged_the_revision() {
+fn who_resumes_has_acknowledged_nothing_and_can_at_once() {
     let hub = hub();
     let instance = instance(&hub, "a", "1");
     publish(&hub, vec![put(&instance)]);
@@ -99,7 +112,83 @@ fn who_resumes_has_acknowledged_the_revision() {
         named(&hub, 1, &scope("a"), from(2)),
         named(&hub, 2, &scope("a"), WatchFrom::OtherHistory),
     ];
+    assert_eq!(late(&hub, &instance, 2), ids(&[0, 1, 2]));
+    ack(&hub, 1, 2).expect("was told before");
     assert_eq!(late(&hub, &instance, 2), ids(&[0, 2]));
+    assert!(ack(&hub, 0, 2).is_err(), "was not told that far");
+}
+
+/// Those who drain are told the names of others' watches: any of them, and anybody with a right to read, could acknowledge for all
+/// callers of a service, and its instances stopped while they were called.
+#[test]
+fn nobody_acknowledges_for_others() {
+    let hub = hub();
+    let instance = instance(&hub, "a", "1");
+    publish(&hub, vec![put(&instance)]);
+    let as_principal = |port, name: Option<&str>| Holder {
+        principal: name.map(Arc::from),
+        ..at(port)
+    };
+    let nobody = Holder::default();
+    let says = |watch: &Holder, speaker: &Holder| {
+        let watcher = hub.watch(&scope("a"), WatchFrom::Nothing).expect("watches");
+        let id = WatchId::from_random(9);
+        let mut watcher = watcher.named(id, watch.clone(), WALL);
+        take_all(&mut watcher);
+        hub.acks().acknowledge(id, speaker, Revision::new(1), WALL)
+    };
+    let (ann, bob) = (as_principal(1, Some("ann")), as_principal(2, Some("bob")));
+    let cases = [
+        (at(1), at(1), true),
+        (at(1), at(2), false),
+        (ann.clone(), as_principal(3, Some("ann")), true),
+        (ann.clone(), bob, false),
+        (ann, as_principal(3, None), false),
+        (at(1), nobody.clone(), false),
+        (nobody.clone(), nobody, false),
+    ];
+    for (watch, speaker, may) in cases {
+        let expected = if may { Ok(()) } else { Err(AckError::UnknownWatch) };
+        assert_eq!(says(&watch, &speaker), expected, "{watch:?} {speaker:?}");
+    }
+}
+
+/// The board is empty after a restart, and on an empty board all have acknowledged: an instance that stopped then was told that
+/// nobody called it, while all its callers were on their way back with the old set.
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_watchers_may_come_back() {
+    let restored = |revision, recovering| {
+        Hub::restore(Restored {
+            revision: Revision::new(revision),
+            compacted: Revision::new(revision),
+            trust: Trust {
+                recovering,
+                ..Trust::default()
+            },
+            ..Restored::empty(LIMITS)
+        })
+    };
+    let after = |elapsed: Duration| Moment::after_start(elapsed);
+    let begin = restored(0, false);
+    assert!(begin.acks().is_settled(after(Duration::ZERO)), "it has told nobody");
+
+    let restarted = restored(5, false);
+    let acks = restarted.acks();
+    let second = Duration::from_secs(1);
+    assert!(!acks.is_settled(after(second)) && !acks.is_settled(after(15 * second)));
+    assert!(acks.is_settled(after(RETURN)));
+    let mut settled = pin!(acks.settled(after(second)));
+    assert!(futures_util::poll!(&mut settled).is_pending());
+    tokio::time::advance(RETURN).await;
+    assert!(futures_util::poll!(&mut settled).is_ready());
+
+    let recovering = restored(5, true);
+    let acks = recovering.acks();
+    assert!(!acks.is_settled(after(RETURN)));
+    let mut settled = pin!(acks.settled(after(RETURN)));
+    assert!(futures_util::poll!(&mut settled).is_pending());
+    recovering.set_trust(Trust::default());
+    assert!(futures_util::poll!(&mut settled).is_ready() && acks.is_settled(after(RETURN)));
 }
 
 #[test]
