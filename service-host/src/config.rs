@@ -106,9 +106,10 @@ pub struct Limits {
     /// start of its SETTINGS, all together; default 5 s. Keepalive starts only after that, so a silent connection stayed open for
     /// ever. On the admin endpoint it bounds the handshake, and the headers of each request.
     pub preface_timeout: Duration,
-    /// TLS handshakes under way at once, a listener, counted from the client's hello on; default 250, as ZooKeeper has it
-    /// (`outstandingHandshake.limit`). Further ones wait for as long as `preface_timeout` lets them. It bounds the memory and the
-    /// cryptography that half-finished handshakes are worth; a connection that has not said hello costs neither.
+    /// TLS handshakes under way at once, a listener, counted from the client's hello on; at least 1, default 250, as ZooKeeper has
+    /// it (`outstandingHandshake.limit`). Beyond it the peer that has the most of them loses its oldest: nobody queues behind
+    /// clients that say hello and fall silent. It bounds the memory of half-finished handshakes; a connection that has not said
+    /// hello holds none.
     pub max_handshakes: usize,
     /// How often an otherwise quiet connection is pinged; default 10 s.
     pub keepalive_interval: Duration,

@@ -117,8 +117,7 @@ impl Host {
         let limits = &self.config.limits;
         let handshakes = |listener, name| {
             let server = self.config.tls.as_ref()?;
-            let acceptor = server.acceptor(listener, limits.max_handshakes);
-            Some(Handshakes::new(acceptor, name))
+            Some(Handshakes::new(server.acceptor(listener), name, limits.max_handshakes))
         };
         let serving = Accepting::start(
             self.listener,

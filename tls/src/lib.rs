@@ -32,6 +32,7 @@ mod handle;
 mod reload;
 
 mod client;
+mod hello;
 mod server;
 mod verify;
 
@@ -46,7 +47,7 @@ pub use files::{ClientAuth, File, LoadError, Settings};
 pub use handle::Tls;
 pub use identity::{Identity, IdentityError};
 pub use reload::Watching;
-pub use server::{Accepted, Acceptor, HandshakeError, Listener, Server};
+pub use server::{Accepted, Acceptor, HandshakeError, Hello, Listener, Server};
 pub use spiffe::{InvalidSpiffeId, SpiffeId};
 pub use verify::Expected;
 

@@ -7,16 +7,14 @@ use rustls::{
     ServerConfig,
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
-};
-use tokio_rustls::LazyConfigAcceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::StartHandshake;
 
 use crate::{
     ServerStream,
     files::{ClientAuth, LoadError, Material, Own, Settings},
     handle::{mismatch_or, provider},
+    hello,
     identity::{Identity, IdentityError},
     verify::{ClientVerifier, in_words},
 };
@@ -41,7 +39,13 @@ pub enum Listener {
 pub struct Acceptor {
     server: Server,
     listener: Listener,
-    under_way: Arc<Semaphore>,
+}
+
+/// A client that has said hello, and has had no answer.
+#[derive(Debug)]
+pub struct Hello<IO> {
+    start: StartHandshake<IO>,
+    config: Arc<ServerConfig>,
 }
 
 /// A connection whose handshake is done.
@@ -138,13 +142,12 @@ impl Server {
         self.current.store(Arc::new(configs));
     }
 
-    /// Makes handshakes for a listener, at most `max_handshakes` at once (at least 1): further clients wait.
+    /// Makes handshakes for a listener. How many may be under way is for whoever listens to say: they know whose they are.
     #[must_use]
-    pub fn acceptor(&self, listener: Listener, max_handshakes: usize) -> Acceptor {
+    pub fn acceptor(&self, listener: Listener) -> Acceptor {
         Acceptor {
             server: self.clone(),
             listener,
-            under_way: Arc::new(Semaphore::new(max_handshakes.clamp(1, Semaphore::MAX_PERMITS))),
         }
     }
 
@@ -161,17 +164,32 @@ impl Acceptor {
     /// The handshake, with the certificate that the files have when the client has said hello. It takes as long as the client
     /// likes: put a bound around it.
     ///
-    /// A client that has not said hello yet counts nothing: it costs no more than any silent connection, and must not keep
-    /// others from their handshakes.
-    ///
     /// # Errors
     /// [`HandshakeError`]; the client has been told as much as TLS tells.
     pub async fn accept<IO: AsyncRead + AsyncWrite + Unpin>(&self, io: IO) -> Result<Accepted<IO>, HandshakeError> {
-        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
-        let hello = hello.await.map_err(HandshakeError::from)?;
-        // The semaphore is never closed.
-        let _permit = self.under_way.acquire().await;
-        let stream = hello.into_stream(self.server.config(self.listener)).await?;
+        self.hello(io).await?.answer().await
+    }
+
+    /// The first half: what the client says first, 16 KiB at most. Until then it costs no more than any silent connection.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Other`] for whatever is no hello.
+    pub async fn hello<IO: AsyncRead + AsyncWrite + Unpin>(&self, mut io: IO) -> Result<Hello<IO>, HandshakeError> {
+        let accepted = hello::read(&mut io).await?;
+        Ok(Hello {
+            start: StartHandshake::from_parts(accepted, io),
+            config: self.server.config(self.listener),
+        })
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Hello<IO> {
+    /// The second half. All that is expensive on our side happens when it is first polled; the rest is waiting for the client.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the client has been told as much as TLS tells.
+    pub async fn answer(self) -> Result<Accepted<IO>, HandshakeError> {
+        let stream = self.start.into_stream(self.config).await?;
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let identity = shown
             .map(|certificate| Identity::of_certificate(certificate))

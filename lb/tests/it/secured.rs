@@ -64,7 +64,7 @@ async fn front(tls: &Tls, server: &TestServer) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let (acceptor, behind) = (
-        tls.server().expect("a certificate").acceptor(Listener::Grpc, 10),
+        tls.server().expect("a certificate").acceptor(Listener::Grpc),
         server.address,
     );
     tokio::spawn(async move {

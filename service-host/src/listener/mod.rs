@@ -11,6 +11,7 @@ mod fds;
 mod peers;
 mod preface;
 mod secured;
+mod under_way;
 mod write_timeout;
 
 pub(crate) use accept::{Accepting, Connections, Ended, Settings, Stop};

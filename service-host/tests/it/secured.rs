@@ -228,33 +228,43 @@ async fn hellos_that_never_end_hold_up_nobody_and_are_closed_in_time() {
     );
 }
 
-/// A client whose hello is whole and who then falls silent holds a handshake: so many may, and the next one has its turn when
-/// their time is up.
+/// Clients whose hello is whole and who then fall silent used to hold a permit each until their time was up, and everybody else
+/// queued behind them: 65 replayed hellos a second locked every client out. Now they lose their own places, and nobody waits.
 #[tokio::test]
-async fn handshakes_under_way_are_bounded() {
+async fn clients_that_fall_silent_after_their_hello_hold_up_nobody() {
+    const SILENT: usize = 300;
+    const UNDER_WAY: usize = 20;
     let world = World::new();
     let server = world.tls("server", ClientAuth::Optional);
     let limits = |limits: &mut service_host::Limits| {
-        limits.preface_timeout = Duration::from_secs(2);
-        limits.max_handshakes = 2;
+        // Their time is not up before the test is.
+        limits.preface_timeout = PATIENCE * 10;
+        limits.max_handshakes = UNDER_WAY;
     };
     let running = serve(limited(limits).tls(server.server().cloned())).await;
     let hello = hello();
     let mut held = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..SILENT {
         let mut socket = TcpStream::connect(running.local_addr()).await.expect("listening");
         socket.write_all(&hello).await.expect("written");
-        // Answered: its handshake is under way.
-        socket.read_u8().await.expect("a ServerHello");
         held.push(socket);
     }
-    let mut third = TcpStream::connect(running.local_addr()).await.expect("listening");
-    third.write_all(&hello).await.expect("written");
-    let early = tokio::time::timeout(Duration::from_millis(300), third.read_u8()).await;
-    assert!(early.is_err(), "it waits");
-    held.clear();
-    let answered = tokio::time::timeout(PATIENCE, third.read_u8()).await.expect("its turn");
-    answered.expect("a ServerHello");
+    let nobody = world.load(None, ClientAuth::None);
+    let answered = tokio::time::timeout(PATIENCE, who(&nobody, &running)).await;
+    assert_eq!(answered.expect("nobody stands in the way"), "nobody");
+    // What is held of them stays bounded: all but so many are sent away, long before their time is up.
+    let mut ends = tokio::task::JoinSet::new();
+    for mut socket in held {
+        ends.spawn(async move {
+            let mut rest = Vec::new();
+            let _ = socket.read_to_end(&mut rest).await;
+            assert!(!rest.is_empty(), "each was answered");
+        });
+    }
+    for _ in UNDER_WAY..SILENT {
+        let ended = tokio::time::timeout(PATIENCE, ends.join_next()).await;
+        ended.expect("closed").expect("one more").expect("answered");
+    }
 }
 
 /// The first flight of a real client.

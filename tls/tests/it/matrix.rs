@@ -3,6 +3,7 @@
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use tls::{ClientAuth, Expected, LoadError, Settings, Tls};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::support::{Files, Met, TICKET, USER, World, meet, uri, valid};
 
@@ -31,7 +32,7 @@ async fn shows(world: &World, server: &Tls, files: &Files) -> Result<(), String>
     let acceptor = server
         .server()
         .expect("a certificate")
-        .acceptor(tls::Listener::Grpc, 10);
+        .acceptor(tls::Listener::Grpc);
     let localhost = "localhost".try_into().expect("a name");
     let (accepted, _) = tokio::join!(acceptor.accept(far), dial.connect(localhost, near));
     accepted.map(|_| ()).map_err(|error| error.to_string())
@@ -200,7 +201,7 @@ async fn a_client_speaks_to_whom_it_expected_and_nobody_else() {
         let acceptor = server
             .server()
             .expect("a certificate")
-            .acceptor(tls::Listener::Grpc, 10);
+            .acceptor(tls::Listener::Grpc);
         let serving = tokio::spawn(async move { acceptor.accept(far).await });
         let connected = client.client().expect("a bundle").connect(near, host, expected).await;
         match (connected, outcome) {
@@ -237,7 +238,6 @@ async fn servers_that_are_no_good_are_refused() {
 
 #[tokio::test]
 async fn a_server_without_tls_is_called_so() {
-    use tokio::io::AsyncWriteExt as _;
     let world = World::new();
     let client = world.tls(None, ClientAuth::None);
     let (near, mut far) = tokio::io::duplex(64 << 10);
@@ -250,6 +250,27 @@ async fn a_server_without_tls_is_called_so() {
         .connect(near, "localhost", &Expected::Host)
         .await;
     assert_eq!(error.map(|_| ()), Err(tls::ConnectError::Plain));
+}
+
+/// rustls holds up to 64 KiB of a hello that never ends, of every connection that anybody opens.
+#[tokio::test]
+async fn a_hello_that_does_not_end_is_given_up_after_16_kib() {
+    let world = World::new();
+    let server = world.tls(Some(&world.issue("server", |_| {})), ClientAuth::None);
+    let acceptor = server.server().expect("a certificate").acceptor(tls::Listener::Grpc);
+    let (mut near, far) = tokio::io::duplex(64 << 10);
+    // Records of 4 KiB, full of a ClientHello that says it has 60,000 bytes.
+    let mut record = vec![0x16, 3, 1, 0x10, 0];
+    record.extend([0; 4 << 10]);
+    for n in 0..8 {
+        record[5..9].copy_from_slice(if n == 0 { &[1, 0, 0xea, 0x60] } else { &[0; 4] });
+        near.write_all(&record).await.expect("room");
+    }
+    let accepted = tokio::time::timeout(std::time::Duration::from_secs(20), acceptor.accept(far)).await;
+    let error = accepted.expect("given up").expect_err("no hello").to_string();
+    assert!(error.contains("16 KiB"), "{error}");
+    let mut answer = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut near, &mut answer).await.expect("closed");
 }
 
 /// A session that is resumed brings the client's identity along without another look at its certificate.

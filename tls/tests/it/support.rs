@@ -140,7 +140,7 @@ pub(crate) struct Met {
 
 pub(crate) async fn meet(server: &Tls, client: &Tls, host: &str, expected: &Expected) -> Met {
     let (near, far) = tokio::io::duplex(64 << 10);
-    let acceptor = server.server().expect("a certificate").acceptor(Listener::Grpc, 10);
+    let acceptor = server.server().expect("a certificate").acceptor(Listener::Grpc);
     let serve = async {
         let mut accepted = acceptor.accept(far).await.map_err(|error| error.to_string())?;
         // A client that is refused hears of it when it first reads.
