@@ -184,7 +184,7 @@ impl Source {
             }),
             Self::Registry(discovery) => {
                 let spoken = if with_tls {
-                    Spoken::Tls(Expected::service(Some(discovery.namespace()), discovery.service()))
+                    Spoken::Tls(Expected::service(discovery.namespace(), discovery.service()))
                 } else {
                     Spoken::Plain
                 };
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(roster.origin.to_string(), "the registry answers, at revision 7");
 
         // With TLS nobody is called without.
-        let ticket = Expected::service(Some("default"), "s");
+        let ticket = Expected::service("default", "s");
         let roster = roster_of(&snapshot, &Spoken::Tls(ticket.clone()));
         assert_eq!(called(&roster), [pair("tls", "10.0.0.5:1"), pair("both", "10.0.0.7:2")]);
         assert!(

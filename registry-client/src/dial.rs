@@ -10,9 +10,10 @@ use tokio::net::TcpStream;
 use tonic::transport::Uri;
 use tower_service::Service;
 
-/// What the registry's certificate names, where it has a SPIFFE id: the service, in whichever namespace, since one registry
-/// serves all of them. No other service can pose as the registry then, also not from the registry's own machine.
-const REGISTRY: &str = "registry-svc";
+/// The namespace and the name of the service that a registry's certificate names, where it has a SPIFFE id. The namespace is fixed,
+/// although one registry serves all of them: whoever may issue for a namespace of their own must not make a registry there. No
+/// other service can pose as the registry then, also not from the registry's own machine.
+pub const REGISTRY_IDENTITY: (&str, &str) = ("default", "registry-svc");
 
 /// Dials with TLS.
 #[derive(Debug, Clone)]
@@ -33,7 +34,8 @@ impl Dialer {
 /// Who a registry has to be, by its certificate: for those who dial one by other means than a [`Registry`](crate::Registry).
 #[must_use]
 pub fn expected_registry() -> tls::Expected {
-    tls::Expected::service(None, REGISTRY)
+    let (namespace, service) = REGISTRY_IDENTITY;
+    tls::Expected::service(namespace, service)
 }
 
 /// Why there is no connection.

@@ -80,7 +80,7 @@ mod watcher;
 mod wire;
 
 pub use backoff::{Backoff, InvalidBackoff};
-pub use dial::expected_registry;
+pub use dial::{REGISTRY_IDENTITY, expected_registry};
 pub use discovery::{DEFAULT_GRACE, Discovery};
 pub use error::{Answer, Error};
 pub use model::{

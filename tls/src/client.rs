@@ -12,7 +12,7 @@ use crate::{
     ClientStream,
     files::{LoadError, Material, Settings},
     handle::{mismatch_or, provider},
-    verify::{Expected, ServerVerifier, in_words},
+    verify::{Domain, Expected, ServerVerifier, in_words},
 };
 
 /// How long the server's first word is waited for: a round trip to wherever a registry may be.
@@ -80,6 +80,7 @@ pub(crate) struct Config {
 struct VerifierParts {
     authorities: Arc<rustls::RootCertStore>,
     algorithms: rustls::crypto::WebPkiSupportedAlgorithms,
+    domain: Domain,
 }
 
 impl VerifierParts {
@@ -87,6 +88,7 @@ impl VerifierParts {
         Arc::new(ServerVerifier {
             authorities: Arc::clone(&self.authorities),
             algorithms: self.algorithms,
+            domain: self.domain.clone(),
             expected,
         })
     }
@@ -103,6 +105,7 @@ impl Config {
         let verifier = VerifierParts {
             authorities,
             algorithms: provider.signature_verification_algorithms,
+            domain: Domain::of(material.own.as_ref().map(|own| &own.identity)),
         };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -10,7 +10,7 @@
 //! })?;
 //! let _watching = tls.watch()?; // the files may change from now on
 //! if let Some(client) = tls.client() {
-//!     let ticket = tls::Expected::service(Some("default"), "ticket-svc");
+//!     let ticket = tls::Expected::service("default", "ticket-svc");
 //!     let _stream = client.connect(socket, "10.0.0.7", &ticket).await?;
 //! }
 //! # Ok(())

@@ -16,7 +16,7 @@ use crate::{
     handle::{mismatch_or, provider},
     hello,
     identity::{Identity, IdentityError},
-    verify::{ClientVerifier, in_words},
+    verify::{ClientVerifier, Domain, in_words},
 };
 
 /// Serves with the certificate that the files have now. Cheap to clone.
@@ -103,7 +103,10 @@ fn client_verifier(material: &Material, settings: &Settings) -> Result<Option<Ar
     let by_webpki = builder.build().map_err(|error| LoadError::Refused {
         problem: error.to_string(),
     })?;
-    Ok(Some(Arc::new(ClientVerifier(by_webpki))))
+    Ok(Some(Arc::new(ClientVerifier {
+        by_webpki,
+        domain: Domain::of(material.own.as_ref().map(|own| &own.identity)),
+    })))
 }
 
 fn config(

@@ -28,18 +28,18 @@ pub enum Expected {
     /// The service: where the certificate has a SPIFFE id, that decides, and the host does not matter (an instance of another
     /// service on the same machine would have the same one). Where it has none, the host decides.
     Service {
-        /// Its namespace; `None` for a service that is one for all of them.
-        namespace: Option<Arc<str>>,
+        /// Its namespace.
+        namespace: Arc<str>,
         /// Its name.
         service: Arc<str>,
     },
 }
 
 impl Expected {
-    /// An instance of that service; `None` for a service that serves all namespaces.
-    pub fn service(namespace: Option<&str>, service: &str) -> Self {
+    /// An instance of that service.
+    pub fn service(namespace: &str, service: &str) -> Self {
         Self::Service {
-            namespace: namespace.map(Arc::from),
+            namespace: namespace.into(),
             service: service.into(),
         }
     }
@@ -51,9 +51,7 @@ impl Expected {
         };
         identity.spiffe.as_ref()?;
         // An id of another form (an operator's) is certainly no service's.
-        Some(identity.service().is_some_and(|(their_namespace, name)| {
-            name == &**service && namespace.as_deref().is_none_or(|wanted| wanted == their_namespace)
-        }))
+        Some(identity.service() == Some((&**namespace, &**service)))
     }
 }
 
@@ -62,7 +60,7 @@ impl fmt::Display for Expected {
         match self {
             Self::Host => f.write_str("the host that was dialled"),
             Self::Service { namespace, service } => {
-                write!(f, "/ns/{}/svc/{service}", namespace.as_deref().unwrap_or("*"))
+                write!(f, "/ns/{namespace}/svc/{service}")
             }
         }
     }
@@ -74,6 +72,40 @@ impl fmt::Display for Expected {
 struct SomebodyElse {
     found: String,
     expected: Expected,
+}
+
+/// Whose SPIFFE ids mean something to us: those of our own trust domain. An authority of the bundle may issue for others too, with
+/// namespaces and operators of the same names. Whoever has no SPIFFE id of its own has none to compare with, and believes any
+/// domain of the bundle.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Domain(Option<Arc<str>>);
+
+impl Domain {
+    /// Of somebody with such an identity.
+    pub(crate) fn of(own: Option<&Identity>) -> Self {
+        let id = own.and_then(|own| own.spiffe.as_ref());
+        Self(id.map(|id| id.trust_domain().into()))
+    }
+
+    /// # Errors
+    /// For an id of another one. Who has no id is not judged by it.
+    fn has(&self, peer: &Identity) -> Result<(), Error> {
+        match (&self.0, &peer.spiffe) {
+            (Some(own), Some(id)) if **own != *id.trust_domain() => Err(refused(OtherDomain {
+                found: id.to_string(),
+                own: Arc::clone(own),
+            })),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The peer is genuine, and of another trust domain.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate belongs to {found}, and our own is of the trust domain {own}; issue both in one")]
+struct OtherDomain {
+    found: String,
+    own: Arc<str>,
 }
 
 /// As an answer that names its reason; the peer is told no more than `certificate_unknown`.
@@ -102,6 +134,7 @@ pub(crate) fn in_words(error: &CertificateError) -> String {
 pub(crate) struct ServerVerifier {
     pub(crate) authorities: Arc<RootCertStore>,
     pub(crate) algorithms: WebPkiSupportedAlgorithms,
+    pub(crate) domain: Domain,
     pub(crate) expected: Expected,
 }
 
@@ -118,6 +151,7 @@ impl ServerCertVerifier for ServerVerifier {
         let algorithms = self.algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&certificate, &self.authorities, intermediates, now, algorithms)?;
         let identity = Identity::of_certificate(end_entity).map_err(refused)?;
+        self.domain.has(&identity)?;
         match self.expected.is(&identity) {
             Some(true) => {}
             Some(false) => {
@@ -154,17 +188,20 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// Believes clients that webpki believes and whose certificate can be somebody's.
+/// Believes clients that webpki believes and whose certificate can be somebody's of our trust domain.
 #[derive(Debug)]
-pub(crate) struct ClientVerifier(pub(crate) Arc<dyn ClientCertVerifier>);
+pub(crate) struct ClientVerifier {
+    pub(crate) by_webpki: Arc<dyn ClientCertVerifier>,
+    pub(crate) domain: Domain,
+}
 
 impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
+        self.by_webpki.offer_client_auth()
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
+        self.by_webpki.client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -178,8 +215,9 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
-        Identity::of_certificate(end_entity).map_err(refused)?;
+        let verified = self.by_webpki.verify_client_cert(end_entity, intermediates, now)?;
+        let identity = Identity::of_certificate(end_entity).map_err(refused)?;
+        self.domain.has(&identity)?;
         Ok(verified)
     }
 
@@ -189,7 +227,7 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
+        self.by_webpki.verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -198,11 +236,11 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
+        self.by_webpki.verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.by_webpki.supported_verify_schemes()
     }
 }
 
@@ -216,8 +254,8 @@ mod tests {
             spiffe: Some(id.parse().expect("an id")),
             ..Identity::default()
         };
-        let ticket = Expected::service(Some("default"), "ticket-svc");
-        let registry = Expected::service(None, "registry-svc");
+        let ticket = Expected::service("default", "ticket-svc");
+        let registry = Expected::service("default", "registry-svc");
         for (expected, identity, is) in [
             (&ticket, with("spiffe://d/ns/default/svc/ticket-svc"), Some(true)),
             (&ticket, with("spiffe://d/ns/default/svc/user-svc"), Some(false)),
@@ -225,8 +263,9 @@ mod tests {
             (&ticket, with("spiffe://d/operator/ticket-svc"), Some(false)),
             (&ticket, with("spiffe://d/ns/default/svc/ticket-svc/x"), Some(false)),
             (&ticket, Identity::default(), None),
-            (&registry, with("spiffe://d/ns/any/svc/registry-svc"), Some(true)),
-            (&registry, with("spiffe://d/ns/any/svc/ticket-svc"), Some(false)),
+            (&registry, with("spiffe://d/ns/default/svc/registry-svc"), Some(true)),
+            // Whoever may issue for a namespace of their own.
+            (&registry, with("spiffe://d/ns/any/svc/registry-svc"), Some(false)),
             (&Expected::Host, with("spiffe://d/ns/default/svc/ticket-svc"), None),
         ] {
             assert_eq!(expected.is(&identity), is, "{expected} {identity:?}");

@@ -60,11 +60,11 @@ pub(crate) struct CertsArgs {
     #[arg(long, value_name = "NAME,…", env = "TESSERA_CERTS_SERVICES", value_delimiter = ',', value_parser = values::name)]
     pub(crate) service: Vec<String>,
 
-    /// The namespace that the services are of
+    /// The namespace that the services are of; the registry's own is always "default"
     #[arg(long, value_name = "NAME", env = "TESSERA_NAMESPACE", default_value = "default", value_parser = values::name)]
     pub(crate) namespace: String,
 
-    /// The trust domain of the SPIFFE ids
+    /// The trust domain of the SPIFFE ids; processes of different ones do not speak to each other
     #[arg(
         long,
         value_name = "NAME",

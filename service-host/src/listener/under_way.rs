@@ -85,7 +85,9 @@ impl Open {
     }
 
     fn leave(&mut self, peer: IpAddr, number: u64) {
-        let Some(places) = self.peers.get_mut(&peer) else { return };
+        let Some(places) = self.peers.get_mut(&peer) else {
+            return;
+        };
         if let Some(lost) = places.remove(&number) {
             self.all -= 1;
             lost.cancel();
@@ -126,7 +128,10 @@ mod tests {
         let under_way = UnderWay::new(4);
         let good = under_way.enter(address(1));
         let flood: Vec<_> = (0..20).map(|_| under_way.enter(address(2))).collect();
-        assert!(!good.lost.is_cancelled(), "it is the oldest, and the only one of its peer");
+        assert!(
+            !good.lost.is_cancelled(),
+            "it is the oldest, and the only one of its peer"
+        );
         assert_eq!(lost(&flood[..17]), [true; 17]);
         assert_eq!(lost(&flood[17..]), [false; 3]);
     }

@@ -29,10 +29,7 @@ async fn shows(world: &World, server: &Tls, files: &Files) -> Result<(), String>
         )
         .expect("a pair");
     let dial = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-    let acceptor = server
-        .server()
-        .expect("a certificate")
-        .acceptor(tls::Listener::Grpc);
+    let acceptor = server.server().expect("a certificate").acceptor(tls::Listener::Grpc);
     let localhost = "localhost".try_into().expect("a name");
     let (accepted, _) = tokio::join!(acceptor.accept(far), dial.connect(localhost, near));
     accepted.map(|_| ()).map_err(|error| error.to_string())
@@ -155,7 +152,7 @@ async fn the_server_learns_who_calls() {
 async fn a_client_speaks_to_whom_it_expected_and_nobody_else() {
     let world = World::new();
     let client = world.tls(None, ClientAuth::None);
-    let ticket = Expected::service(Some("default"), "ticket-svc");
+    let ticket = Expected::service("default", "ticket-svc");
     let at_localhost = world.issue("plain", |_| {});
     let elsewhere = |id: &'static str| move |params: &mut CertificateParams| params.subject_alt_names = vec![uri(id)];
     let right = world.issue("right", elsewhere(TICKET));
@@ -198,10 +195,7 @@ async fn a_client_speaks_to_whom_it_expected_and_nobody_else() {
     ] {
         let server = world.tls(Some(files), ClientAuth::None);
         let (near, far) = tokio::io::duplex(64 << 10);
-        let acceptor = server
-            .server()
-            .expect("a certificate")
-            .acceptor(tls::Listener::Grpc);
+        let acceptor = server.server().expect("a certificate").acceptor(tls::Listener::Grpc);
         let serving = tokio::spawn(async move { acceptor.accept(far).await });
         let connected = client.client().expect("a bundle").connect(near, host, expected).await;
         match (connected, outcome) {
@@ -252,6 +246,43 @@ async fn a_server_without_tls_is_called_so() {
     assert_eq!(error.map(|_| ()), Err(tls::ConnectError::Plain));
 }
 
+/// One authority, or a bundle of several, may issue for more than one trust domain, and each has an operator called ada.
+#[tokio::test]
+async fn an_id_of_another_trust_domain_is_refused_on_both_sides() {
+    let world = World::new();
+    let ours = world.issue("ours", named(TICKET));
+    let theirs = world.issue("theirs", named("spiffe://elsewhere/ns/default/svc/ticket-svc"));
+    let ticket = Expected::service("default", "ticket-svc");
+    let server = world.tls(Some(&ours), ClientAuth::Optional);
+    let error = shows(&world, &server, &theirs).await.expect_err("another domain");
+    assert!(error.contains("our own is of the trust domain example"), "{error}");
+    let server = world.tls(Some(&theirs), ClientAuth::None);
+    for expected in [ticket.clone(), Expected::Host] {
+        let met = meet(
+            &server,
+            &world.tls(Some(&ours), ClientAuth::None),
+            "localhost",
+            &expected,
+        )
+        .await;
+        let error = met.client.expect_err("another domain");
+        assert!(error.contains("our own is of the trust domain example"), "{error}");
+    }
+    // Who has no id, on either side, has none to compare.
+    let plain = world.issue("plain", |_| {});
+    let met = meet(
+        &server,
+        &world.tls(Some(&plain), ClientAuth::None),
+        "localhost",
+        &ticket,
+    )
+    .await;
+    met.client.expect("any domain of the bundle");
+    shows(&world, &world.tls(Some(&ours), ClientAuth::Optional), &plain)
+        .await
+        .expect("no id");
+}
+
 /// rustls holds up to 64 KiB of a hello that never ends, of every connection that anybody opens.
 #[tokio::test]
 async fn a_hello_that_does_not_end_is_given_up_after_16_kib() {
@@ -270,7 +301,9 @@ async fn a_hello_that_does_not_end_is_given_up_after_16_kib() {
     let error = accepted.expect("given up").expect_err("no hello").to_string();
     assert!(error.contains("16 KiB"), "{error}");
     let mut answer = Vec::new();
-    tokio::io::AsyncReadExt::read_to_end(&mut near, &mut answer).await.expect("closed");
+    tokio::io::AsyncReadExt::read_to_end(&mut near, &mut answer)
+        .await
+        .expect("closed");
 }
 
 /// A session that is resumed brings the client's identity along without another look at its certificate.

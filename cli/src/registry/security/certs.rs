@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use registry_client::REGISTRY_IDENTITY;
 use serde_json::json;
 use tls::{
     SpiffeId,
@@ -17,12 +18,8 @@ use tls::{
 
 use crate::{args::CertsArgs, failure::Failure, output::Output};
 
-/// File name and service of what every cluster has.
-const SERVICES: [(&str, &str); 3] = [
-    ("registry", "registry-svc"),
-    ("ticket", "ticket-svc"),
-    ("user", "user-svc"),
-];
+/// File name and service of what every cluster has besides its registry.
+const SERVICES: [(&str, &str); 2] = [("ticket", "ticket-svc"), ("user", "user-svc")];
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -32,9 +29,13 @@ pub(crate) fn run(args: &CertsArgs, output: Output) -> Result<(), Failure> {
     let lifetime = DAY * u32::from(args.days);
     let authority = authority(&args.out, &args.trust_domain, lifetime * 10)?;
     let mut written = Vec::new();
+    // In its own namespace, whatever that of the services is: in another one nobody takes it for the registry.
+    let (home, registry) = REGISTRY_IDENTITY;
     let further = args.service.iter().map(|name| (name.as_str(), name.as_str()));
-    for (file, service) in SERVICES.into_iter().chain(further) {
-        let id = SpiffeId::of_service(&args.trust_domain, &args.namespace, service);
+    let services = SERVICES.into_iter().chain(further);
+    let services = services.map(|(file, service)| (file, args.namespace.as_str(), service));
+    for (file, namespace, service) in std::iter::once(("registry", home, registry)).chain(services) {
+        let id = SpiffeId::of_service(&args.trust_domain, namespace, service);
         let leaf = Leaf {
             lifetime,
             ..reachable(&args.host, id.map_err(|error| wrong(&error))?)
