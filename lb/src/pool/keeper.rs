@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Newcomer, Pool};
+use super::{Newcomer, Pool, Roster};
 use crate::{
     endpoint::{Backoff, driver::drive},
     target::{Source, Updates},
@@ -59,7 +59,31 @@ impl Keeper {
     }
 }
 
-async fn keep(pool: Arc<Pool>, mut updates: Updates, settings: KeeperSettings, stop: CancellationToken) {
+/// Where rosters come from.
+trait Rosters {
+    /// The latest.
+    fn current(&mut self) -> Roster;
+    /// The next one. Cancel safe.
+    fn next(&mut self) -> impl Future<Output = Roster> + Send;
+    /// Calls go by the one that was taken last.
+    fn applied(&mut self);
+}
+
+impl Rosters for Updates {
+    fn current(&mut self) -> Roster {
+        Updates::current(self)
+    }
+
+    async fn next(&mut self) -> Roster {
+        Updates::next(self).await
+    }
+
+    fn applied(&mut self) {
+        Updates::applied(self);
+    }
+}
+
+async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, settings: KeeperSettings, stop: CancellationToken) {
     let mut drivers = JoinSet::new();
     let start = |drivers: &mut JoinSet<()>, newcomers: Vec<Newcomer>| {
         for Newcomer { endpoint, removed } in newcomers {
@@ -113,9 +137,66 @@ fn report(ended: Result<(), JoinError>) {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use tokio::sync::mpsc;
     use tracing::{Event, Metadata, Subscriber, span};
 
     use super::*;
+    use crate::{Policy, Target};
+
+    /// Rosters one after another, of these sizes; tells how many endpoints calls could go to whenever one is said to be applied.
+    struct Script {
+        sizes: std::vec::IntoIter<usize>,
+        pool: Arc<Pool>,
+        applied: mpsc::Sender<usize>,
+    }
+
+    impl Rosters for Script {
+        fn current(&mut self) -> Roster {
+            let size = self.sizes.next().expect("one more");
+            let addresses = (1..=size).map(|port| format!("127.0.0.1:{port}"));
+            let (_, source) = Target::fixed(addresses).expect("addresses").into_parts();
+            source.updates(false).current()
+        }
+
+        async fn next(&mut self) -> Roster {
+            if self.sizes.len() == 0 {
+                std::future::pending().await
+            }
+            self.current()
+        }
+
+        fn applied(&mut self) {
+            let callable = self.pool.scarcity().callable.len();
+            self.applied.try_send(callable).expect("room for one a roster");
+        }
+    }
+
+    /// An instance that drains takes the word for the promise that no call comes from here any more. With the word given before the
+    /// pool had the roster, which no test noticed, it stopped while it was still picked.
+    #[tokio::test]
+    async fn a_roster_is_said_to_be_applied_when_calls_go_by_it() {
+        let pool = Arc::new(Pool::new(Policy::RoundRobin));
+        let (applied, mut said) = mpsc::channel(3);
+        let script = Script {
+            sizes: vec![3, 2, 1].into_iter(),
+            pool: Arc::clone(&pool),
+            applied,
+        };
+        let settings = KeeperSettings {
+            tls: None,
+            connect_timeout: Duration::from_secs(1),
+            backoff: Backoff::default(),
+        };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(keep(pool, script, settings, stop.clone()));
+        let mut callable = Vec::new();
+        for _ in 0..3 {
+            callable.push(said.recv().await.expect("it runs"));
+        }
+        assert_eq!(callable, [3, 2, 1]);
+        stop.cancel();
+        task.await.expect("ends");
+    }
 
     /// Counts what is logged.
     struct Counted(Arc<AtomicUsize>);
