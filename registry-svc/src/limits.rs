@@ -113,6 +113,8 @@ pub(crate) const PROBE_INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
 /// How long one may take: the least, and where nothing is said. At most the interval.
 pub(crate) const PROBE_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 pub(crate) const PROBE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
+/// The longest that one may take: few are under way at a time, and those that hang must not keep the others from being asked.
+pub(crate) const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 /// How many fail in a row before the instance is failing: the most, and where nothing is said.
 pub(crate) const PROBE_MISSES_MAX: u32 = 10;
 pub(crate) const PROBE_MISSES_DEFAULT: u32 = 3;

@@ -10,12 +10,15 @@ mod allowed;
 mod schedule;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 pub(crate) use allowed::{Allowed, Refused};
 pub use allowed::{Cidr, InvalidCidr};
 use schedule::Schedule;
-use tokio::task::{JoinError, JoinSet};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinError, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
@@ -23,11 +26,14 @@ use crate::{
     catalog::{Command, Judge},
     driver::{Clock, Handle},
     hub::Hub,
-    model::{Draft, Epoch, Instance, InstanceKey, Protocol, Spec},
+    model::{Draft, Epoch, Instance, InstanceKey, Probe, Protocol, Spec},
 };
 
-/// Probes under way, and verdicts that wait for the store. With the longest timeout that is one a minute for each of them.
+/// Probes under way, and verdicts that wait for the store. Should all of them hang they are over in ten seconds.
 const IN_FLIGHT: usize = 64;
+/// Probes under way of what was registered from one address: one registrant whose instances hang must not keep the others' from
+/// being asked. Those beyond are asked an interval later.
+const IN_FLIGHT_OF_ONE: usize = 16;
 /// How long a registration waits for names to be looked up. What is not known by then is looked at before each probe anyway.
 const LOOK_UP: Duration = Duration::from_secs(2);
 
@@ -43,6 +49,9 @@ pub(crate) struct Prober {
     /// Decides where.
     pub(crate) allowed: Arc<Allowed>,
 }
+
+/// Room for the probes of what was registered from each address.
+type Shares = HashMap<Option<IpAddr>, Arc<Semaphore>>;
 
 /// What has ended.
 #[derive(Debug)]
@@ -99,8 +108,10 @@ impl Prober {
     async fn work(&self) {
         let mut schedule = Schedule::default();
         let mut flights = JoinSet::new();
+        let mut shares = Shares::default();
         loop {
             let now = self.clock.now().moment;
+            shares.retain(|_, share| share.available_permits() < IN_FLIGHT_OF_ONE);
             for (key, instance) in self.hub.probed().take() {
                 match instance {
                     Some(instance) => schedule.put(instance, now, rand::random()),
@@ -108,7 +119,7 @@ impl Prober {
                 }
             }
             let due = schedule.take_due(now, IN_FLIGHT.saturating_sub(flights.len()));
-            if !due.is_empty() && !self.start(due, &mut schedule, &mut flights).await {
+            if !due.is_empty() && !self.start(due, &mut schedule, &mut flights, &mut shares).await {
                 return;
             }
             let wake = schedule.next_due().filter(|_| flights.len() < IN_FLIGHT);
@@ -121,19 +132,30 @@ impl Prober {
     }
 
     /// Sends off those that are ours. False where the registry is going away.
-    async fn start(&self, due: Vec<Arc<Instance>>, schedule: &mut Schedule, flights: &mut JoinSet<Flight>) -> bool {
+    async fn start(
+        &self,
+        due: Vec<Arc<Instance>>,
+        schedule: &mut Schedule,
+        flights: &mut JoinSet<Flight>,
+        shares: &mut Shares,
+    ) -> bool {
         let leases = due.iter().map(|instance| instance.lease).collect();
         let Ok(ours) = self.driver.hears(leases).await else {
             return false;
         };
         for (instance, is_ours) in due.into_iter().zip(ours) {
-            if !is_ours {
+            let from = instance.spec.probe.as_deref().and_then(Probe::from);
+            let share = shares
+                .entry(from)
+                .or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT_OF_ONE)));
+            let Some(place) = Arc::clone(share).try_acquire_owned().ok().filter(|_| is_ours) else {
                 let now = self.clock.now().moment;
                 schedule.later(&instance.key, instance.epoch, now, rand::random());
                 continue;
-            }
+            };
             let allowed = Arc::clone(&self.allowed);
             flights.spawn(async move {
+                let _place = place;
                 let passed = wire::passes(&instance, &allowed).await;
                 Flight::Probed {
                     key: instance.key.clone(),
@@ -181,7 +203,7 @@ mod tests {
     use super::*;
     use crate::{
         fixtures::{WALL, draft},
-        model::{Endpoint, Host, LeaseId, Port, Probe, Revision},
+        model::{Endpoint, Host, LeaseId, Port, Revision},
     };
 
     /// A name that stood for an allowed address when it was registered, and for another one when it is probed. What is judged is the

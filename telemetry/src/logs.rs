@@ -27,7 +27,8 @@ use crate::init::{InitError, LogFormat};
 
 /// Crates that the exporter and every connection run through. At `info` or below they would log each exported batch,
 /// which would be a loop if logs were exported, and is noise when they are not. `RUST_LOG` can still name them.
-const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,tonic=warn,tower=warn,opentelemetry=off";
+/// At `warn` h2 has a line for what any hostile peer may send.
+const QUIET: &str = "h2=error,hyper=warn,hyper_util=warn,tonic=warn,tower=warn,opentelemetry=off";
 
 pub(crate) fn install(format: LogFormat, default_filter: &str) -> Result<(), InitError> {
     let filter = filter(std::env::var("RUST_LOG").ok().as_deref(), default_filter)?;

@@ -16,6 +16,7 @@ use super::{
     Api, acks,
     error::ApiError,
     instance,
+    lanes::PeerKey,
     registry::{Asker, WRONG_REPLY},
 };
 use crate::{
@@ -64,6 +65,7 @@ impl GovernanceService for Governance {
         request: Request<wire::ExplainInstanceRequest>,
     ) -> Result<Response<wire::ExplainInstanceResponse>, Status> {
         let Asker { caller, .. } = self.api.asker(&request);
+        let _turn = self.api.lanes.read(PeerKey::of(request.extensions())).await?;
         let now = self.api.clock.now().moment;
         let told = explain::explain(&self.api.hub, &caller, now, request.into_inner())?;
         Ok(Response::new(told))

@@ -187,7 +187,7 @@ impl Lane {
             return Err(Crowded::All);
         }
         let own = waiting.by_peer.get(&peer).copied().unwrap_or_default();
-        if waiting.all >= self.most / 2 && own >= waiting.all / 2 {
+        if waiting.all >= self.most / 2 && own * 2 >= waiting.all {
             return Err(Crowded::Peer);
         }
         waiting.by_peer.insert(peer, own + 1);

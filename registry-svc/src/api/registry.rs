@@ -43,7 +43,7 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::RegisterRequest>,
     ) -> Result<Response<wire::RegisterResponse>, Status> {
-        let _place = self.change(&request)?;
+        let peer_key = PeerKey::of(request.extensions());
         let Asker { caller, by } = self.asker(&request);
         let peer = request.extensions().get::<Peer>().cloned();
         let from = peer.as_ref().map(|peer| peer.address.ip());
@@ -60,6 +60,8 @@ impl RegistryService for Api {
         if let Some((key, refused)) = prober::refused(&command.drafts, &self.allowed).await {
             return Err(ApiError::ProbeRefused(key, refused).into());
         }
+        // Only now: a name server that is slow stands in nobody's way.
+        let _place = self.lanes.change(peer_key)?;
         match self.submit(Command::Register(command), by).await? {
             Reply::Registered(registered) => Ok(Response::new(register::reply(registered))),
             _ => Err(WRONG_REPLY.into()),

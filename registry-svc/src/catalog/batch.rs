@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Act, Detail, Heartbeat, Instance, InstanceKey, Labels, LeaseId, Override, RemovalReason, ReplicaId, Revision,
-    SecretHash, WallTime, Who,
+    Act, Detail, Health, Heartbeat, Instance, InstanceKey, Labels, LeaseId, Override, RemovalReason, ReplicaId,
+    Revision, SecretHash, WallTime, Who,
 };
 
 /// All of one revision. Never split, neither on disk nor on the wire.
@@ -139,7 +139,10 @@ impl Batch {
     /// Whether it takes more room in the store than it makes. What takes an instance out does not count: it has to be possible
     /// on a full disk.
     pub(crate) fn grows(&self) -> bool {
-        let puts = self.changes.iter().any(|change| matches!(change, Change::Put { .. }));
+        let puts = self.changes.iter().any(|change| match change {
+            Change::Put { instance, .. } => instance.health != Health::Failing,
+            Change::Removed(_) => false,
+        });
         let is_governed = !self.overrides.is_empty();
         if is_governed {
             return !self.overrides.iter().all(|change| change.act.makes_room());

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{Answer, SubmitError, rounds::Round};
 use crate::{
     catalog::{Batch, Catalog, CatalogError, Command, Decision, LeaseChange, Outcome, Owner, Renewed, Reply, Undo},
-    model::{LeaseId, ReplicaId, SecretHash, WallTime, Who},
+    model::{Health, LeaseId, ReplicaId, SecretHash, WallTime, Who},
 };
 
 /// Answers or batches that may wait for the disk: a commit of this size takes far less than a time to live. Beyond,
@@ -132,8 +132,9 @@ impl Task {
         match &self.command {
             // As the store sees it: an instance that burns can be taken out on a full disk.
             Command::Govern(govern) => !matches!(govern.decision, Decision::Drain { .. }),
+            Command::Judge(judge) => judge.health != Health::Failing,
             Command::Deregister(_) => false,
-            Command::Register(_) | Command::Update(_) | Command::Judge(_) | Command::Claim(_) => true,
+            Command::Register(_) | Command::Update(_) | Command::Claim(_) => true,
         }
     }
 

@@ -43,7 +43,8 @@ impl Probe {
         let interval = interval.unwrap_or(limits::PROBE_INTERVAL_DEFAULT);
         let interval = within(interval, limits::PROBE_INTERVAL_MIN, limits::PROBE_INTERVAL_MAX)?;
         let timeout = timeout.unwrap_or(limits::PROBE_TIMEOUT_DEFAULT.min(interval));
-        let timeout = within(timeout, limits::PROBE_TIMEOUT_MIN, interval)?;
+        let longest = limits::PROBE_TIMEOUT_MAX.min(interval);
+        let timeout = within(timeout, limits::PROBE_TIMEOUT_MIN, longest)?;
         let misses = if misses == 0 {
             limits::PROBE_MISSES_DEFAULT
         } else {
@@ -111,6 +112,7 @@ mod tests {
         assert!(fits(None, None, 0) && fits(secs(1), secs(1), 10) && fits(secs(3_600), None, 1));
         assert!(!fits(secs(0), None, 0) && !fits(secs(3_601), None, 0));
         assert!(!fits(secs(2), secs(3), 0), "longer than the interval");
+        assert!(fits(None, secs(10), 0) && !fits(None, secs(11), 0));
         assert!(!fits(None, Some(Duration::from_millis(99)), 0) && !fits(None, None, 11));
         let short = Probe::try_new(secs(1), None, 0, None).expect("a probe");
         assert_eq!((short.timeout(), short.misses()), (Duration::from_secs(1), 3));

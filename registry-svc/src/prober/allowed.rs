@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     str::FromStr,
 };
@@ -110,8 +111,13 @@ impl Allowed {
         if is_never(address) {
             return Err(Refused::Never);
         }
-        let is_own =
-            |own: &SocketAddr| own.port() == target.port() && (own.ip().to_canonical() == address || is_local(address));
+        // Whoever translates sends it on to where the IPv4 address within belongs.
+        let reached = [Some(address), carried(address).map(IpAddr::V4)];
+        let is_here = |own: &SocketAddr| {
+            let mut reached = reached.into_iter().flatten();
+            reached.any(|address| own.ip().to_canonical() == address || is_local(address))
+        };
+        let is_own = |own: &SocketAddr| own.port() == target.port() && is_here(own);
         if self.own.iter().any(is_own) {
             return Err(Refused::Own);
         }
@@ -132,8 +138,12 @@ fn is_never(address: IpAddr) -> bool {
 }
 
 fn is_never_v4(address: Ipv4Addr) -> bool {
-    // Metadata services that are not link-local: Alibaba Cloud, Oracle Cloud.
-    const METADATA: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+    // Metadata services and their like that are not link-local: Alibaba Cloud, Oracle Cloud, Azure.
+    const METADATA: [Ipv4Addr; 3] = [
+        Ipv4Addr::new(100, 100, 100, 200),
+        Ipv4Addr::new(192, 0, 0, 192),
+        Ipv4Addr::new(168, 63, 129, 16),
+    ];
     address.octets()[0] == 0
         || address.is_link_local()
         || address.is_multicast()
@@ -142,29 +152,36 @@ fn is_never_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_never_v6(address: Ipv6Addr) -> bool {
-    // AWS has its metadata service among unique local addresses.
-    const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    // NAT64 and 6to4 carry an IPv4 address to where it belongs; ::a.b.c.d, which nobody has used for long, did too.
-    let [first, second, third, ..] = address.segments();
-    let carried = match (first, second) {
-        (0x64, 0xff9b) | (0, 0) => Some(address.to_bits() & 0xffff_ffff),
-        (0x2002, _) => Some(u128::from(second) << 16 | u128::from(third)),
-        _ => None,
-    };
-    let carries_never = carried
-        .and_then(|bits| u32::try_from(bits).ok())
-        .is_some_and(|bits| is_never_v4(Ipv4Addr::from_bits(bits)));
-    let is_loopback = address.is_loopback();
+    // AWS and Google Cloud have theirs among unique local addresses.
+    const METADATA: [Ipv6Addr; 2] = [
+        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+        Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    ];
+    let carries_never = carried(IpAddr::V6(address)).is_some_and(is_never_v4);
     address.is_unspecified()
         || address.is_unicast_link_local()
         || address.is_multicast()
-        || address == METADATA
-        || (carries_never && !is_loopback)
+        || METADATA.contains(&address)
+        || (carries_never && !address.is_loopback())
 }
 
-/// Only an address of this machine can be bound; port 0 takes any, and a UDP socket sends nothing by it.
+/// NAT64 and 6to4 carry an IPv4 address to where it belongs; ::a.b.c.d, which nobody has used for long, did too.
+fn carried(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(address) = address else { return None };
+    let [first, second, third, .., last_but_one, last] = address.segments();
+    let bits = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match (first, second) {
+        (0x64, 0xff9b) | (0, 0) => Some(bits(last_but_one, last)),
+        (0x2002, _) => Some(bits(second, third)),
+        _ => None,
+    }
+}
+
+/// Only an address of this machine can be bound; port 0 takes any, and a UDP socket sends nothing by it. What cannot be told, for
+/// want of files for example, is taken for ours.
 fn is_of_this_machine(address: IpAddr) -> bool {
-    address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
+    let is_foreign = |error: std::io::Error| error.kind() == ErrorKind::AddrNotAvailable;
+    address.is_loopback() || !UdpSocket::bind((address, 0)).is_err_and(is_foreign)
 }
 
 #[cfg(test)]
@@ -221,6 +238,8 @@ mod tests {
             "[::ffff:169.254.169.254]:80",
             "[64:ff9b::a9fe:a9fe]:80",
             "[2002:a9fe:a9fe::]:80",
+            "168.63.129.16:80",
+            "[fd20:ce::254]:80",
             "[::a9fe:a9fe]:80",
             "100.100.100.200:80",
             "192.0.0.192:80",
@@ -246,6 +265,8 @@ mod tests {
             "[::1]:7000",
             "10.1.0.1:7000",
             "127.9.9.9:7000",
+            "[64:ff9b::7f00:1]:7000",
+            "[2002:a01:1::]:7000",
         ] {
             let from = target.parse::<SocketAddr>().expect("an address").ip().to_string();
             check(target, &from, Err(Refused::Own));

@@ -3,14 +3,21 @@
 //! The name is looked up once, and the address that was looked at is the one that is dialled: what it says a moment later does not
 //! matter. gRPC follows no redirects, and of the answer one bit is kept.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    sync::{Arc, LazyLock},
+};
 
+use tokio::sync::Semaphore;
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use super::{allowed::Allowed, endpoint};
 use crate::model::{Instance, Probe, Protocol};
 
+/// Names that are looked up at the same time. A look-up takes a thread that nobody can call back, and there are some hundreds of
+/// these for everything that blocks: a name server that never answers must not take them all.
+static LOOK_UPS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(16)));
 /// An answer is two bytes.
 const ANSWER_BYTES: usize = 256;
 
@@ -52,6 +59,14 @@ pub(super) async fn addresses(host: &str, port: u16) -> Vec<SocketAddr> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return vec![SocketAddr::new(address, port)];
     }
-    let found = tokio::net::lookup_host((host, port)).await;
-    found.map(Iterator::collect).unwrap_or_default()
+    let Ok(turn) = Arc::clone(&LOOK_UPS).acquire_owned().await else {
+        return Vec::new();
+    };
+    let host = host.to_owned();
+    let found = tokio::task::spawn_blocking(move || {
+        // With the thread, and not with whoever waits for it.
+        let _turn = turn;
+        (host.as_str(), port).to_socket_addrs().map(Iterator::collect).ok()
+    });
+    found.await.ok().flatten().unwrap_or_default()
 }

@@ -65,9 +65,15 @@ impl Running {
             .stdin(Stdio::null())
             .process_group(guard.group.as_raw_nonzero().get())
             .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| not_started(program, &error))?;
-        Ok(Self { name, child, guard })
+            .spawn();
+        match child {
+            Ok(child) => Ok(Self { name, child, guard }),
+            Err(error) => {
+                // There is nothing to be guarded: left alone it would wait for the drain of nothing, with our stderr in its hands.
+                let _ = kill_process_group(guard.group, Signal::KILL);
+                Err(not_started(program, &error))
+            }
+        }
     }
 
     /// Its process, while it runs.

@@ -30,7 +30,7 @@ async fn providers_cut_off_from_the_registry_are_called_all_the_same() {
     };
     let branch = Branch::build();
     let folder = tempfile::tempdir().expect("a folder");
-    let registry = RegistryProcess::at(branch.ours(), &folder.path().join("registry"), &[]).await;
+    let registry = RegistryProcess::at(branch.ours(), &folder.path().join("registry"), &["--insecure"]).await;
     let (_, port) = registry.address().rsplit_once(':').expect("host and port");
     let store = folder.path().join("tickets.db").display().to_string();
     let listen = format!("{}:0", branch.theirs());
@@ -38,6 +38,8 @@ async fn providers_cut_off_from_the_registry_are_called_all_the_same() {
     for number in 0..3 {
         let id = format!("ticket-{number}");
         let flags = [
+            // Of a network that nobody else is in.
+            "--insecure",
             "--heartbeat-interval",
             "300ms",
             "--heartbeat-misses",

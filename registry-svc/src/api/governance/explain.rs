@@ -127,7 +127,10 @@ fn step(episode: &Episode) -> wire::InstanceStep {
 }
 
 fn govern(step: &mut wire::InstanceStep, change: &OverrideChange) {
-    step.who = text(change.who.as_ref());
+    // What ends by itself nobody has decided.
+    if !matches!(change.act, Act::DrainEnded | Act::WeightEnded | Act::Forgotten) {
+        step.who = text(change.who.as_ref());
+    }
     step.why = change.why.to_string();
     let (kind, detail) = match change.act {
         Act::Drained => (Kind::Drained, String::new()),
