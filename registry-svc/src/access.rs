@@ -84,7 +84,11 @@ pub(crate) fn decide(path: &str, shown: Shown<'_>, tokens: &TokenSet) -> Verdict
             .ok()
             .and_then(|token| tokens.find(token, shown.now))
             .map(Principal::Token),
-        (None, identity) => identity.cloned().map(Principal::Identity),
+        // It was good when the connection began, and connections are long.
+        (None, identity) => identity
+            .filter(|identity| !identity.has_ended(shown.now))
+            .cloned()
+            .map(Principal::Identity),
     };
     let Some(principal) = principal else {
         return Verdict::Unknown;

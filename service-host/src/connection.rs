@@ -44,6 +44,10 @@ use crate::{
 /// end for peers that never speak.
 const UNOPENED_LINGER: Duration = Duration::from_millis(100);
 
+/// How long calls may go on whose connection was opened with a certificate that has ended: enough for those that were about to
+/// be answered.
+const ENDED_LINGER: Duration = Duration::from_secs(5);
+
 /// The calls being answered, and the tasks that answer them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct InFlight {
@@ -154,10 +158,7 @@ where
         let socket = WriteTimeout::new(socket, write_timeout);
         let caller = Caller {
             local_addr,
-            peer: Peer {
-                address: peer,
-                identity: None,
-            },
+            peer: Peer::at(peer),
         };
         // Two kinds of connection, each compiled for itself: the plain one does not pay for the other.
         let Some(handshakes) = handshakes.clone() else {
@@ -179,9 +180,37 @@ where
             };
             let caller = Caller { peer, ..caller };
             // Boxed, since the handshake's own state is gone by now and should not be held for as long as the connection.
-            Box::pin(grpc.serve(stream, opened_by, caller, stop)).await
+            Box::pin(while_good(caller, stop, |caller, stop| {
+                grpc.serve(stream, opened_by, caller, stop)
+            }))
+            .await
         })
     })
+}
+
+/// Serves a connection for as long as its certificate is good: then its streams end, it takes no new ones, so that a peer that has
+/// a new certificate comes back with that, and what goes on is cut.
+async fn while_good<F: Future<Output = Ended>>(
+    caller: Caller,
+    stop: Stop,
+    serve: impl FnOnce(Caller, Stop) -> F,
+) -> Ended {
+    let (identity, ended) = (caller.peer.identity.clone(), caller.peer.ended.clone());
+    let gracefully = stop.gracefully.child_token();
+    let own = Stop {
+        gracefully: gracefully.clone(),
+        ..stop
+    };
+    let mut serving = std::pin::pin!(serve(caller, own));
+    tokio::select! {
+        ended = serving.as_mut() => return ended,
+        () = Peer::certificate_ends(identity) => {}
+    }
+    ended.revoke();
+    gracefully.cancel();
+    tokio::time::timeout(ENDED_LINGER, serving)
+        .await
+        .unwrap_or(Ended::Closed)
 }
 
 /// What serves connections of either kind.

@@ -111,7 +111,7 @@ pub(crate) fn revoked() -> Status {
     status::error(
         Code::Unauthenticated,
         "TOKEN_REVOKED",
-        "what this stream was opened with has been revoked, changed or has expired: open it again with a token that is valid",
+        "what this stream was opened with has been revoked, changed or has expired: open it again with a token or a certificate that is valid",
     )
 }
 

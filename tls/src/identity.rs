@@ -10,7 +10,7 @@ use x509_parser::{
 
 use crate::spiffe::{InvalidSpiffeId, SpiffeId};
 
-/// What a verified certificate says of its holder. At least one of the three is there, or nobody was named at all.
+/// What a verified certificate says of its holder. At least one of the three names is there, or nobody was named at all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
     /// Its SPIFFE id, which names a service or an operator.
@@ -19,6 +19,8 @@ pub struct Identity {
     pub dns_names: Vec<String>,
     /// Its IP addresses.
     pub addresses: Vec<IpAddr>,
+    /// The last second in which it is good, since 1970 (UTC). `None` only for what was read from no certificate.
+    pub not_after: Option<u64>,
 }
 
 /// Why a certificate cannot be somebody's.
@@ -60,7 +62,11 @@ impl Identity {
         if !rest.is_empty() {
             return Err(unreadable("something follows it".to_owned()));
         }
-        let mut identity = Self::default();
+        let mut identity = Self {
+            // One that ended before 1970 has ended.
+            not_after: Some(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default()),
+            ..Self::default()
+        };
         let mut uris = Vec::new();
         for extension in certificate.extensions() {
             match extension.parsed_extension() {
@@ -82,7 +88,14 @@ impl Identity {
                         match name {
                             GeneralName::URI(uri) => uris.push(*uri),
                             GeneralName::DNSName(name) => identity.dns_names.push(name.to_ascii_lowercase()),
-                            GeneralName::IPAddress(bytes) => identity.addresses.extend(address(bytes)),
+                            GeneralName::IPAddress(bytes) => identity.addresses.push(
+                                address(bytes)
+                                    .ok_or_else(|| unreadable("an IP address of its names is none".to_owned()))?,
+                            ),
+                            // Read over, a second URI or a host that another parser sees would not be there for us.
+                            GeneralName::Invalid(..) => {
+                                return Err(unreadable("one of its names cannot be read".to_owned()));
+                            }
                             _ => {}
                         }
                     }
@@ -94,12 +107,25 @@ impl Identity {
         }
         match uris[..] {
             [] => {}
-            [uri] if uri.starts_with("spiffe:") => identity.spiffe = Some(uri.parse()?),
+            // A scheme has no case (RFC 3986, 3.1); an id has, so SPIFFE:… is malformed and not somebody else's business.
+            [uri]
+                if uri
+                    .get(..7)
+                    .is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:")) =>
+            {
+                identity.spiffe = Some(uri.parse()?)
+            }
             // A name of another scheme is nobody's business here.
             [_] => {}
             _ => return Err(IdentityError::SeveralUris { count: uris.len() }),
         }
         Ok(identity)
+    }
+
+    /// Whether it is good no longer, at a time in seconds since 1970.
+    #[must_use]
+    pub fn has_ended(&self, now: u64) -> bool {
+        self.not_after.is_some_and(|last| now > last)
     }
 
     /// The service's namespace and name, by its SPIFFE id.
@@ -159,7 +185,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
+    use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, KeyPair, KeyUsagePurpose, SanType};
 
     use super::*;
 
@@ -201,7 +227,10 @@ mod tests {
     #[test]
     fn a_certificate_without_names_is_nobodys_in_particular() {
         let identity = read(|_| {}).expect("a leaf");
-        assert_eq!(identity, Identity::default());
+        assert_eq!(
+            (&identity.spiffe, identity.dns_names.len(), identity.addresses.len()),
+            (&None, 0, 0)
+        );
         assert_eq!(identity.name(), "a certificate without names");
     }
 
@@ -234,8 +263,47 @@ mod tests {
     fn a_uri_that_is_no_spiffe_id_names_nobody_and_a_malformed_one_is_refused() {
         let other = read(|params| params.subject_alt_names = vec![uri("https://example.org")]);
         assert_eq!(other.expect("a leaf").spiffe, None);
-        let malformed = read(|params| params.subject_alt_names = vec![uri("spiffe://example/../x")]);
-        assert!(matches!(malformed, Err(IdentityError::Spiffe(_))), "{malformed:?}");
+        for malformed in [
+            "spiffe://example/../x",
+            "SPIFFE://example/ns/default/svc/ticket-svc",
+            "Spiffe:x",
+        ] {
+            let refused = read(|params| params.subject_alt_names = vec![uri(malformed)]);
+            assert!(
+                matches!(refused, Err(IdentityError::Spiffe(_))),
+                "{malformed}: {refused:?}"
+            );
+        }
+    }
+
+    /// x509-parser hands names that it cannot read on as such, and they were passed over: a certificate with a second URI that is
+    /// no UTF-8 had one.
+    #[test]
+    fn names_that_cannot_be_read_are_refused() {
+        // SubjectAltName: a URI of one byte that is no UTF-8; a DNS name likewise; an address of three bytes.
+        for (tag, value) in [(0x86, &[0xff][..]), (0x82, &[0xff]), (0x87, &[10, 0, 1])] {
+            let mut name = vec![tag, u8::try_from(value.len()).expect("short")];
+            name.extend(value);
+            let mut names = vec![0x30, u8::try_from(name.len()).expect("short")];
+            names.extend(name);
+            let read = read(|params| {
+                let extension = CustomExtension::from_oid_content(&[2, 5, 29, 17], names);
+                params.custom_extensions = vec![extension];
+            });
+            assert!(
+                matches!(read, Err(IdentityError::Unreadable { .. })),
+                "{tag:x}: {read:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn it_ends_after_its_last_second() {
+        let identity = read(|params| params.not_after = rcgen::date_time_ymd(2001, 9, 9)).expect("a leaf");
+        let last = 999_993_600;
+        assert_eq!(identity.not_after, Some(last));
+        assert!(!identity.has_ended(last) && identity.has_ended(last + 1));
+        assert!(!Identity::default().has_ended(u64::MAX));
     }
 
     #[test]
@@ -252,6 +320,7 @@ mod tests {
             spiffe: None,
             dns_names: vec!["a.example".into(), "*.b.example".into()],
             addresses: vec!["10.0.0.1".parse().expect("one"), "::1".parse().expect("one")],
+            not_after: None,
         };
         for host in [
             "a.example",

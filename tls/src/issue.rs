@@ -10,6 +10,8 @@ use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::spiffe::SpiffeId;
 
@@ -81,6 +83,12 @@ pub enum IssueError {
         /// What is wrong.
         problem: String,
     },
+    /// It would end after the last year that a certificate can name.
+    #[error("a certificate cannot be good for {} days, beyond the year 9999; give it a shorter lifetime", .lifetime.as_secs() / 86_400)]
+    Lifetime {
+        /// As it was given.
+        lifetime: Duration,
+    },
     /// Keys or signatures cannot be made.
     #[error("no certificate can be made: {problem}")]
     Failed {
@@ -117,12 +125,14 @@ impl Authority {
     /// An authority that was made before.
     ///
     /// # Errors
-    /// If the two are not an authority's certificate and its key.
+    /// If the two are not an authority's certificate and its key. rcgen looks at neither, and what it then issued nobody would
+    /// believe.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, IssueError> {
         let not = |error: rcgen::Error| IssueError::Authority {
             problem: error.to_string(),
         };
         let key = KeyPair::from_pem(key_pem).map_err(not)?;
+        goes_with(certificate_pem, &key).map_err(|problem| IssueError::Authority { problem })?;
         let issuer = Issuer::from_ca_cert_pem(certificate_pem, key).map_err(not)?;
         Ok(Self {
             certificate_pem: certificate_pem.to_owned(),
@@ -169,6 +179,25 @@ impl Authority {
     }
 }
 
+/// # Errors
+/// Why the key and the certificate are not an authority's.
+fn goes_with(certificate_pem: &str, key: &KeyPair) -> Result<(), String> {
+    let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|error| error.to_string())?;
+    let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| error.to_string())?;
+    let constraints = certificate.basic_constraints().map_err(|error| error.to_string())?;
+    if !constraints.is_some_and(|constraints| constraints.value.ca) {
+        return Err("the certificate is not an authority's: it has no cA".to_owned());
+    }
+    let usage = certificate.key_usage().map_err(|error| error.to_string())?;
+    if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+        return Err("the certificate's key usage has no keyCertSign".to_owned());
+    }
+    if certificate.public_key().subject_public_key.data != key.public_key_raw() {
+        return Err("the key is another one than the certificate's".to_owned());
+    }
+    Ok(())
+}
+
 fn params(name: &str, lifetime: Duration) -> Result<CertificateParams, IssueError> {
     let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
     let mut subject = DistinguishedName::new();
@@ -177,7 +206,8 @@ fn params(name: &str, lifetime: Duration) -> Result<CertificateParams, IssueErro
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = rcgen::date_time_ymd(1970, 1, 1) + since_epoch;
     params.not_before = now - BACKDATED;
-    params.not_after = now + lifetime;
+    let not_after = lifetime.try_into().ok().and_then(|lifetime| now.checked_add(lifetime));
+    params.not_after = not_after.ok_or(IssueError::Lifetime { lifetime })?;
     Ok(params)
 }
 
@@ -192,4 +222,51 @@ fn names(leaf: &Leaf) -> Result<Vec<SanType>, IssueError> {
     }
     names.extend(leaf.addresses.iter().copied().map(SanType::IpAddress));
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// What was issued with another key, or by a process's certificate, was written and believed by nobody.
+    #[test]
+    fn an_authority_is_one_and_has_its_own_key() {
+        let [one, other] = ["one", "other"].map(|name| Authority::generate(name, DAY).expect("a key"));
+        Authority::from_pem(one.certificate_pem(), one.key_pem()).expect("a pair");
+        let leaf = Leaf {
+            lifetime: DAY,
+            ..Leaf::default()
+        };
+        let leaf = one.issue(&leaf).expect("issued");
+        for (certificate, key, problem) in [
+            (
+                one.certificate_pem(),
+                other.key_pem(),
+                "another one than the certificate's",
+            ),
+            (&leaf.certificate_pem, &leaf.key_pem, "not an authority's"),
+            ("", one.key_pem(), "no certificate authority"),
+            (one.certificate_pem(), "", "no certificate authority"),
+        ] {
+            let error = Authority::from_pem(certificate, key).expect_err(problem).to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    /// It panicked.
+    #[test]
+    fn a_lifetime_beyond_all_calendars_is_an_error() {
+        for lifetime in [Duration::MAX, DAY * 366 * 10_000] {
+            let error = Authority::generate("long", lifetime).expect_err("too long");
+            assert!(matches!(error, IssueError::Lifetime { .. }), "{error}");
+            let leaf = Leaf {
+                lifetime,
+                ..Leaf::default()
+            };
+            let authority = Authority::generate("one", DAY).expect("a key");
+            authority.issue(&leaf).map(|_| ()).expect_err("too long");
+        }
+    }
 }

@@ -149,6 +149,24 @@ fn a_certificate_may_what_its_name_says() {
     check(neither, Need::Operate(&team), false);
 }
 
+/// A certificate was looked at when its connection was opened, and never again.
+#[test]
+fn a_certificate_that_has_ended_is_nobodys() {
+    let set = TokenSet::new(Vec::new());
+    for (not_after, is_known) in [(NOW, true), (NOW - 1, false)] {
+        let operator = Arc::new(tls::Identity {
+            not_after: Some(not_after),
+            ..(*identity("spiffe://acme/operator/ada")).clone()
+        });
+        let certificate = Shown {
+            identity: Some(&operator),
+            ..NOBODY
+        };
+        let verdict = decide(BACKUP, certificate, &set);
+        assert_eq!(is_unknown(&verdict), !is_known, "{verdict:?}");
+    }
+}
+
 #[test]
 fn a_token_that_is_shown_decides_alone() {
     let operator = identity("spiffe://acme/operator/ada");

@@ -22,13 +22,16 @@ impl Gate for ApiGate {
             Credentials::Bearer(token) => Some(Ok(token)),
             Credentials::Unreadable => Some(Err(())),
         };
-        let identity = extensions.get::<Peer>().and_then(|peer| peer.identity.as_ref());
+        let peer = extensions.get::<Peer>();
+        let identity = peer.and_then(|peer| peer.identity.as_ref());
         match self.0.decide(path, token, identity) {
             Verdict::Anybody => Ok(Pass::ToItsEnd),
             Verdict::Known(principal) => {
-                let pass = match &principal {
-                    Principal::Token(token) if rules::streams(path) => Pass::Until(token.revocation().clone()),
-                    _ => Pass::ToItsEnd,
+                let pass = match (&principal, peer) {
+                    _ if !rules::streams(path) => Pass::ToItsEnd,
+                    (Principal::Token(token), _) => Pass::Until(token.revocation().clone()),
+                    (Principal::Identity(_), Some(peer)) => Pass::Until(peer.ended.clone()),
+                    (Principal::Identity(_), None) => Pass::ToItsEnd,
                 };
                 extensions.insert(principal);
                 Ok(pass)
@@ -46,7 +49,7 @@ fn unknown() -> Status {
         Code::Unauthenticated,
         "UNAUTHENTICATED",
         "this registry has to know who calls: send a valid token as `authorization: Bearer tsr_…` (--token or TESSERA_TOKEN for \
-         tessera; `tessera token issue` makes one), or a client certificate where it takes those",
+         tessera; `tessera token issue` makes one), or a client certificate that has not ended, where it takes those",
     )
 }
 

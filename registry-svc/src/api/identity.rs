@@ -149,8 +149,8 @@ mod tests {
 
     fn peer(identity: Option<Identity>) -> Peer {
         Peer {
-            address: "[::ffff:10.0.0.7]:4711".parse().expect("an address"),
             identity: identity.map(Arc::new),
+            ..Peer::at("[::ffff:10.0.0.7]:4711".parse().expect("an address"))
         }
     }
 
@@ -159,6 +159,7 @@ mod tests {
             spiffe: Some(id.parse().expect("an id")),
             dns_names: vec!["*.tickets.example".to_owned()],
             addresses: vec!["10.1.1.1".parse().expect("an address")],
+            not_after: None,
         }
     }
 

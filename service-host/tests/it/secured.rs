@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use service_host::Running;
+use http::Extensions;
+use service_host::{Credentials, Gate, Pass, Peer, Running};
 use tempfile::TempDir;
 use tls::{
     ClientAuth, ClientStream, Expected, Settings, SpiffeId, Tls,
@@ -18,10 +19,12 @@ use tokio::{
     net::TcpStream,
 };
 
+use tonic::{Code, Status};
+
 use crate::support::{
     PATIENCE,
     client::{Client, ask},
-    config, limited, serve,
+    config, eventually, limited, serve,
     service::LET_IN,
 };
 
@@ -48,12 +51,16 @@ impl World {
     }
 
     fn issue(&self, service: &str, purpose: Purpose) -> Issued {
+        self.issue_for(service, purpose, DAY)
+    }
+
+    fn issue_for(&self, service: &str, purpose: Purpose, lifetime: Duration) -> Issued {
         let leaf = Leaf {
             spiffe: Some(SpiffeId::of_service("example", "default", service).expect("an id")),
             dns_names: vec!["localhost".to_owned()],
             addresses: vec!["127.0.0.1".parse().expect("an address")],
             purpose,
-            lifetime: DAY,
+            lifetime,
         };
         self.authority.issue(&leaf).expect("issued")
     }
@@ -280,6 +287,56 @@ fn hello() -> Vec<u8> {
     let mut bytes = Vec::new();
     connection.write_tls(&mut bytes).expect("written");
     bytes
+}
+
+/// Admits everybody for as long as their certificate is good.
+#[derive(Debug)]
+struct WhileGood;
+
+impl Gate for WhileGood {
+    fn admit(&self, _: &str, _: Credentials<'_>, extensions: &mut Extensions) -> Result<Pass, Status> {
+        let peer = extensions.get::<Peer>().expect("always there");
+        Ok(Pass::Until(peer.ended.clone()))
+    }
+}
+
+/// A connection that was opened with a certificate of an hour was good for ever.
+#[tokio::test]
+async fn a_certificate_that_ends_ends_its_connection() {
+    let world = World::new();
+    let server = world.tls("server", ClientAuth::Required);
+    let gated = serve(
+        config()
+            .tls(server.server().cloned())
+            .gate(Some(std::sync::Arc::new(WhileGood))),
+    )
+    .await;
+    let open = serve(config().tls(server.server().cloned())).await;
+    world.write(
+        "short",
+        &world.issue_for("short", Purpose::Both, Duration::from_secs(5)),
+    );
+    let short = world.load(Some("short"), ClientAuth::None);
+    let long = world.tls("long", ClientAuth::None);
+    let mut watches = Vec::new();
+    for (tls, running) in [(&short, &gated), (&short, &open), (&long, &gated)] {
+        let stream = dial(tls, running.local_addr()).await.expect("gets in");
+        let client = Client::over(stream, running.local_addr()).await;
+        let mut watch = client.watch(ask("until drain", None)).await.expect("open");
+        assert_eq!(watch.message().await.expect("open").expect("one").text, "first");
+        watches.push((client, watch));
+    }
+    let [told, cut, mut lives] = <[_; 3]>::try_from(watches).map_err(|_| ()).expect("three");
+    let mut codes = Vec::new();
+    for (client, mut watch) in [told, cut] {
+        let ended = tokio::time::timeout(PATIENCE * 3, watch.message()).await;
+        codes.push(ended.expect("its end").expect_err("an error").code());
+        eventually("the connection takes no more calls", || client.is_closed()).await;
+    }
+    assert_eq!(codes[0], Code::Unauthenticated, "whoever is behind a gate is told why");
+    lives.0.say(ask("hello", None)).await.expect("others go on");
+    let silent = tokio::time::timeout(Duration::from_millis(100), lives.1.message()).await;
+    assert!(silent.is_err(), "{silent:?}");
 }
 
 /// A watch over TLS that is not read ends like any other, and a drain ends all of them.

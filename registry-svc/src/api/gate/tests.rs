@@ -16,6 +16,7 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
+use super::*;
 use crate::{
     Access, Config, Registry, Running,
     access::{
@@ -448,6 +449,38 @@ async fn a_token_that_expires_ends_its_streams() {
         (status.code(), reason(&status).as_str()),
         (Code::Unauthenticated, "TOKEN_REVOKED")
     );
+}
+
+/// The certificate of an open connection was good for ever.
+#[test]
+fn streams_are_admitted_until_their_certificate_ends_and_nothing_after() {
+    let access = Access::Guarded {
+        tokens: None,
+        identities: true,
+    };
+    let gate = ApiGate(Gatekeeper::open(&access).expect("no file").expect("guarded"));
+    let admit = |path: &str, not_after: u64| {
+        let peer = Peer {
+            identity: Some(Arc::new(tls::Identity {
+                spiffe: Some("spiffe://acme/operator/ada".parse().expect("an id")),
+                not_after: Some(not_after),
+                ..tls::Identity::default()
+            })),
+            ..Peer::at(([127, 0, 0, 1], 1).into())
+        };
+        let ended = peer.ended.clone();
+        let mut extensions = http::Extensions::new();
+        extensions.insert(peer);
+        let pass = gate.admit(path, Credentials::None, &mut extensions);
+        ended.revoke();
+        pass.map_err(|status| status.code())
+    };
+    let [watch, list] = ["Watch", "ListServices"].map(|rpc| format!("/tessera.registry.v1.RegistryService/{rpc}"));
+    assert!(matches!(admit(&watch, u64::MAX), Ok(Pass::Until(until)) if until.is_revoked()));
+    assert!(matches!(admit(&list, u64::MAX), Ok(Pass::ToItsEnd)));
+    for path in [watch, list] {
+        assert_eq!(admit(&path, 1).map(|_| ()), Err(Code::Unauthenticated), "{path}");
+    }
 }
 
 /// An editor that writes half a file, or a disk that is full, must not lock everybody out, nor let anybody in.

@@ -81,6 +81,11 @@ impl Client {
         }
     }
 
+    /// Whether its connection takes no more calls.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.channel.send.is_closed()
+    }
+
     pub(crate) async fn unary<M, R>(&self, path: &'static str, request: Request<M>) -> Result<Response<R>, Status>
     where
         M: prost::Message + 'static,
