@@ -83,7 +83,7 @@ fn table(tokens: &[Listed]) -> String {
             match token.not_after {
                 Some(end) if token.expired => format!("{} (over)", time(end)),
                 Some(end) => time(end),
-                None => "revoked".to_owned(),
+                None => "no end".to_owned(),
             },
         ]);
     }
