@@ -40,7 +40,7 @@ impl Stage {
         let folder = tempfile::tempdir().expect("a folder");
         let mut watch = tessera(&["watch", "pricing", "--output", "json", "--registry", &registry.address]);
         watch.stdout(File::create(folder.path().join("watch")).expect("a file"));
-        watch.stderr(Stdio::null());
+        watch.stderr(File::create(folder.path().join("watch.log")).expect("a file"));
         Self {
             watch: watch.spawn().expect("the binary starts"),
             registry,
@@ -102,6 +102,12 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let _ = self.watch.kill();
         let _ = self.watch.wait();
+        if std::thread::panicking() {
+            for file in ["watch", "watch.log", "log"] {
+                let said = fs::read_to_string(self.folder.path().join(file)).unwrap_or_default();
+                eprintln!("--- {file}:\n{said}");
+            }
+        }
     }
 }
 
