@@ -41,11 +41,14 @@ impl Stage {
         let mut watch = tessera(&["watch", "pricing", "--output", "json", "--registry", &registry.address]);
         watch.stdout(File::create(folder.path().join("watch")).expect("a file"));
         watch.stderr(File::create(folder.path().join("watch.log")).expect("a file"));
-        Self {
+        let stage = Self {
             watch: watch.spawn().expect("the binary starts"),
             registry,
             folder,
-        }
+        };
+        // An agent that registered before the watch had begun was in its snapshot, and no event ever told of it.
+        wait_for(|| (!stage.lines().is_empty()).then_some(()));
+        stage
     }
 
     /// An agent for something at `endpoint`.
@@ -69,19 +72,24 @@ impl Stage {
 
     /// What the watch has been told so far: the status of each event, or why it left.
     fn told(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.folder.path().join("watch")).expect("a file");
-        // The last line may be half written.
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let word = |event: &Value| {
             let word = event["reason"]
                 .as_str()
                 .or_else(|| event["instance"]["status"].as_str());
             word.map(ToOwned::to_owned)
         };
-        let events = whole
+        self.lines().iter().filter_map(word).collect()
+    }
+
+    /// What the watch has written so far.
+    fn lines(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.folder.path().join("watch")).expect("a file");
+        // The last line may be half written.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole
             .lines()
-            .map(|line| serde_json::from_str(line).expect("a document"));
-        events.filter_map(|event: Value| word(&event)).collect()
+            .map(|line| serde_json::from_str(line).expect("a document"))
+            .collect()
     }
 
     /// Waits until exactly this has been told.
