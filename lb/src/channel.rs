@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
@@ -15,6 +16,7 @@ use tower_service::Service;
 use crate::{
     Backoff, EndpointView, Error, Policy, ResponseBody, Target, call,
     pool::{Keeper, KeeperSettings, Pool},
+    settings::{MethodSettings, Settings},
 };
 
 /// Where the defaults stand.
@@ -171,18 +173,21 @@ impl Builder {
     pub fn build(self) -> Channel {
         let (service, source) = self.target.into_parts();
         let pool = Arc::new(Pool::new(self.policy));
-        let settings = KeeperSettings {
+        let keeping = KeeperSettings {
             tls: self.tls,
             connect_timeout: self.connect_timeout,
             backoff: self.backoff,
         };
-        let keeper = Keeper::spawn(Arc::clone(&pool), source, settings);
+        let keeper = Keeper::spawn(Arc::clone(&pool), source, keeping);
+        let settings = Settings::uniform(MethodSettings {
+            ready_timeout: self.ready_timeout,
+            call_timeout: self.call_timeout,
+        });
         let shared = Arc::new(call::Shared {
             service,
             pool,
             keeper,
-            ready_timeout: self.ready_timeout,
-            call_timeout: self.call_timeout,
+            settings: ArcSwap::from_pointee(settings),
         });
         Channel { shared }
     }

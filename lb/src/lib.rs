@@ -62,6 +62,7 @@ mod endpoint;
 mod error;
 mod pick;
 mod pool;
+mod settings;
 mod status;
 mod target;
 

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use http::uri::Authority;
-use registry_client::{Discovery, Protocol, Snapshot, SnapshotState, Watcher};
+use registry_client::{Discovery, Instance, Protocol, Snapshot, SnapshotState, Watcher};
 use tls::Expected;
 
-use crate::pool::{Backend, Key, Origin, Roster};
+use crate::pool::{Attributes, Backend, Key, Origin, Roster};
 
 /// What a [`Channel`](crate::Channel) is opened to. Made from a [`Discovery`], or by [`Target::fixed`].
 #[derive(Clone, Debug)]
@@ -120,6 +120,7 @@ impl Target {
                 authority,
                 secured,
                 weight: registry_client::DEFAULT_WEIGHT,
+                attributes: Arc::default(),
                 epoch: 0,
             });
         }
@@ -253,6 +254,7 @@ fn roster_of(snapshot: &Snapshot, spoken: &Spoken) -> Roster {
                 authority,
                 secured: spoken.expected(),
                 weight: instance.weight,
+                attributes: Arc::new(attributes_of(instance)),
                 epoch: instance.epoch,
             })
         })
@@ -284,6 +286,17 @@ fn roster_of(snapshot: &Snapshot, spoken: &Spoken) -> Roster {
     }
 }
 
+fn attributes_of(instance: &Instance) -> Attributes {
+    Attributes {
+        version: instance.version.clone(),
+        group: instance.group.clone(),
+        zone: instance.zone.clone(),
+        tag: instance.tag.clone(),
+        metadata: instance.metadata.clone(),
+        started_at: instance.started_at,
+    }
+}
+
 /// `host:port` in its plain form, and as the authority of a request.
 fn parse_address(given: &str) -> Result<(String, Authority), &'static str> {
     let address = given.strip_prefix("http://").unwrap_or(given);
@@ -305,7 +318,7 @@ fn parse_address(given: &str) -> Result<(String, Authority), &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use registry_client::{Endpoint, Instance, InstanceStatus};
+    use registry_client::{Endpoint, InstanceStatus};
 
     use super::*;
 

@@ -19,11 +19,12 @@ use super::{
 use crate::{
     Error, Picked,
     endpoint::{
-        Endpoint,
+        Ending, Endpoint,
         connection::{Closed, Connection, NotOpened},
         stream::Incoming,
     },
-    pool::{Choice, Place},
+    pool::{Choice, Place, Wish},
+    settings::MethodSettings,
     status::code_of,
 };
 
@@ -36,6 +37,7 @@ const MAX_REFUSED: u32 = 1;
 /// The attempts of one call.
 pub(crate) struct Attempts<'a> {
     shared: &'a Shared,
+    settings: &'a MethodSettings,
     span: CallSpan,
     deadline: Option<Deadline>,
     /// When waiting for something ready with room began, if it ever had to: one budget over all attempts.
@@ -45,9 +47,15 @@ pub(crate) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    pub(crate) fn new(shared: &'a Shared, span: CallSpan, deadline: Option<Deadline>) -> Self {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        settings: &'a MethodSettings,
+        span: CallSpan,
+        deadline: Option<Deadline>,
+    ) -> Self {
         Self {
             shared,
+            settings,
             span,
             deadline,
             started: None,
@@ -74,13 +82,13 @@ impl<'a> Attempts<'a> {
 
     async fn attempt_all(&mut self, mut head: Head, mut body: RequestBody) -> Result<Answer, Error> {
         let mut timer = None;
-        let mut refused_by: Option<Arc<Endpoint>> = None;
+        let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         loop {
             if self.deadline.is_some_and(Deadline::is_expired) {
                 return Err(self.too_late("its turn: nothing was sent".to_owned()));
             }
-            let Place { choice, slot } = self.place(refused_by.as_ref()).await?;
-            let endpoint = choice.in_flight.endpoint();
+            let Place { mut choice, slot } = self.place(Wish { avoid: &tried }).await?;
+            let endpoint = &Arc::clone(choice.in_flight.endpoint());
             let attempt = self
                 .span
                 .attempt(self.unsent + self.refused + 1, &endpoint.address, &endpoint.instance_id);
@@ -106,6 +114,7 @@ impl<'a> Attempts<'a> {
             };
             let Some(answer) = self.in_time(exchange, &mut timer).await else {
                 attempt.finish(Code::DeadlineExceeded.into());
+                choice.in_flight.ends(Ending::of(Code::DeadlineExceeded));
                 return Err(self.too_late(format!("a response of {} ({})", endpoint.address, endpoint.instance_id)));
             };
             let error = match answer {
@@ -120,6 +129,7 @@ impl<'a> Attempts<'a> {
                 Err(error) => error,
             };
             attempt.finish(code_of(&error).into());
+            choice.in_flight.ends(Ending::of(code_of(&error)));
             if !was_refused(&error) || !body.is_there() {
                 return Err(Error::broken_off(endpoint, error));
             }
@@ -127,7 +137,7 @@ impl<'a> Attempts<'a> {
             if self.refused > MAX_REFUSED {
                 return Err(self.not_taken(endpoint, error.to_string()));
             }
-            refused_by = Some(Arc::clone(endpoint));
+            tried.push(Arc::clone(endpoint));
         }
     }
 
@@ -145,8 +155,8 @@ impl<'a> Attempts<'a> {
     }
 
     /// The next endpoint, and room for a stream there.
-    async fn place(&mut self, avoid: Option<&Arc<Endpoint>>) -> Result<Place, Error> {
-        while let Some(choice) = self.shared.pool.pick(avoid) {
+    async fn place(&mut self, wish: Wish<'_>) -> Result<Place, Error> {
+        while let Some(choice) = self.shared.pool.pick(wish) {
             match choice.connection.try_room() {
                 Ok(Some(slot)) => return Ok(Place { choice, slot }),
                 Ok(None) => break,
@@ -154,18 +164,18 @@ impl<'a> Attempts<'a> {
             }
         }
         // Boxed, so that the usual call need not be as large as one that waits.
-        Box::pin(self.wait_for_place(avoid)).await
+        Box::pin(self.wait_for_place(wish)).await
     }
 
     /// As [`Attempts::place`], anywhere: waiting no longer than the ready timeout, and not past the deadline.
-    async fn wait_for_place(&mut self, avoid: Option<&Arc<Endpoint>>) -> Result<Place, Error> {
+    async fn wait_for_place(&mut self, wish: Wish<'_>) -> Result<Place, Error> {
         let (pool, service) = (&self.shared.pool, &self.shared.service);
         let started = *self.started.get_or_insert_with(Instant::now);
-        let patience = started + self.shared.ready_timeout;
+        let patience = started + self.settings.ready_timeout;
         let until = self
             .deadline
             .map_or(patience, |deadline| deadline.instant().min(patience));
-        if let Some(place) = pool.place_by(until, avoid).await {
+        if let Some(place) = pool.place_by(until, wish).await {
             return Ok(place);
         }
         let (error, wanted) = match pool.ready_count() {

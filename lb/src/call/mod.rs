@@ -9,8 +9,9 @@ mod head;
 mod request;
 mod response;
 
-use std::{sync::Arc, task::Poll, time::Duration};
+use std::{sync::Arc, task::Poll};
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use telemetry::{client::CallSpan, deadline::Deadline};
 use tonic::{Status, body::Body};
@@ -19,7 +20,10 @@ pub(crate) use request::{RequestBody, Streaming};
 pub use response::ResponseBody;
 
 use self::{attempts::Attempts, head::Head};
-use crate::pool::{Keeper, Pool};
+use crate::{
+    pool::{Keeper, Pool},
+    settings::Settings,
+};
 
 /// What a channel's calls have in common. Each holds it until its response's head has arrived: before that a call needs the
 /// pool, and so whoever keeps it, even if the channel itself is gone.
@@ -28,15 +32,15 @@ pub(crate) struct Shared {
     pub(crate) service: Arc<str>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) keeper: Keeper,
-    pub(crate) ready_timeout: Duration,
-    pub(crate) call_timeout: Option<Duration>,
+    pub(crate) settings: ArcSwap<Settings>,
 }
 
 /// Performs one call.
 pub(crate) async fn run(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
     let span = CallSpan::start(request.uri().path(), &shared.service);
     let (head, body) = request.into_parts();
-    let deadline = deadline::of(&head.headers, Deadline::current(), shared.call_timeout);
+    let settings = Arc::clone(shared.settings.load().of(head.uri.path()));
+    let deadline = deadline::of(&head.headers, Deadline::current(), settings.call_timeout);
     let mut body = Some(body);
     let read = std::future::poll_fn(|cx| {
         // Ready at once, so this runs once; the options keep the compiler content.
@@ -46,7 +50,10 @@ pub(crate) async fn run(shared: Arc<Shared>, request: Request<Body>) -> Result<R
         )
     });
     match read.await {
-        Ok(body) => Attempts::new(&shared, span, deadline).run(Head::new(head), body).await,
+        Ok(body) => {
+            let attempts = Attempts::new(&shared, &settings, span, deadline);
+            attempts.run(Head::new(head), body).await
+        }
         Err(status) => {
             span.finish(status.code().into());
             Err(status)

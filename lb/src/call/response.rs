@@ -14,11 +14,11 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use telemetry::client::{AttemptSpan, CallSpan};
 use tokio::time::{Instant, Sleep};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{
     Error,
-    endpoint::{InFlight, stream::Incoming},
+    endpoint::{Ending, InFlight, stream::Incoming},
 };
 
 /// The body of every response of a [`Channel`](crate::Channel).
@@ -66,6 +66,16 @@ impl Open {
     }
 }
 
+impl Open {
+    /// The stream has ended with those trailers; without a status in them it is UNKNOWN.
+    fn finish_with(mut self, trailers: &HeaderMap) {
+        let status = trailers.get(Status::GRPC_STATUS);
+        let code = status.map_or(Code::Unknown, |status| Code::from_bytes(status.as_bytes()));
+        self.in_flight.ends(Ending::of(code));
+        self.spans.finish_with(trailers);
+    }
+}
+
 impl Spans {
     fn finish_with(self, trailers: &HeaderMap) {
         self.attempt.finish_with(trailers);
@@ -82,17 +92,18 @@ impl ResponseBody {
     /// `headers` are the response's: if it has no body they carry the status, and the call is over at once.
     pub(crate) fn new(open: Open, headers: &HeaderMap) -> Self {
         if open.incoming.is_end_stream() {
-            open.spans.finish_with(headers);
+            open.finish_with(headers);
             return Self { open: None };
         }
         Self { open: Some(open) }
     }
 
     fn fail(&mut self, error: impl FnOnce(&Open) -> Error) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(open) = self.open.take() else {
+        let Some(mut open) = self.open.take() else {
             return Poll::Ready(None);
         };
         let status = Status::from(error(&open));
+        open.in_flight.ends(Ending::of(status.code()));
         open.spans.finish(&status);
         Poll::Ready(Some(Err(status)))
     }
@@ -112,19 +123,19 @@ impl Body for ResponseBody {
                 match frame.trailers_ref() {
                     Some(trailers) => {
                         if let Some(open) = this.open.take() {
-                            open.spans.finish_with(trailers);
+                            open.finish_with(trailers);
                         }
                     }
                     // A server that never stops talking never leaves us waiting: its time is up all the same.
                     None if open.is_late() => return this.fail(Open::too_late),
-                    None => {}
+                    None => open.in_flight.speaks(),
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(source))) => this.fail(|open| Error::broken_off(open.in_flight.endpoint(), source)),
             Poll::Ready(None) => {
                 if let Some(open) = this.open.take() {
-                    open.spans.finish_with(&HeaderMap::new());
+                    open.finish_with(&HeaderMap::new());
                 }
                 Poll::Ready(None)
             }

@@ -72,7 +72,7 @@ pub(crate) async fn drive(
                     }
                     Err(error) => {
                         tracing::debug!(address = %endpoint.address, instance = %endpoint.instance_id, %error, "not reachable");
-                        endpoint.failed(error.to_string());
+                        endpoint.lost(error.to_string());
                         State::BackingOff(connecting.failed(Instant::now(), &backoff, &mut rng))
                     }
                 }
@@ -91,7 +91,7 @@ pub(crate) async fn drive(
                         // Out of the ready set before anything else: calls are being picked meanwhile.
                         sink.down(&endpoint);
                         tracing::debug!(address = %endpoint.address, instance = %endpoint.instance_id, why, "connection lost");
-                        endpoint.failed(why);
+                        endpoint.lost(why);
                         if too_many_pings {
                             pace = pace.slower();
                         }

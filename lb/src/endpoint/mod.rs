@@ -7,7 +7,9 @@
 mod backoff;
 pub(crate) mod connection;
 pub(crate) mod driver;
+mod ending;
 mod heard;
+mod in_flight;
 mod keepalive;
 mod link;
 #[cfg(test)]
@@ -17,13 +19,16 @@ pub(crate) mod stream;
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
 };
+use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use tokio::sync::Notify;
 
 pub use backoff::{Backoff, InvalidBackoff};
+pub(crate) use ending::Ending;
+pub(crate) use in_flight::InFlight;
 
 /// Where an endpoint of a [`Channel`](crate::Channel) is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +58,10 @@ pub struct EndpointView {
     pub state: EndpointState,
     /// Calls under way, counted until the response has ended.
     pub in_flight: u32,
+    /// Attempts that the instance has served since it is known here, those that ended with a business error included.
+    pub served: u64,
+    /// Attempts that it, or the way to it, has failed.
+    pub failed: u64,
     /// Why it was last lost or could not be reached, if that ever happened.
     pub last_error: Option<String>,
 }
@@ -66,6 +75,8 @@ pub(crate) struct Endpoint {
     /// Whose certificate is expected; `None` without TLS.
     secured: Option<tls::Expected>,
     in_flight: AtomicU32,
+    served: AtomicU64,
+    failed: AtomicU64,
     state: AtomicU8,
     draining: AtomicBool,
     /// Told when a draining endpoint's last call ends.
@@ -83,6 +94,8 @@ impl Endpoint {
             authority,
             secured: None,
             in_flight: AtomicU32::new(0),
+            served: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             state: AtomicU8::new(EndpointState::Idle as u8),
             draining: AtomicBool::new(false),
             idle: Notify::new(),
@@ -113,9 +126,19 @@ impl Endpoint {
     pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
         // In one order with the closing of the connection and the look at this count, see the driver's last state.
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        InFlight {
-            endpoint: Arc::clone(self),
-        }
+        InFlight::new(Arc::clone(self))
+    }
+
+    /// An attempt has got its first message, so long after it was picked.
+    fn learns_of_answer(&self, _after: Duration) {}
+
+    /// An attempt has ended, so long after it was picked.
+    fn learns_of_end(&self, ending: Ending, _after: Duration) {
+        match ending {
+            Ending::Served => self.served.fetch_add(1, Ordering::Relaxed),
+            Ending::Failed | Ending::Overloaded => self.failed.fetch_add(1, Ordering::Relaxed),
+            Ending::Cancelled => return,
+        };
     }
 
     pub(crate) fn view(&self) -> EndpointView {
@@ -124,6 +147,8 @@ impl Endpoint {
             instance_id: self.instance_id.to_string(),
             state: self.state(),
             in_flight: self.in_flight(),
+            served: self.served.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
             last_error: self.last_error(),
         }
     }
@@ -150,7 +175,7 @@ impl Endpoint {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
-    fn failed(&self, error: String) {
+    fn lost(&self, error: String) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
@@ -161,27 +186,6 @@ impl Endpoint {
         while self.in_flight.load(Ordering::SeqCst) > 0 {
             // `notify_one` leaves a permit, so nothing is missed between the check and the wait.
             self.idle.notified().await;
-        }
-    }
-}
-
-/// One call under way on an endpoint: lives in the response body, so that it ends when the stream ends or is dropped.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    endpoint: Arc<Endpoint>,
-}
-
-impl InFlight {
-    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let before = self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if before == 1 && self.endpoint.draining.load(Ordering::SeqCst) {
-            self.endpoint.idle.notify_one();
         }
     }
 }

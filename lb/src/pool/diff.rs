@@ -40,6 +40,8 @@ pub(crate) fn diff<'a>(current: impl Iterator<Item = (&'a Key, &'a Backend)>, wa
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::uri::Authority;
     use proptest::prelude::*;
 
@@ -56,6 +58,7 @@ mod tests {
             },
             secured: None,
             weight,
+            attributes: Arc::default(),
             epoch,
         }
     }

@@ -15,6 +15,7 @@ mod keeper;
 mod queues;
 mod ready;
 mod roster;
+mod wish;
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +36,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use keeper::{Keeper, KeeperSettings};
 pub(crate) use ready::{Choice, Place};
-pub(crate) use roster::{Backend, Key, Origin, Roster};
+pub(crate) use roster::{Attributes, Backend, Key, Origin, Roster};
+pub(crate) use wish::Wish;
 
 use self::{
     diff::{Change, diff},
@@ -128,24 +130,24 @@ impl Pool {
         }
     }
 
-    /// The next endpoint, one call counted on it; `None` when none is ready. `avoid` is taken only if it is the only one.
-    pub(crate) fn pick(&self, avoid: Option<&Arc<Endpoint>>) -> Option<Choice> {
-        self.pick_from(&self.ready.load(), avoid)
+    /// The next endpoint, one call counted on it; `None` when none is ready.
+    pub(crate) fn pick(&self, wish: Wish<'_>) -> Option<Choice> {
+        self.pick_from(&self.ready.load(), wish)
     }
 
-    fn pick_from(&self, ready: &ReadySet, avoid: Option<&Arc<Endpoint>>) -> Option<Choice> {
+    fn pick_from(&self, ready: &ReadySet, wish: Wish<'_>) -> Option<Choice> {
         let index = match self.policy {
             Policy::PowerOfTwoChoices => p2c::pick(ready, rand::rng().next_u64()),
             Policy::RoundRobin => round_robin::pick(ready, || self.turn.fetch_add(1, Ordering::Relaxed)),
         }?;
-        Some(ready.take(index, avoid))
+        Some(ready.take(index, wish))
     }
 
     /// As [`Pool::pick`], among those that have room for a stream, and with that room. For when the first choice was full:
     /// it looks at every endpoint.
-    fn place(&self, avoid: Option<&Arc<Endpoint>>) -> Option<Place> {
+    fn place(&self, wish: Wish<'_>) -> Option<Place> {
         loop {
-            let choice = self.pick_from(&self.ready.load().with_room(), avoid)?;
+            let choice = self.pick_from(&self.ready.load().with_room(), wish)?;
             // Otherwise somebody else was faster, and the next look sees one less.
             if let Ok(Some(slot)) = choice.connection.try_room() {
                 return Some(Place { choice, slot });
@@ -155,14 +157,14 @@ impl Pool {
 
     /// As [`Pool::pick`], waiting until anything is ready *and* has room for a stream, or `until` has come. Who waits counts
     /// nowhere as in flight, and goes wherever room is first.
-    pub(crate) async fn place_by(&self, until: Instant, avoid: Option<&Arc<Endpoint>>) -> Option<Place> {
+    pub(crate) async fn place_by(&self, until: Instant, wish: Wish<'_>) -> Option<Place> {
         let mut queues = Queues::default();
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             // Listening before looking: a change in between is not missed.
             changed.as_mut().enable();
-            if let Some(place) = self.place(avoid) {
+            if let Some(place) = self.place(wish) {
                 return Some(place);
             }
             queues.follow(&self.ready.load());
@@ -187,7 +189,7 @@ impl Pool {
             tokio::pin!(changed);
             // Listening before looking: a change in between is not missed.
             changed.as_mut().enable();
-            if let Some(choice) = self.pick(None) {
+            if let Some(choice) = self.pick(Wish::default()) {
                 return Some(choice);
             }
             if tokio::time::timeout_at(until, changed).await.is_err() {
@@ -381,6 +383,7 @@ mod tests {
             secured: None,
             authority: http::uri::Authority::from_static("127.0.0.1:1"),
             weight: 100,
+            attributes: Arc::default(),
             epoch: 1,
         });
         Roster {
@@ -401,7 +404,7 @@ mod tests {
     impl Wake for Told {
         fn wake(self: Arc<Self>) {
             let late = self.picked_before.connection.try_room();
-            if self.pool.pick(None).is_some() || late.is_ok() {
+            if self.pool.pick(Wish::default()).is_some() || late.is_ok() {
                 self.could_begin.store(1, Ordering::SeqCst);
             }
         }
@@ -418,12 +421,15 @@ mod tests {
         };
         pool.up(&newcomer.endpoint, Connection::idle(2).await);
         let told = Arc::new(Told {
-            picked_before: pool.pick(None).expect("ready"),
+            picked_before: pool.pick(Wish::default()).expect("ready"),
             pool: Arc::clone(&pool),
             could_begin: AtomicU64::new(0),
         });
         let mut waits = Box::pin(told.picked_before.connection.clone().room());
-        let (one, other) = (pool.place(None).expect("room"), pool.place(None).expect("room"));
+        let (one, other) = (
+            pool.place(Wish::default()).expect("room"),
+            pool.place(Wish::default()).expect("room"),
+        );
         let waker = Waker::from(Arc::clone(&told));
         let mut removed = Box::pin(newcomer.removed.cancelled());
         assert!(removed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());

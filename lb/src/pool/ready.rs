@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Wish;
 use crate::{
     endpoint::{
         Endpoint, InFlight,
@@ -84,13 +85,11 @@ impl ReadySet {
         )
     }
 
-    /// Counts a call on member `index`; on its neighbour if it is the one to avoid and there is a neighbour.
-    pub(crate) fn take(&self, index: usize, avoid: Option<&Arc<Endpoint>>) -> Choice {
-        let chosen = &self.members[index];
-        let chosen = match avoid {
-            Some(avoid) if Arc::ptr_eq(&chosen.endpoint, avoid) => &self.members[(index + 1) % self.members.len()],
-            _ => chosen,
-        };
+    /// Counts a call on member `index`; if that is one to avoid, on the next one that is not, as long as there is any.
+    pub(crate) fn take(&self, index: usize, wish: Wish<'_>) -> Choice {
+        let (before, from) = self.members.split_at(index);
+        let chosen = from.iter().chain(before).find(|member| !wish.avoids(&member.endpoint));
+        let chosen = chosen.unwrap_or(&self.members[index]);
         Choice {
             in_flight: chosen.endpoint.begin(),
             connection: chosen.connection.clone(),

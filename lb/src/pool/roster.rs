@@ -1,6 +1,11 @@
 //! What a target says exists: the pool's input. Not who is reachable.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use http::uri::Authority;
 
@@ -70,8 +75,25 @@ pub(crate) struct Backend {
     pub(crate) secured: Option<tls::Expected>,
     /// Relative share of the calls, at least 1.
     pub(crate) weight: u32,
+    pub(crate) attributes: Arc<Attributes>,
     /// Changes when the instance has registered anew: a restarted process in the same place.
     pub(crate) epoch: i64,
+}
+
+/// What an instance says of itself that has a say in who is sent there. Nothing of a fixed target says anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    /// Semantic version; may be empty.
+    pub(crate) version: String,
+    /// Variant that is not interchangeable with others; may be empty.
+    pub(crate) group: String,
+    /// Where it runs; may be empty.
+    pub(crate) zone: String,
+    /// Traffic tag; empty means untagged.
+    pub(crate) tag: String,
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// When its process started, if it says so.
+    pub(crate) started_at: Option<SystemTime>,
 }
 
 /// What makes two backends the same: an instance that moves to another address needs another connection.

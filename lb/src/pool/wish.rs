@@ -1,0 +1,18 @@
+//! What a call asks of the pool besides "somebody": passed down to the pick. Not how it is chosen.
+
+use std::sync::Arc;
+
+use crate::endpoint::Endpoint;
+
+/// What a call wants of the instance that it goes to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish<'a> {
+    /// Instances that had the call before: others are taken as long as there are any.
+    pub(crate) avoid: &'a [Arc<Endpoint>],
+}
+
+impl Wish<'_> {
+    pub(crate) fn avoids(&self, endpoint: &Arc<Endpoint>) -> bool {
+        self.avoid.iter().any(|avoided| Arc::ptr_eq(avoided, endpoint))
+    }
+}
