@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use crate::{
     Backoff, EndpointView, Error, Policy, ResponseBody, Target, call,
+    endpoint::Dial,
     pool::{Keeper, KeeperSettings, Pool},
     settings::{MethodSettings, Settings},
 };
@@ -27,6 +28,11 @@ mod defaults {
     pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(3);
     /// gRPC's 20 s are made for the open internet; inside a datacentre a second is an eternity.
     pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+    /// gRFC A105 starts with one and allows ten. Servers that allow 100 streams a connection are common, and 400 calls at a
+    /// time to one instance are beyond what most callers want; each is a socket and its buffers.
+    pub(super) const MAX_CONNECTIONS: usize = 4;
+    /// As gRPC's channels.
+    pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 }
 
 /// A connection to all instances of a service. Any generated tonic client takes it in place of a [`tonic::transport::Channel`].
@@ -47,6 +53,8 @@ pub struct Builder {
     policy: Policy,
     ready_timeout: Duration,
     connect_timeout: Duration,
+    max_connections: usize,
+    idle_timeout: Option<Duration>,
     call_timeout: Option<Duration>,
     backoff: Backoff,
     tls: Option<tls::Client>,
@@ -80,6 +88,8 @@ impl Channel {
             policy: Policy::default(),
             ready_timeout: defaults::READY_TIMEOUT,
             connect_timeout: defaults::CONNECT_TIMEOUT,
+            max_connections: defaults::MAX_CONNECTIONS,
+            idle_timeout: Some(defaults::IDLE_TIMEOUT),
             call_timeout: None,
             backoff: Backoff::default(),
         }
@@ -151,6 +161,24 @@ impl Builder {
         }
     }
 
+    /// The most connections to one instance. There is one, and another one is made when calls find as many streams open as the
+    /// peer allows on each (gRFC A105); what is not needed any more is let go after half a minute or two. Default: 4; at least 1.
+    pub fn max_connections(self, max_connections: usize) -> Self {
+        Self {
+            max_connections,
+            ..self
+        }
+    }
+
+    /// A channel that had no call for so long, and up to twice as long, lets its connections go; the next call connects anew.
+    /// Default: 30 minutes, as in gRPC; `None` or zero keeps them for ever.
+    pub fn idle_timeout(self, idle_timeout: impl Into<Option<Duration>>) -> Self {
+        Self {
+            idle_timeout: idle_timeout.into(),
+            ..self
+        }
+    }
+
     /// The longest that any call may take, its response stream included; a call's own `grpc-timeout` and the deadline of the
     /// call that is being worked for shorten it. Default: none.
     pub fn call_timeout(self, call_timeout: impl Into<Option<Duration>>) -> Self {
@@ -174,8 +202,12 @@ impl Builder {
         let (service, source) = self.target.into_parts();
         let pool = Arc::new(Pool::new(self.policy));
         let keeping = KeeperSettings {
-            tls: self.tls,
-            connect_timeout: self.connect_timeout,
+            dial: Dial {
+                tls: self.tls,
+                timeout: self.connect_timeout,
+                most: self.max_connections.max(1),
+            },
+            idle_timeout: self.idle_timeout.filter(|timeout| !timeout.is_zero()),
             backoff: self.backoff,
         };
         let keeper = Keeper::spawn(Arc::clone(&pool), source, keeping);

@@ -42,7 +42,7 @@
 //!   a stream above a GOAWAY's last one. Nothing else is ever sent twice.
 //! - **Nothing waits for ever.** With no instance ready a call fails after the ready timeout and says why; an empty set, an
 //!   unreachable one and a full one are told apart (`ErrorInfo` reasons `NO_INSTANCES`, `NOT_READY` and `NO_ROOM`). An instance
-//!   that allows no more calls at a time is passed over while another one has room. The deadline of a call is the earliest
+//!   that allows no more calls at a time is passed over while another one has room, and gets another connection. The deadline of a call is the earliest
 //!   of its own, the caller's and the channel's; it travels as `grpc-timeout` and covers the whole response stream.
 //! - **In flight means until the end of the stream.** A subscription of an hour is an hour of load.
 //! - **Changes of the set leave the rest alone.** An instance that stays keeps its connection; one that goes finishes its calls

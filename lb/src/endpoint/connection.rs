@@ -42,6 +42,8 @@ struct Inner {
     room: Semaphore,
     /// Streams that are open beyond what the peer allows by now. As many of the next ones to end make no room.
     debt: AtomicUsize,
+    /// How many streams the peer allows.
+    limit: AtomicUsize,
 }
 
 /// Room for one stream; given back when dropped, with the stream.
@@ -71,6 +73,7 @@ impl Connection {
                 sender: Mutex::new(sender),
                 room: Semaphore::new(0),
                 debt: AtomicUsize::new(0),
+                limit: AtomicUsize::new(0),
             }),
         }
     }
@@ -115,9 +118,10 @@ impl Connection {
         self.inner.room.available_permits() > 0 && !self.is_closed()
     }
 
-    /// Whether any of the `limit` streams that the peer allows is in use.
-    pub(super) fn has_calls(&self, limit: usize) -> bool {
-        self.inner.room.available_permits() < limit + self.inner.debt.load(Ordering::Relaxed)
+    /// Whether any of the streams that the peer allows is in use.
+    pub(super) fn has_calls(&self) -> bool {
+        let Inner { room, debt, limit, .. } = &*self.inner;
+        room.available_permits() < limit.load(Ordering::Relaxed) + debt.load(Ordering::Relaxed)
     }
 
     fn is_closed(&self) -> bool {
@@ -173,12 +177,14 @@ impl Connection {
 
     /// The peer allows `more` streams than before.
     pub(super) fn widen(&self, more: usize) {
+        self.inner.limit.fetch_add(more, Ordering::Relaxed);
         self.inner.give_back(more);
     }
 
     /// The peer allows `fewer` streams than before. Those that are open stay; what cannot be taken away is owed.
     pub(super) fn narrow(&self, fewer: usize) {
-        let Inner { room, debt, .. } = &*self.inner;
+        let Inner { room, debt, limit, .. } = &*self.inner;
+        limit.fetch_sub(fewer, Ordering::Relaxed);
         let owed = fewer - room.forget_permits(fewer);
         debt.fetch_add(owed, Ordering::SeqCst);
         // A stream that ended between the two has made room, though it should have paid.
@@ -198,6 +204,12 @@ impl Connection {
     pub(crate) fn still_takes(&self) -> bool {
         fence(Ordering::SeqCst);
         !self.is_closed()
+    }
+}
+
+impl Slot {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
     }
 }
 
@@ -261,13 +273,13 @@ mod tests {
         let connection = Connection::idle(4).await;
         let mut open = fill(&connection);
         connection.narrow(4);
-        assert!(connection.has_calls(0));
+        assert!(connection.has_calls());
         open.pop();
         connection.widen(4);
         assert_eq!(fill(&connection).len(), 1, "3 are open, 4 allowed");
         drop(open);
         assert_eq!(fill(&connection).len(), 4);
-        assert!(!connection.has_calls(4));
+        assert!(!connection.has_calls());
     }
 
     #[tokio::test]

@@ -3,11 +3,10 @@
 //! It runs independently of traffic. A lazily dialled connection is found dead by the call that wanted to use it; this one
 //! has left the ready set by then.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use rand::Rng;
 use tokio::{
-    sync::oneshot,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -17,33 +16,26 @@ use super::{
     Backoff, Endpoint, EndpointState,
     connection::Connection,
     keepalive::Pace,
-    link::{Connected, Gone, connect},
+    lines::{Dial, Lines, Turn},
+    link::{Gone, connect},
     state::{Idle, State},
 };
 
-/// Where a driver reports that its endpoint can, or can no longer, be picked.
+/// Where a driver reports on which connections its endpoint can be called: on none, and it cannot be picked.
 pub(crate) trait ReadySink {
-    fn up(&self, endpoint: &Arc<Endpoint>, connection: Connection);
-    fn down(&self, endpoint: &Arc<Endpoint>);
-}
-
-/// A connection in use.
-struct Live {
-    connection: Connection,
-    gone: oneshot::Receiver<Gone>,
+    fn lines(&self, endpoint: &Arc<Endpoint>, connections: Vec<Connection>);
 }
 
 /// Drives `endpoint` until `removed`; then returns once its last call has ended.
 pub(crate) async fn drive(
     endpoint: Arc<Endpoint>,
     sink: impl ReadySink,
-    tls: Option<tls::Client>,
-    connect_timeout: Duration,
+    dial: Dial,
     backoff: Backoff,
     mut rng: impl Rng,
     removed: CancellationToken,
 ) {
-    let mut state: State<Live> = State::Idle(Idle);
+    let mut state: State<Lines> = State::Idle(Idle);
     let mut pace = Pace::default();
     // The present connection, and earlier ones that still answer calls.
     let mut links = JoinSet::new();
@@ -58,17 +50,15 @@ pub(crate) async fn drive(
                 let connected = tokio::select! {
                     biased;
                     () = removed.cancelled() => break,
-                    connected = connect(&endpoint, tls.as_ref(), connect_timeout, pace) => connected,
+                    connected = connect(&endpoint, dial.tls.as_ref(), dial.timeout, pace) => connected,
                 };
                 match connected {
-                    Ok(Connected { connection, link, gone }) => {
-                        // Those that have ended meanwhile.
-                        while links.try_join_next().is_some() {}
-                        links.spawn(link);
+                    Ok(connected) => {
+                        let lines = Lines::new(Arc::clone(&endpoint), dial.clone(), pace, connected, &mut links);
                         tracing::debug!(address = %endpoint.address, instance = %endpoint.instance_id, "connected");
                         endpoint.show(EndpointState::Ready);
-                        sink.up(&endpoint, connection.clone());
-                        State::Ready(connecting.connected(Live { connection, gone }, Instant::now()))
+                        sink.lines(&endpoint, lines.connections());
+                        State::Ready(connecting.connected(lines, Instant::now()))
                     }
                     Err(error) => {
                         tracing::debug!(address = %endpoint.address, instance = %endpoint.instance_id, %error, "not reachable");
@@ -78,18 +68,30 @@ pub(crate) async fn drive(
                 }
             }
 
-            // Ready -> Draining | Connecting | BackingOff
+            // Ready -> Ready | Draining | Resting | Connecting | BackingOff
             State::Ready(mut ready) => {
-                let gone = tokio::select! {
+                let turn = tokio::select! {
                     biased;
                     () = removed.cancelled() => None,
-                    gone = &mut ready.link.gone => Some(gone.unwrap_or_else(|_| Gone::panicked())),
+                    turn = ready.link.next(&mut links) => Some(turn),
+                    () = endpoint.rest.notified() => {
+                        // Out of the ready set first, then closed: who has picked it already goes elsewhere, or wakes it.
+                        endpoint.show(EndpointState::Idle);
+                        sink.lines(&endpoint, Vec::new());
+                        ready.link.let_go();
+                        state = State::Resting(ready.rest());
+                        continue;
+                    }
                 };
-                match gone {
+                match turn {
                     None => State::Draining(ready.retire()),
-                    Some(Gone { why, too_many_pings }) => {
+                    Some(Turn::Changed) => {
+                        sink.lines(&endpoint, ready.link.connections());
+                        State::Ready(ready)
+                    }
+                    Some(Turn::Lost(Gone { why, too_many_pings })) => {
                         // Out of the ready set before anything else: calls are being picked meanwhile.
-                        sink.down(&endpoint);
+                        sink.lines(&endpoint, Vec::new());
                         tracing::debug!(address = %endpoint.address, instance = %endpoint.instance_id, why, "connection lost");
                         endpoint.lost(why);
                         if too_many_pings {
@@ -111,11 +113,20 @@ pub(crate) async fn drive(
                 }
             }
 
+            // Resting -> Connecting
+            State::Resting(resting) => {
+                tokio::select! {
+                    biased;
+                    () = removed.cancelled() => break,
+                    () = endpoint.wake.notified() => State::Connecting(resting.wanted()),
+                }
+            }
+
             // Draining -> the end. The pool has already taken it out of the ready set and dropped its handle.
             State::Draining(draining) => {
                 // Nobody can get in any more: the pool has closed the connection before it told us. Unless it never heard of it,
                 // when the connect and the removal crossed; then nobody was told of it either.
-                draining.link.connection.close();
+                draining.link.close();
                 break;
             }
         };

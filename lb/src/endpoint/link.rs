@@ -235,7 +235,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
     }
 
     fn poll_dead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (heard, calls) = (self.heard.take(), self.connection.has_calls(self.limit));
+        let (heard, calls) = (self.heard.take(), self.connection.has_calls());
         let keep_alive = self.keep_alive.as_mut();
         keep_alive.map_or(Poll::Pending, |keep_alive| keep_alive.poll_dead(cx, heard, calls))
     }

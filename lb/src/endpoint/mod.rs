@@ -1,7 +1,7 @@
 //! One address that may be called: what everybody may know of it, and who keeps it connected.
 //!
 //! [`Endpoint`] is the shared record: identity, calls in flight, what the views show. The life itself is in `state` (pure)
-//! and `driver` (its effects). `link` keeps a connection moving (and alive: `keepalive`), `connection` and `stream` are what
+//! and `driver` (its effects); `lines` are the connections that it has while it is ready. `link` keeps a connection moving (and alive: `keepalive`), `connection` and `stream` are what
 //! calls use of it. Which endpoints exist is the pool's business.
 
 mod backoff;
@@ -11,6 +11,7 @@ mod ending;
 mod heard;
 mod in_flight;
 mod keepalive;
+mod lines;
 mod link;
 #[cfg(test)]
 mod raw_peer;
@@ -29,12 +30,13 @@ use tokio::sync::Notify;
 pub use backoff::{Backoff, InvalidBackoff};
 pub(crate) use ending::Ending;
 pub(crate) use in_flight::InFlight;
+pub(crate) use lines::Dial;
 
 /// Where an endpoint of a [`Channel`](crate::Channel) is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndpointState {
-    /// Known, and not dialled yet.
+    /// Known, and not connected since nobody calls: not dialled yet, or let go after [`Builder::idle_timeout`](crate::Builder::idle_timeout).
     Idle,
     /// A connect is under way.
     Connecting,
@@ -77,12 +79,18 @@ pub(crate) struct Endpoint {
     in_flight: AtomicU32,
     served: AtomicU64,
     failed: AtomicU64,
+    cancelled: AtomicU64,
     state: AtomicU8,
     draining: AtomicBool,
     /// Told when a draining endpoint's last call ends.
     idle: Notify,
     /// Told when the registry has news that make an early dial worth while.
     nudge: Notify,
+    /// Told when a call found all its connections full.
+    crowded: Notify,
+    /// Told when nobody has called for long, and when somebody does again.
+    rest: Notify,
+    wake: Notify,
     last_error: Mutex<Option<String>>,
 }
 
@@ -96,10 +104,14 @@ impl Endpoint {
             in_flight: AtomicU32::new(0),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
             state: AtomicU8::new(EndpointState::Idle as u8),
             draining: AtomicBool::new(false),
             idle: Notify::new(),
             nudge: Notify::new(),
+            crowded: Notify::new(),
+            rest: Notify::new(),
+            wake: Notify::new(),
             last_error: Mutex::new(None),
         }
     }
@@ -137,7 +149,7 @@ impl Endpoint {
         match ending {
             Ending::Served => self.served.fetch_add(1, Ordering::Relaxed),
             Ending::Failed | Ending::Overloaded => self.failed.fetch_add(1, Ordering::Relaxed),
-            Ending::Cancelled => return,
+            Ending::Cancelled => self.cancelled.fetch_add(1, Ordering::Relaxed),
         };
     }
 
@@ -159,6 +171,34 @@ impl Endpoint {
 
     pub(crate) fn nudge(&self) {
         self.nudge.notify_one();
+    }
+
+    /// How many attempts have ended here, however.
+    pub(crate) fn ended(&self) -> u64 {
+        let counts = [&self.served, &self.failed, &self.cancelled];
+        counts
+            .iter()
+            .fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)))
+    }
+
+    /// A call found all its connections full.
+    pub(crate) fn crowd(&self) {
+        self.crowded.notify_one();
+    }
+
+    /// Nobody has called for long: its connections may go until somebody does.
+    pub(crate) fn rest(&self) {
+        // One that is not connected would find the word when it is, and somebody may call by then.
+        if self.state() == EndpointState::Ready {
+            self.rest.notify_one();
+        }
+    }
+
+    /// Somebody calls: it is connected again if it was let rest.
+    pub(crate) fn wake(&self) {
+        if self.state() == EndpointState::Idle {
+            self.wake.notify_one();
+        }
     }
 
     fn state(&self) -> EndpointState {

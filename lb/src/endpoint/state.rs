@@ -12,6 +12,9 @@
 //!                    +--lost: had been well for a while
 //! ```
 //!
+//! Ready --rest--> Resting --wanted--> Connecting: an endpoint that nobody calls is not kept connected for ever.
+//!
+//!
 //! A removed endpoint that has no connection simply ends; `Draining` exists for calls that are still under way.
 
 use std::time::Duration;
@@ -32,6 +35,7 @@ pub(crate) enum State<L> {
     Connecting(Connecting),
     Ready(Ready<L>),
     BackingOff(BackingOff),
+    Resting(Resting),
     Draining(Draining<L>),
 }
 
@@ -59,6 +63,10 @@ pub(crate) struct BackingOff {
     failures: u32,
     until: Instant,
 }
+
+/// Nobody calls: without a connection until somebody does.
+#[derive(Debug)]
+pub(crate) struct Resting;
 
 /// Removed from the set: finishes the calls it has, takes no new ones.
 #[derive(Debug)]
@@ -97,8 +105,18 @@ impl<L> Ready<L> {
         }
     }
 
+    pub(crate) fn rest(self) -> Resting {
+        Resting
+    }
+
     pub(crate) fn retire(self) -> Draining<L> {
         Draining { link: self.link }
+    }
+}
+
+impl Resting {
+    pub(crate) fn wanted(self) -> Connecting {
+        Connecting { failures: 0 }
     }
 }
 

@@ -5,22 +5,25 @@
 use std::{sync::Arc, time::Duration};
 
 use rand::rngs::StdRng;
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::{
+    task::{JoinError, JoinHandle, JoinSet},
+    time::{Instant, Interval, interval_at},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Newcomer, Pool, Roster};
 use crate::{
-    endpoint::{Backoff, driver::drive},
+    endpoint::{Backoff, Dial, driver::drive},
     target::{Source, Updates},
 };
 
 /// What the keeper hands to the drivers.
 #[derive(Clone, Debug)]
 pub(crate) struct KeeperSettings {
-    /// Whom to believe; then services are called with TLS and not without.
-    pub(crate) tls: Option<tls::Client>,
-    /// For TCP, TLS, HTTP/2 preface and the server's first word together.
-    pub(crate) connect_timeout: Duration,
+    /// With whom to believe, services are called with TLS and not without.
+    pub(crate) dial: Dial,
+    /// How long a channel that nobody uses stays connected.
+    pub(crate) idle_timeout: Option<Duration>,
     pub(crate) backoff: Backoff,
 }
 
@@ -37,7 +40,7 @@ impl Keeper {
         let stop = CancellationToken::new();
         let task = tokio::spawn(keep(
             pool,
-            source.updates(settings.tls.is_some()),
+            source.updates(settings.dial.tls.is_some()),
             settings,
             stop.clone(),
         ));
@@ -93,8 +96,7 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, settings: KeeperSettin
                 drive(
                     Arc::clone(&endpoint),
                     Arc::clone(&pool),
-                    settings.tls,
-                    settings.connect_timeout,
+                    settings.dial,
                     settings.backoff,
                     rng,
                     removed,
@@ -106,6 +108,10 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, settings: KeeperSettin
     };
     start(&mut drivers, pool.apply(updates.current()));
     updates.applied();
+    let mut seen = 0;
+    let mut idle = settings
+        .idle_timeout
+        .map(|every| interval_at(Instant::now() + every, every));
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -114,6 +120,7 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, settings: KeeperSettin
                 // Only now: an instance that drains takes this for the promise that no new call comes from here.
                 updates.applied();
             }
+            () = tick(&mut idle) => pool.rest_if_idle(&mut seen),
             // Drivers of removed endpoints end; those of present ones never do.
             Some(ended) = drivers.join_next() => report(ended),
         }
@@ -121,6 +128,13 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, settings: KeeperSettin
     pool.clear();
     while let Some(ended) = drivers.join_next().await {
         report(ended);
+    }
+}
+
+async fn tick(every: &mut Option<Interval>) {
+    match every {
+        Some(every) => drop(every.tick().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -183,8 +197,12 @@ mod tests {
             applied,
         };
         let settings = KeeperSettings {
-            tls: None,
-            connect_timeout: Duration::from_secs(1),
+            dial: Dial {
+                tls: None,
+                timeout: Duration::from_secs(1),
+                most: 1,
+            },
+            idle_timeout: None,
             backoff: Backoff::default(),
         };
         let stop = CancellationToken::new();

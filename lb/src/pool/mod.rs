@@ -78,7 +78,8 @@ struct Book {
 struct Slot {
     backend: Backend,
     endpoint: Arc<Endpoint>,
-    connection: Option<Connection>,
+    /// Those that take calls.
+    connections: Vec<Connection>,
     removed: CancellationToken,
 }
 
@@ -146,6 +147,9 @@ impl Pool {
     /// As [`Pool::pick`], among those that have room for a stream, and with that room. For when the first choice was full:
     /// it looks at every endpoint.
     fn place(&self, wish: Wish<'_>) -> Option<Place> {
+        for member in self.ready.load().members().iter().filter(|member| !member.has_room()) {
+            member.endpoint.crowd();
+        }
         loop {
             let choice = self.pick_from(&self.ready.load().with_room(), wish)?;
             // Otherwise somebody else was faster, and the next look sees one less.
@@ -167,7 +171,11 @@ impl Pool {
             if let Some(place) = self.place(wish) {
                 return Some(place);
             }
-            queues.follow(&self.ready.load());
+            let ready = self.ready.load_full();
+            if ready.members().is_empty() {
+                self.wake();
+            }
+            queues.follow(&ready);
             tokio::select! {
                 biased;
                 place = queues.first() => return Some(place),
@@ -192,9 +200,29 @@ impl Pool {
             if let Some(choice) = self.pick(Wish::default()) {
                 return Some(choice);
             }
+            self.wake();
             if tokio::time::timeout_at(until, changed).await.is_err() {
                 return None;
             }
+        }
+    }
+
+    /// Somebody wants to call: endpoints that were let rest are connected again.
+    fn wake(&self) {
+        for slot in self.book().slots.values() {
+            slot.endpoint.wake();
+        }
+    }
+
+    /// Lets the connections go if nobody has called since the last time this was asked, and nobody does now.
+    pub(crate) fn rest_if_idle(&self, seen: &mut u64) {
+        let book = self.book();
+        let endpoints = || book.slots.values().map(|slot| &slot.endpoint);
+        let ended = endpoints().fold(0_u64, |sum, endpoint| sum.wrapping_add(endpoint.ended()));
+        let idle = ended == *seen && endpoints().all(|endpoint| endpoint.in_flight() == 0);
+        *seen = ended;
+        if idle {
+            endpoints().for_each(|endpoint| endpoint.rest());
         }
     }
 
@@ -205,14 +233,13 @@ impl Pool {
             .slots
             .values_mut()
             .find(|slot| Arc::ptr_eq(&slot.endpoint, choice.in_flight.endpoint()));
-        if let Some(slot) = slot
-            && slot
-                .connection
-                .as_ref()
-                .is_some_and(|connection| connection.id() == choice.connection.id())
-        {
-            slot.connection = None;
-            self.publish(&book);
+        if let Some(slot) = slot {
+            let before = slot.connections.len();
+            slot.connections
+                .retain(|connection| connection.id() != choice.connection.id());
+            if slot.connections.len() < before {
+                self.publish(&book);
+            }
         }
     }
 
@@ -246,7 +273,7 @@ impl Pool {
                         Slot {
                             backend,
                             endpoint,
-                            connection: None,
+                            connections: Vec::new(),
                             removed: removal,
                         },
                     );
@@ -262,7 +289,7 @@ impl Pool {
                 Change::Remove(key) => {
                     if let Some(slot) = book.slots.remove(&key) {
                         // First of all: who picked it from an older set, or waits for its room, is turned away from here on.
-                        if let Some(connection) = slot.connection {
+                        for connection in &slot.connections {
                             connection.close();
                         }
                         book.leaving.push(slot.endpoint);
@@ -325,19 +352,17 @@ impl Pool {
     }
 
     fn publish(&self, book: &Book) {
-        let members = book.slots.values().filter_map(|slot| {
-            let connection = slot.connection.clone()?;
-            Some(Member {
-                endpoint: Arc::clone(&slot.endpoint),
-                connection,
-                weight: slot.backend.weight,
-            })
+        let connected = book.slots.values().filter(|slot| !slot.connections.is_empty());
+        let members = connected.map(|slot| Member {
+            endpoint: Arc::clone(&slot.endpoint),
+            connections: slot.connections.as_slice().into(),
+            weight: slot.backend.weight,
         });
         self.ready.store(Arc::new(ReadySet::new(members)));
         self.changed.notify_waiters();
     }
 
-    fn connected(&self, endpoint: &Arc<Endpoint>, connection: Option<Connection>) {
+    fn connected(&self, endpoint: &Arc<Endpoint>, connections: Vec<Connection>) {
         let mut book = self.book();
         // Not found when it was removed a moment ago; its driver is about to see that too.
         if let Some(slot) = book
@@ -345,7 +370,7 @@ impl Pool {
             .values_mut()
             .find(|slot| Arc::ptr_eq(&slot.endpoint, endpoint))
         {
-            slot.connection = connection;
+            slot.connections = connections;
             self.publish(&book);
         }
     }
@@ -357,12 +382,8 @@ impl Pool {
 }
 
 impl ReadySink for Arc<Pool> {
-    fn up(&self, endpoint: &Arc<Endpoint>, connection: Connection) {
-        self.connected(endpoint, Some(connection));
-    }
-
-    fn down(&self, endpoint: &Arc<Endpoint>) {
-        self.connected(endpoint, None);
+    fn lines(&self, endpoint: &Arc<Endpoint>, connections: Vec<Connection>) {
+        self.connected(endpoint, connections);
     }
 }
 
@@ -419,7 +440,7 @@ mod tests {
         let [newcomer] = &pool.apply(roster(&["a"]))[..] else {
             panic!("one")
         };
-        pool.up(&newcomer.endpoint, Connection::idle(2).await);
+        pool.lines(&newcomer.endpoint, vec![Connection::idle(2).await]);
         let told = Arc::new(Told {
             picked_before: pool.pick(Wish::default()).expect("ready"),
             pool: Arc::clone(&pool),

@@ -6,7 +6,7 @@
 use std::{collections::HashSet, pin::Pin, task::Poll};
 
 use super::ready::{Member, Place, ReadySet};
-use crate::endpoint::connection::{Closed, Slot};
+use crate::endpoint::connection::{Closed, Connection, Slot};
 
 /// See the module's documentation. Empty at first; without a queue nothing ever comes.
 #[derive(Default)]
@@ -14,23 +14,30 @@ pub(super) struct Queues(Vec<Queue>);
 
 struct Queue {
     member: Member,
+    /// Its id.
+    connection: u64,
     room: Pin<Box<dyn Future<Output = Result<Slot, Closed>> + Send>>,
+}
+
+fn lines(ready: &ReadySet) -> impl Iterator<Item = (&Member, &Connection)> {
+    ready
+        .members()
+        .iter()
+        .flat_map(|member| member.connections.iter().map(move |connection| (member, connection)))
 }
 
 impl Queues {
     /// Leaves the queues of connections that are not ready any more and joins those that have become so; the place in all
     /// others is kept.
     pub(super) fn follow(&mut self, ready: &ReadySet) {
-        let wanted: HashSet<u64> = ready.members().iter().map(|member| member.connection.id()).collect();
-        self.0.retain(|queue| wanted.contains(&queue.member.connection.id()));
-        let joined: HashSet<u64> = self.0.iter().map(|queue| queue.member.connection.id()).collect();
-        let new = ready
-            .members()
-            .iter()
-            .filter(|member| !joined.contains(&member.connection.id()));
-        self.0.extend(new.map(|member| Queue {
+        let wanted: HashSet<u64> = lines(ready).map(|(_, connection)| connection.id()).collect();
+        self.0.retain(|queue| wanted.contains(&queue.connection));
+        let joined: HashSet<u64> = self.0.iter().map(|queue| queue.connection).collect();
+        let new = lines(ready).filter(|(_, connection)| !joined.contains(&connection.id()));
+        self.0.extend(new.map(|(member, connection)| Queue {
             member: member.clone(),
-            room: Box::pin(member.connection.clone().room()),
+            connection: connection.id(),
+            room: Box::pin(connection.clone().room()),
         }));
     }
 

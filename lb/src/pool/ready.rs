@@ -22,7 +22,8 @@ pub(crate) struct ReadySet {
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) connection: Connection,
+    /// At least one. The first that has room is used.
+    pub(crate) connections: Arc<[Connection]>,
     pub(crate) weight: u32,
 }
 
@@ -44,14 +45,27 @@ impl Member {
     /// Counts a call that already has room here; nothing if the connection was closed meanwhile.
     pub(crate) fn enter(self, slot: Slot) -> Option<Place> {
         let in_flight = self.endpoint.begin();
+        let connection = slot.connection().clone();
         // Only now, see `Connection::close`.
-        self.connection.still_takes().then(|| Place {
-            choice: Choice {
-                connection: self.connection,
-                in_flight,
-            },
+        connection.still_takes().then(|| Place {
+            choice: Choice { connection, in_flight },
             slot,
         })
+    }
+
+    /// Whether any of its connections has room.
+    pub(crate) fn has_room(&self) -> bool {
+        self.connections.iter().any(Connection::has_room)
+    }
+
+    fn connection(&self) -> &Connection {
+        match &*self.connections {
+            [only] => only,
+            several => several
+                .iter()
+                .find(|connection| connection.has_room())
+                .unwrap_or(&several[0]),
+        }
     }
 }
 
@@ -77,12 +91,7 @@ impl ReadySet {
 
     /// Those that have room for a stream now.
     pub(crate) fn with_room(&self) -> Self {
-        Self::new(
-            self.members
-                .iter()
-                .filter(|member| member.connection.has_room())
-                .cloned(),
-        )
+        Self::new(self.members.iter().filter(|member| member.has_room()).cloned())
     }
 
     /// Counts a call on member `index`; if that is one to avoid, on the next one that is not, as long as there is any.
@@ -92,7 +101,7 @@ impl ReadySet {
         let chosen = chosen.unwrap_or(&self.members[index]);
         Choice {
             in_flight: chosen.endpoint.begin(),
-            connection: chosen.connection.clone(),
+            connection: chosen.connection().clone(),
         }
     }
 }

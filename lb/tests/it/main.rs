@@ -5,6 +5,7 @@ mod deadline;
 mod goaway;
 mod headers;
 mod in_flight;
+mod lines;
 mod outage;
 mod room;
 mod secured;

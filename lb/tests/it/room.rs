@@ -79,7 +79,11 @@ fn instances(servers: &[(&str, &TestServer)]) -> Arc<Snapshot> {
 
 fn fed(first: Arc<Snapshot>) -> (watch::Sender<Arc<Snapshot>>, lb::Builder) {
     let (told, snapshots) = watch::channel(first);
-    (told, lb::Channel::builder(Discovery::fed_by("s", snapshots)))
+    // One connection each: there is room or there is none.
+    (
+        told,
+        lb::Channel::builder(Discovery::fed_by("s", snapshots)).max_connections(1),
+    )
 }
 
 /// A call used to wait for room on the one endpoint it had picked, whatever the others did: with one of three full of

@@ -337,9 +337,10 @@ pub(crate) fn answer(mut respond: h2::server::SendResponse<Bytes>) {
     body.send_trailers(trailers).expect("the stream is open");
 }
 
-/// A channel to fixed addresses, connected to all of them.
+/// A channel to fixed addresses, connected to all of them, with one connection each.
 pub(crate) async fn channel_to(addresses: &[String]) -> lb::Channel {
-    let channel = lb::Channel::builder(lb::Target::fixed(addresses).expect("good addresses")).build();
+    let target = lb::Target::fixed(addresses).expect("good addresses");
+    let channel = lb::Channel::builder(target).max_connections(1).build();
     all_ready(&channel, addresses.len()).await;
     channel
 }
