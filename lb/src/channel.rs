@@ -131,7 +131,7 @@ impl Channel {
 }
 
 impl Builder {
-    /// How the next instance is chosen. Default: [`Policy::PowerOfTwoChoices`].
+    /// How the next instance is chosen. Default: [`Policy::PeakEwma`].
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy, ..self }
     }

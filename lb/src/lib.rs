@@ -44,6 +44,8 @@
 //!   unreachable one and a full one are told apart (`ErrorInfo` reasons `NO_INSTANCES`, `NOT_READY` and `NO_ROOM`). An instance
 //!   that allows no more calls at a time is passed over while another one has room, and gets another connection. The deadline of a call is the earliest
 //!   of its own, the caller's and the channel's; it travels as `grpc-timeout` and covers the whole response stream.
+//! - **Calls keep away from the slow and the failing, and come back.** The default policy goes by the latency that is to be expected;
+//!   a failure counts as slow, since failing is fast. [`Policy`] has the others.
 //! - **In flight means until the end of the stream.** A subscription of an hour is an hour of load.
 //! - **Changes of the set leave the rest alone.** An instance that stays keeps its connection; one that goes finishes its calls
 //!   and gets no new ones. Losing the registry changes nothing: the last good set stays.
@@ -60,6 +62,7 @@ mod call;
 mod channel;
 mod endpoint;
 mod error;
+mod load;
 mod pick;
 mod pool;
 mod settings;
@@ -70,5 +73,5 @@ pub use call::ResponseBody;
 pub use channel::{Builder, Channel, Picked, ResponseFuture};
 pub use endpoint::{Backoff, EndpointState, EndpointView, InvalidBackoff};
 pub use error::{EndpointFailure, Error};
-pub use pick::Policy;
+pub use pick::{ConsistentHash, HashKey, InvalidPolicy, LeastRequest, PeakEwma, Policy, UnknownPolicy};
 pub use target::{InvalidTarget, Target};

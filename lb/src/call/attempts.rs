@@ -40,6 +40,8 @@ pub(crate) struct Attempts<'a> {
     settings: &'a MethodSettings,
     span: CallSpan,
     deadline: Option<Deadline>,
+    /// What keeps the call together with others.
+    key: Option<u64>,
     /// When waiting for something ready with room began, if it ever had to: one budget over all attempts.
     started: Option<Instant>,
     unsent: u32,
@@ -52,12 +54,14 @@ impl<'a> Attempts<'a> {
         settings: &'a MethodSettings,
         span: CallSpan,
         deadline: Option<Deadline>,
+        key: Option<u64>,
     ) -> Self {
         Self {
             shared,
             settings,
             span,
             deadline,
+            key,
             started: None,
             unsent: 0,
             refused: 0,
@@ -87,7 +91,7 @@ impl<'a> Attempts<'a> {
             if self.deadline.is_some_and(Deadline::is_expired) {
                 return Err(self.too_late("its turn: nothing was sent".to_owned()));
             }
-            let Place { mut choice, slot } = self.place(Wish { avoid: &tried }).await?;
+            let Place { mut choice, slot } = self.place(self.wish(&tried)).await?;
             let endpoint = &Arc::clone(choice.in_flight.endpoint());
             let attempt = self
                 .span
@@ -152,6 +156,10 @@ impl<'a> Attempts<'a> {
             output = &mut future => Some(output),
             () = timer => None,
         }
+    }
+
+    fn wish<'w>(&self, avoid: &'w [Arc<Endpoint>]) -> Wish<'w> {
+        Wish { avoid, key: self.key }
     }
 
     /// The next endpoint, and room for a stream there.

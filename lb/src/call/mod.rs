@@ -51,7 +51,8 @@ pub(crate) async fn run(shared: Arc<Shared>, request: Request<Body>) -> Result<R
     });
     match read.await {
         Ok(body) => {
-            let attempts = Attempts::new(&shared, &settings, span, deadline);
+            let key = shared.pool.key_of(&head.headers, &body);
+            let attempts = Attempts::new(&shared, &settings, span, deadline, key);
             attempts.run(Head::new(head), body).await
         }
         Err(status) => {

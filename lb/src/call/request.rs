@@ -65,6 +65,14 @@ impl RequestBody {
         matches!(self, Self::Whole(None))
     }
 
+    /// All of it, as gRPC frames it; `None` of a stream, and if there is nothing.
+    pub(crate) fn whole(&self) -> Option<&[u8]> {
+        match self {
+            Self::Whole(data) => data.as_deref(),
+            Self::Streaming(_) => None,
+        }
+    }
+
     /// Whether it can be sent (again).
     pub(crate) fn is_there(&self) -> bool {
         !matches!(self, Self::Streaming(None))

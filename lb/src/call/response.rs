@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use telemetry::client::{AttemptSpan, CallSpan};
 use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use crate::{
     Error,
@@ -71,9 +73,23 @@ impl Open {
     fn finish_with(mut self, trailers: &HeaderMap) {
         let status = trailers.get(Status::GRPC_STATUS);
         let code = status.map_or(Code::Unknown, |status| Code::from_bytes(status.as_bytes()));
-        self.in_flight.ends(Ending::of(code));
+        let ending = Ending::of(code);
+        if matches!(ending, Ending::Failed | Ending::Overloaded) {
+            self.in_flight.is_pushed_back(pushback(trailers));
+        }
+        self.in_flight.ends(ending);
         self.spans.finish_with(trailers);
     }
+}
+
+/// How long a server that failed a call wants to be left alone: `grpc-retry-pushback-ms` (gRFC A6), or its `RetryInfo`.
+fn pushback(trailers: &HeaderMap) -> Option<Duration> {
+    if let Some(asked) = trailers.get("grpc-retry-pushback-ms") {
+        // A negative one says not to retry, and not for how long.
+        return asked.to_str().ok()?.parse().ok().map(Duration::from_millis);
+    }
+    let status = Status::from_header_map(trailers)?;
+    status.get_details_retry_info()?.retry_delay
 }
 
 impl Spans {
@@ -164,5 +180,28 @@ impl fmt::Debug for ResponseBody {
         f.debug_struct("ResponseBody")
             .field("open", &self.open.is_some())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn a_server_may_ask_to_be_left_alone_in_two_ways() {
+        let mut trailers = HeaderMap::new();
+        assert_eq!(pushback(&trailers), None);
+        let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(2)));
+        Status::with_error_details(Code::Unavailable, "later", details)
+            .add_header(&mut trailers)
+            .expect("a valid status");
+        assert_eq!(pushback(&trailers), Some(Duration::from_secs(2)));
+        trailers.insert("grpc-retry-pushback-ms", HeaderValue::from_static("700"));
+        assert_eq!(pushback(&trailers), Some(Duration::from_millis(700)));
+        trailers.insert("grpc-retry-pushback-ms", HeaderValue::from_static("-1"));
+        assert_eq!(pushback(&trailers), None);
     }
 }

@@ -1,7 +1,10 @@
 //! One call under way on an endpoint: what is counted from its being picked to its end, and what its end teaches. It decides
 //! nothing.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -16,15 +19,18 @@ pub(crate) struct InFlight {
     answered: bool,
     /// Whether the end was told; one that is dropped without was cancelled.
     ended: bool,
+    /// For how long the instance asks to be left alone.
+    pushback: Option<Duration>,
 }
 
 impl InFlight {
-    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
+    pub(super) fn new(endpoint: Arc<Endpoint>, now: Instant) -> Self {
         Self {
             endpoint,
-            began: Instant::now(),
+            began: now,
             answered: false,
             ended: false,
+            pushback: None,
         }
     }
 
@@ -37,15 +43,24 @@ impl InFlight {
     pub(crate) fn speaks(&mut self) {
         if !self.answered {
             self.answered = true;
-            self.endpoint.learns_of_answer(self.began.elapsed());
+            self.endpoint.load.answered(self.began);
         }
+    }
+
+    /// The instance asks to be left alone for so long. To be told before the call ends.
+    pub(crate) fn is_pushed_back(&mut self, pushback: Option<Duration>) {
+        self.pushback = pushback;
     }
 
     /// The call is over.
     pub(crate) fn ends(&mut self, ending: Ending) {
         if !self.ended {
-            if ending != Ending::Cancelled {
-                self.speaks();
+            match ending {
+                Ending::Served => self.speaks(),
+                Ending::Cancelled if self.answered => {}
+                Ending::Cancelled => self.endpoint.load.given_up(self.began),
+                // What it took to fail is not what an answer takes: that it is not told as one.
+                Ending::Failed | Ending::Overloaded => self.endpoint.load.failed(self.began, self.pushback),
             }
             self.ended = true;
             self.endpoint.learns_of_end(ending, self.began.elapsed());
@@ -56,6 +71,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.ends(Ending::Cancelled);
+        self.endpoint.load.is_over();
         let before = self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
         if before == 1 && self.endpoint.draining.load(Ordering::SeqCst) {
             self.endpoint.idle.notify_one();

@@ -25,12 +25,14 @@ use std::sync::{
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 pub use backoff::{Backoff, InvalidBackoff};
 pub(crate) use ending::Ending;
 pub(crate) use in_flight::InFlight;
 pub(crate) use lines::Dial;
+
+use crate::{load::Load, pick::identity};
 
 /// Where an endpoint of a [`Channel`](crate::Channel) is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +78,9 @@ pub(crate) struct Endpoint {
     pub(crate) authority: Authority,
     /// Whose certificate is expected; `None` without TLS.
     secured: Option<tls::Expected>,
+    identity: u64,
     in_flight: AtomicU32,
+    load: Load,
     served: AtomicU64,
     failed: AtomicU64,
     cancelled: AtomicU64,
@@ -97,11 +101,13 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) fn new(instance_id: Arc<str>, address: Arc<str>, authority: Authority) -> Self {
         Self {
+            identity: identity(&instance_id),
             instance_id,
             address,
             authority,
             secured: None,
             in_flight: AtomicU32::new(0),
+            load: Load::default(),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
@@ -121,6 +127,20 @@ impl Endpoint {
         Self { secured, ..self }
     }
 
+    /// Measured as the others of its channel.
+    pub(crate) fn measured_by(self, load: Load) -> Self {
+        Self { load, ..self }
+    }
+
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// By what consistent hashing knows it.
+    pub(crate) fn identity(&self) -> u64 {
+        self.identity
+    }
+
     /// What its requests call the way they go.
     pub(crate) fn scheme(&self) -> Scheme {
         match self.secured {
@@ -134,15 +154,13 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts one call until the guard is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+    /// Counts one call, which begins `now`, until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>, now: Instant) -> InFlight {
         // In one order with the closing of the connection and the look at this count, see the driver's last state.
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        InFlight::new(Arc::clone(self))
+        self.load.begins();
+        InFlight::new(Arc::clone(self), now)
     }
-
-    /// An attempt has got its first message, so long after it was picked.
-    fn learns_of_answer(&self, _after: Duration) {}
 
     /// An attempt has ended, so long after it was picked.
     fn learns_of_end(&self, ending: Ending, _after: Duration) {
@@ -245,7 +263,7 @@ mod tests {
     #[test]
     fn a_call_counts_until_its_guard_is_dropped() {
         let endpoint = endpoint();
-        let (first, second) = (endpoint.begin(), endpoint.begin());
+        let (first, second) = (endpoint.begin(Instant::now()), endpoint.begin(Instant::now()));
         assert_eq!(endpoint.in_flight(), 2);
         drop(first);
         assert_eq!(endpoint.view().in_flight, 1);
@@ -256,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn drained_waits_for_the_last_call() {
         let endpoint = endpoint();
-        let (first, second) = (endpoint.begin(), endpoint.begin());
+        let (first, second) = (endpoint.begin(Instant::now()), endpoint.begin(Instant::now()));
         let mut drained = tokio_test_task(endpoint.clone());
         assert!(!drained.is_finished());
         drop(first);

@@ -1,119 +1,77 @@
-//! Power of two choices by calls in flight: of two candidates drawn at random the less busy one is next.
+//! Power of two choices by calls in flight: of a few candidates drawn at random (by default two) the least busy one is next.
 //!
 //! Why two and not all: looking at every candidate costs O(N), and callers that all see the same least busy one stampede it.
 //! Why all when they are few ([`SCAN_ALL`]): with two draws out of four, and two of the four slow, one draw in six sees only
 //! slow ones, and that sampling floor is the tail (apache/brpc#3340: p99 7.7 ms with two choices, 0.3 ms with all).
 //! Ties go to whoever was drawn first, so that idle candidates share evenly.
 //!
-//! How weight enters, when weights differ: two are drawn in proportion to weight, however few there are, and the one with
-//! fewer calls in flight per weight wins, ties to the first. When all are idle the shares are exactly the weights; under load
-//! they are drawn towards equal load per weight; and an instance of weight `w` never gets more than `2w / total`. Two
-//! plainer rules lose: "least in flight per weight" of all gives an idle canary of weight 1 every call that finds it idle, and
-//! "least (in flight + 1) per weight" gives the heaviest instance everything while load is low.
+//! How weight enters, when weights differ: they are drawn in proportion to weight, however few there are, and the one with
+//! the fewest calls in flight per weight wins, ties to the first. When all are idle the shares are exactly the weights; under
+//! load they are drawn towards equal load per weight; and with two choices an instance of weight `w` never gets more than
+//! `2w / total`. Two plainer rules lose: "least in flight per weight" of all gives an idle canary of weight 1 every call that
+//! finds it idle, and "least (in flight + 1) per weight" gives the heaviest instance everything while load is low.
 
-use super::{Candidates, Weights, below};
+use super::{Candidates, SCAN_ALL, Weights, around, below, mix, pair};
 
-/// Up to this many candidates all are compared.
-pub(crate) const SCAN_ALL: usize = 8;
-
-/// The index of the next candidate, or `None` when there is none. `draw` is 64 random bits.
-pub(crate) fn pick(candidates: &impl Candidates, draw: u64) -> Option<usize> {
+/// The index of the next candidate, or `None` when there is none. `choices` are at least two; `bits` are 64 random ones.
+pub(super) fn pick(candidates: &impl Candidates, choices: u32, bits: u64) -> Option<usize> {
     let count = candidates.len();
     match (count, candidates.weights()) {
         (0, _) => None,
         (1, _) => Some(0),
-        (..=SCAN_ALL, Weights::Equal) => Some(least_busy(candidates, draw)),
+        (..=SCAN_ALL, Weights::Equal) => least_busy(candidates, around(bits, count)),
         (_, Weights::Equal) => {
-            let bound = u32::try_from(count).unwrap_or(u32::MAX);
-            let first = below(draw as u32, bound) as usize;
-            // Drawn from the others: a pair that is twice the same one would be no choice.
-            let second = below((draw >> 32) as u32, bound - 1) as usize;
-            let second = second + usize::from(second >= first);
-            Some(if candidates.in_flight(second) < candidates.in_flight(first) {
-                second
-            } else {
-                first
-            })
+            let (first, second) = pair(bits, count);
+            let more = (2..choices).scan(bits, |bits, _| {
+                *bits = mix(*bits);
+                Some(below(*bits as u32, u32::try_from(count).unwrap_or(u32::MAX)) as usize)
+            });
+            least_busy(candidates, [first, second].into_iter().chain(more))
         }
         (_, Weights::Mixed(weights)) => {
-            let first = weights.owner(below(draw as u32, weights.total()));
-            let second = weights.owner(below((draw >> 32) as u32, weights.total()));
-            let busy =
-                |index: usize, other: usize| u64::from(candidates.in_flight(index)) * u64::from(weights.of(other));
-            Some(if busy(second, first) < busy(first, second) {
-                second
-            } else {
-                first
-            })
+            let mut bits = bits;
+            let mut best = weights.owner(bits);
+            for _ in 1..choices {
+                bits = mix(bits);
+                let next = weights.owner(bits);
+                let busy =
+                    |index: usize, other: usize| u64::from(candidates.in_flight(index)) * u64::from(weights.of(other));
+                if busy(next, best) < busy(best, next) {
+                    best = next;
+                }
+            }
+            Some(best)
         }
     }
 }
 
-/// The least busy of all, the search starting anywhere so that ties share evenly.
-fn least_busy(candidates: &impl Candidates, draw: u64) -> usize {
-    let count = candidates.len();
-    let start = below(draw as u32, count as u32) as usize;
-    let (mut best, mut least) = (start, candidates.in_flight(start));
-    for step in 1..count {
-        let index = if start + step < count {
-            start + step
-        } else {
-            start + step - count
-        };
+/// The first of the least busy.
+fn least_busy(candidates: &impl Candidates, of: impl Iterator<Item = usize>) -> Option<usize> {
+    let mut best = None;
+    for index in of {
         let load = candidates.in_flight(index);
-        if load < least {
-            (best, least) = (index, load);
+        if best.is_none_or(|(least, _)| load < least) {
+            best = Some((load, index));
         }
     }
-    best
+    best.map(|(_, index)| index)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rand::{Rng, SeedableRng, rngs::StdRng};
 
     use super::*;
-    use crate::pick::testing::Table;
+    use crate::pick::testing::{Table, close, proportional, spread};
 
-    /// Consecutive numbers as 64 random bits each.
-    fn spread(n: u64) -> u64 {
-        StdRng::seed_from_u64(n).next_u64()
-    }
-
-    /// Shares of `picks` picks; `hold` calls are in flight at any time, the oldest ending first.
     fn shares(weights: &[u32], picks: usize, hold: usize) -> Vec<f64> {
-        let mut table = Table::new(weights);
-        let mut rng = StdRng::seed_from_u64(42);
-        let mut counts = vec![0_u32; weights.len()];
-        let mut open = std::collections::VecDeque::new();
-        for _ in 0..picks {
-            let index = pick(&table, rng.next_u64()).expect("not empty");
-            counts[index] += 1;
-            table.loads[index] += 1;
-            open.push_back(index);
-            if open.len() > hold
-                && let Some(done) = open.pop_front()
-            {
-                table.loads[done] -= 1;
-            }
-        }
-        counts
-            .into_iter()
-            .map(|count| f64::from(count) / picks as f64)
-            .collect()
-    }
-
-    fn close(shares: &[f64], expected: &[f64], tolerance: f64) {
-        for (share, expected) in shares.iter().zip(expected) {
-            assert!((share - expected).abs() < tolerance, "{shares:?} is not {expected:?}");
-        }
+        crate::pick::testing::shares(Table::new(weights), picks, hold, |table, bits| pick(table, 2, bits))
     }
 
     #[test]
     fn nobody_and_one() {
-        assert_eq!(pick(&Table::new(&[]), 1), None);
-        assert_eq!(pick(&Table::new(&[3]), 1), Some(0));
+        assert_eq!(pick(&Table::new(&[]), 2, 1), None);
+        assert_eq!(pick(&Table::new(&[3]), 2, 1), Some(0));
     }
 
     #[test]
@@ -124,15 +82,11 @@ mod tests {
 
     #[test]
     fn idle_with_weights_share_in_proportion() {
-        close(&shares(&[100, 300], 40_000, 0), &[0.25, 0.75], 0.01);
-        close(
-            &shares(&[100, 50, 1], 40_000, 0),
-            &[100.0 / 151.0, 50.0 / 151.0, 1.0 / 151.0],
-            0.01,
-        );
+        for weights in [&[100, 300][..], &[100, 50, 1]] {
+            close(&shares(weights, 40_000, 0), &proportional(weights), 0.01);
+        }
         let many: Vec<u32> = (0..20).map(|n| if n < 10 { 10 } else { 30 }).collect();
-        let expected: Vec<f64> = many.iter().map(|weight| f64::from(*weight) / 400.0).collect();
-        close(&shares(&many, 40_000, 0), &expected, 0.01);
+        close(&shares(&many, 40_000, 0), &proportional(&many), 0.01);
     }
 
     #[test]
@@ -150,7 +104,7 @@ mod tests {
     #[test]
     fn few_means_the_least_busy_of_all() {
         for draw in 0..1000 {
-            assert_eq!(pick(&Table::busy(&[5, 4, 9, 1, 7, 6, 2, 3]), spread(draw)), Some(3));
+            assert_eq!(pick(&Table::busy(&[5, 4, 9, 1, 7, 6, 2, 3]), 2, spread(draw)), Some(3));
         }
     }
 
@@ -159,21 +113,39 @@ mod tests {
         let mut loads = vec![1; 50];
         loads[17] = 9;
         for draw in 0..5000 {
-            assert_ne!(pick(&Table::busy(&loads), spread(draw)), Some(17));
+            assert_ne!(pick(&Table::busy(&loads), 2, spread(draw)), Some(17));
         }
+    }
+
+    #[test]
+    fn more_choices_find_the_idle_one_more_often() {
+        let mut loads = vec![5; 50];
+        loads[17] = 0;
+        let found = |choices| {
+            let picks = (0..5000).map(|draw| pick(&Table::busy(&loads), choices, spread(draw)));
+            picks.filter(|picked| *picked == Some(17)).count()
+        };
+        let (two, ten) = (found(2), found(10));
+        // 200 and about 920 on average.
+        assert!((120..300).contains(&two) && ten > 700, "{two} and {ten}");
     }
 
     proptest! {
         #[test]
-        fn a_pick_is_always_one_of_them(weights in prop::collection::vec(1_u32..=1000, 1..40), load in 0_u32..1000, draw in any::<u64>()) {
+        fn a_pick_is_always_one_of_them(
+            weights in prop::collection::vec(1_u32..=1000, 1..40),
+            choices in 2_u32..=10,
+            load in 0_u32..1000,
+            draw in any::<u64>(),
+        ) {
             let mut table = Table::new(&weights);
             table.loads.iter_mut().enumerate().for_each(|(n, l)| *l = load.wrapping_mul(n as u32) % 100);
-            prop_assert!(pick(&table, draw).is_some_and(|index| index < weights.len()));
+            prop_assert!(pick(&table, choices, draw).is_some_and(|index| index < weights.len()));
         }
 
         #[test]
         fn of_two_it_never_takes_the_busier(a in 0_u32..1000, b in 0_u32..1000, draw in any::<u64>()) {
-            let index = pick(&Table::busy(&[a, b]), draw).expect("two");
+            let index = pick(&Table::busy(&[a, b]), 2, draw).expect("two");
             prop_assert!([a, b][index] <= [a, b][1 - index]);
         }
     }

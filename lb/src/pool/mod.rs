@@ -27,6 +27,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use rand::Rng;
 use tokio::{
     sync::Notify,
@@ -46,15 +47,18 @@ use self::{
 };
 use crate::{
     Error, Policy,
+    call::RequestBody,
     endpoint::{Endpoint, EndpointView, connection::Connection, driver::ReadySink},
     error::EndpointFailure,
-    pick::{p2c, round_robin},
+    load::{Fleet, Load},
+    pick::Draw,
 };
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Pool {
     policy: Policy,
+    fleet: Arc<Fleet>,
     ready: ArcSwap<ReadySet>,
     /// Told whenever the ready set has changed.
     changed: Notify,
@@ -122,6 +126,7 @@ impl Scarcity {
 impl Pool {
     pub(crate) fn new(policy: Policy) -> Self {
         Self {
+            fleet: Arc::new(Fleet::new(&policy)),
             policy,
             ready: ArcSwap::from_pointee(ReadySet::default()),
             changed: Notify::new(),
@@ -137,11 +142,23 @@ impl Pool {
     }
 
     fn pick_from(&self, ready: &ReadySet, wish: Wish<'_>) -> Option<Choice> {
-        let index = match self.policy {
-            Policy::PowerOfTwoChoices => p2c::pick(ready, rand::rng().next_u64()),
-            Policy::RoundRobin => round_robin::pick(ready, || self.turn.fetch_add(1, Ordering::Relaxed)),
-        }?;
-        Some(ready.take(index, wish))
+        let now = Instant::now();
+        let draw = Draw {
+            bits: rand::rng().next_u64(),
+            now: self.fleet.tick(now),
+            key: wish.key,
+        };
+        let turn = || self.turn.fetch_add(1, Ordering::Relaxed);
+        let index = self.policy.pick(ready, turn, draw)?;
+        Some(ready.take(index, wish, now))
+    }
+
+    /// The digest of the key by which calls with those headers and that body are kept together, if the policy does that.
+    pub(crate) fn key_of(&self, headers: &HeaderMap, body: &RequestBody) -> Option<u64> {
+        match &self.policy {
+            Policy::ConsistentHash(settings) => settings.key.digest(headers, body.whole()),
+            _ => None,
+        }
     }
 
     /// As [`Pool::pick`], among those that have room for a stream, and with that room. For when the first choice was full:
@@ -262,7 +279,11 @@ impl Pool {
                         Arc::clone(&backend.key.address),
                         backend.authority.clone(),
                     );
-                    let endpoint = Arc::new(endpoint.secured(backend.secured.clone()));
+                    let endpoint = Arc::new(
+                        endpoint
+                            .secured(backend.secured.clone())
+                            .measured_by(Load::new(Arc::clone(&self.fleet))),
+                    );
                     let removal = CancellationToken::new();
                     newcomers.push(Newcomer {
                         endpoint: Arc::clone(&endpoint),
@@ -358,7 +379,8 @@ impl Pool {
             connections: slot.connections.as_slice().into(),
             weight: slot.backend.weight,
         });
-        self.ready.store(Arc::new(ReadySet::new(members)));
+        let ready = ReadySet::new(members, &self.fleet).prepared_for(&self.policy, &self.ready.load());
+        self.ready.store(Arc::new(ready));
         self.changed.notify_waiters();
     }
 

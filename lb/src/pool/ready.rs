@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Wish;
 use crate::{
+    Policy,
     endpoint::{
         Endpoint, InFlight,
         connection::{Connection, Slot},
     },
-    pick::{Candidates, Weights},
+    load::{Fleet, Tick},
+    pick::{Candidates, Maglev, Weights},
 };
 
 /// Connected endpoints with a weight above zero.
@@ -16,6 +20,8 @@ use crate::{
 pub(crate) struct ReadySet {
     members: Vec<Member>,
     weights: Weights,
+    fleet: Arc<Fleet>,
+    maglev: Option<Arc<Maglev>>,
 }
 
 /// One of them.
@@ -44,7 +50,7 @@ pub(crate) struct Place {
 impl Member {
     /// Counts a call that already has room here; nothing if the connection was closed meanwhile.
     pub(crate) fn enter(self, slot: Slot) -> Option<Place> {
-        let in_flight = self.endpoint.begin();
+        let in_flight = self.endpoint.begin(Instant::now());
         let connection = slot.connection().clone();
         // Only now, see `Connection::close`.
         connection.still_takes().then(|| Place {
@@ -74,15 +80,39 @@ impl Default for ReadySet {
         Self {
             members: Vec::new(),
             weights: Weights::Equal,
+            fleet: Arc::default(),
+            maglev: None,
         }
     }
 }
 
 impl ReadySet {
-    pub(crate) fn new(members: impl Iterator<Item = Member>) -> Self {
+    pub(crate) fn new(members: impl Iterator<Item = Member>, fleet: &Arc<Fleet>) -> Self {
         let members: Vec<Member> = members.filter(|member| member.weight > 0).collect();
         let weights = Weights::new(members.iter().map(|member| member.weight));
-        Self { members, weights }
+        Self {
+            members,
+            weights,
+            fleet: Arc::clone(fleet),
+            maglev: None,
+        }
+    }
+
+    /// With what `policy` has to have ready beforehand, taken over from `former` if it is of the same members. That may take
+    /// milliseconds: a set that is made for one pick does without, and every policy copes.
+    pub(crate) fn prepared_for(mut self, policy: &Policy, former: &Self) -> Self {
+        if let Policy::ConsistentHash(_) = policy {
+            let of: Vec<_> = self
+                .members
+                .iter()
+                .map(|member| (member.endpoint.identity(), member.weight))
+                .collect();
+            self.maglev = match &former.maglev {
+                Some(maglev) if maglev.is_of(&of) => Some(Arc::clone(maglev)),
+                _ => Maglev::new(of).map(Arc::new),
+            };
+        }
+        self
     }
 
     pub(crate) fn members(&self) -> &[Member] {
@@ -91,16 +121,17 @@ impl ReadySet {
 
     /// Those that have room for a stream now.
     pub(crate) fn with_room(&self) -> Self {
-        Self::new(self.members.iter().filter(|member| member.has_room()).cloned())
+        let members = self.members.iter().filter(|member| member.has_room());
+        Self::new(members.cloned(), &self.fleet)
     }
 
     /// Counts a call on member `index`; if that is one to avoid, on the next one that is not, as long as there is any.
-    pub(crate) fn take(&self, index: usize, wish: Wish<'_>) -> Choice {
+    pub(crate) fn take(&self, index: usize, wish: Wish<'_>, now: Instant) -> Choice {
         let (before, from) = self.members.split_at(index);
         let chosen = from.iter().chain(before).find(|member| !wish.avoids(&member.endpoint));
         let chosen = chosen.unwrap_or(&self.members[index]);
         Choice {
-            in_flight: chosen.endpoint.begin(),
+            in_flight: chosen.endpoint.begin(now),
             connection: chosen.connection().clone(),
         }
     }
@@ -115,7 +146,23 @@ impl Candidates for ReadySet {
         self.members[index].endpoint.in_flight()
     }
 
+    fn all_in_flight(&self) -> u32 {
+        self.fleet.in_flight()
+    }
+
+    fn latency(&self, index: usize, now: Tick) -> Option<f32> {
+        self.members[index].endpoint.load().latency(now)
+    }
+
+    fn identity(&self, index: usize) -> u64 {
+        self.members[index].endpoint.identity()
+    }
+
     fn weights(&self) -> &Weights {
         &self.weights
+    }
+
+    fn maglev(&self) -> Option<&Maglev> {
+        self.maglev.as_deref()
     }
 }

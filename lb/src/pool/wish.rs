@@ -9,6 +9,8 @@ use crate::endpoint::Endpoint;
 pub(crate) struct Wish<'a> {
     /// Instances that had the call before: others are taken as long as there are any.
     pub(crate) avoid: &'a [Arc<Endpoint>],
+    /// The digest of what keeps it together with other calls, see [`Pool::key_of`](super::Pool::key_of).
+    pub(crate) key: Option<u64>,
 }
 
 impl Wish<'_> {

@@ -78,7 +78,10 @@ async fn refusing(count: Arc<AtomicUsize>) -> ScriptedServer {
 async fn a_refused_stream_goes_elsewhere() {
     let refused = Arc::new(AtomicUsize::new(0));
     let (refuser, taker) = (refusing(Arc::clone(&refused)).await, TestServer::start());
-    let channel = channel_to(&[refuser.addr(), taker.addr()]).await;
+    let target = lb::Target::fixed([refuser.addr(), taker.addr()]).expect("good addresses");
+    // By default calls would keep away from the refuser.
+    let channel = lb::Channel::builder(target).policy(lb::Policy::RoundRobin).build();
+    all_ready(&channel, 2).await;
     for _ in 0..100 {
         assert_eq!(check(&channel).await.expect("answered"), taker.addr());
     }

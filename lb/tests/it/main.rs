@@ -7,6 +7,7 @@ mod headers;
 mod in_flight;
 mod lines;
 mod outage;
+mod policies;
 mod room;
 mod secured;
 mod set;

@@ -91,9 +91,12 @@ fn fed(first: Arc<Snapshot>) -> (watch::Sender<Arc<Snapshot>>, lb::Builder) {
 #[tokio::test]
 async fn a_full_instance_is_passed_over_while_others_have_room() {
     let (full, others) = (TestServer::narrow(1), [TestServer::start(), TestServer::start()]);
-    for policy in [lb::Policy::RoundRobin, lb::Policy::PowerOfTwoChoices] {
+    for policy in [
+        lb::Policy::RoundRobin,
+        lb::Policy::LeastRequest(lb::LeastRequest::default()),
+    ] {
         let (told, builder) = fed(instances(&[("full", &full)]));
-        let channel = builder.policy(policy).build();
+        let channel = builder.policy(policy.clone()).build();
         all_ready(&channel, 1).await;
         let _held = hold(&channel).await;
         told.send(instances(&[("full", &full), ("b", &others[0]), ("c", &others[1])]))

@@ -1,0 +1,173 @@
+//! What is known of how loaded instances are, beside their calls in flight. Fed by the ends of calls, read by the policies of
+//! `pick`; it decides nothing.
+//!
+//! A [`Fleet`] is what all endpoints of a channel have in common, a [`Load`] what each has for itself. Which of it is measured at all
+//! depends on the policy: what is off costs a look at a flag.
+
+mod ewma;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use self::ewma::{Ewma, Pace};
+use crate::{PeakEwma, Policy};
+
+/// A moment, in steps of 131 us since the channel was made. It wraps after six days, and ages are right up to half of that;
+/// whatever is older counts as new, which costs one call to find out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Tick(u32);
+
+impl Tick {
+    #[cfg(test)]
+    pub(crate) const ZERO: Self = Self(0);
+
+    /// So many nanoseconds are a tick: a power of two, so that a clock becomes a tick without a division.
+    const NANOS_LOG2: u32 = 17;
+
+    fn new(since_start: Duration) -> Self {
+        let nanos = since_start.as_secs().wrapping_mul(1_000_000_000) + u64::from(since_start.subsec_nanos());
+        Self((nanos >> Self::NANOS_LOG2) as u32)
+    }
+
+    /// In ticks.
+    fn span(duration: Duration) -> f32 {
+        (duration.as_nanos() as f32) / (1_u32 << Self::NANOS_LOG2) as f32
+    }
+
+    /// In ticks; none if `earlier` is later, which happens when two callers read the clock at about the same time.
+    fn since(self, earlier: Self) -> f32 {
+        (self.0.wrapping_sub(earlier.0) as i32).max(0) as f32
+    }
+
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Self(self.0.wrapping_add(Self::new(duration).0))
+    }
+}
+
+/// What the endpoints of a channel have in common.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    started: Instant,
+    /// `None` where latencies are not asked for.
+    pace: Option<Pace>,
+    /// Calls in flight on all; `None` where nobody asks.
+    in_flight: Option<AtomicU32>,
+}
+
+impl Fleet {
+    pub(crate) fn new(policy: &Policy) -> Self {
+        let pace = match policy {
+            Policy::PeakEwma(settings) => Some((*settings).into()),
+            _ => None,
+        };
+        Self {
+            started: Instant::now(),
+            pace,
+            in_flight: matches!(policy, Policy::ConsistentHash(_)).then(AtomicU32::default),
+        }
+    }
+
+    pub(crate) fn tick(&self, now: Instant) -> Tick {
+        Tick::new(now.saturating_duration_since(self.started))
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.as_ref().map_or(0, |count| count.load(Relaxed))
+    }
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            pace: Some(PeakEwma::default().into()),
+            in_flight: None,
+        }
+    }
+}
+
+/// What is known of one endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    fleet: Arc<Fleet>,
+    ewma: Ewma,
+}
+
+impl Load {
+    pub(crate) fn new(fleet: Arc<Fleet>) -> Self {
+        Self {
+            fleet,
+            ewma: Ewma::default(),
+        }
+    }
+
+    /// A call has begun.
+    pub(crate) fn begins(&self) {
+        if let Some(all) = &self.fleet.in_flight {
+            all.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// It is over.
+    pub(crate) fn is_over(&self) {
+        if let Some(all) = &self.fleet.in_flight {
+            all.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// A call that began then has got its first answer.
+    pub(crate) fn answered(&self, began: Instant) {
+        if let Some(pace) = &self.fleet.pace {
+            let now = Instant::now();
+            self.ewma
+                .answered(now.saturating_duration_since(began), self.fleet.tick(now), pace);
+        }
+    }
+
+    /// A call that began then was given up without an answer.
+    pub(crate) fn given_up(&self, began: Instant) {
+        if let Some(pace) = &self.fleet.pace {
+            let now = Instant::now();
+            self.ewma
+                .given_up(now.saturating_duration_since(began), self.fleet.tick(now), pace);
+        }
+    }
+
+    /// A call that began then has failed.
+    pub(crate) fn failed(&self, began: Instant, pushback: Option<Duration>) {
+        if let Some(pace) = &self.fleet.pace {
+            let now = Instant::now();
+            let after = now.saturating_duration_since(began);
+            self.ewma.failed(after, pushback, self.fleet.tick(now), pace);
+        }
+    }
+
+    /// See [`Candidates::latency`](crate::pick::Candidates::latency).
+    pub(crate) fn latency(&self, now: Tick) -> Option<f32> {
+        self.ewma.latency(now, self.fleet.pace.as_ref()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_what_they_say() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Tick::ZERO.after(second).since(Tick::ZERO), Tick::span(second).floor());
+        assert_eq!(Tick::ZERO.since(Tick::ZERO.after(second)), 0.0);
+        let week = 7 * 24 * 3600 * second;
+        assert_eq!(
+            Tick::ZERO.after(week + second).since(Tick::ZERO.after(week)),
+            Tick::span(second).floor()
+        );
+    }
+}

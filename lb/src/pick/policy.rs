@@ -1,0 +1,246 @@
+//! Which policy, and how it is set: values with rules. How each of them chooses is in the files beside this one.
+
+use std::{str::FromStr, time::Duration};
+
+use super::HashKey;
+
+/// How the instance of a call is chosen.
+///
+/// [`FromStr`] reads the names that gRPC's `loadBalancingConfig` uses, and gives each its defaults:
+///
+/// | name | policy |
+/// | --- | --- |
+/// | `random`, `weighted_random` | [`Policy::Random`], [`Policy::WeightedRandom`] |
+/// | `round_robin`, `weighted_round_robin` | [`Policy::RoundRobin`], [`Policy::WeightedRoundRobin`] |
+/// | `least_active` | [`Policy::LeastActive`] |
+/// | `least_request` | [`Policy::LeastRequest`], with two choices |
+/// | `peak_ewma` | [`Policy::PeakEwma`] |
+/// | `ring_hash`, `maglev` | [`Policy::ConsistentHash`] by the header `request-hash-key` |
+///
+/// ```
+/// assert_eq!("peak_ewma".parse(), Ok(lb::Policy::default()));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Policy {
+    /// Any of them, whatever they weigh.
+    Random,
+    /// Any of them, in proportion to the weights.
+    WeightedRandom,
+    /// One after the other, whatever they weigh. For instances that are known to be alike and calls that cost alike.
+    RoundRobin,
+    /// One after the other, in proportion to the weights, of which each counts as at least a tenth and at most ten times their
+    /// mean (gRFC A58's static stride schedule, and its implementations' bounds).
+    WeightedRoundRobin,
+    /// The one with the fewest calls in flight of all; of several, one in proportion to their weights. Each pick looks at every
+    /// instance, and many callers with the same view run to the same one: for small fleets.
+    LeastActive,
+    /// The least busy of a few drawn at random, by calls in flight; of all of them when there are at most eight of the same
+    /// weight. It needs no measurements.
+    LeastRequest(LeastRequest),
+    /// The fastest of two drawn at random, by the latency that is to be expected under the calls in flight; of all of them when
+    /// there are at most eight of the same weight. The default: it keeps away from the slow and the failing, and comes back.
+    PeakEwma(PeakEwma),
+    /// Calls with the same key go to the same instance as long as that is there and not overloaded.
+    ConsistentHash(ConsistentHash),
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::PeakEwma(PeakEwma::default())
+    }
+}
+
+/// No policy has that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no load balancing policy {0:?}")]
+pub struct UnknownPolicy(String);
+
+impl FromStr for Policy {
+    type Err = UnknownPolicy;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPolicy> {
+        Ok(match name {
+            "random" => Self::Random,
+            "weighted_random" => Self::WeightedRandom,
+            "round_robin" => Self::RoundRobin,
+            "weighted_round_robin" => Self::WeightedRoundRobin,
+            "least_active" => Self::LeastActive,
+            "least_request" => Self::LeastRequest(LeastRequest::default()),
+            "peak_ewma" => Self::PeakEwma(PeakEwma::default()),
+            "ring_hash" | "maglev" => Self::ConsistentHash(ConsistentHash::default()),
+            _ => return Err(UnknownPolicy(name.to_owned())),
+        })
+    }
+}
+
+/// A value that a policy cannot work with.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPolicy {
+    /// See [`LeastRequest::try_new`].
+    #[error("{0} choices are not between 2 and 10")]
+    Choices(u32),
+    /// See [`PeakEwma::try_new`].
+    #[error("a decay of {0:?} is not between 100 ms and 10 min")]
+    Decay(Duration),
+    /// See [`PeakEwma::penalty`].
+    #[error("a penalty of {0:?} is not between 1 ms and 1 min")]
+    Penalty(Duration),
+    /// See [`ConsistentHash::bounded_load`].
+    #[error("a load factor of {0} is not between 1.05 and 100")]
+    LoadFactor(f64),
+}
+
+/// Settings of [`Policy::LeastRequest`] (gRFC A48).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeastRequest {
+    pub(super) choices: u32,
+}
+
+impl LeastRequest {
+    /// The least busy of so many draws (`choiceCount`): 2 to 10, by default 2.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy::Choices`]. gRPC takes 10 for more; here nothing is changed in silence.
+    pub fn try_new(choices: u32) -> Result<Self, InvalidPolicy> {
+        if (2..=10).contains(&choices) {
+            Ok(Self { choices })
+        } else {
+            Err(InvalidPolicy::Choices(choices))
+        }
+    }
+}
+
+impl Default for LeastRequest {
+    fn default() -> Self {
+        Self { choices: 2 }
+    }
+}
+
+/// Settings of [`Policy::PeakEwma`], after Finagle's and linkerd's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeakEwma {
+    pub(crate) decay: Duration,
+    pub(crate) penalty: Duration,
+}
+
+impl PeakEwma {
+    /// How long a latency is remembered: after this time without a call it counts for 1/e. 100 ms to 10 min, by default 10 s. An
+    /// instance that is ten times slower than the others gets a call now and then, about every 2.3 of these times.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy::Decay`].
+    pub fn try_new(decay: Duration) -> Result<Self, InvalidPolicy> {
+        if (Duration::from_millis(100)..=Duration::from_secs(600)).contains(&decay) {
+            Ok(Self {
+                decay,
+                ..Self::default()
+            })
+        } else {
+            Err(InvalidPolicy::Decay(decay))
+        }
+    }
+
+    /// The latency that a failed call counts as at least, since failing is fast. 1 ms to 1 min, by default 1 s. Each further
+    /// failure in a row doubles it, up to 32 times; it is forgotten at this pace, too. A server that says when to come back
+    /// (`grpc-retry-pushback-ms`, `RetryInfo`) is believed, up to 5 min.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy::Penalty`].
+    pub fn penalty(self, penalty: Duration) -> Result<Self, InvalidPolicy> {
+        if (Duration::from_millis(1)..=Duration::from_secs(60)).contains(&penalty) {
+            Ok(Self { penalty, ..self })
+        } else {
+            Err(InvalidPolicy::Penalty(penalty))
+        }
+    }
+}
+
+impl Default for PeakEwma {
+    fn default() -> Self {
+        Self {
+            decay: Duration::from_secs(10),
+            penalty: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Settings of [`Policy::ConsistentHash`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConsistentHash {
+    pub(crate) key: HashKey,
+    /// In 1/1024, so that a pick needs no floating point.
+    pub(super) factor: u64,
+}
+
+impl ConsistentHash {
+    /// By that key. A call without it goes anywhere.
+    #[must_use]
+    pub fn by(key: HashKey) -> Self {
+        Self { key, ..Self::default() }
+    }
+
+    /// How much more than its share an instance may have in flight before further calls go to the next one: 1.05 to 100, by
+    /// default 1.25 ("Consistent Hashing with Bounded Loads", Mirrokni et al., 2016).
+    ///
+    /// # Errors
+    /// [`InvalidPolicy::LoadFactor`].
+    pub fn bounded_load(self, factor: f64) -> Result<Self, InvalidPolicy> {
+        if (1.05..=100.0).contains(&factor) {
+            let factor = (factor * 1024.0) as u64;
+            Ok(Self { factor, ..self })
+        } else {
+            Err(InvalidPolicy::LoadFactor(factor))
+        }
+    }
+}
+
+impl Default for ConsistentHash {
+    fn default() -> Self {
+        Self {
+            key: HashKey::Header(http::HeaderName::from_static("request-hash-key")),
+            factor: 1280,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_is_a_policy() {
+        for name in [
+            "random",
+            "weighted_random",
+            "round_robin",
+            "weighted_round_robin",
+            "least_active",
+            "least_request",
+            "peak_ewma",
+            "ring_hash",
+            "maglev",
+        ] {
+            name.parse::<Policy>().expect(name);
+        }
+        let unknown = "pick_first".parse::<Policy>().expect_err("there is none");
+        assert_eq!(unknown.to_string(), "there is no load balancing policy \"pick_first\"");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(LeastRequest::try_new(1), Err(InvalidPolicy::Choices(1)));
+        assert_eq!(LeastRequest::try_new(11), Err(InvalidPolicy::Choices(11)));
+        assert_eq!(LeastRequest::try_new(2), Ok(LeastRequest::default()));
+        assert!(PeakEwma::try_new(Duration::ZERO).is_err());
+        assert!(PeakEwma::default().penalty(Duration::from_secs(61)).is_err());
+        for factor in [1.0, 101.0, f64::NAN] {
+            assert!(ConsistentHash::default().bounded_load(factor).is_err(), "{factor}");
+        }
+        assert_eq!(
+            ConsistentHash::default().bounded_load(1.25),
+            Ok(ConsistentHash::default())
+        );
+    }
+}
