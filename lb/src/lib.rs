@@ -65,6 +65,8 @@ mod error;
 mod load;
 mod pick;
 mod pool;
+#[allow(dead_code, reason = "the modes that ask for it come with the next change")]
+mod retry;
 mod settings;
 mod status;
 mod target;
@@ -74,4 +76,8 @@ pub use channel::{Builder, Channel, Picked, ResponseFuture};
 pub use endpoint::{Backoff, EndpointState, EndpointView, InvalidBackoff};
 pub use error::{EndpointFailure, Error};
 pub use pick::{ConsistentHash, HashKey, InvalidPolicy, LeastRequest, PeakEwma, Policy, UnknownPolicy};
+pub use retry::{
+    FailbackPolicy, Forks, HedgingDelay, HedgingPolicy, InvalidRetry, Mode, RetryBackoff, RetryBudget, RetryPolicy,
+    RetryThrottling,
+};
 pub use target::{InvalidTarget, Target};
