@@ -1,23 +1,28 @@
 //! What callers hold: a [`Channel`], and the builder that makes one. The way of a call is in `call`.
 
 use std::{
+    collections::BTreeMap,
+    path::PathBuf,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::{Request, Response};
+use prost_reflect::DescriptorPool;
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
 use tower_service::Service;
 
 use crate::{
-    Backoff, EndpointView, Error, Policy, ResponseBody, Target, call,
+    Backoff, ConnectError, EndpointView, Error, FallbackRequest, InvalidDescriptors, InvalidServiceConfig, Policy,
+    ResponseBody, ServiceConfig, Target, call,
+    degrade::{self, Act, Bindings},
     endpoint::Dial,
     pool::{Keeper, KeeperSettings, Pool},
-    settings::{MethodSettings, Settings},
+    settings::{Governed, Layer, MethodSettings, Rules, read_file},
 };
 
 /// Where the defaults stand.
@@ -51,13 +56,25 @@ pub struct Channel {
 pub struct Builder {
     target: Target,
     policy: Policy,
-    ready_timeout: Duration,
     connect_timeout: Duration,
     max_connections: usize,
     idle_timeout: Option<Duration>,
-    call_timeout: Option<Duration>,
     backoff: Backoff,
     tls: Option<tls::Client>,
+    rules: Rules,
+    config: ServiceConfig,
+    file: Option<PathBuf>,
+    ignores_provider: bool,
+    check: Option<bool>,
+    standins: BTreeMap<String, Act>,
+    descriptors: Option<DescriptorPool>,
+}
+
+/// What became of what a builder was given.
+struct Outcomes {
+    code: Result<(), InvalidServiceConfig>,
+    file: Result<(), ConnectError>,
+    check: bool,
 }
 
 /// Who answered: an extension of every response, also after tonic has decoded it.
@@ -86,12 +103,17 @@ impl Channel {
             tls: target.tls(),
             target,
             policy: Policy::default(),
-            ready_timeout: defaults::READY_TIMEOUT,
             connect_timeout: defaults::CONNECT_TIMEOUT,
             max_connections: defaults::MAX_CONNECTIONS,
             idle_timeout: Some(defaults::IDLE_TIMEOUT),
-            call_timeout: None,
             backoff: Backoff::default(),
+            rules: Rules::default(),
+            config: ServiceConfig::default(),
+            file: None,
+            ignores_provider: false,
+            check: None,
+            standins: BTreeMap::new(),
+            descriptors: None,
         }
     }
 
@@ -115,6 +137,18 @@ impl Channel {
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointView> {
         self.shared.pool.views()
+    }
+
+    /// From here on calls are made as `config` says, on all clones; calls under way are not touched. It counts more than every
+    /// other config of this caller, see [`Builder::service_config`]; an empty one takes back what was said here before.
+    ///
+    /// # Errors
+    /// It names a fallback that this channel does not have; then what held before stays.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime, if it names another service as a fallback.
+    pub fn configure(&self, config: &ServiceConfig) -> Result<(), InvalidServiceConfig> {
+        self.shared.settings.set(Layer::Live, config)
     }
 
     /// The target's name.
@@ -149,8 +183,9 @@ impl Builder {
 
     /// How long a call waits when no instance is ready, or all that are have as many calls under way as they allow, before it
     /// fails with UNAVAILABLE. Default: 3 s; zero fails at once.
-    pub fn ready_timeout(self, ready_timeout: Duration) -> Self {
-        Self { ready_timeout, ..self }
+    pub fn ready_timeout(mut self, ready_timeout: Duration) -> Self {
+        self.rules.ready_timeout = Some(ready_timeout);
+        self
     }
 
     /// How long one attempt to connect may take, the server's first word included. Default: 1 s.
@@ -179,13 +214,11 @@ impl Builder {
         }
     }
 
-    /// The longest that any call may take, its response stream included; a call's own `grpc-timeout` and the deadline of the
-    /// call that is being worked for shorten it. Default: none.
-    pub fn call_timeout(self, call_timeout: impl Into<Option<Duration>>) -> Self {
-        Self {
-            call_timeout: call_timeout.into(),
-            ..self
-        }
+    /// The longest that a call may take, its response stream included, where no service config says otherwise; a call's own
+    /// `grpc-timeout` and the deadline of the call that is being worked for shorten it. Default: none.
+    pub fn call_timeout(mut self, call_timeout: impl Into<Option<Duration>>) -> Self {
+        self.rules.timeout = call_timeout.into();
+        self
     }
 
     /// How long to wait between attempts to connect. Default: 100 ms to 10 s, see [`Backoff`].
@@ -193,14 +226,159 @@ impl Builder {
         Self { backoff, ..self }
     }
 
-    /// Starts to connect, in the background.
+    /// How calls are to be made, method by method.
+    ///
+    /// Of several configs (this one, that of a file, a live one, what instances announce) each setting is taken by itself: first
+    /// from what is said of the method, then of its service, then of all; among those, the caller's before the instances'; among
+    /// the caller's, [`Channel::configure`] before the file before this one before the setters of this builder. Default: empty.
+    pub fn service_config(self, config: ServiceConfig) -> Self {
+        Self { config, ..self }
+    }
+
+    /// A file with a [`ServiceConfig`]. It is read by `build`, and read again every second: a change counts for all calls that
+    /// begin after it. A file that cannot be read or used is logged with its line, and what held before stays; with
+    /// [`Builder::connect`] that is an error at the start. Default: none.
+    pub fn service_config_file(self, path: impl Into<PathBuf>) -> Self {
+        Self {
+            file: Some(path.into()),
+            ..self
+        }
+    }
+
+    /// Whether instances may say how they want to be called, by a [`ServiceConfig`] of at most 16 KiB under
+    /// `tessera.service-config` in their metadata, for what the caller leaves open. The one that most of them announce counts.
+    /// Default: they may.
+    pub fn provider_config(self, followed: bool) -> Self {
+        Self {
+            ignores_provider: !followed,
+            ..self
+        }
+    }
+
+    /// Whether [`Builder::connect`] fails when nobody can be called within the ready timeout. What is set here counts more than
+    /// `"tessera": {"check": true}` in a config. Default: false, a caller starts without its providers.
+    pub fn check(self, check: bool) -> Self {
+        Self {
+            check: Some(check),
+            ..self
+        }
+    }
+
+    /// A function that fallback rules can name as their `handler`: it gives the encoded message of the reply, or a status. It
+    /// runs in the task of the call, so it must not block.
+    pub fn fallback_handler<F>(mut self, name: impl Into<String>, handler: F) -> Self
+    where
+        F: Fn(&FallbackRequest<'_>) -> Result<Bytes, Status> + Send + Sync + 'static,
+    {
+        self.standins.insert(name.into(), Act::Handler(Arc::new(handler)));
+        self
+    }
+
+    /// A channel that fallback rules can name as their `handler`: the call goes there. It does not fall back itself then.
+    pub fn fallback_channel(mut self, name: impl Into<String>, channel: Channel) -> Self {
+        self.standins.insert(name.into(), Act::Call(channel));
+        self
+    }
+
+    /// The service's descriptors, an encoded `FileDescriptorSet`: a fallback's fixed `reply` is written in JSON, and becomes a
+    /// message by them.
+    ///
+    /// # Errors
+    /// If they are none.
+    pub fn descriptors(self, set: &[u8]) -> Result<Self, InvalidDescriptors> {
+        Ok(Self {
+            descriptors: Some(degrade::descriptors(set)?),
+            ..self
+        })
+    }
+
+    /// As [`Builder::build`], and is sure of what it was given: a service config that cannot be used is an error. With
+    /// [`Builder::check`], so is having nobody to call.
+    ///
+    /// # Errors
+    /// The file or the config, with the line; or why nobody can be called after the ready timeout.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub async fn connect(self) -> Result<Channel, ConnectError> {
+        let (check, patience) = (self.check, self.rules.ready_timeout);
+        let (channel, outcomes) = self.start();
+        let Outcomes {
+            code,
+            file,
+            check: asked,
+        } = outcomes;
+        code.map_err(ConnectError::ServiceConfig)?;
+        file?;
+        if check.unwrap_or(asked) {
+            let patience = patience.unwrap_or(defaults::READY_TIMEOUT);
+            channel.ready(patience).await.map_err(ConnectError::NotReady)?;
+        }
+        Ok(channel)
+    }
+
+    /// Starts to connect, in the background. A service config that cannot be used is logged, and counts as empty.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
     #[must_use]
     pub fn build(self) -> Channel {
+        let (channel, outcomes) = self.start();
+        let service = channel.service();
+        if let Err(error) = outcomes.code {
+            tracing::error!(service, %error, "the service config is refused");
+        }
+        if let Err(error) = outcomes.file {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(service, error, "the service config file is refused");
+        }
+        channel
+    }
+
+    fn start(self) -> (Channel, Outcomes) {
         let (service, source) = self.target.into_parts();
         let pool = Arc::new(Pool::new(self.policy));
+        let base = MethodSettings {
+            ready_timeout: defaults::READY_TIMEOUT,
+            call_timeout: None,
+            fallback: None,
+        };
+        let bindings = Bindings {
+            standins: self.standins,
+            descriptors: self.descriptors,
+            discovery: source.discovery().cloned(),
+            tls: self.tls.clone(),
+            ..Bindings::default()
+        };
+        let follows_provider = !self.ignores_provider;
+        let governed = Governed::new(Arc::clone(&service), base, self.rules, bindings, follows_provider);
+        let mut check = self.config.check;
+        let code = governed.set(Layer::Code, &self.config);
+        let mut file = None;
+        let from_file = self.file.map_or(Ok(()), |path| {
+            let found = read_file(&path);
+            file = Some((
+                path.clone(),
+                found.as_ref().map(String::clone).map_err(ToString::to_string),
+            ));
+            let unread = |source| ConnectError::Unreadable {
+                path: path.clone(),
+                source,
+            };
+            let unusable = |source| ConnectError::File {
+                path: path.clone(),
+                source,
+            };
+            let config: ServiceConfig = found.map_err(unread)?.parse().map_err(unusable)?;
+            check = config.check.or(check);
+            governed.set(Layer::File, &config).map_err(unusable)
+        });
+        let outcomes = Outcomes {
+            code,
+            file: from_file,
+            check: check.unwrap_or(false),
+        };
+        let settings = Arc::new(governed);
         let keeping = KeeperSettings {
             dial: Dial {
                 tls: self.tls,
@@ -209,19 +387,17 @@ impl Builder {
             },
             idle_timeout: self.idle_timeout.filter(|timeout| !timeout.is_zero()),
             backoff: self.backoff,
+            governed: Arc::clone(&settings),
+            file,
         };
         let keeper = Keeper::spawn(Arc::clone(&pool), source, keeping);
-        let settings = Settings::uniform(MethodSettings {
-            ready_timeout: self.ready_timeout,
-            call_timeout: self.call_timeout,
-        });
         let shared = Arc::new(call::Shared {
             service,
             pool,
             keeper,
-            settings: ArcSwap::from_pointee(settings),
+            settings,
         });
-        Channel { shared }
+        (Channel { shared }, outcomes)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Why a call, or the wait for a ready channel, failed. Which gRPC status that becomes is decided in `status`, alone.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::endpoint::Endpoint;
+use crate::{InvalidServiceConfig, endpoint::Endpoint};
 
 /// Failures of a channel: those of the callee are the status it answered, and no business of this type.
 ///
@@ -87,6 +87,34 @@ pub enum Error {
         /// What HTTP/2 says of it.
         source: h2::Error,
     },
+}
+
+/// Why [`Builder::connect`](crate::Builder::connect) has failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The config that the code gives cannot be used.
+    #[error("the service config is refused")]
+    ServiceConfig(#[source] InvalidServiceConfig),
+    /// The service config's file cannot be read.
+    #[error("cannot read the service config {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What is in the file cannot be used.
+    #[error("the service config {} is refused", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and in which line.
+        source: InvalidServiceConfig,
+    },
+    /// `check` is set, and nobody can be called.
+    #[error("nobody can be called, and the check at the start asks for somebody")]
+    NotReady(#[source] Error),
 }
 
 /// A callable instance that could not be used, and why.

@@ -60,6 +60,7 @@
 
 mod call;
 mod channel;
+mod degrade;
 mod endpoint;
 mod error;
 mod load;
@@ -73,11 +74,13 @@ mod target;
 
 pub use call::ResponseBody;
 pub use channel::{Builder, Channel, Picked, ResponseFuture};
+pub use degrade::{Degraded, FallbackRequest, FallbackWhen, InvalidDescriptors};
 pub use endpoint::{Backoff, EndpointState, EndpointView, InvalidBackoff};
-pub use error::{EndpointFailure, Error};
+pub use error::{ConnectError, EndpointFailure, Error};
 pub use pick::{ConsistentHash, HashKey, InvalidPolicy, LeastRequest, PeakEwma, Policy, UnknownPolicy};
 pub use retry::{
     FailbackPolicy, Forks, HedgingDelay, HedgingPolicy, InvalidRetry, Mode, RetryBackoff, RetryBudget, RetryPolicy,
     RetryThrottling,
 };
+pub use settings::{InvalidServiceConfig, Problem, ServiceConfig};
 pub use target::{InvalidTarget, Target};

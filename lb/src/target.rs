@@ -174,6 +174,14 @@ impl From<Discovery> for Target {
 }
 
 impl Source {
+    /// Where the service is found, if anywhere.
+    pub(crate) fn discovery(&self) -> Option<&Discovery> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Registry(discovery) => Some(discovery),
+        }
+    }
+
     /// Of a service, the instances that are spoken to with TLS, or those without. Must be called within a Tokio runtime.
     pub(crate) fn updates(self, with_tls: bool) -> Updates {
         match self {

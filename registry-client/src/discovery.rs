@@ -60,6 +60,17 @@ impl Discovery {
         Self { selector, ..self }
     }
 
+    /// The description of another service of the same registry and namespace, without a selector. Of one that is fed by hand it
+    /// is the same set under another name.
+    #[must_use]
+    pub fn beside(&self, service: impl Into<String>) -> Self {
+        Self {
+            service: service.into(),
+            selector: Selector::default(),
+            ..self.clone()
+        }
+    }
+
     /// How long instances that the registry no longer shows, without saying why, are kept. Default: 30 s; zero believes at
     /// once; at most a day.
     #[must_use]

@@ -42,6 +42,8 @@ pub const SENT_MESSAGES: &str = "tessera.rpc.sent_messages";
 pub const PEER_INSTANCE_ID: &str = "tessera.peer.instance_id";
 /// Ours: which attempt of its call this is, from 1.
 pub const ATTEMPT: &str = "tessera.attempt";
+/// Ours: what stood in for the service, on a call that a fallback answered, and when it does: `fail: reply`.
+pub const FALLBACK: &str = "tessera.fallback";
 
 /// Histogram of server call durations in seconds; exported to Prometheus as [`PROMETHEUS_SERVER_DURATION`].
 pub const RPC_SERVER_CALL_DURATION: &str = "rpc.server.call.duration";

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use super::{
     RequestBody, ResponseBody, Shared,
     failover::was_refused,
+    fallback,
     head::Head,
     response::{Open, Spans},
 };
@@ -68,6 +69,15 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    pub(crate) fn span(&self) -> &CallSpan {
+        &self.span
+    }
+
+    /// For a call that shall have no attempt.
+    pub(crate) fn into_span(self) -> CallSpan {
+        self.span
+    }
+
     pub(crate) async fn run(mut self, head: Head, body: RequestBody) -> Result<Response<ResponseBody>, Status> {
         match self.attempt_all(head, body).await {
             Ok(Answer {
@@ -78,6 +88,7 @@ impl<'a> Attempts<'a> {
             }) => Ok(self.answered(response, choice, attempt, timer)),
             Err(error) => {
                 let status = Status::from(error);
+                fallback::note(self.settings, &self.span, status.code());
                 self.span.finish(status.code().into());
                 Err(status)
             }
@@ -245,6 +256,11 @@ impl<'a> Attempts<'a> {
         timer: Timer,
     ) -> Response<ResponseBody> {
         let (mut head, incoming) = response.into_parts();
+        if incoming.is_end_stream()
+            && let Some(status) = head.headers.get(Status::GRPC_STATUS)
+        {
+            fallback::note(self.settings, &self.span, Code::from_bytes(status.as_bytes()));
+        }
         let endpoint = choice.in_flight.endpoint();
         head.extensions.insert(Picked {
             instance_id: Arc::clone(&endpoint.instance_id),

@@ -5,13 +5,13 @@
 mod attempts;
 mod deadline;
 mod failover;
+mod fallback;
 mod head;
 mod request;
 mod response;
 
 use std::{sync::Arc, task::Poll};
 
-use arc_swap::ArcSwap;
 use http::{Request, Response};
 use telemetry::{client::CallSpan, deadline::Deadline};
 use tonic::{Status, body::Body};
@@ -22,7 +22,7 @@ pub use response::ResponseBody;
 use self::{attempts::Attempts, head::Head};
 use crate::{
     pool::{Keeper, Pool},
-    settings::Settings,
+    settings::Governed,
 };
 
 /// What a channel's calls have in common. Each holds it until its response's head has arrived: before that a call needs the
@@ -32,14 +32,17 @@ pub(crate) struct Shared {
     pub(crate) service: Arc<str>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) keeper: Keeper,
-    pub(crate) settings: ArcSwap<Settings>,
+    pub(crate) settings: Arc<Governed>,
 }
 
 /// Performs one call.
 pub(crate) async fn run(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
     let span = CallSpan::start(request.uri().path(), &shared.service);
     let (head, body) = request.into_parts();
-    let settings = Arc::clone(shared.settings.load().of(head.uri.path()));
+    let mut settings = Arc::clone(shared.settings.load().of(head.uri.path()));
+    if settings.fallback.is_some() && fallback::is_standin(&head) {
+        Arc::make_mut(&mut settings).fallback = None;
+    }
     let deadline = deadline::of(&head.headers, Deadline::current(), settings.call_timeout);
     let mut body = Some(body);
     let read = std::future::poll_fn(|cx| {
@@ -53,7 +56,11 @@ pub(crate) async fn run(shared: Arc<Shared>, request: Request<Body>) -> Result<R
         Ok(body) => {
             let key = shared.pool.key_of(&head.headers, &body);
             let attempts = Attempts::new(&shared, &settings, span, deadline, key);
-            attempts.run(Head::new(head), body).await
+            match &settings.fallback {
+                // Boxed, so that the usual call need not be as large as one that may be degraded.
+                Some(fallback) => Box::pin(fallback::run(fallback, &shared, attempts, deadline, head, body)).await,
+                None => attempts.run(Head::new(head), body).await,
+            }
         }
         Err(status) => {
             span.finish(status.code().into());

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use telemetry::client::{AttemptSpan, CallSpan};
 use tokio::time::{Instant, Sleep};
@@ -31,6 +31,13 @@ use crate::{
 pub struct ResponseBody {
     /// `None` once the call is over.
     open: Option<Open>,
+    /// A message that came from no server: the call is over, and this is still to be read.
+    replied: Option<Replied>,
+}
+
+enum Replied {
+    Message(Bytes),
+    Trailers,
 }
 
 /// What a call holds until it is over.
@@ -109,9 +116,33 @@ impl ResponseBody {
     pub(crate) fn new(open: Open, headers: &HeaderMap) -> Self {
         if open.incoming.is_end_stream() {
             open.finish_with(headers);
-            return Self { open: None };
+            return Self::default();
         }
-        Self { open: Some(open) }
+        Self {
+            open: Some(open),
+            replied: None,
+        }
+    }
+
+    /// One message as it travels, and OK.
+    pub(crate) fn replied(frame: Bytes) -> Self {
+        Self {
+            open: None,
+            replied: Some(Replied::Message(frame)),
+        }
+    }
+
+    fn next_of_reply(&mut self) -> Option<Frame<Bytes>> {
+        match self.replied.take()? {
+            Replied::Message(frame) => {
+                self.replied = Some(Replied::Trailers);
+                Some(Frame::data(frame))
+            }
+            Replied::Trailers => {
+                let ok = (Status::GRPC_STATUS, HeaderValue::from_static("0"));
+                Some(Frame::trailers(HeaderMap::from_iter([ok])))
+            }
+        }
     }
 
     fn fail(&mut self, error: impl FnOnce(&Open) -> Error) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -132,7 +163,7 @@ impl Body for ResponseBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         let Some(open) = &mut this.open else {
-            return Poll::Ready(None);
+            return Poll::Ready(this.next_of_reply().map(Ok));
         };
         match open.incoming.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -163,11 +194,11 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.open.as_ref().is_none_or(|open| open.incoming.is_end_stream())
+        self.replied.is_none() && self.open.as_ref().is_none_or(|open| open.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.open.is_none() {
+        if self.open.is_none() && self.replied.is_none() {
             SizeHint::with_exact(0)
         } else {
             SizeHint::default()

@@ -2,7 +2,7 @@
 //!
 //! No call ever goes through this task.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rand::rngs::StdRng;
 use tokio::{
@@ -14,6 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{Newcomer, Pool, Roster};
 use crate::{
     endpoint::{Backoff, Dial, driver::drive},
+    settings::{Found, Governed, WatchedFile},
     target::{Source, Updates},
 };
 
@@ -25,6 +26,10 @@ pub(crate) struct KeeperSettings {
     /// How long a channel that nobody uses stays connected.
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) backoff: Backoff,
+    /// Told what the instances announce.
+    pub(crate) governed: Arc<Governed>,
+    /// The caller's service config, if it has a file for it.
+    pub(crate) file: Option<(PathBuf, Found)>,
 }
 
 /// Owns the task. Dropping it closes the pool: no new calls, those under way finish.
@@ -86,8 +91,15 @@ impl Rosters for Updates {
     }
 }
 
-async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, settings: KeeperSettings, stop: CancellationToken) {
+async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSettings, stop: CancellationToken) {
     let mut drivers = JoinSet::new();
+    let governed = Arc::clone(&settings.governed);
+    let mut file = settings.file.take().map(|(path, found)| WatchedFile::new(path, found));
+    let apply = |roster: Roster| {
+        // Before anybody of them can be called.
+        governed.hears(&roster.backends);
+        pool.apply(roster)
+    };
     let start = |drivers: &mut JoinSet<()>, newcomers: Vec<Newcomer>| {
         for Newcomer { endpoint, removed } in newcomers {
             let (pool, settings) = (Arc::clone(&pool), settings.clone());
@@ -106,7 +118,7 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, settings: KeeperSettin
             });
         }
     };
-    start(&mut drivers, pool.apply(updates.current()));
+    start(&mut drivers, apply(updates.current()));
     updates.applied();
     let mut seen = 0;
     let mut idle = settings
@@ -116,11 +128,12 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, settings: KeeperSettin
         tokio::select! {
             () = stop.cancelled() => break,
             roster = updates.next() => {
-                start(&mut drivers, pool.apply(roster));
+                start(&mut drivers, apply(roster));
                 // Only now: an instance that drains takes this for the promise that no new call comes from here.
                 updates.applied();
             }
             () = tick(&mut idle) => pool.rest_if_idle(&mut seen),
+            (path, found) = changed(&mut file) => governed.file_changed(&path, found),
             // Drivers of removed endpoints end; those of present ones never do.
             Some(ended) = drivers.join_next() => report(ended),
         }
@@ -134,6 +147,17 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, settings: KeeperSettin
 async fn tick(every: &mut Option<Interval>) {
     match every {
         Some(every) => drop(every.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// The next text of the file, if there is one. Cancel safe.
+async fn changed(file: &mut Option<WatchedFile>) -> (PathBuf, Found) {
+    match file {
+        Some(file) => {
+            let found = file.changed().await;
+            (file.path().to_owned(), found)
+        }
         None => std::future::pending().await,
     }
 }
@@ -204,6 +228,8 @@ mod tests {
             },
             idle_timeout: None,
             backoff: Backoff::default(),
+            governed: Arc::new(Governed::plain()),
+            file: None,
         };
         let stop = CancellationToken::new();
         let task = tokio::spawn(keep(pool, script, settings, stop.clone()));

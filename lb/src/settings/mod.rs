@@ -1,6 +1,36 @@
-//! How calls are to be made: what holds for which method. Values and their resolution; it makes no call.
+//! How calls are to be made: what holds for which method. Values, their resolution and where they come from; it makes no call.
+//!
+//! ```text
+//! text → json (values and their places) → reader (types, problems) → document (a ServiceConfig)
+//!      → layers (who counts more) → Settings (a snapshot by method, read without a lock)
+//! ```
+//!
+//! All of that is pure. What changes over time, a file or what instances announce, comes in through `governed` and `file`.
 
-use std::{sync::Arc, time::Duration};
+mod document;
+mod file;
+mod governed;
+mod json;
+mod layers;
+mod problem;
+mod provider;
+mod reader;
+mod rules;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+pub use document::ServiceConfig;
+pub(crate) use file::{Found, WatchedFile, read_file};
+pub(crate) use governed::Governed;
+pub(crate) use layers::Layer;
+pub(crate) use problem::Spot;
+pub use problem::{InvalidServiceConfig, Problem};
+pub(crate) use rules::{Rules, Scope};
+
+use crate::degrade::Fallback;
+
+/// As a ready timeout: longer than any deadline, and no instant overflows by it.
+const UNTIL_THE_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// What holds for the calls of one method.
 #[derive(Clone, Debug)]
@@ -9,22 +39,38 @@ pub(crate) struct MethodSettings {
     pub(crate) ready_timeout: Duration,
     /// The longest that a call may take, its response stream included.
     pub(crate) call_timeout: Option<Duration>,
+    /// What stands in for the service.
+    pub(crate) fallback: Option<Arc<Fallback>>,
 }
 
 /// What holds for the calls of a channel: an immutable snapshot, replaced as a whole.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     every: Arc<MethodSettings>,
+    services: HashMap<Box<str>, Arc<MethodSettings>>,
+    /// By path.
+    methods: HashMap<Box<str>, Arc<MethodSettings>>,
 }
 
 impl Settings {
-    /// The same for every method.
-    pub(crate) fn uniform(every: MethodSettings) -> Self {
-        Self { every: Arc::new(every) }
-    }
-
     /// What holds for the method with that path (`/package.Service/Method`).
-    pub(crate) fn of(&self, _path: &str) -> &Arc<MethodSettings> {
+    pub(crate) fn of(&self, path: &str) -> &Arc<MethodSettings> {
+        // Most channels have no config, and then this is two loads.
+        if !self.methods.is_empty()
+            && let Some(found) = self.methods.get(path)
+        {
+            return found;
+        }
+        if !self.services.is_empty()
+            && let Some(found) = service_of(path).and_then(|service| self.services.get(service))
+        {
+            return found;
+        }
         &self.every
     }
+}
+
+/// The service of a path.
+fn service_of(path: &str) -> Option<&str> {
+    Some(path.strip_prefix('/')?.split_once('/')?.0)
 }

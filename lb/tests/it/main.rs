@@ -2,6 +2,7 @@
 
 mod broken_off;
 mod deadline;
+mod fallback;
 mod goaway;
 mod headers;
 mod in_flight;
@@ -11,6 +12,7 @@ mod policies;
 mod room;
 mod secured;
 mod set;
+mod settings;
 mod spread;
 mod streaming;
 mod support;
