@@ -21,8 +21,8 @@ fix: ## The writing twin of verify: formats, and applies what clippy can
 
 bench: bench-lb bench-registry ## Both of the following (about 8 minutes, leave the machine alone)
 
-bench-lb: ## lb beside tonic's own Channel and balance_list, as ratios (about 2 minutes)
-	cargo bench -p lb --bench compare
+bench-lb: ## What a pick costs, and lb beside tonic's own Channel and balance_list, as ratios (about 2 minutes)
+	cargo bench -p lb --features bench --bench pick --bench compare
 
 bench-registry: ## The registry beside etcd and ZooKeeper where installed, as ratios (about 6 minutes)
 	cargo bench -p e2e --bench registry

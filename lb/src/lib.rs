@@ -58,6 +58,8 @@
 //! `pick` (a pure function of loads and weights) → `endpoint::connection` (HTTP/2) → and back through [`ResponseBody`], in whose
 //! end the call ends. All of it runs in the caller's task.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod call;
 mod channel;
 mod degrade;

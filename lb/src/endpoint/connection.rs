@@ -79,7 +79,7 @@ impl Connection {
     }
 
     /// One to nobody, with room for `limit` streams.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) async fn idle(limit: usize) -> Self {
         let nobody = tokio::io::join(tokio::io::empty(), tokio::io::sink());
         let (sender, _) = h2::client::handshake(nobody).await.expect("it only writes");

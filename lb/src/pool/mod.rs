@@ -36,14 +36,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use keeper::{Keeper, KeeperSettings};
-pub(crate) use ready::{Choice, Place};
+pub(crate) use ready::{Choice, Member, Place};
 pub(crate) use roster::{Attributes, Backend, Key, Origin, Roster};
 pub(crate) use wish::Wish;
 
 use self::{
     diff::{Change, diff},
     queues::Queues,
-    ready::{Member, ReadySet},
+    ready::ReadySet,
 };
 use crate::{
     Error, Policy,
@@ -143,14 +143,17 @@ impl Pool {
 
     fn pick_from(&self, ready: &ReadySet, wish: Wish<'_>) -> Option<Choice> {
         let now = Instant::now();
+        Some(ready.take(self.index(ready, wish, now)?, wish, now))
+    }
+
+    fn index(&self, ready: &ReadySet, wish: Wish<'_>, now: Instant) -> Option<usize> {
         let draw = Draw {
             bits: rand::rng().next_u64(),
             now: self.fleet.tick(now),
             key: wish.key,
         };
         let turn = || self.turn.fetch_add(1, Ordering::Relaxed);
-        let index = self.policy.pick(ready, turn, draw)?;
-        Some(ready.take(index, wish, now))
+        self.policy.pick(ready, turn, draw)
     }
 
     /// The digest of the key by which calls with those headers and that body are kept together, if the policy does that.
@@ -400,6 +403,24 @@ impl Pool {
     fn book(&self) -> MutexGuard<'_, Book> {
         // No code that runs under this lock can leave the book half changed and panic.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(feature = "bench")]
+impl Pool {
+    pub(crate) fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// All at once and without a book.
+    pub(crate) fn set_ready(&self, members: impl Iterator<Item = Member>) {
+        let ready = ReadySet::new(members, &self.fleet).prepared_for(&self.policy, &self.ready.load());
+        self.ready.store(Arc::new(ready));
+    }
+
+    /// As [`Pool::pick`], without anything being counted.
+    pub(crate) fn choose(&self, wish: Wish<'_>) -> Option<usize> {
+        self.index(&self.ready.load(), wish, Instant::now())
     }
 }
 
