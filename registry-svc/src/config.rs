@@ -16,7 +16,7 @@ pub enum StoreLocation {
     /// In a file in the data directory, for this registry alone.
     #[default]
     Embedded,
-    /// In an etcd cluster, which any number of registries share.
+    /// In an etcd cluster, which any number of registries share; `etcds://` is dialled with [`Config::store_tls`].
     Etcd(EtcdUrl),
 }
 
@@ -31,6 +31,9 @@ pub struct Config {
     pub tls: Option<tls::Server>,
     /// Where the state is kept. Default: in `data_dir`.
     pub store: StoreLocation,
+    /// With what an etcd of `etcds://` is dialled: whom to believe, and the certificate to show where etcd asks for one. It is
+    /// the host of each member that etcd's certificate has to name. Default: nothing, with which `etcds://` does not start.
+    pub store_tls: Option<tls::Client>,
     /// The directory of the embedded store; made if it is not there. One registry at a time may use it. Default:
     /// `data/registry`.
     pub data_dir: PathBuf,
@@ -72,6 +75,7 @@ impl Default for Config {
             admin_listen: None,
             tls: None,
             store: StoreLocation::Embedded,
+            store_tls: None,
             data_dir: PathBuf::from("data/registry"),
             instance_id: None,
             history_len: 10_000,

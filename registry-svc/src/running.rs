@@ -137,8 +137,9 @@ impl Registry {
                 Self::serve(config, history, stop, store, loaded, past).await
             }
             StoreLocation::Etcd(url) => {
-                let (runtime, stopped) = (Handle::current(), stop.clone());
-                let (store, loaded, past) = open(move || Etcd::open(&url, &runtime, stopped)).await?;
+                let (runtime, stopped, tls) = (Handle::current(), stop.clone(), config.store_tls.clone());
+                let open_etcd = move || Etcd::open(&url, tls.as_ref(), &runtime, stopped);
+                let (store, loaded, past) = open(open_etcd).await?;
                 Self::serve(config, history, stop, store, loaded, past).await
             }
         }

@@ -162,10 +162,14 @@ impl Client {
         let mut config = ClientConfig::clone(&current.base);
         let verifier = current.verifier.expecting(expected.clone());
         config.dangerous().set_certificate_verifier(verifier);
-        let explained = |error: io::Error| {
-            ConnectError::explain(&error).unwrap_or_else(|| ConnectError::Other {
+        let has_own = config.client_auth_cert_resolver.has_certs();
+        let explained = |error: io::Error| match ConnectError::explain(&error) {
+            // Servers have several words for this, some of which are about the certificate that there is not.
+            Some(ConnectError::Refused { .. }) if !has_own => ConnectError::none_to_show(),
+            Some(explained) => explained,
+            None => ConnectError::Other {
                 reason: error.to_string(),
-            })
+            },
         };
         let mut stream = TlsConnector::from(Arc::new(config))
             .connect(name, io)
@@ -201,6 +205,12 @@ impl ConnectError {
         None
     }
 
+    fn none_to_show() -> Self {
+        Self::Refused {
+            reason: "it requires one, and we have none to show".to_owned(),
+        }
+    }
+
     /// h2 keeps of an I/O error no more than its words.
     fn from_words(words: &str) -> Option<Self> {
         let (_, alert) = words.split_once("received fatal alert: ")?;
@@ -215,9 +225,7 @@ impl ConnectError {
         match error {
             rustls::Error::InvalidCertificate(why) => Self::Certificate { reason: in_words(why) },
             rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::Plain,
-            rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => Self::Refused {
-                reason: "it requires one, and we have none to show".to_owned(),
-            },
+            rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => Self::none_to_show(),
             rustls::Error::AlertReceived(alert) if REFUSALS.contains(alert) => Self::Refused {
                 reason: format!("{alert:?}; its log says more"),
             },

@@ -35,6 +35,24 @@ pub(crate) struct ServerTlsArgs {
     pub(crate) tls_client_auth: Option<ClientAuth>,
 }
 
+/// What a registry needs for TLS to its store. Files of their own: an etcd is rarely of the authority that our clients believe,
+/// and must not be believed by one that it is not of.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct StoreTlsArgs {
+    /// The authorities that etcd's certificate is believed by, in PEM; for --store etcds://
+    #[arg(long, value_name = "FILE", env = "TESSERA_STORE_CA")]
+    pub(crate) store_ca: Option<PathBuf>,
+
+    /// The certificate in PEM that etcd is shown, where it asks for one; followed when it changes
+    #[arg(long, value_name = "FILE", env = "TESSERA_STORE_CERT")]
+    pub(crate) store_cert: Option<PathBuf>,
+
+    /// Its private key in PEM, not encrypted
+    #[arg(long, value_name = "FILE", env = "TESSERA_STORE_KEY")]
+    pub(crate) store_key: Option<PathBuf>,
+}
+
 /// Whether clients have to show a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ClientAuth {

@@ -12,7 +12,7 @@ mod values;
 
 pub(crate) use self::{
     agent::{AgentArgs, GuardArgs, ProbeArgs, ProbeKind, Spoken},
-    certificates::{CertsArgs, ClientAuth, ServerTlsArgs, TlsArgs},
+    certificates::{CertsArgs, ClientAuth, ServerTlsArgs, StoreTlsArgs, TlsArgs},
     cluster::{DemoArgs, UpArgs},
     operator::{
         BackupArgs, CallArgs, Discovery, DrainArgs, ExplainArgs, HealthcheckArgs, InstancesArgs, RestoreArgs,

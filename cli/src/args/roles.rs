@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, value_parser};
 
 use super::{
-    ServerTlsArgs, examples,
+    ServerTlsArgs, StoreTlsArgs, examples,
     security::{AccessArgs, TokenArgs},
     values::{self, Admin, Listen, RegistryUrl},
 };
@@ -87,8 +87,9 @@ pub(crate) struct RegistryArgs {
     #[arg(long, value_name = "ADDR", env = "TESSERA_LISTEN", default_value = "127.0.0.1:7000")]
     pub(crate) listen: Listen,
 
-    /// Where the state is kept: `embedded`, in --data-dir and for this registry alone, or
-    /// `etcd://HOST:PORT,…` (in full: `etcd://USER:PASSWORD@HOST:PORT,…/PREFIX`), which any number of registries share
+    /// Where the state is kept: `embedded`, in --data-dir and for this registry alone, or `etcd://HOST:PORT,…`, with TLS
+    /// `etcds://HOST:PORT,…` (in full: `etcds://USER:PASSWORD@HOST:PORT,…/PREFIX`), which any number of registries share;
+    /// or @FILE with it, which is where a password belongs
     #[arg(
         long,
         value_name = "STORE",
@@ -115,6 +116,9 @@ pub(crate) struct RegistryArgs {
     /// came from, for example 10.0.0.0/8
     #[arg(long, value_name = "CIDR,…", env = "TESSERA_PROBE_ALLOW", value_delimiter = ',')]
     pub(crate) probe_allow: Vec<registry_svc::Cidr>,
+
+    #[command(flatten)]
+    pub(crate) store_tls: StoreTlsArgs,
 
     #[command(flatten)]
     pub(crate) leases: LeaseArgs,

@@ -6,7 +6,7 @@ pub(crate) mod certs;
 use tls::{LoadError, Settings, Tls, Watching};
 
 use crate::{
-    args::{ClientAuth, RegistryUrl, ServerTlsArgs, TlsArgs},
+    args::{ClientAuth, RegistryUrl, ServerTlsArgs, StoreTlsArgs, TlsArgs},
     failure::Failure,
 };
 
@@ -36,9 +36,7 @@ pub(crate) fn server(args: &ServerTlsArgs) -> Result<Option<Secured>, Failure> {
     let Some(tls) = load(files, client_auth)? else {
         return Ok(None);
     };
-    let watching = tls
-        .watch()
-        .map_err(|error| Failure::new("the TLS files cannot be followed").because(&error))?;
+    let watching = followed(&tls)?;
     Ok(Some(Secured {
         tls,
         identifies_clients: client_auth != tls::ClientAuth::None,
@@ -65,6 +63,48 @@ pub(crate) fn client(args: &TlsArgs) -> Result<Option<tls::Client>, Failure> {
     Ok(tls.and_then(|tls| tls.client().cloned()))
 }
 
+/// TLS of a registry to its store. It follows its files for as long as this is held.
+pub(crate) struct StoreSecured {
+    pub(crate) client: tls::Client,
+    _watching: Watching,
+}
+
+/// TLS to the store; `None` where it is spoken to without.
+pub(crate) fn store(args: &StoreTlsArgs, is_secured: bool) -> Result<Option<StoreSecured>, Failure> {
+    let settings = Settings {
+        certificate: args.store_cert.clone(),
+        key: args.store_key.clone(),
+        authorities: args.store_ca.clone(),
+        client_auth: tls::ClientAuth::None,
+    };
+    if !is_secured {
+        return match settings == Settings::default() {
+            true => Ok(None),
+            // Somebody believes that the store is spoken to with TLS.
+            false => Err(Failure::usage(
+                "--store-ca, --store-cert and --store-key are for a store that is spoken to with TLS",
+            )
+            .advice("pass --store etcds://HOST:PORT, or leave them out")),
+        };
+    }
+    if settings.authorities.is_none() {
+        return Err(
+            Failure::usage("--store is etcds://, and there is no CA bundle to verify etcd's certificate with")
+                .advice("pass --store-ca with the authority that issued it"),
+        );
+    }
+    let tls = loaded(
+        settings,
+        "TLS to the store",
+        "pass --store-cert and --store-key together",
+    )?;
+    let watching = followed(&tls)?;
+    Ok(tls.client().cloned().map(|client| StoreSecured {
+        client,
+        _watching: watching,
+    }))
+}
+
 fn load(args: &TlsArgs, client_auth: tls::ClientAuth) -> Result<Option<Tls>, Failure> {
     if args.tls_cert.is_none() && args.tls_key.is_none() && args.tls_ca.is_none() {
         return Ok(None);
@@ -75,16 +115,25 @@ fn load(args: &TlsArgs, client_auth: tls::ClientAuth) -> Result<Option<Tls>, Fai
         authorities: args.tls_ca.clone(),
         client_auth,
     };
-    Tls::load(settings).map(Some).map_err(|error| {
+    loaded(settings, "TLS", "pass --tls-cert and --tls-key together").map(Some)
+}
+
+fn loaded(settings: Settings, what: &str, together: &str) -> Result<Tls, Failure> {
+    Tls::load(settings).map_err(|error| {
         let failure = match &error {
-            LoadError::Alone { .. } | LoadError::NothingToVerifyWith => Failure::usage("TLS is not set up"),
-            _ => Failure::new("TLS cannot be set up"),
+            LoadError::Alone { .. } | LoadError::NothingToVerifyWith => Failure::usage(format!("{what} is not set up")),
+            _ => Failure::new(format!("{what} cannot be set up")),
         };
         let failure = failure.because(&error);
         match &error {
-            LoadError::Alone { .. } => failure.advice("pass --tls-cert and --tls-key together"),
+            LoadError::Alone { .. } => failure.advice(together),
             LoadError::NothingToVerifyWith => failure.advice("pass --tls-ca, or --tls-client-auth none"),
             _ => failure.advice("correct the file; `tessera certs --out DIR` issues a set to begin with"),
         }
     })
+}
+
+fn followed(tls: &Tls) -> Result<Watching, Failure> {
+    tls.watch()
+        .map_err(|error| Failure::new("the TLS files cannot be followed").because(&error))
 }

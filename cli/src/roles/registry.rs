@@ -1,5 +1,7 @@
 //! `tessera registry`: flags to settings, and the life of the process.
 
+use std::{fs::File, io::Read as _, path::Path};
+
 use registry_svc::{Access, Config, EtcdUrlError, Registry, StartError, StoreLocation};
 
 use super::{End, Protection, Ways, admin, announce, folder, not_started};
@@ -22,6 +24,8 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
     let identities = secured.as_ref().is_some_and(|secured| secured.identifies_clients);
     let leases = args.leases;
     let store = location(&args.store)?;
+    let is_secured = matches!(&store, StoreLocation::Etcd(url) if url.is_secured());
+    let store_secured = security::store(&args.store_tls, is_secured)?;
     let config = Config {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen, &protection)?,
@@ -31,6 +35,7 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
             StoreLocation::Etcd(_) => args.data_dir,
         },
         store,
+        store_tls: store_secured.as_ref().map(|secured| secured.client.clone()),
         access: match (args.access.tokens, identities) {
             (None, false) => Access::Open,
             (tokens, identities) => Access::Guarded { tokens, identities },
@@ -58,9 +63,20 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
     failure.map_or(Ok(()), Err)
 }
 
+/// An address has some hundreds of characters; a file that is larger is another one.
+const MAX_FILE: u64 = 8 << 10;
+
 /// The store that a text names. It is read here and not with the other flags: their errors repeat what was given, and this may
 /// hold a password.
 fn location(text: &str) -> Result<StoreLocation, Failure> {
+    let read;
+    let text = match text.strip_prefix('@') {
+        Some(file) => {
+            read = address_in(Path::new(file))?;
+            read.trim()
+        }
+        None => text,
+    };
     if text == "embedded" {
         return Ok(StoreLocation::Embedded);
     }
@@ -68,6 +84,15 @@ fn location(text: &str) -> Result<StoreLocation, Failure> {
         Failure::usage("--store is neither `embedded` nor the address of an etcd cluster").why(error)
     })?;
     Ok(StoreLocation::Etcd(url))
+}
+
+fn address_in(file: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = File::open(file).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text));
+    read.map_err(|error| {
+        Failure::usage(format!("the store's address cannot be read from {}", file.display())).because(&error)
+    })?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -85,9 +110,24 @@ mod tests {
             "http://h1:2379",
             "etcd://root:secret@",
             "postgres://root:secret@h1",
+            "@nowhere",
         ] {
             let failure = location(wrong).expect_err(wrong);
             assert!(!format!("{failure:?}").contains("secret"), "{failure:?}");
         }
+    }
+
+    /// Where a password is not on the command line, which every user of the machine can read.
+    #[test]
+    fn the_address_can_be_in_a_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store");
+        let named = format!("@{}", path.display());
+        std::fs::write(&path, "etcds://root:secret@h1/a\n").expect("written");
+        let url = "etcds://root:secret@h1/a".parse().expect("an address");
+        assert_eq!(location(&named).ok(), Some(StoreLocation::Etcd(url)));
+        std::fs::write(&path, "root:secret@h1\n").expect("written");
+        let failure = location(&named).expect_err("is none");
+        assert!(!format!("{failure:?}").contains("secret"), "{failure:?}");
     }
 }

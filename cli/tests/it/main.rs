@@ -4,9 +4,12 @@
 
 mod agent;
 mod backup;
+#[path = "../../../registry-svc/tests/it/etcd_server.rs"]
+mod etcd_server;
 mod help;
 mod role;
 mod run;
+mod store;
 mod token;
 mod unreachable;
 mod up;

@@ -21,6 +21,7 @@ mod cluster;
 mod commit;
 mod confirm;
 mod contact;
+mod dial;
 mod failure;
 mod follow;
 mod keys;
@@ -125,18 +126,24 @@ pub(crate) struct Etcd {
 impl Etcd {
     /// Reaches the cluster and joins its replicas. Its tasks live on `runtime`; this and the methods of [`Store`] block, and are
     /// called from outside of its tasks. After `stop` a commit ends, with an error if it must, also while etcd is away.
-    pub(crate) fn open(url: &EtcdUrl, runtime: &Handle, stop: CancellationToken) -> Result<Self, StoreError> {
-        Self::tuned(url, runtime, stop, Tuning::default())
+    pub(crate) fn open(
+        url: &EtcdUrl,
+        tls: Option<&tls::Client>,
+        runtime: &Handle,
+        stop: CancellationToken,
+    ) -> Result<Self, StoreError> {
+        Self::tuned(url, tls, runtime, stop, Tuning::default())
     }
 
     pub(super) fn tuned(
         url: &EtcdUrl,
+        tls: Option<&tls::Client>,
         runtime: &Handle,
         stop: CancellationToken,
         tuning: Tuning,
     ) -> Result<Self, StoreError> {
         let _within = runtime.enter();
-        let cluster = Arc::new(Cluster::new(url)?);
+        let cluster = Arc::new(Cluster::new(url, tls)?);
         let own = ReplicaId::from_bits(rand::random::<u64>() | 1);
         let shared = Arc::<Shared>::default();
         let (lease, mut replicas) = patiently(runtime, &cluster, async || {

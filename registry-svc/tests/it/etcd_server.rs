@@ -1,4 +1,4 @@
-//! A real etcd on loopback for the tests of the store and of the registry; both include this file.
+//! A real etcd on loopback for the tests of the store, of the registry and of the binary, which include this file.
 //!
 //! It runs below a shell that ends it when this process closes the shell's input: by dropping the fixture, by a panic, or by
 //! dying. It is killed by its own id, never by name.
@@ -31,7 +31,7 @@ struct Keeper {
     etcd: String,
 }
 
-#[allow(dead_code, reason = "either of those that include this file uses but a part of it")]
+#[allow(dead_code, reason = "each of those that include this file uses but a part of it")]
 impl EtcdServer {
     /// Starts one. `None`, and says so, where there is no etcd to start.
     pub(crate) fn start() -> Option<Self> {
@@ -95,10 +95,16 @@ impl EtcdServer {
         Some(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Whether it was given a certificate.
+    fn is_secured(&self) -> bool {
+        self.arguments.iter().any(|argument| argument == "--cert-file")
+    }
+
     /// Whether it came up.
     fn begin(&mut self) -> bool {
+        let scheme = if self.is_secured() { "https" } else { "http" };
         let (client, peer) = (
-            format!("http://127.0.0.1:{}", self.client),
+            format!("{scheme}://127.0.0.1:{}", self.client),
             format!("http://127.0.0.1:{}", self.peer),
         );
         let mut shell = Command::new("sh")

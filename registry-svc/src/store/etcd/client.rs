@@ -24,6 +24,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use super::{
+    dial::Dialer,
     failure::{Failure, chain, wants_a_token},
     url::{Credentials, EtcdUrl},
     wire::{
@@ -35,14 +36,15 @@ use super::{
 
 /// How long a call may take, unless it says otherwise. etcd itself answers one that it cannot commit after 5 s and two elections.
 pub(super) const CALL: Duration = Duration::from_secs(2);
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(1);
+/// How long a connection may take, with its TLS handshake.
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// Above what a page of 64 values of 512 KiB can be.
 const RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 /// See the module.
 pub(super) struct Client {
     members: Vec<Endpoint>,
+    dialer: Dialer,
     credentials: Option<Credentials>,
     state: Mutex<State>,
 }
@@ -68,19 +70,31 @@ struct Connection {
 type Asked<T> = BoxFuture<'static, Result<T, Status>>;
 
 impl Client {
-    /// Dials nothing yet. Within a runtime.
-    pub(super) fn new(url: &EtcdUrl) -> Result<Self, String> {
+    /// Dials nothing yet; with `tls` what is `etcds://`. Within a runtime.
+    pub(super) fn new(url: &EtcdUrl, tls: Option<&tls::Client>) -> Result<Self, String> {
+        let (scheme, dialer) = match (url.is_secured, tls) {
+            (false, _) => ("http", Dialer::plain()),
+            (true, Some(tls)) => ("https", Dialer::secured(tls.clone())),
+            (true, None) => {
+                return Err(
+                    "there is no CA bundle to verify etcd's certificate with; pass the authority that issued it as --store-ca".to_owned(),
+                );
+            }
+        };
         let members = url
             .members
             .iter()
             .map(|member| {
-                let endpoint = Endpoint::from_shared(format!("http://{member}")).map_err(|error| error.to_string())?;
+                let endpoint =
+                    Endpoint::from_shared(format!("{scheme}://{member}")).map_err(|error| error.to_string())?;
                 Ok(endpoint.connect_timeout(CONNECT).tcp_nodelay(true))
             })
             .collect::<Result<Vec<_>, String>>()?;
-        let channel = members.first().ok_or("no member is named")?.connect_lazy();
+        let first = members.first().ok_or("no member is named")?;
+        let channel = first.connect_with_connector_lazy(dialer.clone());
         Ok(Self {
             members,
+            dialer,
             credentials: url.credentials.clone(),
             state: Mutex::new(State {
                 member: 0,
@@ -110,6 +124,11 @@ impl Client {
     /// When etcd has last answered anything.
     pub(super) fn answered(&self) -> Option<Instant> {
         self.state().answered
+    }
+
+    /// Whether it looks as if etcd spoke TLS and we do not.
+    pub(super) fn is_wordless(&self) -> bool {
+        self.dialer.is_wordless()
     }
 
     /// A new etcd lease.
@@ -192,7 +211,7 @@ impl Client {
         if state.generation == generation {
             state.generation += 1;
             state.member = (state.member + 1) % self.members.len();
-            state.channel = self.members[state.member].connect_lazy();
+            state.channel = self.members[state.member].connect_with_connector_lazy(self.dialer.clone());
         }
     }
 

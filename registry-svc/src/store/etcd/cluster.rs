@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     PATIENCE,
     client::{CALL, Client},
+    dial,
     failure::Failure,
     keys::{Keys, nth},
     retry::Retry,
@@ -193,9 +194,9 @@ impl From<StoreError> for Trouble {
 
 impl Cluster {
     /// Dials nothing yet. Within a runtime.
-    pub(super) fn new(url: &EtcdUrl) -> Result<Self, StoreError> {
+    pub(super) fn new(url: &EtcdUrl, tls: Option<&tls::Client>) -> Result<Self, StoreError> {
         let name = url.to_string();
-        let client = Client::new(url).map_err(|why| StoreError::Unreachable {
+        let client = Client::new(url, tls).map_err(|why| StoreError::Unreachable {
             store: name.clone(),
             why,
         })?;
@@ -217,15 +218,23 @@ impl Cluster {
     /// It cannot be used, for a reason that is etcd's.
     pub(super) fn unreachable(&self, failure: &Failure) -> StoreError {
         let hint = match failure {
-            Failure::Denied(_) => {
-                "give a user and its password as etcd://USER:PASSWORD@HOST:PORT, with a role that may read and write the prefix"
+            // What is wrong with a connection says by itself what to do.
+            Failure::Away(why) if why.contains(dial::FLAG) => None,
+            Failure::Away(_) if self.client.is_wordless() => {
+                Some("it closes connections without a word; where etcd speaks TLS, --store is etcds://")
             }
-            Failure::NoSpace => MAKE_ROOM,
-            _ => "check that a majority of its members runs and that --store names their client addresses",
+            Failure::Denied(_) => Some(
+                "give a user and its password as etcd://USER:PASSWORD@HOST:PORT (--store @FILE keeps it off the command line), with a role that may read and write the prefix",
+            ),
+            Failure::NoSpace => Some(MAKE_ROOM),
+            _ => Some("check that a majority of its members runs and that --store names their client addresses"),
         };
         StoreError::Unreachable {
             store: self.name.clone(),
-            why: format!("{failure}; {hint}"),
+            why: match hint {
+                Some(hint) => format!("{failure}; {hint}"),
+                None => failure.to_string(),
+            },
         }
     }
 

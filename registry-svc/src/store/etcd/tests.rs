@@ -8,6 +8,7 @@ mod following;
 mod proxy;
 mod quota;
 mod replicas;
+mod secured;
 mod upkeep;
 
 use fixture::Place;

@@ -1,4 +1,5 @@
-//! Where an etcd cluster is, as one text: `etcd://[user:password@]host[:port],…[/prefix]`.
+//! Where an etcd cluster is, as one text: `etcd://[user:password@]host[:port],…[/prefix]`, and `etcds://` where it is spoken to
+//! with TLS. Which certificates that takes is not said here.
 
 use std::{fmt, str::FromStr};
 
@@ -12,6 +13,8 @@ const PORT: u16 = 2379;
 /// The address of an etcd cluster. Printed without its credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EtcdUrl {
+    /// `etcds://`
+    pub(super) is_secured: bool,
     /// `host:port`, at least one.
     pub(super) members: Vec<String>,
     /// Begins and ends with '/'.
@@ -28,16 +31,26 @@ pub(super) struct Credentials {
 
 /// Why a text is no address of an etcd cluster. Repeats nothing of it: it may hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{0}; expected etcd://HOST[:PORT],…[/PREFIX]")]
+#[error("{0}; expected etcd://HOST[:PORT],…[/PREFIX], or etcds:// for TLS")]
 pub struct EtcdUrlError(&'static str);
+
+impl EtcdUrl {
+    /// Whether it is spoken to with TLS: `etcds://`.
+    #[must_use]
+    pub fn is_secured(&self) -> bool {
+        self.is_secured
+    }
+}
 
 impl FromStr for EtcdUrl {
     type Err = EtcdUrlError;
 
     fn from_str(text: &str) -> Result<Self, EtcdUrlError> {
-        let rest = text
-            .strip_prefix("etcd://")
-            .ok_or(EtcdUrlError("it does not begin with etcd://"))?;
+        let (is_secured, rest) = match (text.strip_prefix("etcd://"), text.strip_prefix("etcds://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            (None, None) => return Err(EtcdUrlError("it begins with neither etcd:// nor etcds://")),
+        };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         // The last '@': a password may have one.
         let (credentials, members) = match authority.rsplit_once('@') {
@@ -56,6 +69,7 @@ impl FromStr for EtcdUrl {
             format!("/{path}/")
         };
         Ok(Self {
+            is_secured,
             members,
             prefix,
             credentials,
@@ -122,7 +136,8 @@ fn unescape(text: &str) -> Result<String, EtcdUrlError> {
 
 impl fmt::Display for EtcdUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "etcd://{}{}", self.members.join(","), self.prefix)
+        let scheme = if self.is_secured { "etcds" } else { "etcd" };
+        write!(f, "{scheme}://{}{}", self.members.join(","), self.prefix)
     }
 }
 
@@ -150,11 +165,14 @@ mod tests {
         );
         check("etcd://h1/a/b", Some("etcd://h1:2379/a/b/"));
         check("etcd://h1//a/", Some("etcd://h1:2379/a/"));
+        check("etcds://h1,h2:1/a", Some("etcds://h1:2379,h2:1/a/"));
         for bad in [
             "",
             "h1:2379",
             "http://h1",
             "etcd://",
+            "etcds://",
+            "etcdss://h1",
             "etcd://h1,",
             "etcd://h1:",
             "etcd://h1:0",

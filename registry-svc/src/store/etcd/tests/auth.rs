@@ -31,7 +31,7 @@ fn place(arguments: &[&str]) -> Option<Place> {
 
 fn open(place: &Place, credentials: &str) -> Result<Etcd, StoreError> {
     let url = place.url(&format!("{credentials}{}", place.server().address()));
-    Etcd::open(&url, place.runtime.handle(), CancellationToken::new())
+    Etcd::open(&url, None, place.runtime.handle(), CancellationToken::new())
 }
 
 fn commit(store: &mut Etcd, revision: u64) -> Verdict {

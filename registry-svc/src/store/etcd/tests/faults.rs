@@ -151,7 +151,7 @@ fn an_etcd_that_is_not_there_is_said_so() {
     let address = closed.local_addr().expect("bound").to_string();
     drop(closed);
     let url = format!("etcd://root:secret@{address}").parse().expect("an address");
-    let error = Etcd::open(&url, place.runtime.handle(), CancellationToken::new()).expect_err("nobody there");
+    let error = Etcd::open(&url, None, place.runtime.handle(), CancellationToken::new()).expect_err("nobody there");
     let text = error.to_string();
     assert!(matches!(error, StoreError::Unreachable { .. }), "{text}");
     assert!(
@@ -167,7 +167,7 @@ fn a_registry_that_stops_does_not_wait_for_ever() {
     let proxy = Proxy::to(place.server().address(), &place.runtime);
     let stop = CancellationToken::new();
     let url = place.url(&proxy.address());
-    let mut store = Etcd::open(&url, place.runtime.handle(), stop.clone()).expect("opens");
+    let mut store = Etcd::open(&url, None, place.runtime.handle(), stop.clone()).expect("opens");
     store.load().expect("loads");
     proxy.let_pass(Passes::Nothing);
     stop.cancel();

@@ -29,6 +29,8 @@ pub(super) struct Place {
     pub(super) runtime: Runtime,
     pub(super) prefix: String,
     pub(super) tuning: Tuning,
+    /// With what it is dialled, if with TLS.
+    pub(super) tls: Option<tls::Client>,
     server: Server,
 }
 
@@ -70,6 +72,7 @@ impl Place {
             runtime: Runtime::new().expect("a runtime"),
             prefix: format!("/test/{:016x}", rand::random::<u64>()),
             tuning: Tuning::default(),
+            tls: None,
             server,
         }
     }
@@ -90,18 +93,21 @@ impl Place {
 
     /// A store over these members.
     pub(super) fn over(&self, members: &str) -> Etcd {
-        let url = self.url(members);
-        Etcd::tuned(&url, self.runtime.handle(), CancellationToken::new(), self.tuning).expect("opens")
+        let (url, stop) = (self.url(members), CancellationToken::new());
+        Etcd::tuned(&url, self.tls.as_ref(), self.runtime.handle(), stop, self.tuning).expect("opens")
     }
 
     pub(super) fn url(&self, members: &str) -> EtcdUrl {
-        format!("etcd://{members}{}", self.prefix).parse().expect("an address")
+        let scheme = if self.tls.is_some() { "etcds" } else { "etcd" };
+        let url = format!("{scheme}://{members}{}", self.prefix);
+        url.parse().expect("an address")
     }
 
     /// The cluster without a replica.
     pub(super) fn cluster(&self) -> SharedCluster {
         let _within = self.runtime.enter();
-        Arc::new(Cluster::new(&self.url(&self.server().address())).expect("an address"))
+        let url = self.url(&self.server().address());
+        Arc::new(Cluster::new(&url, self.tls.as_ref()).expect("an address"))
     }
 
     /// All keys below the prefix, and what they hold.

@@ -33,7 +33,7 @@ fn replicas() -> Replicas {
 /// One that has loaded up to a head, with nobody at its etcd: nothing is asked.
 fn follower(loaded: Head, etcd: i64) -> (Follower, mpsc::Receiver<News>) {
     let url = "etcd://127.0.0.1:1".parse().expect("an address");
-    let cluster = Arc::new(Cluster::new(&url).expect("dials nothing"));
+    let cluster = Arc::new(Cluster::new(&url, None).expect("dials nothing"));
     let (tell, news) = mpsc::channel(64);
     let follower = Follower::new(
         cluster,

@@ -127,7 +127,7 @@ fn a_checkpoint_goes_on_after_etcd_was_away() {
     let proxy = Proxy::to(place.server().address(), &place.runtime);
     let cluster = {
         let _within = place.runtime.enter();
-        Arc::new(Cluster::new(&place.url(&proxy.address())).expect("an address"))
+        Arc::new(Cluster::new(&place.url(&proxy.address()), None).expect("an address"))
     };
     let writing = place.runtime.spawn(super::super::checkpoint::write(cluster, 1));
     let chunks = || place.keys("checkpoint/at/").len();
