@@ -23,6 +23,7 @@ pub(crate) async fn run(args: &HealthcheckArgs, output: Output) -> Result<(), Fa
         format!("{} at {}", args.service, args.address)
     };
     let tls = security::client(&args.tls)?;
+    let tls = tls.map(|tls| (tls, tls::Expected::Host));
     let status = ask(&args.address, &args.service, args.timeout, tls)
         .await
         .map_err(|trouble| trouble.failure(&what))?;
@@ -44,20 +45,22 @@ pub(crate) enum Trouble {
     Slow(Duration),
 }
 
-/// Asks `address` (`HOST:PORT`, or an `http://` origin, or with `tls` an `https://` one) about `service` over a connection of its
-/// own; empty for the server as a whole. Connecting and answering take at most `timeout`.
+/// Asks `address` (`HOST:PORT`, or an `http://` origin, or with `tls` an `https://` one, where that one is expected) about `service`
+/// over a connection of its own; empty for the server as a whole. Connecting and answering take at most `timeout`.
 pub(crate) async fn ask(
     address: &str,
     service: &str,
     timeout: Duration,
-    tls: Option<tls::Client>,
+    tls: Option<(tls::Client, tls::Expected)>,
 ) -> Result<ServingStatus, Trouble> {
     let request = HealthCheckRequest {
         service: service.to_owned(),
     };
     let asked = async {
         let answer = if address.starts_with("https://") {
-            let channel = channel::fixed([address], tls, &tls::Expected::Host).map_err(Trouble::Flags)?;
+            let (tls, expected) = tls.unzip();
+            let expected = expected.unwrap_or_default();
+            let channel = channel::fixed([address], tls, &expected).map_err(Trouble::Flags)?;
             // Sooner than the whole time, so that it is told why.
             channel.ready(timeout / 2).await.map_err(Trouble::Secured)?;
             HealthClient::new(channel).check(request).await

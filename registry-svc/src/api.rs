@@ -42,7 +42,7 @@ use crate::{
     driver::{Clock, Handle},
     hub::Hub,
     metrics::Metrics,
-    prober::Allowed,
+    prober::{Allowed, Speaks},
     running::StartError,
     store::Backup,
 };
@@ -75,6 +75,8 @@ pub(crate) struct Api {
     pub(crate) is_guarded: bool,
     /// Where instances may be probed.
     pub(crate) allowed: Arc<Allowed>,
+    /// And how.
+    pub(crate) probes: Speaks,
 }
 
 /// The registry's services.

@@ -65,6 +65,8 @@ pub struct Config {
     pub access: Access,
     /// Where instances that ask for it are probed, beyond the address that their registration came from. Default: nowhere.
     pub probe_allow: Vec<Cidr>,
+    /// Probes endpoints with TLS, which have to be the service's by their certificate. Default: none is probed.
+    pub probe_tls: Option<tls::Client>,
 }
 
 impl Default for Config {
@@ -90,6 +92,7 @@ impl Default for Config {
             drain_grace: Duration::from_secs(10),
             access: Access::Open,
             probe_allow: Vec::new(),
+            probe_tls: None,
         }
     }
 }

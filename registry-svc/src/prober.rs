@@ -48,6 +48,17 @@ pub(crate) struct Prober {
     pub(crate) clock: Clock,
     /// Decides where.
     pub(crate) allowed: Arc<Allowed>,
+    /// Asks where TLS is spoken; `None`: those endpoints are not asked.
+    pub(crate) tls: Option<tls::Client>,
+}
+
+/// What a registry can ask in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// Clear text alone.
+    Plain,
+    /// TLS as well.
+    Tls,
 }
 
 /// Room for the probes of what was registered from each address.
@@ -99,6 +110,21 @@ pub(crate) fn endpoint(spec: &Spec) -> Option<(Protocol, &str, u16)> {
 }
 
 impl Prober {
+    /// What it can ask in.
+    pub(crate) fn speaks(&self) -> Speaks {
+        match self.tls {
+            Some(_) => Speaks::Tls,
+            None => Speaks::Plain,
+        }
+    }
+
+    /// One that another replica has taken, or this registry when it still had a CA bundle. What it has not asked it has
+    /// nothing to say of.
+    fn can_ask(&self, instance: &Instance) -> bool {
+        let is_secured = matches!(endpoint(&instance.spec), Some((Protocol::Grpcs, ..)));
+        !is_secured || self.speaks() == Speaks::Tls
+    }
+
     /// Probes until it is stopped; what is under way then is dropped.
     pub(crate) async fn run(self, stop: CancellationToken) {
         // `None` where it was stopped, which is all that ends it.
@@ -148,15 +174,16 @@ impl Prober {
             let share = shares
                 .entry(from)
                 .or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT_OF_ONE)));
-            let Some(place) = Arc::clone(share).try_acquire_owned().ok().filter(|_| is_ours) else {
+            let is_asked = is_ours && self.can_ask(&instance);
+            let Some(place) = Arc::clone(share).try_acquire_owned().ok().filter(|_| is_asked) else {
                 let now = self.clock.now().moment;
                 schedule.later(&instance.key, instance.epoch, now, rand::random());
                 continue;
             };
-            let allowed = Arc::clone(&self.allowed);
+            let (allowed, tls) = (Arc::clone(&self.allowed), self.tls.clone());
             flights.spawn(async move {
                 let _place = place;
-                let passed = wire::passes(&instance, &allowed).await;
+                let passed = wire::passes(&instance, &allowed, tls.as_ref()).await;
                 Flight::Probed {
                     key: instance.key.clone(),
                     epoch: instance.epoch,
@@ -231,7 +258,7 @@ mod tests {
             let probe = Probe::try_new(None, Some(Duration::from_millis(500)), 1, None).expect("a probe");
             draft.spec.probe = Some(Arc::new(probe.asked_from(from.parse().ok())));
             let instance = draft.registered(Revision::new(1), LeaseId::from_random(1), WALL);
-            wire::passes(&instance, &Allowed::default()).await
+            wire::passes(&instance, &Allowed::default(), None).await
         };
         assert!(!probe("192.0.2.1").await);
         assert_eq!(hits.load(Ordering::Relaxed), 0);

@@ -228,9 +228,11 @@ impl Registry {
             driver: handle.clone(),
             clock,
             allowed: Arc::clone(&allowed),
+            tls: config.probe_tls,
         };
         let api = Api {
             allowed,
+            probes: prober.speaks(),
             driver: handle,
             hub: Arc::clone(&hub),
             clock,

@@ -96,7 +96,7 @@ pub(crate) struct AgentArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Probing")]
 pub(crate) struct ProbeArgs {
-    /// What is asked of the endpoint [default: grpc for --protocol grpc, tcp for the others]
+    /// What is asked of the endpoint [default: grpc for --protocol grpc, and for grpcs with --tls-ca; else tcp]
     #[arg(long, value_name = "KIND", env = "TESSERA_PROBE", value_enum)]
     pub(crate) probe: Option<ProbeKind>,
 

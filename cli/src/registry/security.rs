@@ -63,14 +63,14 @@ pub(crate) fn client(args: &TlsArgs) -> Result<Option<tls::Client>, Failure> {
     Ok(tls.and_then(|tls| tls.client().cloned()))
 }
 
-/// TLS of a registry to its store. It follows its files for as long as this is held.
-pub(crate) struct StoreSecured {
+/// TLS of a process that dials. It follows its files for as long as this is held.
+pub(crate) struct Dials {
     pub(crate) client: tls::Client,
     _watching: Watching,
 }
 
 /// TLS to the store; `None` where it is spoken to without.
-pub(crate) fn store(args: &StoreTlsArgs, is_secured: bool) -> Result<Option<StoreSecured>, Failure> {
+pub(crate) fn store(args: &StoreTlsArgs, is_secured: bool) -> Result<Option<Dials>, Failure> {
     let settings = Settings {
         certificate: args.store_cert.clone(),
         key: args.store_key.clone(),
@@ -93,16 +93,27 @@ pub(crate) fn store(args: &StoreTlsArgs, is_secured: bool) -> Result<Option<Stor
                 .advice("pass --store-ca with the authority that issued it"),
         );
     }
-    let tls = loaded(
+    dials(&loaded(
         settings,
         "TLS to the store",
         "pass --store-cert and --store-key together",
-    )?;
-    let watching = followed(&tls)?;
-    Ok(tls.client().cloned().map(|client| StoreSecured {
+    )?)
+}
+
+fn dials(tls: &Tls) -> Result<Option<Dials>, Failure> {
+    let watching = followed(tls)?;
+    Ok(tls.client().cloned().map(|client| Dials {
         client,
         _watching: watching,
     }))
+}
+
+/// TLS of a command that lives long; `None` without --tls-ca.
+pub(crate) fn follower(args: &TlsArgs) -> Result<Option<Dials>, Failure> {
+    match load(args, tls::ClientAuth::None)? {
+        Some(tls) => dials(&tls),
+        None => Ok(None),
+    }
 }
 
 fn load(args: &TlsArgs, client_auth: tls::ClientAuth) -> Result<Option<Tls>, Failure> {

@@ -49,6 +49,7 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
         protection_max: leases.protection_max,
         suspect_after: (!leases.suspect_after.is_zero()).then_some(leases.suspect_after),
         probe_allow: args.probe_allow,
+        probe_tls: secured.as_ref().and_then(|secured| secured.tls.client().cloned()),
         ..Config::default()
     };
     let mut running = Registry::start(config).await.map_err(|error| match error {

@@ -354,6 +354,56 @@ impl Accepting {
     }
 }
 
+/// Who is expected is whom a balancer would call there: the service, by its certificate.
+#[test]
+fn with_tls_the_program_has_to_be_the_service() {
+    let stage = Stage::set();
+    let certs = stage.folder.path().join("certs").display().to_string();
+    run(&["certs", "--out", &certs, "--service", "pricing"]).code(0);
+    let file = |name: &str| format!("{certs}/{name}");
+    let serving = |name: &str| {
+        let (certificate, key) = (file(&format!("{name}.crt")), file(&format!("{name}.key")));
+        let flags = [
+            "--tls-cert",
+            &certificate,
+            "--tls-key",
+            &key,
+            "--tls-ca",
+            &file("ca.crt"),
+        ];
+        Registry::with(&stage.folder.path().join(name), &flags)
+    };
+    let (ca, certificate, key) = (file("ca.crt"), file("operator.crt"), file("operator.key"));
+    let secured = [
+        "--protocol",
+        "grpcs",
+        "--tls-ca",
+        &ca,
+        "--tls-cert",
+        &certificate,
+        "--tls-key",
+        &key,
+    ];
+    let probed = serving("pricing");
+    let agent = stage.agent(&probed.address, &secured, &[]);
+    stage.tells(&["UP"]);
+    probed.stop();
+    stage.tells(&["UP", "DOWN"]);
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.ended().0, Some(0));
+    stage.tells(&["UP", "DOWN", "DRAINING", "DRAINED"]);
+
+    let other = serving("ticket");
+    let flags = [&secured[..], &["--ready-within", "1s"]].concat();
+    let (code, said) = stage.agent(&other.address, &flags, &["sleep", "600"]).ended();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("did not get ready") && said.contains("/svc/ticket-svc"),
+        "{said}"
+    );
+    stage.tells(&["UP", "DOWN", "DRAINING", "DRAINED"]);
+}
+
 #[test]
 fn what_the_registry_refuses_is_stopped() {
     let stage = Stage::set();
@@ -380,6 +430,9 @@ fn flags_that_do_not_go_together_are_told() {
     agent(&["--endpoint", "a:1", "--protocol", "http", "--probe", "grpc"])
         .code(2)
         .one_line(&["--probe grpc", "--probe tcp"]);
+    agent(&["--endpoint", "a:1", "--protocol", "grpcs", "--probe", "grpc"])
+        .code(2)
+        .one_line(&["--tls-ca", "--probe tcp"]);
     agent(&["--endpoint", "a:1", "--probe", "tcp", "--probe-service", "a.B"])
         .code(2)
         .one_line(&["--probe-service"]);

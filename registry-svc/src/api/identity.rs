@@ -124,7 +124,7 @@ mod tests {
     use proto::registry::v1 as wire;
 
     use super::*;
-    use crate::{api::register, catalog::Register};
+    use crate::{api::register, catalog::Register, prober::Speaks};
 
     const TICKET: &str = "spiffe://example/ns/default/svc/ticket-svc";
 
@@ -144,7 +144,7 @@ mod tests {
             instances: vec![instance],
             ..Default::default()
         };
-        register::command(request).expect("valid")
+        register::command(request, Speaks::Plain).expect("valid")
     }
 
     fn peer(identity: Option<Identity>) -> Peer {

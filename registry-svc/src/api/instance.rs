@@ -12,6 +12,7 @@ use crate::{
         InstanceKey, Label, Labels, Metadata, Namespace, Override, Port, Probe, Profile, Protocol, RemovalReason,
         Revision, Ruling, ServiceName, Spec, Status, ValueError, Version, WallTime, Weight, Zone,
     },
+    prober::Speaks,
 };
 
 /// An instance as a request describes it; its id may be left to us.
@@ -41,7 +42,12 @@ impl Wanted {
 }
 
 /// What a Register says of an instance.
-pub(super) fn wanted(violations: &mut Violations, prefix: &str, instance: wire::Instance) -> Option<Wanted> {
+pub(super) fn wanted(
+    violations: &mut Violations,
+    prefix: &str,
+    instance: wire::Instance,
+    probes: Speaks,
+) -> Option<Wanted> {
     let at = |field: &str| path(prefix, field);
     for (field, is_set) in [
         ("epoch", instance.epoch != 0),
@@ -70,7 +76,7 @@ pub(super) fn wanted(violations: &mut Violations, prefix: &str, instance: wire::
     let grpc_services = grpc_services(violations, &at("grpc_services"), &instance.grpc_services);
     let metadata = violations.check(at("metadata"), Metadata::try_new(instance.metadata.into_iter()));
     let probe = match instance.probe {
-        Some(asked) => probe(violations, &at("probe"), asked, endpoints.as_ref()).map(Some),
+        Some(asked) => probe(violations, &at("probe"), asked, endpoints.as_ref(), probes).map(Some),
         None => Some(None),
     };
     let started_at = match instance.started_at {
@@ -178,14 +184,20 @@ fn probe(
     field: &str,
     asked: wire::HealthProbe,
     endpoints: Option<&Endpoints>,
+    probes: Speaks,
 ) -> Option<Probe> {
     let grpc = |endpoint: &EndpointView<'_>| matches!(endpoint.protocol, Protocol::Grpc | Protocol::Grpcs);
     let first = endpoints?.iter().find(grpc).map(|endpoint| endpoint.protocol);
-    if first != Some(Protocol::Grpc) {
-        violations.add(
-            field,
-            "needs an endpoint of PROTOCOL_GRPC, and as the first gRPC one: TLS is not probed",
-        );
+    let missing = match (first, probes) {
+        (Some(Protocol::Grpc), _) | (Some(_), Speaks::Tls) => None,
+        (Some(_), Speaks::Plain) => Some(
+            "needs an endpoint of PROTOCOL_GRPC as the first gRPC one: this registry has no CA bundle (--tls-ca), without \
+             which it cannot probe TLS",
+        ),
+        (None, _) => Some("needs an endpoint of PROTOCOL_GRPC or PROTOCOL_GRPCS, the first of which is probed"),
+    };
+    if let Some(missing) = missing {
+        violations.add(field, missing);
         return None;
     }
     let mut read = |name: &str, value: Option<prost_types::Duration>| match value {

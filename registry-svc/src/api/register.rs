@@ -15,13 +15,14 @@ use crate::{
     catalog::{LeaseChoice, Register, Registered, RequestId},
     limits,
     model::{Draft, Heartbeat, LeaseId, LeaseSecret, Terms, ValueError},
+    prober::Speaks,
 };
 
-/// Validates a request and draws what it leaves to us.
-pub(super) fn command(request: wire::RegisterRequest) -> Result<Register, ApiError> {
+/// Validates a request to a registry that probes so, and draws what it leaves to us.
+pub(super) fn command(request: wire::RegisterRequest, probes: Speaks) -> Result<Register, ApiError> {
     let mut violations = Violations::default();
     let request_id = request_id(&mut violations, &request.request_id);
-    let wanted = instances(&mut violations, request.instances);
+    let wanted = instances(&mut violations, request.instances, probes);
     let joins = !(request.lease_id.is_empty() && request.lease_secret.is_empty());
     let terms = terms(
         &mut violations,
@@ -99,7 +100,7 @@ fn request_id(violations: &mut Violations, text: &str) -> Option<Option<Uuid>> {
         .map(Some)
 }
 
-fn instances(violations: &mut Violations, instances: Vec<wire::Instance>) -> Option<Vec<Wanted>> {
+fn instances(violations: &mut Violations, instances: Vec<wire::Instance>, probes: Speaks) -> Option<Vec<Wanted>> {
     const FIELD: &str = "instances";
     let (limit, found) = (limits::INSTANCES_PER_REGISTER, instances.len());
     if found == 0 {
@@ -114,7 +115,7 @@ fn instances(violations: &mut Violations, instances: Vec<wire::Instance>) -> Opt
     let mut seen = HashMap::new();
     for (index, instance) in instances.into_iter().enumerate() {
         let prefix = format!("{FIELD}[{index}]");
-        let Some(wanted) = instance::wanted(violations, &prefix, instance) else {
+        let Some(wanted) = instance::wanted(violations, &prefix, instance, probes) else {
             continue;
         };
         if let Some(id) = &wanted.id {

@@ -48,7 +48,7 @@ impl RegistryService for Api {
         let peer = request.extensions().get::<Peer>().cloned();
         let from = peer.as_ref().map(|peer| peer.address.ip());
         let from = from.or_else(|| request.remote_addr().map(|address| address.ip()));
-        let mut command = register::command(request.into_inner())?;
+        let mut command = register::command(request.into_inner(), self.probes)?;
         identity::binds(peer.as_ref(), &command.drafts).map_err(ApiError::from)?;
         for draft in &mut command.drafts {
             caller.needs(Need::Register(&draft.key.namespace, &draft.key.service))?;

@@ -13,6 +13,7 @@ mod keep_alive;
 mod limits;
 mod lists;
 mod probing;
+mod probing_tls;
 mod register;
 mod restart;
 mod start;

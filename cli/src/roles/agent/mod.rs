@@ -42,10 +42,11 @@ enum Last {
 
 /// Runs until the command ends or the agent is asked to.
 pub(crate) async fn run(args: AgentArgs) -> Result<(), Failure> {
-    let probe = Probe::try_new(&args)?;
+    let secured = security::follower(&args.tls)?;
+    let tls = secured.as_ref().map(|secured| &secured.client);
+    let probe = Probe::try_new(&args, tls)?;
     let urls = args.member.registry.iter().map(|url| url.as_str());
-    let tls = security::client(&args.tls)?;
-    let registry = registry::connect(urls, &args.member.namespace, tls.as_ref())?;
+    let registry = registry::connect(urls, &args.member.namespace, tls)?;
     let registry = credentials::show(registry, &args.member.shown)?;
     let end = End::watch(args.exit_with_parent)?;
     let registration = registration(&args);

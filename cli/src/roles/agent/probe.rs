@@ -8,7 +8,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use crate::{
     args::{AgentArgs, ProbeKind, Spoken},
     failure::Failure,
-    healthcheck,
+    healthcheck::{self, Trouble},
 };
 
 /// What is asked, and of whom.
@@ -21,7 +21,15 @@ pub(crate) struct Probe {
 
 #[derive(Debug, Clone)]
 enum What {
-    Health { service: String },
+    Health {
+        service: String,
+    },
+    /// The same where TLS is spoken, by whom callers expect there.
+    Secured {
+        service: String,
+        tls: tls::Client,
+        expected: tls::Expected,
+    },
     Connection,
     Nothing,
 }
@@ -37,29 +45,37 @@ impl fmt::Display for Miss {
 }
 
 impl Probe {
-    /// As the flags have it.
-    pub(crate) fn try_new(args: &AgentArgs) -> Result<Self, Failure> {
+    /// As the flags have it, and the files that they name.
+    pub(crate) fn try_new(args: &AgentArgs, tls: Option<&tls::Client>) -> Result<Self, Failure> {
         let probing = &args.probing;
-        let kind = probing.probe.unwrap_or(match args.protocol {
-            Spoken::Grpc => ProbeKind::Grpc,
-            Spoken::Grpcs | Spoken::Http => ProbeKind::Tcp,
+        let kind = probing.probe.unwrap_or(match (args.protocol, tls) {
+            (Spoken::Grpc, _) | (Spoken::Grpcs, Some(_)) => ProbeKind::Grpc,
+            (Spoken::Grpcs, None) | (Spoken::Http, _) => ProbeKind::Tcp,
         });
-        let what = match (kind, args.protocol) {
-            (ProbeKind::Grpc, Spoken::Grpc) => What::Health {
+        let what = match (kind, args.protocol, tls) {
+            (ProbeKind::Grpc, Spoken::Grpc, _) => What::Health {
                 service: probing.probe_service.clone(),
             },
-            (ProbeKind::Grpc, Spoken::Http) => {
+            (ProbeKind::Grpc, Spoken::Http, _) => {
                 return Err(
                     Failure::usage("--probe grpc cannot ask an endpoint of --protocol http").advice("pass --probe tcp")
                 );
             }
-            (ProbeKind::Grpc, Spoken::Grpcs) => {
-                return Err(Failure::usage("--probe grpc does not speak TLS yet").advice("pass --probe tcp"));
+            (ProbeKind::Grpc, Spoken::Grpcs, Some(tls)) => What::Secured {
+                service: probing.probe_service.clone(),
+                tls: tls.clone(),
+                expected: tls::Expected::service(&args.member.namespace, &args.service),
+            },
+            (ProbeKind::Grpc, Spoken::Grpcs, None) => {
+                return Err(Failure::usage(
+                    "--probe grpc of --protocol grpcs has no CA bundle to verify the server with",
+                )
+                .advice("pass --tls-ca, or --probe tcp"));
             }
-            (ProbeKind::Tcp, _) => What::Connection,
-            (ProbeKind::None, _) => What::Nothing,
+            (ProbeKind::Tcp, ..) => What::Connection,
+            (ProbeKind::None, ..) => What::Nothing,
         };
-        if !probing.probe_service.is_empty() && !matches!(what, What::Health { .. }) {
+        if !probing.probe_service.is_empty() && !matches!(what, What::Health { .. } | What::Secured { .. }) {
             return Err(Failure::usage("--probe-service is for --probe grpc").advice("leave it out"));
         }
         Ok(Self {
@@ -86,11 +102,20 @@ impl Probe {
                     self.address, self.timeout
                 ))),
             },
-            What::Health { service } => match healthcheck::ask(&self.address, service, self.timeout, None).await {
-                Ok(ServingStatus::Serving) => Ok(()),
-                Ok(status) => Err(Miss(format!("{} is {}", self.address, status.as_str_name()))),
-                Err(trouble) => Err(Miss(trouble.told(&self.address).to_string())),
-            },
+            What::Health { service } => self.heard(healthcheck::ask(&self.address, service, self.timeout, None).await),
+            What::Secured { service, tls, expected } => {
+                let origin = format!("https://{}", self.address);
+                let tls = Some((tls.clone(), expected.clone()));
+                self.heard(healthcheck::ask(&origin, service, self.timeout, tls).await)
+            }
+        }
+    }
+
+    fn heard(&self, answer: Result<ServingStatus, Trouble>) -> Result<(), Miss> {
+        match answer {
+            Ok(ServingStatus::Serving) => Ok(()),
+            Ok(status) => Err(Miss(format!("{} is {}", self.address, status.as_str_name()))),
+            Err(trouble) => Err(Miss(trouble.told(&self.address).to_string())),
         }
     }
 }
