@@ -11,7 +11,7 @@ RUN useradd --system --uid 10001 --user-group --no-create-home tessera \
 COPY --from=build /src/target/release/tessera /usr/local/bin/tessera
 USER tessera
 WORKDIR /var/lib/tessera
-# A container that is reached from outside listens on 0.0.0.0, for which a role wants --tls-cert and --tls-key, --tokens, or
-# --insecure. The image says none of them by itself: that is for whoever runs it to decide.
+# A container that is reached from outside listens on 0.0.0.0, for which a service wants --tls-cert and --tls-key, a registry
+# --tls-ca too or --tokens, and else --insecure. The image says none of them by itself: that is for whoever runs it to decide.
 ENTRYPOINT ["tessera"]
 CMD ["--help"]

@@ -15,8 +15,7 @@ pub(crate) struct TokenArgs {
     #[arg(long, value_name = "TOKEN|@FILE", env = "TESSERA_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<TokenSource>,
 
-    /// Do without protection where it is required: listen beyond this machine with neither TLS nor tokens, or send a
-    /// token without TLS
+    /// Do without protection where it is required: listen beyond this machine without TLS, or send a token without it
     #[arg(long, env = "TESSERA_INSECURE", value_parser = values::switch())]
     pub(crate) insecure: bool,
 }
@@ -30,7 +29,8 @@ pub(crate) struct AccessArgs {
     #[arg(long, value_name = "FILE", env = "TESSERA_TOKENS")]
     pub(crate) tokens: Option<PathBuf>,
 
-    /// Listen beyond this machine with neither TLS nor tokens: everybody who reaches it may do everything
+    /// Listen beyond this machine with neither tokens nor client certificates: everybody who reaches it may do
+    /// everything
     #[arg(long, env = "TESSERA_INSECURE", value_parser = values::switch())]
     pub(crate) insecure: bool,
 }

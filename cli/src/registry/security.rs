@@ -13,8 +13,6 @@ use crate::{
 /// TLS of a process that serves. It follows its files for as long as this is held.
 pub(crate) struct Secured {
     pub(crate) tls: Tls,
-    /// Whether clients are asked who they are.
-    pub(crate) identifies_clients: bool,
     _watching: Watching,
 }
 
@@ -26,22 +24,25 @@ pub(crate) fn server(args: &ServerTlsArgs) -> Result<Option<Secured>, Failure> {
             Failure::usage("--tls-client-auth is for servers that speak TLS").advice("pass --tls-cert and --tls-key")
         );
     }
-    let client_auth = match (args.tls_client_auth, &files.tls_cert, &files.tls_ca) {
-        (Some(ClientAuth::None), ..) => tls::ClientAuth::None,
-        (Some(ClientAuth::Optional), ..) => tls::ClientAuth::Optional,
-        (Some(ClientAuth::Required), ..) => tls::ClientAuth::Required,
-        (None, Some(_), Some(_)) => tls::ClientAuth::Required,
-        (None, ..) => tls::ClientAuth::None,
-    };
-    let Some(tls) = load(files, client_auth)? else {
+    let Some(tls) = load(files, client_auth(args))? else {
         return Ok(None);
     };
     let watching = followed(&tls)?;
     Ok(Some(Secured {
         tls,
-        identifies_clients: client_auth != tls::ClientAuth::None,
         _watching: watching,
     }))
+}
+
+/// What a server with these flags asks of its clients.
+pub(crate) fn client_auth(args: &ServerTlsArgs) -> tls::ClientAuth {
+    match (args.tls_client_auth, &args.files.tls_cert, &args.files.tls_ca) {
+        (Some(ClientAuth::None), ..) => tls::ClientAuth::None,
+        (Some(ClientAuth::Optional), ..) => tls::ClientAuth::Optional,
+        (Some(ClientAuth::Required), ..) => tls::ClientAuth::Required,
+        (None, Some(_), Some(_)) => tls::ClientAuth::Required,
+        (None, ..) => tls::ClientAuth::None,
+    }
 }
 
 /// TLS of a server that dials these registries.

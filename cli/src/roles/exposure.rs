@@ -8,10 +8,10 @@ use crate::failure::Failure;
 /// What stands between a listener and everybody who reaches it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Protection {
-    /// Connections are encrypted.
+    /// Connections are encrypted, which says who the server is and nothing of who calls.
     pub(super) tls: bool,
-    /// Callers have to be known.
-    pub(super) tokens: bool,
+    /// Callers have to be known, by tokens or by certificates.
+    pub(super) callers: bool,
     /// Somebody does without.
     pub(super) insecure: bool,
 }
@@ -19,9 +19,9 @@ pub(super) struct Protection {
 /// What is offered to whoever is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ways {
-    /// A registry, which has tokens.
+    /// A registry, which has tokens: whoever may call it unknown may do everything to everybody.
     Registry,
-    /// A service, whose callers are its own business.
+    /// A service, whose callers are its own business: some are for the public, and know their users by other means.
     Service,
     /// An administration port, which has neither TLS nor tokens of its own.
     Admin,
@@ -33,19 +33,31 @@ impl Protection {
     /// # Errors
     /// A usage failure, which ends with code 2, with the ways on.
     pub(super) fn allows(&self, flag: &str, address: SocketAddr, ways: Ways) -> Result<(), Failure> {
-        if is_here(address.ip()) || self.insecure || self.tls || self.tokens {
+        let is_protected = match ways {
+            Ways::Registry => self.callers,
+            Ways::Service | Ways::Admin => self.tls || self.callers,
+        };
+        if is_here(address.ip()) || self.insecure || is_protected {
             return Ok(());
         }
-        let advice = match ways {
-            Ways::Registry => {
-                "give --tls-cert and --tls-key, or --tokens FILE (`tessera token issue` makes one), or --insecure if you \
+        let advice = match (ways, self.tls) {
+            (Ways::Registry, false) => {
+                "give --tls-cert, --tls-key and --tls-ca, or --tokens FILE (`tessera token issue` makes one), or --insecure if you \
                  trust everybody who reaches it; or listen on 127.0.0.1"
             }
-            Ways::Service | Ways::Admin => {
+            (Ways::Registry, true) => {
+                "give --tls-ca with the authority of your clients' certificates, or --tokens FILE (`tessera token issue` makes \
+                 one), or --insecure if you trust everybody who reaches it; or listen on 127.0.0.1"
+            }
+            (Ways::Service | Ways::Admin, _) => {
                 "give --tls-cert and --tls-key, or --insecure if you trust everybody who reaches it; or listen on 127.0.0.1"
             }
         };
-        let what = format!("{flag} {address} is open to other machines, and nothing protects it");
+        let lack = match self.tls {
+            true => "its certificate says who it is and nothing of who calls: everybody may do everything",
+            false => "nothing protects it",
+        };
+        let what = format!("{flag} {address} is open to other machines, and {lack}");
         Err(Failure::usage(what).advice(advice))
     }
 
@@ -74,7 +86,7 @@ mod tests {
 
     const NOTHING: Protection = Protection {
         tls: false,
-        tokens: false,
+        callers: false,
         insecure: false,
     };
 
@@ -97,11 +109,12 @@ mod tests {
             "169.254.1.1:1",
         ] {
             check(beyond, NOTHING, false);
-            check(beyond, Protection { tls: true, ..NOTHING }, true);
+            // TLS alone let everybody do everything, encrypted.
+            check(beyond, Protection { tls: true, ..NOTHING }, false);
             check(
                 beyond,
                 Protection {
-                    tokens: true,
+                    callers: true,
                     ..NOTHING
                 },
                 true,
@@ -131,6 +144,18 @@ mod tests {
             assert!(told(Ways::Registry).contains(way), "{way}");
         }
         assert!(!told(Ways::Service).contains("--tokens"));
+        let tls = Protection { tls: true, ..NOTHING };
+        let told = tls
+            .allows("--listen", address, Ways::Registry)
+            .expect_err("open")
+            .to_string();
+        for way in ["--tls-ca", "--tokens", "--insecure", "nothing of who calls"] {
+            assert!(told.contains(way), "{told}");
+        }
+        assert!(
+            tls.allows("--listen", address, Ways::Service).is_ok(),
+            "its own business"
+        );
     }
 
     #[test]

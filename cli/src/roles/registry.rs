@@ -13,15 +13,15 @@ use crate::{
 
 /// Runs the registry until it is asked to end.
 pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
+    let identities = security::client_auth(&args.host.tls) != tls::ClientAuth::None;
     let protection = Protection {
         tls: args.host.tls.files.tls_cert.is_some(),
-        tokens: args.access.tokens.is_some(),
+        callers: args.access.tokens.is_some() || identities,
         insecure: args.access.insecure,
     };
     protection.allows("--listen", args.listen.0, Ways::Registry)?;
     let end = End::watch(args.host.exit_with_parent)?;
     let secured = security::server(&args.host.tls)?;
-    let identities = secured.as_ref().is_some_and(|secured| secured.identifies_clients);
     let leases = args.leases;
     let store = location(&args.store)?;
     let is_secured = matches!(&store, StoreLocation::Etcd(url) if url.is_secured());

@@ -13,7 +13,7 @@ use crate::{
 pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
     let protection = Protection {
         tls: args.host.tls.files.tls_cert.is_some(),
-        tokens: false,
+        callers: false,
         insecure: args.member.shown.insecure,
     };
     protection.allows("--listen", args.listen.0, Ways::Service)?;

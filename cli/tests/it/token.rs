@@ -140,6 +140,17 @@ fn beyond_this_machine_nothing_starts_unprotected_by_accident() {
         let admin = start(&["--listen", "127.0.0.1:0", "--admin-listen", "0.0.0.0:0"]).code(2);
         admin.one_line(&["--admin-listen 0.0.0.0:0", "--insecure"]);
     }
+    // A registry's certificate says who the registry is. It started so, and anybody could drain anything, encrypted.
+    let certs = folder.path().join("certs").display().to_string();
+    run(&["certs", "--out", &certs]).code(0);
+    let (certificate, key) = (format!("{certs}/registry.crt"), format!("{certs}/registry.key"));
+    let encrypted = ["--listen", "0.0.0.0:0", "--tls-cert", &certificate, "--tls-key", &key];
+    let unknown = run(&[&["registry", "--data-dir", &data], &encrypted[..]].concat()).code(2);
+    unknown.one_line(&["--listen 0.0.0.0:0", "--tls-ca", "--tokens", "--insecure"]);
+    let ca = format!("{certs}/ca.crt");
+    let unasked = ["--tls-ca", &ca, "--tls-client-auth", "none"];
+    let unknown = run(&[&["registry", "--data-dir", &data], &encrypted[..], &unasked].concat()).code(2);
+    unknown.one_line(&["nothing of who calls"]);
     let guarded = [
         "registry",
         "--data-dir",
