@@ -1,7 +1,8 @@
 //! What a client shows to a registry: a bearer token, on every call, over connections that others cannot read.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -13,8 +14,10 @@ use tonic::{
 const MAX_TOKEN: usize = 4_000;
 
 /// A token for a registry, as `tessera token issue` prints it. Its `Debug` and its errors show nothing of it.
+///
+/// Clones are one token: what [`Token::replace`] puts in is shown by all that was given one, from the next call on.
 #[derive(Clone)]
-pub struct Token(MetadataValue<Ascii>);
+pub struct Token(Arc<ArcSwap<MetadataValue<Ascii>>>);
 
 /// A text that cannot be a token. It is not repeated: it may be one with a typing error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +38,14 @@ impl FromStr for Token {
         let mut value: MetadataValue<Ascii> = format!("Bearer {text}").parse().map_err(|_| InvalidToken)?;
         // `{:?}` of a request shows `Sensitive`, and HPACK keeps it out of the tables that later requests share.
         value.set_sensitive(true);
-        Ok(Self(value))
+        Ok(Self(Arc::new(ArcSwap::from_pointee(value))))
+    }
+}
+
+impl Token {
+    /// Shows another one from now on, for whoever rotates tokens. Streams that are open live as long as what they were opened with.
+    pub fn replace(&self, other: &Self) {
+        self.0.store(other.0.load_full());
     }
 }
 
@@ -63,7 +73,8 @@ pub(crate) type Line = InterceptedService<Channel, Bearer>;
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.0.clone());
+            let shown = MetadataValue::clone(&token.0.load());
+            request.metadata_mut().insert("authorization", shown);
         }
         Ok(request)
     }
@@ -107,6 +118,21 @@ mod tests {
             .expect_err("two words")
             .to_string();
         assert!(!error.contains("cret"), "{error}");
+    }
+
+    #[test]
+    fn what_was_given_a_token_shows_the_one_that_replaced_it() {
+        let token: Token = "tsr_old".parse().expect("a token");
+        let mut bearer = Bearer::new(Some(token.clone()));
+        let mut shown = || {
+            let request = bearer.call(Request::new(())).expect("sent");
+            let shown = request.metadata().get("authorization").expect("sent").clone();
+            assert!(shown.is_sensitive());
+            shown
+        };
+        assert_eq!(shown().as_bytes(), b"Bearer tsr_old");
+        token.replace(&"tsr_new".parse().expect("a token"));
+        assert_eq!(shown().as_bytes(), b"Bearer tsr_new");
     }
 
     #[test]

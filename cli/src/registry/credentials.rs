@@ -1,6 +1,6 @@
 //! What the operator's commands and the roles show to a registry: read where the flags say, and never said again.
 
-use std::io::Read as _;
+use std::{fs::File, io::Read as _, path::Path};
 
 use registry_client::{Bearer, Registry, Token};
 
@@ -12,24 +12,30 @@ use crate::{
 /// A token has 60 characters; a file that is larger is another one.
 const MAX_FILE: u64 = 8 << 10;
 
+mod following;
+
+pub(crate) use following::{Followed, followed};
+
 /// The token that the flags name, if they name one.
 pub(crate) fn token(args: &TokenArgs) -> Result<Option<Token>, Failure> {
-    let text = match &args.token {
-        None => return Ok(None),
+    match &args.token {
+        None => Ok(None),
         // How a compose file says "none".
-        Some(TokenSource::Given(text)) if text.is_empty() => return Ok(None),
-        Some(TokenSource::Given(text)) => text.clone(),
-        Some(TokenSource::File(file)) => {
-            let mut text = String::new();
-            let read = std::fs::File::open(file).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text));
-            read.map_err(|error| {
-                Failure::usage(format!("the token cannot be read from {}", file.display())).because(&error)
-            })?;
-            text
-        }
-    };
+        Some(TokenSource::Given(text)) if text.is_empty() => Ok(None),
+        Some(TokenSource::Given(text)) => parse(text).map(Some),
+        Some(TokenSource::File(file)) => parse(&read(file)?).map(Some),
+    }
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = File::open(file).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text));
+    read.map_err(|error| Failure::usage(format!("the token cannot be read from {}", file.display())).because(&error))?;
+    Ok(text)
+}
+
+fn parse(text: &str) -> Result<Token, Failure> {
     text.parse()
-        .map(Some)
         .map_err(|error| Failure::usage("--token cannot be used").because(&error))
 }
 
@@ -56,7 +62,8 @@ pub(crate) fn shown_to<'a>(
     Ok(Bearer::new(Some(token)))
 }
 
-fn with(registry: Registry, token: Token, args: &TokenArgs) -> Result<Registry, Failure> {
+/// The registry with this token, if it may be sent there.
+pub(crate) fn with(registry: Registry, token: Token, args: &TokenArgs) -> Result<Registry, Failure> {
     if args.insecure {
         return Ok(registry.with_token_in_the_clear(token));
     }

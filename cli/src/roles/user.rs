@@ -6,7 +6,10 @@ use super::{End, Protection, Ways, admin, advertise, announce, discoverable, not
 use crate::{
     args::UserArgs,
     failure::Failure,
-    registry::{credentials, security},
+    registry::{
+        credentials::{self, Followed},
+        security,
+    },
 };
 
 /// Runs a user service until it is asked to end.
@@ -19,6 +22,7 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
     protection.allows("--listen", args.listen.0, Ways::Service)?;
     let end = End::watch(args.host.exit_with_parent)?;
     let secured = security::member(&args.host.tls, &args.member.registry)?;
+    let shown = credentials::followed(&args.member.shown)?;
     let config = Config {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen, &protection)?,
@@ -26,7 +30,7 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
         registry: args.member.registry.iter().map(ToString::to_string).collect(),
         tls: secured.as_ref().map(|secured| secured.tls.clone()),
         store: store(args.store, &args.data_dir, "users.db")?,
-        token: credentials::token(&args.member.shown)?,
+        token: shown.as_ref().map(Followed::token),
         token_in_the_clear: args.member.shown.insecure,
         namespace: args.member.namespace,
         zone: args.member.zone,

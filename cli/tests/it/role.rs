@@ -6,6 +6,7 @@ use std::{
     process::{Child, ChildStdin, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::run::{end, run, tessera, wait_for};
@@ -33,13 +34,18 @@ impl Registry {
 
     /// The same with further flags.
     pub(crate) fn with(data: &Path, flags: &[&str]) -> Self {
+        Self::logging(data, flags, Stdio::null())
+    }
+
+    /// The same, whose log is kept.
+    pub(crate) fn logging(data: &Path, flags: &[&str], log: impl Into<Stdio>) -> Self {
         let path = data.display().to_string();
         let args = ["registry", "--listen", "127.0.0.1:0", "--data-dir", &path];
         let mut command = tessera(&[&args, flags].concat());
         command
             .env("TESSERA_EXIT_WITH_PARENT", "1")
             .stdin(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(log);
         let mut child = command.spawn().expect("the binary starts");
         let stdin = child.stdin.take();
         let mut line = String::new();
@@ -60,6 +66,11 @@ impl Registry {
 }
 
 impl Registry {
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process id"), signal).expect("it runs");
+    }
+
     /// Ends it in order.
     pub(crate) fn stop(mut self) {
         self.stdin = None;

@@ -1,12 +1,17 @@
 //! Tokens from the command line: made, shown once, sent, revoked; and listening beyond this machine, which needs one of them, TLS
 //! or a word.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Stdio},
+};
 
 use crate::{
     role::Registry,
-    run::{Ended, end, run, tessera},
+    run::{Ended, end, run, tessera, wait_for},
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Issues a token and keeps it in a file, as a person would.
 fn issue(folder: &Path, scopes: &[&str]) -> (String, String) {
@@ -25,7 +30,7 @@ fn issue(folder: &Path, scopes: &[&str]) -> (String, String) {
 
 /// Asks until the registry has read the file again.
 fn until(args: &[&str], code: i32) -> Ended {
-    crate::run::wait_for(|| Some(run(args)).filter(|ended| ended.code == code))
+    wait_for(|| Some(run(args)).filter(|ended| ended.code == code))
 }
 
 #[test]
@@ -76,6 +81,119 @@ fn a_token_is_shown_once_sent_from_a_file_and_revoked() {
     let whole = run(&["token", "revoke", &reader, "--file", &tokens]).code(1);
     assert!(!whole.stderr.contains(&reader[20..]), "{whole:?}");
     registry.stop();
+}
+
+/// Whoever does not want to wait for the next look: SIGHUP reads the file, changed or not, and says so.
+#[test]
+fn a_signal_has_the_registry_read_its_tokens_again() {
+    const READ: &str = "the token file was read";
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, first) = issue(folder.path(), &["read"]);
+    let tokens = folder.path().join("tokens.json").display().to_string();
+    let log = folder.path().join("log");
+    let file = fs::File::create(&log).expect("a file");
+    let registry = Registry::logging(&folder.path().join("data"), &["--tokens", &tokens], file);
+    let ask = |token: &str| run(&["services", "--registry", &registry.address, "--token", token]);
+    ask(&first).code(0);
+    let times = || fs::read_to_string(&log).expect("a log").matches(READ).count();
+    assert_eq!(times(), 0, "nothing has changed, and nobody has asked");
+    registry.signal(Signal::HUP);
+    wait_for(|| (times() == 1).then_some(()));
+    let (second_secret, second) = issue(folder.path(), &["read"]);
+    registry.signal(Signal::HUP);
+    wait_for(|| (times() >= 2).then_some(()));
+    ask(&second).code(0);
+    ask(&first).code(0);
+    // What is in it now counts, also when that is less.
+    let id = second_secret.split('_').nth(1).expect("an id");
+    run(&["token", "revoke", id, "--file", &tokens]).code(0);
+    registry.signal(Signal::HUP);
+    until(&["services", "--registry", &registry.address, "--token", &second], 1);
+    ask(&first).code(0);
+    registry.stop();
+}
+
+/// A client showed what its file had at its start, until it was restarted. What it asks for at its end is granted only to the
+/// token that replaced the one that it began with.
+#[test]
+fn a_token_is_exchanged_while_its_client_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, old_file) = issue(folder.path(), &["register:default/pricing", "read"]);
+    let (new, _) = issue(folder.path(), &["register:default/pricing", "read"]);
+    let (_, reader) = issue(folder.path(), &["read"]);
+    let tokens = folder.path().join("tokens.json").display().to_string();
+    let registry = Registry::with(&folder.path().join("data"), &["--tokens", &tokens]);
+    let (shown, log, told) = (
+        folder.path().join("shown"),
+        folder.path().join("log"),
+        folder.path().join("told"),
+    );
+    let output = |path: &Path| fs::File::create(path).expect("a file");
+    let text = |path: &Path| fs::read_to_string(path).expect("a file");
+    fs::write(&shown, &old).expect("written");
+    let mut watch = tessera(&["watch", "pricing", "--output", "json", "--registry", &registry.address]);
+    watch
+        .args(["--token", &reader])
+        .stdout(output(&told))
+        .stderr(Stdio::null());
+    let watch = Running(watch.spawn().expect("the binary starts"));
+    // The snapshot: what comes now comes as an event.
+    wait_for(|| text(&told).contains('\n').then_some(()));
+    let mut agent = tessera(&[
+        "agent",
+        "--service",
+        "pricing",
+        "--endpoint",
+        "127.0.0.1:1",
+        "--probe",
+        "none",
+    ]);
+    agent.args([
+        "--registry",
+        &registry.address,
+        "--token",
+        &format!("@{}", shown.display()),
+    ]);
+    agent.stdout(Stdio::null()).stderr(output(&log));
+    let mut agent = Running(agent.spawn().expect("the binary starts"));
+    wait_for(|| text(&told).contains("\"UP\"").then_some(()));
+
+    fs::write(&shown, &new).expect("written");
+    wait_for(|| text(&log).contains("the token's file has changed").then_some(()));
+    let id = old.split('_').nth(1).expect("an id");
+    run(&["token", "revoke", id, "--file", &tokens]).code(0);
+    until(&["services", "--registry", &registry.address, "--token", &old_file], 1);
+    agent.signal(Signal::TERM);
+    let ended = wait_for(|| agent.0.try_wait().expect("its state"));
+    assert_eq!(ended.code(), Some(0), "{}", text(&log));
+    let reason = wait_for(|| {
+        let told = text(&told);
+        let reasons = ["DRAINED", "EXPIRED"];
+        reasons
+            .into_iter()
+            .find(|reason| told.contains(&format!("\"{reason}\"")))
+    });
+    assert_eq!(reason, "DRAINED", "{}", text(&log));
+    assert!(!text(&log).contains(&new[20..]) && !text(&log).contains(&old[20..]));
+    drop(watch);
+    registry.stop();
+}
+
+/// A process that a test which failed must not leave behind.
+struct Running(Child);
+
+impl Running {
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process id"), signal).expect("it runs");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

@@ -47,7 +47,11 @@ pub(crate) async fn run(args: AgentArgs) -> Result<(), Failure> {
     let probe = Probe::try_new(&args, tls)?;
     let urls = args.member.registry.iter().map(|url| url.as_str());
     let registry = registry::connect(urls, &args.member.namespace, tls)?;
-    let registry = credentials::show(registry, &args.member.shown)?;
+    let shown = credentials::followed(&args.member.shown)?;
+    let registry = match &shown {
+        Some(shown) => credentials::with(registry, shown.token(), &args.member.shown)?,
+        None => registry,
+    };
     let end = End::watch(args.exit_with_parent)?;
     let registration = registration(&args);
     let mut command = match args.command.as_slice() {
