@@ -71,6 +71,8 @@ mod pool;
 #[allow(dead_code, reason = "the modes that ask for it come with the next change")]
 mod retry;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod status;
 mod target;
 

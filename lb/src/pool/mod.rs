@@ -10,6 +10,7 @@
 //!
 //! The pool does not dial (each endpoint's driver does) and does not choose (the policies of `pick` do).
 
+mod chance;
 mod diff;
 mod keeper;
 mod queues;
@@ -28,7 +29,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
-use rand::Rng;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -41,6 +41,7 @@ pub(crate) use roster::{Attributes, Backend, Key, Origin, Roster};
 pub(crate) use wish::Wish;
 
 use self::{
+    chance::Chance,
     diff::{Change, diff},
     queues::Queues,
     ready::ReadySet,
@@ -63,6 +64,7 @@ pub(crate) struct Pool {
     /// Told whenever the ready set has changed.
     changed: Notify,
     turn: AtomicU64,
+    chance: Chance,
     book: Mutex<Book>,
 }
 
@@ -125,13 +127,24 @@ impl Scarcity {
 
 impl Pool {
     pub(crate) fn new(policy: Policy) -> Self {
+        // Callers that start together should not all begin with the same instance.
+        Self::with(policy, Chance::Thread)
+    }
+
+    /// One that chooses the same again.
+    #[cfg(test)]
+    pub(crate) fn seeded(policy: Policy, seed: u64) -> Self {
+        Self::with(policy, Chance::seeded(seed))
+    }
+
+    fn with(policy: Policy, chance: Chance) -> Self {
         Self {
             fleet: Arc::new(Fleet::new(&policy)),
             policy,
             ready: ArcSwap::from_pointee(ReadySet::default()),
             changed: Notify::new(),
-            // Callers that start together should not all begin with the same instance.
-            turn: AtomicU64::new(u64::from(rand::rng().next_u32())),
+            turn: AtomicU64::new(chance.bits() >> 32),
+            chance,
             book: Mutex::default(),
         }
     }
@@ -148,7 +161,7 @@ impl Pool {
 
     fn index(&self, ready: &ReadySet, wish: Wish<'_>, now: Instant) -> Option<usize> {
         let draw = Draw {
-            bits: rand::rng().next_u64(),
+            bits: self.chance.bits(),
             now: self.fleet.tick(now),
             key: wish.key,
         };
