@@ -20,8 +20,10 @@ mod mutate;
 mod page;
 mod register;
 mod registry;
+mod served;
 #[cfg(test)]
 mod tests;
+mod told;
 mod validate;
 mod watch;
 

@@ -21,6 +21,7 @@ mod core;
 mod group;
 mod handle;
 mod others;
+mod parked;
 mod report;
 mod room;
 mod rounds;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 pub(crate) use self::core::Job;
 pub(crate) use self::core::{Core, Settings};
 pub(crate) use clock::Clock;
-pub(crate) use handle::{Answer, Handle, SubmitError};
+pub(crate) use handle::{Answer, Handle, Seat, SubmitError};
 use handle::{Inbox, Mutation, Question, Renewals};
 pub(crate) use rounds::NotRenewed;
 use thiserror::Error;
@@ -264,8 +265,11 @@ impl Driver {
     }
 
     fn renew(&mut self, round: Renewals) {
-        drop(round.seat);
-        self.core.hear(round.owners, round.reply);
+        let peer = round.seat.map(|Seat { peer, place }| {
+            drop(place);
+            peer
+        });
+        self.core.hear(round.owners, peer, round.reply);
     }
 
     /// Who has already knocked must not lapse for standing in a queue (ZOOKEEPER-1049).

@@ -24,6 +24,7 @@
 
 mod limits;
 mod model;
+mod protobuf;
 
 mod access;
 mod gatekeeper;

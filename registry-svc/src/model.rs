@@ -13,6 +13,7 @@ mod lease;
 mod metadata;
 mod name;
 mod packed;
+mod peer;
 mod probe;
 mod replica;
 mod shared;
@@ -27,9 +28,10 @@ pub(crate) use history_id::HistoryId;
 pub(crate) use instance::{
     Draft, Epoch, Instance, InstanceKey, Labels, Profile, Revision, ServiceKey, Spec, Status, Weight,
 };
-pub(crate) use lease::{Heartbeat, LeaseId, LeaseSecret, SecretHash, Terms};
+pub(crate) use lease::{ByLease, Heartbeat, LeaseId, LeaseSecret, SecretHash, Terms};
 pub(crate) use metadata::Metadata;
 pub(crate) use name::{Detail, GrpcService, InstanceId, Label, Namespace, ServiceName, Zone};
+pub(crate) use peer::PeerKey;
 pub(crate) use probe::{Health, Probe};
 pub(crate) use replica::{ReplicaId, Replicas};
 pub(crate) use shared::Shared;

@@ -16,7 +16,7 @@ use super::{
     Api, acks,
     error::ApiError,
     instance,
-    lanes::PeerKey,
+    lanes::Effort,
     registry::{Asker, WRONG_REPLY},
 };
 use crate::{
@@ -45,6 +45,8 @@ impl Governance {
     /// registered.
     async fn govern(&self, govern: Govern, asker: Asker) -> Result<(Option<Arc<Instance>>, Revision), ApiError> {
         asker.caller.needs(Need::Operate(&govern.key.namespace))?;
+        // Until it is durable, and not while watchers are waited for.
+        let _place = self.api.lanes.change(asker.peer)?;
         match self.api.submit(Command::Govern(govern), asker.by).await? {
             Reply::Governed { instance, revision } => Ok((instance, revision)),
             _ => Err(WRONG_REPLY),
@@ -64,8 +66,8 @@ impl GovernanceService for Governance {
         &self,
         request: Request<wire::ExplainInstanceRequest>,
     ) -> Result<Response<wire::ExplainInstanceResponse>, Status> {
-        let Asker { caller, .. } = self.api.asker(&request);
-        let _turn = self.api.lanes.read(PeerKey::of(request.extensions())).await?;
+        let Asker { caller, peer, .. } = self.api.asker(&request);
+        let _turn = self.api.lanes.read(peer, Effort::Long).await?;
         let now = self.api.clock.now().moment;
         let told = explain::explain(&self.api.hub, &caller, now, request.into_inner())?;
         Ok(Response::new(told))

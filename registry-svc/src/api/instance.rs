@@ -246,12 +246,7 @@ pub(super) fn to_wire(instance: &Instance) -> wire::Instance {
         health,
     } = instance;
     let endpoint = |endpoint: EndpointView<'_>| wire::Endpoint {
-        protocol: match endpoint.protocol {
-            Protocol::Grpc => wire::Protocol::Grpc,
-            Protocol::Grpcs => wire::Protocol::Grpcs,
-            Protocol::Http => wire::Protocol::Http,
-        }
-        .into(),
+        protocol: protocol_to_wire(endpoint.protocol).into(),
         host: endpoint.host.to_owned(),
         port: endpoint.port.get(),
     };
@@ -265,13 +260,7 @@ pub(super) fn to_wire(instance: &Instance) -> wire::Instance {
         zone: spec.labels.zone.to_string(),
         tag: spec.labels.tag.to_string(),
         weight: Some(spec.weight.get()),
-        status: match spec.status {
-            Status::Starting => wire::InstanceStatus::Starting,
-            Status::Up => wire::InstanceStatus::Up,
-            Status::Draining => wire::InstanceStatus::Draining,
-            Status::Down => wire::InstanceStatus::Down,
-        }
-        .into(),
+        status: status_to_wire(spec.status).into(),
         grpc_services: spec.grpc_services.iter().map(ToString::to_string).collect(),
         metadata: spec
             .metadata
@@ -283,18 +272,42 @@ pub(super) fn to_wire(instance: &Instance) -> wire::Instance {
         revision: number(*revision),
         lease_id: lease.to_string(),
         r#override: governance.as_ref().map(|laid| override_to_wire(laid)),
-        probe: spec.probe.as_ref().map(|probe| wire::HealthProbe {
-            interval: Some(duration(probe.interval())),
-            timeout: Some(duration(probe.timeout())),
-            misses: probe.misses(),
-            grpc_service: probe.service().map(ToString::to_string).unwrap_or_default(),
-        }),
-        health: match health {
-            Health::Unprobed => wire::Health::Unspecified,
-            Health::Passing => wire::Health::Passing,
-            Health::Failing => wire::Health::Failing,
-        }
-        .into(),
+        probe: spec.probe.as_deref().map(probe_to_wire),
+        health: health_to_wire(*health).into(),
+    }
+}
+
+pub(super) fn protocol_to_wire(protocol: Protocol) -> wire::Protocol {
+    match protocol {
+        Protocol::Grpc => wire::Protocol::Grpc,
+        Protocol::Grpcs => wire::Protocol::Grpcs,
+        Protocol::Http => wire::Protocol::Http,
+    }
+}
+
+pub(super) fn status_to_wire(status: Status) -> wire::InstanceStatus {
+    match status {
+        Status::Starting => wire::InstanceStatus::Starting,
+        Status::Up => wire::InstanceStatus::Up,
+        Status::Draining => wire::InstanceStatus::Draining,
+        Status::Down => wire::InstanceStatus::Down,
+    }
+}
+
+pub(super) fn health_to_wire(health: Health) -> wire::Health {
+    match health {
+        Health::Unprobed => wire::Health::Unspecified,
+        Health::Passing => wire::Health::Passing,
+        Health::Failing => wire::Health::Failing,
+    }
+}
+
+pub(super) fn probe_to_wire(probe: &Probe) -> wire::HealthProbe {
+    wire::HealthProbe {
+        interval: Some(duration(probe.interval())),
+        timeout: Some(duration(probe.timeout())),
+        misses: probe.misses(),
+        grpc_service: probe.service().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

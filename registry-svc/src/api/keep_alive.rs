@@ -3,7 +3,7 @@
 //! A KeepAlive stream that breaks off is how the death of a process looks from here, long before its leases lapse: those that
 //! it carried become suspect. A client that half-closes its side has said that all is well.
 
-use std::{collections::HashMap, pin::Pin};
+use std::pin::Pin;
 
 use futures_util::{Stream, stream};
 use proto::registry::v1 as wire;
@@ -20,7 +20,7 @@ use crate::{
     catalog::{Beat, Owner, Renewed},
     driver::{Handle, NotRenewed},
     limits,
-    model::{LeaseId, SecretHash, ValueError},
+    model::{ByLease, LeaseId, SecretHash, ValueError},
 };
 
 /// What KeepAlive answers with.
@@ -38,6 +38,7 @@ pub(super) async fn renew(
         return Err(violations.into_error());
     };
     let owner = claim.owner()?;
+    let _round = heartbeats.round();
     let results = api.driver.renew(vec![owner], Some(heartbeats.seat().await?)).await?;
     let result = results
         .first()
@@ -55,13 +56,15 @@ struct Open {
     heartbeats: Heartbeats,
     requests: Streaming<wire::KeepAliveRequest>,
     carried: Carried,
+    /// Once for the stream: to begin anew with each message takes locks that all streams share.
+    drained: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// The leases that were renewed on a stream, each with its last renewal there. Dropped before [`Carried::forget`] it makes them
 /// suspect: a client that has gone drops the stream at whichever await it stands.
 struct Carried {
     driver: Handle,
-    heard: HashMap<LeaseId, Beat>,
+    heard: ByLease<Beat>,
 }
 
 impl Carried {
@@ -95,13 +98,15 @@ pub(super) fn keep_alive(
 ) -> KeepAliveStream {
     let carried = Carried {
         driver: api.driver.clone(),
-        heard: HashMap::new(),
+        heard: ByLease::default(),
     };
+    let drained = Box::pin(api.drain.clone().into_wait());
     let open = Open {
         api,
         heartbeats,
         requests,
         carried,
+        drained,
     };
     Box::pin(stream::unfold(Some(open), |open| async move {
         let mut open = open?;
@@ -116,9 +121,11 @@ pub(super) fn keep_alive(
 impl Open {
     async fn next(&mut self) -> Result<Option<wire::KeepAliveResponse>, Status> {
         let request = tokio::select! {
+            // Asked again below, where an answer is never there at once.
+            biased;
             // What breaks the stream comes as an error here (`intake` sees to that), and then nothing is forgotten.
             request = self.requests.message() => request?,
-            () = self.api.drain.wait() => {
+            () = &mut self.drained => {
                 self.carried.forget();
                 return Err(ApiError::Draining.into());
             }
@@ -128,9 +135,10 @@ impl Open {
             return Ok(None);
         };
         let answered = tokio::select! {
+            biased;
             answered = round(&self.api, &self.heartbeats, request.renewals, &mut self.carried) => answered,
             // A round may wait for the store, which may take longer than the drain does.
-            () = self.api.drain.wait() => Err(ApiError::Draining),
+            () = &mut self.drained => Err(ApiError::Draining),
         };
         match answered {
             Ok(response) => Ok(Some(response)),
@@ -151,6 +159,7 @@ async fn round(
 ) -> Result<wire::KeepAliveResponse, ApiError> {
     use wire::keep_alive_result::Outcome;
     let (limit, found) = (limits::RENEWALS_PER_ROUND, renewals.len());
+    let _round = heartbeats.round();
     let mut violations = Violations::default();
     if found == 0 {
         violations.add("renewals", format!("required: 1 to {limit} renewals"));

@@ -1,7 +1,8 @@
 //! Whose turn it is when more is asked than can be done: heartbeats never stand behind lists, and no peer behind another's flood.
 //!
-//! - **Reads** take turns: half of the runtime's threads compute lists at once, so that the others are there for everybody else.
-//!   A list of a narrow selection may look at a million instances.
+//! - **Reads** that may take long take turns: half of the runtime's threads compute them at once, so that the others are there for
+//!   everybody else. A list of a narrow selection may look at a million instances. Short ones, which are nearly all, take turns
+//!   only while a heartbeat waits: else each would wake the next one, and half of the machine would be idle.
 //! - **Changes** and **reads** that wait are counted by peer. While few wait anybody may have as many as he likes; once the lane
 //!   is half full, one peer may have half of what waits, and beyond that is told to come back.
 //! - **Heartbeats** are never refused. Each peer has so many rounds in the driver's queue, and its further ones wait for those.
@@ -11,14 +12,21 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::{IpAddr, Ipv4Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use http::Extensions;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::ApiError;
-use crate::metrics::{Metrics, Shed};
+use crate::{
+    driver::Seat,
+    metrics::{Metrics, Shed},
+    model::PeerKey,
+};
 
 /// Changes that may wait for their answer: what the driver's queue and its open group hold.
 const CHANGES: usize = 5_120;
@@ -27,10 +35,6 @@ const READS: usize = 1_024;
 /// Rounds of heartbeats that a peer may have in the driver's queue, a quarter of it: what the driver takes in one turn.
 const ROUNDS: usize = 256;
 
-/// Where a call comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct PeerKey(IpAddr);
-
 /// The lanes of a registry. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Lanes {
@@ -38,6 +42,8 @@ pub(crate) struct Lanes {
     reads: Lane,
     turns: Arc<Semaphore>,
     heartbeats: Arc<Mutex<HashMap<PeerKey, Stand>>>,
+    /// Rounds of heartbeats that have not been answered.
+    rounds: Arc<AtomicUsize>,
     metrics: Metrics,
 }
 
@@ -61,12 +67,18 @@ pub(super) struct Place {
     peer: PeerKey,
 }
 
-/// A read's turn.
-#[derive(Debug)]
-pub(super) struct Turn<'a> {
-    _turn: SemaphorePermit<'a>,
-    _place: Place,
+/// How much a read may have to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// As long as a thread is busy with a heartbeat or two.
+    Short,
+    /// Nobody knows.
+    Long,
 }
+
+/// A read's turn; `None` for one that needs none.
+#[derive(Debug)]
+pub(super) struct Turn<'a>(#[allow(dead_code, reason = "held until dropped")] Option<(SemaphorePermit<'a>, Place)>);
 
 /// The heartbeats of one peer.
 #[derive(Debug)]
@@ -83,6 +95,10 @@ pub(super) struct Heartbeats {
     seats: Arc<Semaphore>,
 }
 
+/// A round of heartbeats that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Round<'a>(&'a AtomicUsize);
+
 /// Why a call is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Crowded {
@@ -92,13 +108,11 @@ pub(super) enum Crowded {
     All,
 }
 
-impl PeerKey {
-    /// Of a request.
-    pub(super) fn of(extensions: &Extensions) -> Self {
-        let peer = extensions.get::<service_host::Peer>();
-        let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
-        Self(service_host::whose(address))
-    }
+/// Where a call comes from.
+pub(super) fn peer_of(extensions: &Extensions) -> PeerKey {
+    let peer = extensions.get::<service_host::Peer>();
+    let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
+    PeerKey::new(service_host::whose(address))
 }
 
 impl Lanes {
@@ -109,6 +123,7 @@ impl Lanes {
             reads: Lane::new(READS),
             turns: Arc::new(Semaphore::new((threads / 2).max(1))),
             heartbeats: Arc::default(),
+            rounds: Arc::default(),
             metrics,
         }
     }
@@ -118,15 +133,16 @@ impl Lanes {
         self.changes.enter(peer).map_err(|crowded| self.shed(crowded))
     }
 
-    /// Waits for a read's turn.
-    pub(super) async fn read(&self, peer: PeerKey) -> Result<Turn<'_>, ApiError> {
+    /// Waits for a read's turn, if it has to take one.
+    pub(super) async fn read(&self, peer: PeerKey, effort: Effort) -> Result<Turn<'_>, ApiError> {
+        // Nothing is ordered by it: one that comes a moment later waits for a short read.
+        if effort == Effort::Short && self.rounds.load(Ordering::Relaxed) == 0 {
+            return Ok(Turn(None));
+        }
         let place = self.reads.enter(peer).map_err(|crowded| self.shed(crowded))?;
         let turn = self.turns.acquire().await;
         let turn = turn.map_err(|_| ApiError::Bug("the turns of reads are closed"))?;
-        Ok(Turn {
-            _turn: turn,
-            _place: place,
-        })
+        Ok(Turn(Some((turn, place))))
     }
 
     fn shed(&self, crowded: Crowded) -> ApiError {
@@ -155,10 +171,23 @@ impl Lanes {
 }
 
 impl Heartbeats {
+    /// A round has come; to be held until it is answered.
+    pub(super) fn round(&self) -> Round<'_> {
+        self.lanes.rounds.fetch_add(1, Ordering::Relaxed);
+        Round(&self.lanes.rounds)
+    }
+
     /// Waits behind the other rounds of the same peer; to be held until the driver has heard this one.
-    pub(super) async fn seat(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        let seat = Arc::clone(&self.seats).acquire_owned().await;
-        seat.map_err(|_| ApiError::Bug("the seats of heartbeats are closed"))
+    pub(super) async fn seat(&self) -> Result<Seat, ApiError> {
+        let place = Arc::clone(&self.seats).acquire_owned().await;
+        let place = place.map_err(|_| ApiError::Bug("the seats of heartbeats are closed"))?;
+        Ok(Seat { peer: self.peer, place })
+    }
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -224,7 +253,7 @@ mod tests {
     use super::*;
 
     fn peer(n: u8) -> PeerKey {
-        PeerKey(IpAddr::from([192, 0, 2, n]))
+        PeerKey::new(IpAddr::from([192, 0, 2, n]))
     }
 
     fn fill(lane: &Lane, peer: PeerKey) -> (Vec<Place>, Crowded) {
@@ -257,11 +286,25 @@ mod tests {
     #[tokio::test]
     async fn reads_take_turns() {
         let lanes = Lanes::new(2, Metrics::new());
-        let first = lanes.read(peer(1)).await.expect("its turn");
-        let mut second = Box::pin(lanes.read(peer(2)));
+        let first = lanes.read(peer(1), Effort::Long).await.expect("its turn");
+        let mut second = Box::pin(lanes.read(peer(2), Effort::Long));
         assert!(second.as_mut().now_or_never().is_none());
         drop(first);
         second.now_or_never().expect("its turn").expect("is taken");
+    }
+
+    #[tokio::test]
+    async fn short_reads_take_turns_while_a_heartbeat_waits() {
+        let lanes = Lanes::new(2, Metrics::new());
+        let heartbeats = lanes.heartbeats(peer(1));
+        let _long = lanes.read(peer(1), Effort::Long).await.expect("its turn");
+        let short = lanes.read(peer(2), Effort::Short).now_or_never();
+        short.expect("at once").expect("is taken");
+        let round = heartbeats.round();
+        let waiting = lanes.read(peer(2), Effort::Short).now_or_never();
+        assert!(waiting.is_none(), "it would have the thread that the heartbeat needs");
+        drop(round);
+        assert!(lanes.read(peer(2), Effort::Short).now_or_never().is_some());
     }
 
     /// Without a runtime, which would make one task yield before it has all seats.

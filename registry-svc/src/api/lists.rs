@@ -2,29 +2,46 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use prost::Message as _;
 use proto::registry::v1 as wire;
 
 use super::{
+    Api,
     caller::Caller,
     error::ApiError,
     instance,
+    lanes::Effort,
     page::{self, Page},
+    served::Encoded,
+    told,
     validate::Violations,
 };
 use crate::{
     access::scope::Need,
     catalog::CatalogError,
-    hub::{Hub, Listing, Scope, Selection, ServiceView, within},
+    hub::{Listing, Scope, Selection, ServiceView, within},
     limits,
-    model::{Instance, InstanceId, Label, Moment, Namespace, ServiceName, Version, Zone},
+    model::{Instance, InstanceId, Label, Namespace, PeerKey, ServiceName, Version, Zone},
+    protobuf::Writer,
 };
 
+/// What a read without a turn may look at: 0.1 ms, or some ten heartbeats.
+const SHORT: usize = limits::PAGE_DEFAULT;
+/// What a read looks at in one go; then it lets others have its thread first.
+const AT_ONCE: usize = 1_024;
+
+/// Who reads.
+#[derive(Debug)]
+pub(super) struct Reader {
+    /// For what may be read.
+    pub(super) caller: Caller,
+    /// For its turn.
+    pub(super) peer: PeerKey,
+}
+
 /// Answers ListServices.
-pub(super) fn services(
-    hub: &Hub,
-    now: Moment,
-    caller: &Caller,
+pub(super) async fn services(
+    api: &Api,
+    reader: &Reader,
     request: &wire::ListServicesRequest,
 ) -> Result<wire::ListServicesResponse, ApiError> {
     let mut violations = Violations::default();
@@ -44,19 +61,21 @@ pub(super) fn services(
         return Err(violations.into_error());
     };
     violations.finish()?;
-    caller.needs(Need::Read(&namespace))?;
+    reader.caller.needs(Need::Read(&namespace))?;
 
     let scope = Scope {
         namespace,
         service: None,
     };
+    let _turn = api.lanes.read(reader.peer, effort(page.size <= SHORT)).await?;
+    let now = api.clock.now().moment;
     let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
     // One more than the page: whether there is a next one.
     let Listing {
         revision,
         confidence,
         mut found,
-    } = hub.list(&scope, now, |view| view.services(&scope, from, page.size + 1));
+    } = api.hub.list(&scope, now, |view| view.services(&scope, from, page.size + 1));
     let has_more = found.len() > page.size;
     found.truncate(page.size);
     let next = found
@@ -71,13 +90,12 @@ pub(super) fn services(
     })
 }
 
-/// Answers ListInstances.
-pub(super) fn instances(
-    hub: &Hub,
-    now: Moment,
-    caller: &Caller,
+/// Answers ListInstances, with a `ListInstancesResponse` that is encoded already.
+pub(super) async fn instances(
+    api: &Api,
+    reader: &Reader,
     request: &wire::ListInstancesRequest,
-) -> Result<wire::ListInstancesResponse, ApiError> {
+) -> Result<Encoded, ApiError> {
     let mut violations = Violations::default();
     let selection = selection(
         &mut violations,
@@ -103,9 +121,16 @@ pub(super) fn instances(
     };
     violations.finish()?;
     let scope = &selection.scope;
-    caller.needs(Need::Read(&scope.namespace))?;
+    reader.caller.needs(Need::Read(&scope.namespace))?;
 
-    let listing = hub.list(scope, now, |view| {
+    let is_short = if selection.is_narrowed() {
+        api.hub.look(|view| view.has_at_most(scope, SHORT))
+    } else {
+        page.size <= SHORT
+    };
+    let _turn = api.lanes.read(reader.peer, effort(is_short)).await?;
+    let now = api.clock.now().moment;
+    let listing = api.hub.list(scope, now, |view| {
         if selection.is_narrowed() {
             // The service of the last entry is in again: the page may have ended in the middle of it.
             let from = after
@@ -117,22 +142,34 @@ pub(super) fn instances(
             Candidates::Page(view.instances(scope, after.as_ref(), page.size + 1))
         }
     });
-    let (instances, last) = match &listing.found {
-        Candidates::Page(found) => fill(found.iter(), page.size),
+    let (mut to, last) = match &listing.found {
+        Candidates::Page(found) => fill(found.iter().map(Some), page.size).await,
         Candidates::Narrow(services) => {
             let rest = services
                 .iter()
                 .flat_map(|(name, view)| view.after(within(name, after.as_ref())));
-            fill(rest.filter(|instance| selection.holds(instance)), page.size)
+            fill(
+                rest.map(|instance| selection.holds(instance).then_some(instance)),
+                page.size,
+            )
+            .await
         }
     };
-    let next = last.map(|last| page::token(&selection, vec![last.key.service.to_string(), last.key.id.to_string()]));
-    Ok(wire::ListInstancesResponse {
-        instances,
-        next_page_token: next.unwrap_or_default(),
-        revision: instance::number(listing.revision),
-        confidence: Some(instance::confidence(listing.confidence)),
-    })
+    if let Some(last) = last {
+        let last = vec![last.key.service.to_string(), last.key.id.to_string()];
+        to.text(field::NEXT_PAGE_TOKEN, &page::token(&selection, last));
+    }
+    to.number(field::REVISION, listing.revision.get());
+    told::generated(&mut to, field::CONFIDENCE, &instance::confidence(listing.confidence));
+    Ok(Encoded(to.finish()))
+}
+
+/// The fields of `ListInstancesResponse`, which is written by hand.
+mod field {
+    pub(super) const INSTANCES: u64 = 1;
+    pub(super) const NEXT_PAGE_TOKEN: u64 = 2;
+    pub(super) const REVISION: u64 = 3;
+    pub(super) const CONFIDENCE: u64 = 4;
 }
 
 /// What a page of instances is made of, cut as far as that is quick: the state is locked meanwhile.
@@ -144,10 +181,9 @@ enum Candidates {
 }
 
 /// Answers GetInstance.
-pub(super) fn get(
-    hub: &Hub,
-    now: Moment,
-    caller: &Caller,
+pub(super) async fn get(
+    api: &Api,
+    reader: &Reader,
     request: &wire::GetInstanceRequest,
 ) -> Result<wire::GetInstanceResponse, ApiError> {
     let mut violations = Violations::default();
@@ -155,12 +191,14 @@ pub(super) fn get(
     let Some(key) = key else {
         return Err(violations.into_error());
     };
-    caller.needs(Need::Read(&key.namespace))?;
+    reader.caller.needs(Need::Read(&key.namespace))?;
+    let _turn = api.lanes.read(reader.peer, Effort::Short).await?;
+    let now = api.clock.now().moment;
     let scope = Scope {
         namespace: key.namespace.clone(),
         service: Some(key.service.clone()),
     };
-    let listing = hub.list(&scope, now, |view| view.get(&key));
+    let listing = api.hub.list(&scope, now, |view| view.get(&key));
     let found = listing
         .found
         .ok_or_else(|| CatalogError::InstanceUnknown(key.to_string()))?;
@@ -211,22 +249,30 @@ fn optional<T, E: std::fmt::Display>(
     violations.check(field, parse(text)).map(Some)
 }
 
-/// Fills a page; the last entry is returned too when there is more to come.
-fn fill<'a>(
-    rest: impl Iterator<Item = &'a Arc<Instance>>,
+/// Of a read that looks at no more than [`SHORT`], or may.
+fn effort(is_short: bool) -> Effort {
+    if is_short { Effort::Short } else { Effort::Long }
+}
+
+/// Fills a page with what is to be told of the candidates; the last entry is returned too when there is more to come.
+async fn fill<'a>(
+    candidates: impl Iterator<Item = Option<&'a Arc<Instance>>>,
     size: usize,
-) -> (Vec<wire::Instance>, Option<&'a Arc<Instance>>) {
-    let mut page = Vec::new();
-    let mut bytes = 0;
+) -> (Writer, Option<&'a Arc<Instance>>) {
+    let mut page = Writer::default();
+    let mut entries = 0;
     let mut last = None;
-    for instance in rest {
+    for (looked_at, candidate) in candidates.enumerate() {
+        if looked_at % AT_ONCE == AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
+        let Some(instance) = candidate else { continue };
         // Full by count or by bytes, and here is one more. A single instance always fits.
-        if page.len() == size || bytes > limits::PAGE_BYTES {
+        if entries == size || page.len() > limits::PAGE_BYTES {
             return (page, last);
         }
-        let told = instance::to_wire(instance);
-        bytes += told.encoded_len();
-        page.push(told);
+        told::put(&mut page, field::INSTANCES, instance);
+        entries += 1;
         last = Some(instance);
     }
     (page, None)

@@ -12,13 +12,14 @@ use super::{
     error::ApiError,
     identity, instance,
     keep_alive::{self, KeepAliveStream},
-    lanes::{PeerKey, Place},
-    lists, mutate, register,
+    lanes::{Place, peer_of},
+    lists::{self, Reader},
+    mutate, register,
 };
 use crate::{
     access::{Principal, scope::Need},
     catalog::{Asked, Command, Reply},
-    model::{Probe, Who},
+    model::{PeerKey, Probe, Who},
     prober,
 };
 
@@ -29,6 +30,8 @@ pub(super) struct Asker {
     pub(super) caller: Caller,
     /// For the record: the address that the request came from, and whose it was where that is known.
     pub(super) by: Option<Who>,
+    /// For its place in a lane.
+    pub(super) peer: PeerKey,
 }
 
 /// The catalog has answered something that was not asked.
@@ -43,8 +46,11 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::RegisterRequest>,
     ) -> Result<Response<wire::RegisterResponse>, Status> {
-        let peer_key = PeerKey::of(request.extensions());
-        let Asker { caller, by } = self.asker(&request);
+        let Asker {
+            caller,
+            by,
+            peer: peer_key,
+        } = self.asker(&request);
         let peer = request.extensions().get::<Peer>().cloned();
         let from = peer.as_ref().map(|peer| peer.address.ip());
         let from = from.or_else(|| request.remote_addr().map(|address| address.ip()));
@@ -69,7 +75,7 @@ impl RegistryService for Api {
     }
 
     async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::RenewResponse>, Status> {
-        let heartbeats = self.lanes.heartbeats(PeerKey::of(request.extensions()));
+        let heartbeats = self.lanes.heartbeats(peer_of(request.extensions()));
         Ok(Response::new(
             keep_alive::renew(self, &heartbeats, request.get_ref()).await?,
         ))
@@ -79,7 +85,7 @@ impl RegistryService for Api {
         &self,
         request: Request<Streaming<wire::KeepAliveRequest>>,
     ) -> Result<Response<KeepAliveStream>, Status> {
-        let heartbeats = self.lanes.heartbeats(PeerKey::of(request.extensions()));
+        let heartbeats = self.lanes.heartbeats(peer_of(request.extensions()));
         Ok(Response::new(keep_alive::keep_alive(
             self.clone(),
             heartbeats,
@@ -109,7 +115,7 @@ impl RegistryService for Api {
         request: Request<wire::UpdateInstanceRequest>,
     ) -> Result<Response<wire::UpdateInstanceResponse>, Status> {
         let _place = self.change(&request)?;
-        let Asker { caller, by } = self.asker(&request);
+        let Asker { caller, by, .. } = self.asker(&request);
         let command = mutate::update(request.into_inner())?;
         caller.needs(Need::Register(&command.key.namespace, &command.key.service))?;
         match self.submit(Command::Update(command), by).await? {
@@ -125,29 +131,23 @@ impl RegistryService for Api {
         &self,
         request: Request<wire::ListServicesRequest>,
     ) -> Result<Response<wire::ListServicesResponse>, Status> {
-        let _turn = self.lanes.read(PeerKey::of(request.extensions())).await?;
-        let (now, caller) = (self.clock.now().moment, self.caller(&request));
-        let answer = lists::services(&self.hub, now, &caller, request.get_ref())?;
+        let answer = lists::services(self, &self.reader(&request), request.get_ref()).await?;
         Ok(Response::new(answer))
     }
 
+    /// Not this way: `served` has the method.
     async fn list_instances(
         &self,
-        request: Request<wire::ListInstancesRequest>,
+        _request: Request<wire::ListInstancesRequest>,
     ) -> Result<Response<wire::ListInstancesResponse>, Status> {
-        let _turn = self.lanes.read(PeerKey::of(request.extensions())).await?;
-        let (now, caller) = (self.clock.now().moment, self.caller(&request));
-        let answer = lists::instances(&self.hub, now, &caller, request.get_ref())?;
-        Ok(Response::new(answer))
+        Err(ApiError::Bug("a list is not served by the generated service").into())
     }
 
     async fn get_instance(
         &self,
         request: Request<wire::GetInstanceRequest>,
     ) -> Result<Response<wire::GetInstanceResponse>, Status> {
-        let _turn = self.lanes.read(PeerKey::of(request.extensions())).await?;
-        let (now, caller) = (self.clock.now().moment, self.caller(&request));
-        let answer = lists::get(&self.hub, now, &caller, request.get_ref())?;
+        let answer = lists::get(self, &self.reader(&request), request.get_ref()).await?;
         Ok(Response::new(answer))
     }
 
@@ -180,9 +180,17 @@ impl Api {
         Caller::of(request.extensions(), self.is_guarded)
     }
 
+    /// Who reads.
+    pub(super) fn reader<T>(&self, request: &Request<T>) -> Reader {
+        Reader {
+            caller: self.caller(request),
+            peer: peer_of(request.extensions()),
+        }
+    }
+
     /// A place for a change, before anything is made of it; to be held until it is answered.
     fn change<T>(&self, request: &Request<T>) -> Result<Place, ApiError> {
-        self.lanes.change(PeerKey::of(request.extensions()))
+        self.lanes.change(peer_of(request.extensions()))
     }
 
     /// Who asks.
@@ -196,6 +204,7 @@ impl Api {
         Asker {
             caller: self.caller(request),
             by,
+            peer: peer_of(request.extensions()),
         }
     }
 

@@ -1,20 +1,27 @@
-//! What clients are told when the disk dies; everything else is told by the tests against a real registry, in `tests/it`.
+//! What clients are told when the disk dies, or operators when a peer floods; everything else is told by the tests against a real registry, in `tests/it`.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use proto::registry::v1::{self as wire, registry_service_client::RegistryServiceClient};
+use proto::registry::v1::{
+    self as wire, governance_service_server::GovernanceService as _, registry_service_client::RegistryServiceClient,
+};
 use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 
+use super::*;
 use crate::{
     Config, Registry,
-    catalog::Batch,
+    catalog::{Batch, Catalog, Settings},
+    driver::{self, Driver},
+    fixtures::hub,
     model::Revision,
     running::history_limits,
     store::{Loaded, Store, StoreError, Verdict},
 };
 
 /// A disk that is full, gone or dying.
+#[derive(Debug)]
 struct Dying;
 
 impl Store for Dying {
@@ -85,4 +92,77 @@ async fn a_dying_disk_ends_the_registry_with_a_reason_and_without_an_acknowledge
         .await
         .expect("answers");
     assert!(running.stop().await.failure.is_none(), "told once");
+}
+
+/// A registry whose driver has gone.
+fn api() -> Api {
+    let (hub, metrics, clock) = (Arc::new(hub(&[], false)), Metrics::new(), Clock::start());
+    let catalog = Catalog::restore(
+        Settings::default(),
+        Revision::ZERO,
+        Vec::new(),
+        &[],
+        clock.now().moment,
+    );
+    let stop = CancellationToken::new();
+    let settings = driver::Settings::default();
+    let driver = Driver::new(catalog, Arc::clone(&hub), Dying, clock, metrics.clone(), settings, stop);
+    let (_, driver) = driver.expect("a thread");
+    Api {
+        driver,
+        hub,
+        clock,
+        drain: DrainSignal::new(),
+        bookmark_interval: Duration::from_secs(30),
+        backlog: Backlog::default(),
+        lanes: Lanes::new(2, metrics.clone()),
+        metrics,
+        backup: None,
+        is_guarded: false,
+        allowed: Arc::new(Allowed::new(Vec::new(), [])),
+    }
+}
+
+/// Drain, Undrain and SetWeight came past the lane of changes: one address that sent many of them stood before everybody's
+/// registrations.
+#[tokio::test]
+async fn what_operators_decide_takes_its_place_among_changes() {
+    let api = api();
+    let governance = governance::Governance::new(&api);
+    let reason = |status: Status| status.get_details_error_info().expect("says why").reason;
+    let instance = Some(wire::InstanceRef {
+        service: "a-svc".into(),
+        id: "1".into(),
+        ..Default::default()
+    });
+    let ask = async || {
+        let (drain, undrain, weight) = (
+            wire::DrainRequest {
+                instance: instance.clone(),
+                who: "ann".into(),
+                ..Default::default()
+            },
+            wire::UndrainRequest {
+                instance: instance.clone(),
+                who: "ann".into(),
+                ..Default::default()
+            },
+            wire::SetWeightRequest {
+                instance: instance.clone(),
+                who: "ann".into(),
+                weight: Some(1),
+                ..Default::default()
+            },
+        );
+        [
+            reason(governance.drain(Request::new(drain)).await.expect_err("is not done")),
+            reason(governance.undrain(Request::new(undrain)).await.expect_err("is not done")),
+            reason(governance.set_weight(Request::new(weight)).await.expect_err("is not done")),
+        ]
+    };
+    let peer = lanes::peer_of(&http::Extensions::new());
+    let flood: Vec<_> = std::iter::from_fn(|| api.lanes.change(peer).ok()).collect();
+    assert_eq!(ask().await, ["PEER_BUSY"; 3]);
+    drop(flood);
+    assert_eq!(ask().await, ["REGISTRY_STOPPING"; 3], "they came as far as the driver");
 }

@@ -1,7 +1,7 @@
 //! Watch: from the request to a body that streams.
 //!
 //! Served beside the generated service and not by it: what that one sends are messages of the generated types, one for each
-//! watcher, and ours are bytes that watchers share (see `message`).
+//! watcher, and ours are bytes that watchers share (see `message`). So is ListInstances, by [`served`].
 
 mod body;
 mod message;
@@ -27,7 +27,7 @@ use self::{
     body::{Instruments, WatchBody},
     message::Names,
 };
-use super::{Api, acks, caller::Caller, error::ApiError, lists, validate::Violations};
+use super::{Api, acks, caller::Caller, error::ApiError, lists, served, validate::Violations};
 use crate::{
     access::scope::Need,
     driver::Clock,
@@ -42,7 +42,7 @@ const PATH: &str = "/tessera.registry.v1.RegistryService/Watch";
 /// a registry that only says nothing.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
-/// `RegistryService`, all of it.
+/// `RegistryService`, all of it: what is served by hand, and the rest.
 #[derive(Debug, Clone)]
 pub(super) struct WithWatch {
     api: Arc<Api>,
@@ -51,7 +51,7 @@ pub(super) struct WithWatch {
 }
 
 impl WithWatch {
-    /// What the generated service serves, and Watch.
+    /// What the generated service serves, Watch and ListInstances.
     pub(super) fn new(api: Api, generated: RegistryServiceServer<Api>) -> Self {
         let instruments = Instruments {
             clock: api.clock,
@@ -79,14 +79,18 @@ impl Service<Request<Body>> for WithWatch {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.uri().path() != PATH {
-            return self.generated.call(request);
+        let api = Arc::clone(&self.api);
+        match request.uri().path() {
+            PATH => {
+                let instruments = Arc::clone(&self.instruments);
+                Box::pin(async move {
+                    let served = serve(&api, instruments, request).await;
+                    Ok(served.unwrap_or_else(Status::into_http))
+                })
+            }
+            served::LIST_INSTANCES => Box::pin(async move { Ok(served::list_instances(api, request).await) }),
+            _ => self.generated.call(request),
         }
-        let (api, instruments) = (Arc::clone(&self.api), Arc::clone(&self.instruments));
-        Box::pin(async move {
-            let served = serve(&api, instruments, request).await;
-            Ok(served.unwrap_or_else(Status::into_http))
-        })
     }
 }
 

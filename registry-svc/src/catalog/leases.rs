@@ -17,7 +17,7 @@ pub(super) use lease::{Lease, LeaseTerms};
 use queue::Queue;
 
 use super::{Beat, LeaseRecord, LeaseTime, Owner, RenewError, Renewed};
-use crate::model::{LeaseId, ReplicaId, Replicas};
+use crate::model::{ByLease, LeaseId, ReplicaId, Replicas};
 
 /// How long a lease whose owner has been succeeded lives on at the most, to tell it so when it comes back from a pause. With its
 /// full time, which may be days, the predecessors of a process that crashes and starts over would fill the registry.
@@ -26,7 +26,7 @@ const FENCED_MAX: Duration = Duration::from_secs(60);
 /// All leases.
 #[derive(Debug)]
 pub(super) struct Leases {
-    by_id: HashMap<LeaseId, Box<Lease>>,
+    by_id: ByLease<Box<Lease>>,
     queue: Queue,
     /// How many leases each replica hears.
     owners: HashMap<ReplicaId, usize>,
@@ -38,7 +38,7 @@ impl Leases {
     /// None yet. Alone until it is told of others.
     pub(super) fn new(own: ReplicaId, orphan_grace: Duration, now: LeaseTime) -> Self {
         Self {
-            by_id: HashMap::new(),
+            by_id: ByLease::default(),
             queue: Queue::new(now),
             owners: HashMap::new(),
             replicas: Replicas {

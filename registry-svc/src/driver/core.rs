@@ -35,7 +35,7 @@ use crate::{
     },
     hub::{Hub, Trust},
     metrics::{Metrics, Shed},
-    model::{Confidence, LeaseId, Moment, Now, ReplicaId, Revision},
+    model::{Confidence, LeaseId, Moment, Now, PeerKey, ReplicaId, Revision},
     store::News,
 };
 
@@ -206,21 +206,28 @@ impl Core {
     }
 
     /// Heartbeats. They touch no disk and are answered at once, unless some are refused for what is not certain, or come from
-    /// another replica, which may be ending their leases: that answer waits until it is certain, or they are ours.
-    pub(crate) fn hear(&mut self, owners: Vec<Owner>, caller: oneshot::Sender<Results>) {
+    /// another replica, which may be ending their leases: that answer waits until it is certain, or they are ours. Of the rounds
+    /// that wait a peer has its share, where one is named.
+    pub(crate) fn hear(&mut self, owners: Vec<Owner>, peer: Option<PeerKey>, caller: oneshot::Sender<Results>) {
         self.metrics.renewals.inc_by(owners.len() as u64);
-        self.listen(owners, caller);
+        self.listen(owners, peer, caller);
     }
 
     /// The same of a round that has been counted.
-    pub(super) fn listen(&mut self, owners: Vec<Owner>, caller: oneshot::Sender<Results>) {
+    pub(super) fn listen(&mut self, owners: Vec<Owner>, peer: Option<PeerKey>, caller: oneshot::Sender<Results>) {
         let results = self.renew(&owners);
+        let all_are_ours = results.iter().all(|result| result.is_ok_and(|renewed| !renewed.claim));
         let results = results.into_iter().map(|result| result.map_err(NotRenewed::Refused));
         let mut round = Round {
             results: results.collect(),
             owners,
+            peer,
             caller,
         };
+        // Nearly all there are.
+        if all_are_ours && self.absence.is_none() && !self.is_claiming() {
+            return round.answer();
+        }
         // What is not taken up, by one who stops or has too much to claim, others may end.
         round.doubt(|owner, renewed| renewed.claim && !self.claims.contains_key(&owner.lease));
         let claims = |group: &Group| round.kept().any(|(owner, _)| group.claims(owner));
@@ -247,12 +254,20 @@ impl Core {
             }
             return round.answer();
         }
-        match &mut self.in_flight {
+        let is_parked = match &mut self.in_flight {
             // Also what nobody here takes may be granted elsewhere. What is on its way may have been decided before it was asked.
             _ if taken_by_open || claimed_by_open || (unknown && self.shared) => self.open.park(round),
             Some(group) if taken_in_flight || claimed_in_flight => group.park(round),
-            _ => round.answer(),
+            _ => return round.answer(),
+        };
+        if !is_parked {
+            self.metrics.shed(Shed::Peer).inc();
         }
+    }
+
+    /// Whether leases are on their way to become ours.
+    fn is_claiming(&self) -> bool {
+        self.open.is_claiming() || self.in_flight.as_ref().is_some_and(Group::is_claiming)
     }
 
     /// Other replicas have heard these leases' heartbeats as yet, and from here on we do.
@@ -376,7 +391,7 @@ impl Core {
     /// A group is durable, or has nothing to be made so.
     pub(super) fn answer(&mut self, group: Group) {
         for round in group.answer(&mut self.catalog, &mut self.open) {
-            self.listen(round.owners, round.caller);
+            self.listen(round.owners, round.peer, round.caller);
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Answer, SubmitError, rounds::Round};
+use super::{Answer, SubmitError, parked::Parked, rounds::Round};
 use crate::{
     catalog::{Batch, Catalog, CatalogError, Command, Decision, LeaseChange, Outcome, Owner, Renewed, Reply, Undo},
     model::{Health, LeaseId, ReplicaId, SecretHash, WallTime, Who},
@@ -20,19 +20,13 @@ use crate::{
 const ENTRIES_MAX: usize = 4_096;
 /// Bytes that may wait, roughly: a few times what so many typical registrations cost. One mutation may go beyond it.
 const BYTES_MAX: usize = 16 * 1_024 * 1_024;
-/// Heartbeats that may wait for one group, some 100 bytes each, and their callers ask again: more than come while a replica's
-/// leases move to another.
-const HEARTBEATS_MAX: usize = 131_072;
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     batches: Vec<Arc<Batch>>,
     entries: Vec<Entry>,
     /// Answers to heartbeats that tell of this group or of what came before it.
-    rounds: Vec<Round>,
-    /// How many heartbeats that is, at least.
-    heartbeats: usize,
+    rounds: Parked,
     /// The leases that it ends or takes instances from: while it is not durable they live, whatever the catalog says.
     takes: HashMap<LeaseId, SecretHash>,
     /// Those of them whose owners were heard since, also of those who wait no more.
@@ -79,7 +73,7 @@ pub(super) struct Taken {
     /// To be applied again or refused.
     pub(super) tasks: Vec<TakenBack>,
     /// To be heard again.
-    pub(super) rounds: Vec<Round>,
+    pub(super) rounds: Parked,
     /// Were heard, and live again.
     pub(super) heard: Vec<Owner>,
 }
@@ -246,22 +240,20 @@ impl Group {
         takes
     }
 
+    /// Whether it makes any lease ours.
+    pub(super) fn is_claiming(&self) -> bool {
+        !self.claims.is_empty()
+    }
+
     /// Whether it makes this owner's lease ours.
     pub(super) fn claims(&self, owner: &Owner) -> bool {
         self.claims.contains(&owner.lease)
     }
 
-    /// Keeps an answer to heartbeats until the group is durable.
-    pub(super) fn park(&mut self, round: Round) {
-        if self.heartbeats + round.weight() > HEARTBEATS_MAX {
-            self.rounds.retain(|round| !round.is_abandoned());
-            self.heartbeats = self.rounds.iter().map(Round::weight).sum();
-        }
-        if self.heartbeats + round.weight() > HEARTBEATS_MAX {
-            return round.give_up();
-        }
-        self.heartbeats += round.weight();
-        self.rounds.push(round);
+    /// Keeps an answer to heartbeats until the group is durable. Whether there is room for it; else it is answered that nobody
+    /// can say.
+    pub(super) fn park(&mut self, round: Round) -> bool {
+        self.rounds.park(round).map_err(Round::give_up).is_ok()
     }
 
     /// The owners who wait here with others who are refused are alive.
@@ -302,9 +294,7 @@ impl Group {
         let waits = |round: &mut Round| {
             round.refused().any(is_taken) || round.kept().any(|(owner, _)| claims.contains(&owner.lease))
         };
-        front.rounds = self.rounds.extract_if(.., |round| !waits(round)).collect();
-        let heartbeats = |rounds: &[Round]| rounds.iter().map(Round::weight).sum();
-        (front.heartbeats, self.heartbeats) = (heartbeats(&front.rounds), heartbeats(&self.rounds));
+        front.rounds = self.rounds.take_if(|round| !waits(round));
         front.bytes = front.entries.iter().map(|entry| entry.bytes).sum();
         if front.entries.iter().any(|entry| matches!(entry.what, What::Expiry)) {
             front.dead = self.dead.clone();
@@ -342,13 +332,13 @@ impl Group {
         let is_claimed = |owner: &Owner, _: &Renewed| claims.contains_key(&owner.lease);
         let told = self
             .rounds
-            .extract_if(.., |round| round.doubt(is_claimed) && round.refused().next().is_none());
-        told.for_each(Round::answer);
+            .take_if(|round| round.doubt(is_claimed) && round.refused().next().is_none());
+        told.into_iter().for_each(Round::answer);
     }
 
     /// Tells those who wait that nobody knows when this will be decided, nor how.
     pub(super) fn answer_unknown(&mut self) {
-        for round in self.rounds.drain(..) {
+        for round in std::mem::take(&mut self.rounds) {
             round.give_up();
         }
         for entry in &mut self.entries {

@@ -13,7 +13,7 @@ use super::rounds::Results;
 use crate::{
     catalog::{Asked, Beat, CatalogError, Owner, Reply},
     metrics::{Metrics, Shed},
-    model::LeaseId,
+    model::{LeaseId, PeerKey},
 };
 
 /// Mutations that wait for the driver. Beyond, the registry is behind by more than it could answer in time, and says so.
@@ -78,7 +78,16 @@ pub(super) struct Renewals {
     pub(super) owners: Vec<Owner>,
     pub(super) reply: oneshot::Sender<Results>,
     /// The caller's place in this queue, given back when it is taken out. A round that waits for the store stands in nobody's way.
-    pub(super) seat: Option<OwnedSemaphorePermit>,
+    pub(super) seat: Option<Seat>,
+}
+
+/// A peer's place in the queue of heartbeats.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// Whose it is.
+    pub(crate) peer: PeerKey,
+    /// Given back when dropped.
+    pub(crate) place: OwnedSemaphorePermit,
 }
 
 /// Why there is no answer of the kind that was hoped for.
@@ -183,7 +192,7 @@ impl Handle {
     pub(crate) async fn renew(
         &self,
         owners: Vec<Owner>,
-        seat: Option<OwnedSemaphorePermit>,
+        seat: Option<Seat>,
     ) -> Result<Results, SubmitError> {
         let (reply, answer) = oneshot::channel();
         self.renewals

@@ -10,7 +10,10 @@
 use tokio::sync::oneshot;
 
 use super::group::Group;
-use crate::catalog::{Catalog, Owner, RenewError, Renewed};
+use crate::{
+    catalog::{Catalog, Owner, RenewError, Renewed},
+    model::PeerKey,
+};
 
 /// Why a lease was not renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub(crate) type Results = Vec<Result<Renewed, NotRenewed>>;
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) owners: Vec<Owner>,
+    /// Who sent it, where that is known.
+    pub(super) peer: Option<PeerKey>,
     pub(super) results: Results,
     pub(super) caller: oneshot::Sender<Results>,
 }

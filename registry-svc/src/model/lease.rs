@@ -1,6 +1,11 @@
 //! What a lease is made of. Its life (deadlines, expiry) is the catalog's.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasherDefault, Hash, Hasher},
+    time::Duration,
+};
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -10,8 +15,16 @@ use crate::limits;
 
 /// Names a lease: 128 random bits, 32 hexadecimal digits on the wire. Kept as bytes: an integer of this size would want to lie
 /// at multiples of 16, and every instance has one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LeaseId([u8; 16]);
+
+/// A map of leases that were granted. Their ids are drawn here and nowhere else, so nobody can choose any that collide, and they
+/// are as good as hashed: each renewal looks up two.
+pub(crate) type ByLease<V> = HashMap<LeaseId, V, BuildHasherDefault<AsDrawn>>;
+
+/// Takes what was drawn for a hash of it.
+#[derive(Debug, Default)]
+pub(crate) struct AsDrawn(u64);
 
 /// Proves ownership of a lease: 128 random bits, known to the owner alone. Neither displayed nor stored.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -38,6 +51,31 @@ pub(crate) struct Terms {
     pub(crate) misses: Option<u32>,
 }
 
+impl Hasher for AsDrawn {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, drawn: u64) {
+        self.0 ^= drawn;
+    }
+
+    /// No id is written so; as good as any for what is.
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+}
+
+impl Hash for LeaseId {
+    /// Half of the bits, which are random.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [.., a, b, c, d, e, f, g, h] = self.0;
+        state.write_u64(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
 impl LeaseId {
     /// From its random bits.
     pub(crate) fn from_random(bits: u128) -> Self {
@@ -51,11 +89,28 @@ impl LeaseId {
 
     /// `None` for what we cannot have granted.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let canonical = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if !canonical {
-            return None;
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let text: &[u8; 32] = text.as_bytes().try_into().ok()?;
+        let mut id = [0; 16];
+        for (byte, digits) in id.iter_mut().zip(text.as_chunks().0) {
+            let [high, low]: [u8; 2] = *digits;
+            *byte = digit(high)? << 4 | digit(low)?;
         }
-        u128::from_str_radix(text, 16).ok().map(Self::from_random)
+        Some(Self(id))
+    }
+
+    /// Its text.
+    pub(crate) fn digits(self) -> [u8; 32] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        for (digits, byte) in text.as_chunks_mut().0.iter_mut().zip(self.0) {
+            *digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+        }
+        text
     }
 }
 
@@ -211,6 +266,8 @@ mod tests {
     fn ids_read_back_and_nothing_else_does() {
         let id = LeaseId::from_random(0xabc);
         assert_eq!(LeaseId::parse(&id.to_string()), Some(id));
+        assert_eq!(LeaseId::parse("00000000000000000000000000000abc"), Some(id));
+        assert_eq!(id.digits(), *id.to_string().as_bytes());
         for bad in [
             "",
             "abc",

@@ -364,7 +364,7 @@ impl World {
                     let results = process.core.renew(&owners).into_iter();
                     let _ = caller.send(results.map(|result| result.map_err(NotRenewed::Refused)).collect());
                 } else {
-                    process.core.hear(owners, caller);
+                    process.core.hear(owners, None, caller);
                 }
                 return process.rounds.push(Round {
                     ticket: request.ticket,

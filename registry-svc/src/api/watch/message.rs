@@ -11,18 +11,26 @@ use prost::{
 };
 use proto::registry::v1 as wire;
 
-use super::super::instance;
+use super::super::{instance, told};
 use crate::{
     catalog::Removal,
     hub::{Cause, Content, Event, Step, Told},
     model::{Confidence, Revision, WallTime},
+    protobuf::Writer,
 };
 
-/// The fields of `WatchResponse` that are written here and not by generated code.
+/// The fields of `WatchResponse` and below that are written here and not by generated code.
 mod field {
     pub(super) const SNAPSHOT: u32 = 3;
     pub(super) const DELTA: u32 = 4;
     pub(super) const BOOKMARK: u32 = 5;
+    /// Of `Snapshot`.
+    pub(super) const SNAPSHOT_INSTANCES: u64 = 1;
+    /// Of `Delta`.
+    pub(super) const DELTA_EVENTS: u64 = 1;
+    /// Of `InstanceEvent`.
+    pub(super) const EVENT_PUT: u64 = 1;
+    pub(super) const EVENT_REMOVED: u64 = 2;
 }
 
 /// A gRPC message is preceded by a flag (not compressed) and its length.
@@ -67,21 +75,21 @@ impl Names {
 
 /// Encodes what all watchers of a selection are told alike: the instances of a snapshot, or all of a delta.
 pub(super) fn shared(content: &Content<'_>) -> Bytes {
-    let encoded = match content {
+    let mut to = Writer::default();
+    match content {
         Content::Instances(instances) => {
             // Why it is told, and whether there is more, is each watch's own.
-            let snapshot = wire::Snapshot {
-                instances: instances.iter().map(|instance| instance::to_wire(instance)).collect(),
-                ..Default::default()
-            };
-            snapshot.encode_to_vec()
+            for instance in *instances {
+                told::put(&mut to, field::SNAPSHOT_INSTANCES, instance);
+            }
         }
         Content::Events { at, events } => {
-            let events = events.iter().map(|told| event(told, *at)).collect();
-            wire::Delta { events }.encode_to_vec()
+            for event in events {
+                to.message(field::DELTA_EVENTS, |to| put(to, event, *at));
+            }
         }
-    };
-    encoded.into()
+    }
+    to.finish().into()
 }
 
 /// A step as a message, with what is [`shared`] of it.
@@ -144,21 +152,24 @@ fn cause(cause: Cause) -> wire::snapshot::Cause {
     }
 }
 
-fn event(told: &Event, at: WallTime) -> wire::InstanceEvent {
-    use wire::instance_event;
-    let event = match told {
-        Event::Put(instance) => instance_event::Event::Put(instance::to_wire(instance)),
-        Event::Removed(Removal {
-            key, reason, detail, ..
-        }) => instance_event::Event::Removed(wire::Removal {
-            service: key.service.to_string(),
-            id: key.id.to_string(),
-            reason: instance::reason(*reason).into(),
-            detail: detail.to_string(),
-            removed_at: Some(instance::timestamp(at)),
-        }),
-    };
-    wire::InstanceEvent { event: Some(event) }
+fn put(to: &mut Writer, event: &Event, at: WallTime) {
+    match event {
+        Event::Put(instance) => told::put(to, field::EVENT_PUT, instance),
+        Event::Removed(removal) => told::generated(to, field::EVENT_REMOVED, &removed(removal, at)),
+    }
+}
+
+fn removed(removal: &Removal, at: WallTime) -> wire::Removal {
+    let Removal {
+        key, reason, detail, ..
+    } = removal;
+    wire::Removal {
+        service: key.service.to_string(),
+        id: key.id.to_string(),
+        reason: instance::reason(*reason).into(),
+        detail: detail.to_string(),
+        removed_at: Some(instance::timestamp(at)),
+    }
 }
 
 #[cfg(test)]

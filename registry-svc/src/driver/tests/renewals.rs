@@ -5,7 +5,7 @@ use crate::{
     catalog::{LeaseChange, RenewError, Renewed},
     driver::NotRenewed,
     fixtures::owner,
-    model::ReplicaId,
+    model::{PeerKey, ReplicaId},
     store::{News, Verdict},
 };
 
@@ -317,9 +317,32 @@ fn no_more_rounds_wait_than_there_is_room_for() {
     let waiting: Vec<_> = (0..50_000).map(|_| stage.hear(1)).collect();
     let answered = |mut round: tokio::sync::oneshot::Receiver<Vec<_>>| round.try_recv().ok();
     let answers: Vec<_> = waiting.into_iter().filter_map(answered).collect();
-    // Of one heartbeat each, which counts three.
-    assert_eq!(answers.len(), 50_000 - 131_072 / 3);
+    // Of one heartbeat each, which counts three; all from the same peer, which has half of what there is.
+    assert_eq!(answers.len(), 50_000 - 65_536_usize.div_ceil(3));
     assert!(answers.iter().all(|answer| *answer == [UNDECIDED]));
+}
+
+/// One peer asked for leases that nobody had granted, a thousand at once, while the store was slow to say so, and had all the
+/// room there was: the owners of others, whose leases moved to this replica, were sent away.
+#[test]
+fn one_peer_has_half_of_what_waits() {
+    let mut ours = Stage::of(ReplicaId::from_bits(1));
+    let mut theirs = Stage::of(ReplicaId::from_bits(2));
+    ours.others(&theirs.commits(1, "x"));
+    let peer = |n: u8| Some(PeerKey::new([192, 0, 2, n].into()));
+    let invented: Vec<u128> = (1_000..2_000).collect();
+    let flood: Vec<_> = (0..200).map(|_| ours.hear_from(peer(1), &invented)).collect();
+    let waits = |round: &mut tokio::sync::oneshot::Receiver<Vec<_>>| round.try_recv().is_err();
+    let mut flood: Vec<_> = flood.into_iter().filter_map(|mut round| waits(&mut round).then_some(round)).collect();
+    // What it had when half of the room was taken.
+    assert_eq!(flood.len(), 65_536_usize.div_ceil(1_002));
+    let mut moved = ours.hear_from(peer(2), &[1]);
+    assert!(waits(&mut moved), "there is room for others");
+    ours.commit_all();
+    assert!(moved.try_recv().expect("answered")[0].is_ok());
+    assert!(!flood.iter_mut().any(waits), "it was told as well");
+    let mut again = ours.hear_from(peer(1), &invented);
+    assert!(waits(&mut again), "there is room again");
 }
 
 /// Nothing is on its way: a stranger is refused at once.

@@ -13,7 +13,7 @@ use crate::{
     fixtures::{WALL, draft, end, grant, heartbeat, hub, key, now, owner, scope},
     hub::Hub,
     metrics::Metrics,
-    model::{Confidence, Detail, Instance, Now, ReplicaId, Replicas, Revision, WallTime, Who},
+    model::{Confidence, Detail, Instance, Now, PeerKey, ReplicaId, Replicas, Revision, WallTime, Who},
     store::{News, Verdict},
 };
 
@@ -193,9 +193,19 @@ impl Stage {
 
     /// Several in one round.
     pub(super) fn hear_all(&mut self, leases: &[u128]) -> oneshot::Receiver<Vec<Result<Renewed, NotRenewed>>> {
+        self.hear_from(None, leases)
+    }
+
+    /// From somebody.
+    pub(super) fn hear_from(
+        &mut self,
+        peer: Option<PeerKey>,
+        leases: &[u128],
+    ) -> oneshot::Receiver<Vec<Result<Renewed, NotRenewed>>> {
         let (caller, answer) = oneshot::channel();
         self.now();
-        self.core.hear(leases.iter().copied().map(owner).collect(), caller);
+        let owners = leases.iter().copied().map(owner).collect();
+        self.core.hear(owners, peer, caller);
         answer
     }
 

@@ -1,109 +1,16 @@
-//! The protobuf wire format, as much of it as records need. It knows no record.
+//! The protobuf wire format, as much of it as reading records needs. It knows no record; what writes them is
+//! [`crate::protobuf`].
 //!
-//! By hand because records are written straight from the model and read with as few copies as can be: prost's derived messages
-//! own every text, and a store of a million instances would allocate each of them twice on its way in and out. The bytes are
-//! those that prost writes; `super::tests` compares them.
+//! By hand because records are read with as few copies as can be: prost's derived messages own every text, and a store of a
+//! million instances would allocate each of them twice on its way in.
+
+use crate::protobuf::{FIXED32, FIXED64, LENGTH, VARINT};
+pub(in crate::store) use crate::protobuf::Writer;
 
 /// Not protobuf, or not the type that the field has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a protobuf record: {0}")]
 pub(crate) struct WireError(pub(super) &'static str);
-
-const VARINT: u64 = 0;
-const FIXED64: u64 = 1;
-const LENGTH: u64 = 2;
-const FIXED32: u64 = 5;
-
-/// Appends fields. As proto3 has it, a single field with its default value is left out.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Writer(Vec<u8>);
-
-impl Writer {
-    /// Into memory that is there.
-    pub(in crate::store) fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
-    }
-
-    /// What was written.
-    pub(in crate::store) fn finish(self) -> Vec<u8> {
-        self.0
-    }
-
-    /// How much was written.
-    pub(in crate::store) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Fields that were written before.
-    pub(in crate::store) fn append(&mut self, fields: &[u8]) {
-        self.0.extend_from_slice(fields);
-    }
-
-    /// A number of any integer type but the zigzag ones.
-    pub(in crate::store) fn number(&mut self, field: u64, value: u64) {
-        if value != 0 {
-            self.key(field, VARINT);
-            self.varint(value);
-        }
-    }
-
-    /// A number that is large as a rule.
-    pub(in crate::store) fn fixed64(&mut self, field: u64, value: u64) {
-        if value != 0 {
-            self.key(field, FIXED64);
-            self.0.extend_from_slice(&value.to_le_bytes());
-        }
-    }
-
-    /// Bytes.
-    pub(in crate::store) fn bytes(&mut self, field: u64, value: &[u8]) {
-        if !value.is_empty() {
-            self.item(field, value);
-        }
-    }
-
-    /// A text.
-    pub(in crate::store) fn text(&mut self, field: u64, value: &str) {
-        self.bytes(field, value.as_bytes());
-    }
-
-    /// One of a repeated field: written also when it is empty.
-    pub(in crate::store) fn item(&mut self, field: u64, value: &[u8]) {
-        self.key(field, LENGTH);
-        self.varint(value.len() as u64);
-        self.0.extend_from_slice(value);
-    }
-
-    /// A message: written also when it is empty.
-    pub(in crate::store) fn message(&mut self, field: u64, write: impl FnOnce(&mut Self)) {
-        self.key(field, LENGTH);
-        let at = self.0.len();
-        // Its length is known afterwards. Most are below 128 and take the one byte that is kept free here.
-        self.0.push(0);
-        write(self);
-        let length = self.0.len() - at - 1;
-        let mut prefix = Self::default();
-        match u8::try_from(length) {
-            Ok(short) if short < 0x80 => self.0[at] = short,
-            _ => {
-                prefix.varint(length as u64);
-                self.0.splice(at..=at, prefix.0);
-            }
-        }
-    }
-
-    fn key(&mut self, field: u64, kind: u64) {
-        self.varint(field << 3 | kind);
-    }
-
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value.to_le_bytes()[0] | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value.to_le_bytes()[0]);
-    }
-}
 
 /// What a field holds.
 #[derive(Debug, Clone, Copy)]

@@ -38,6 +38,16 @@ fn publish(hub: &Hub, changes: Vec<Change>) {
     hub.publish(&[Arc::new(batch)]);
 }
 
+/// An event as the generated types have it.
+fn generated(event: &Event, at: WallTime) -> wire::InstanceEvent {
+    use wire::instance_event;
+    let event = match event {
+        Event::Put(instance) => instance_event::Event::Put(instance::to_wire(instance)),
+        Event::Removed(removal) => instance_event::Event::Removed(removed(removal, at)),
+    };
+    wire::InstanceEvent { event: Some(event) }
+}
+
 /// The next step of a watcher: sent by hand, and what the generated types make of the same.
 fn both(watcher: &mut Watcher) -> (Outgoing, wire::WatchResponse) {
     let step = watcher.try_next(now(2_500).moment).expect("something to tell");
@@ -49,7 +59,7 @@ fn both(watcher: &mut Watcher) -> (Outgoing, wire::WatchResponse) {
                 ..Default::default()
             }),
             Content::Events { at, events } => Told::Delta(wire::Delta {
-                events: events.iter().map(|told| event(told, *at)).collect(),
+                events: events.iter().map(|told| generated(told, *at)).collect(),
             }),
         };
         seen.replace(Some(change));
