@@ -19,6 +19,7 @@ mod lists;
 mod mutate;
 mod page;
 mod register;
+mod registrant;
 mod registry;
 mod served;
 #[cfg(test)]

@@ -82,6 +82,8 @@ pub(crate) type Content = (
 pub(crate) struct Capacity {
     /// Instances.
     pub(crate) instances: usize,
+    /// Instances of one registrant; `None`: as many as there is room for.
+    pub(crate) instances_of_registrant: Option<usize>,
     /// Leases.
     pub(crate) leases: usize,
     /// Overrides of instances that are not registered, of one service.
@@ -163,6 +165,7 @@ impl Default for Capacity {
     fn default() -> Self {
         Self {
             instances: limits::INSTANCES,
+            instances_of_registrant: None,
             leases: limits::LEASES,
             overrides_of_service: limits::OVERRIDES_KEPT_OF_SERVICE,
             overrides: limits::OVERRIDES_KEPT,
@@ -300,16 +303,12 @@ impl Catalog {
     fn insert_instance(&mut self, instance: Arc<Instance>) -> Option<Arc<Instance>> {
         self.groups.came(&instance);
         self.overrides.came(&instance.key);
-        if let Some(lease) = self.leases.get_mut(instance.lease) {
-            lease.keep(&instance);
-        }
+        self.leases.keep(&instance);
         let lease = instance.lease;
         let former = self.instances.replace(Held(instance))?.0;
         self.groups.went(&former);
-        if former.lease != lease
-            && let Some(loser) = self.leases.get_mut(former.lease)
-        {
-            loser.lose(&former.key);
+        if former.lease != lease {
+            self.leases.lose(&former);
         }
         Some(former)
     }
@@ -319,9 +318,7 @@ impl Catalog {
         let former = self.instances.take(key)?.0;
         self.groups.went(&former);
         self.overrides.went(key);
-        if let Some(lease) = self.leases.get_mut(former.lease) {
-            lease.lose(key);
-        }
+        self.leases.lose(&former);
         Some(former)
     }
 

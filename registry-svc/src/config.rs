@@ -4,8 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     Access, Cidr, EtcdUrl,
-    catalog::{Protection, Settings},
-    driver,
+    catalog::{Capacity, Protection, Settings},
+    driver, limits,
     model::ReplicaId,
     running::StartError,
 };
@@ -63,6 +63,9 @@ pub struct Config {
     pub drain_grace: Duration,
     /// Who may use the registry. Default: everybody, so that one that serves beyond its machine should be given another one.
     pub access: Access,
+    /// Instances that one registrant may have: a token, a certificate, or the address (of IPv6 the /64) of a peer that shows
+    /// neither; 0: any number. Who shows neither from this machine itself has no limit. Default: 100,000.
+    pub max_instances_per_principal: usize,
     /// Where instances that ask for it are probed, beyond the address that their registration came from. Default: nowhere.
     pub probe_allow: Vec<Cidr>,
     /// Probes endpoints with TLS, which have to be the service's by their certificate. Default: none is probed.
@@ -91,6 +94,7 @@ impl Default for Config {
             orphan_grace: leases.orphan_grace,
             drain_grace: Duration::from_secs(10),
             access: Access::Open,
+            max_instances_per_principal: limits::INSTANCES_PER_PRINCIPAL,
             probe_allow: Vec::new(),
             probe_tls: None,
         }
@@ -112,8 +116,13 @@ impl Config {
                 rule: "above 0",
             });
         }
+        let capacity = Capacity {
+            instances_of_registrant: (self.max_instances_per_principal > 0).then_some(self.max_instances_per_principal),
+            ..Capacity::default()
+        };
         Ok(Settings {
             own,
+            capacity,
             orphan_grace: self.orphan_grace,
             protection: Protection {
                 enabled: self.self_preservation,
@@ -121,7 +130,6 @@ impl Config {
                 window: self.protection_window,
                 max: self.protection_max,
             },
-            ..Settings::default()
         })
     }
 }

@@ -92,6 +92,7 @@ pub(crate) fn grant(n: u128, heartbeat: Heartbeat, drafts: Vec<Draft>) -> Regist
         request: None,
         drafts,
         lease,
+        registrant: None,
     }
 }
 
@@ -106,6 +107,7 @@ pub(crate) fn join(n: u128, drafts: Vec<Draft>) -> Register {
             secret,
             terms: Terms::default(),
         },
+        registrant: None,
     }
 }
 

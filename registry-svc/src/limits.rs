@@ -103,6 +103,8 @@ pub(crate) const REQUEST_IDS: usize = 65_536;
 pub(crate) const REQUEST_ID_BYTES: usize = 24 * 1_024 * 1_024;
 /// Instances of the whole registry, at some 1 KiB each with a typical record.
 pub(crate) const INSTANCES: usize = 1_000_000;
+/// Instances of one registrant where nothing else is set: a tenth of what there may be, and far more than one team runs.
+pub(crate) const INSTANCES_PER_PRINCIPAL: usize = 100_000;
 /// Leases of the whole registry.
 pub(crate) const LEASES: usize = 1_000_000;
 

@@ -94,6 +94,8 @@ pub(crate) enum Shed {
     Full,
     /// One peer has half of all that waits.
     Peer,
+    /// One registrant has as many instances as one may have.
+    Quota,
 }
 
 /// Why what had been applied was taken back.
@@ -108,7 +110,14 @@ pub(crate) enum Rollback {
 }
 
 impl Shed {
-    const ALL: [Self; 5] = [Self::Busy, Self::NoRoom, Self::Away, Self::Full, Self::Peer];
+    const ALL: [Self; 6] = [
+        Self::Busy,
+        Self::NoRoom,
+        Self::Away,
+        Self::Full,
+        Self::Peer,
+        Self::Quota,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -117,6 +126,7 @@ impl Shed {
             Self::Away => "away",
             Self::Full => "full",
             Self::Peer => "peer",
+            Self::Quota => "quota",
         }
     }
 }

@@ -34,6 +34,15 @@ pub fn retryable(code: Code, reason: &'static str, message: impl Into<String>, r
     Status::with_error_details(code, message, details)
 }
 
+/// RESOURCE_EXHAUSTED for who has as much as one may have, with one `QuotaFailure` violation of the subject, for example
+/// `token:4f2a`. Trying again makes no sense until something is given back.
+pub fn over_quota(reason: &'static str, message: impl Into<String>, subject: impl Into<String>) -> Status {
+    let message = message.into();
+    let mut details = info(reason, []);
+    details.add_quota_failure_violation(subject, message.clone());
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
 /// Errors travel in headers: what is listed must fit there twice, as text and as details in base64, below the 16 KiB of
 /// headers that clients commonly accept. So many violations and bytes are listed, and the rest is counted.
 const MOST_VIOLATIONS: usize = 20;

@@ -112,6 +112,16 @@ pub(crate) struct RegistryArgs {
     #[arg(long, value_name = "N", env = "TESSERA_HISTORY_LEN", default_value_t = 10_000)]
     pub(crate) history_len: usize,
 
+    /// How many instances one registrant may have: a token, a certificate, or the address of a peer that shows neither; 0:
+    /// any number. Who shows neither from this machine itself has no limit
+    #[arg(
+        long,
+        value_name = "N",
+        env = "TESSERA_MAX_INSTANCES_PER_PRINCIPAL",
+        default_value_t = 100_000
+    )]
+    pub(crate) max_instances_per_principal: usize,
+
     /// Ranges of addresses where instances that ask for it may be probed, beyond the address that their registration
     /// came from, for example 10.0.0.0/8
     #[arg(long, value_name = "CIDR,…", env = "TESSERA_PROBE_ALLOW", value_delimiter = ',')]

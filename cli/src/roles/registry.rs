@@ -50,6 +50,7 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
         suspect_after: (!leases.suspect_after.is_zero()).then_some(leases.suspect_after),
         probe_allow: args.probe_allow,
         probe_tls: secured.as_ref().and_then(|secured| secured.tls.client().cloned()),
+        max_instances_per_principal: args.max_instances_per_principal,
         ..Config::default()
     };
     let mut running = Registry::start(config).await.map_err(|error| match error {

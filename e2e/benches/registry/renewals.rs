@@ -188,43 +188,63 @@ pub(crate) async fn throughput(report: &mut Report) -> Result<(), Failed> {
         }
         None => Vec::new(),
     };
-    let (mut streamed, mut single) = (Series::default(), Series::default());
+    let (mut streamed, mut single) = (Flooded::default(), Flooded::default());
     for round in 0..=ROUNDS {
         for kind in arena.order(round) {
-            if kind == Kind::Etcd {
-                let rate = flood(&mut etcds, UNDER_WAY).await?;
-                if round > 0 {
-                    streamed.push(kind, rate);
-                    single.push(kind, rate);
-                }
-                continue;
-            }
-            let (many, one) = (
-                flood(&mut many, UNDER_WAY_MANY).await?,
-                flood(&mut ones, UNDER_WAY).await?,
-            );
+            let server = arena.get(kind).ok_or("takes part")?;
+            let (many, one) = if kind == Kind::Etcd {
+                let both = flood(server, &mut etcds, UNDER_WAY).await?;
+                (both, both)
+            } else {
+                let many = flood(server, &mut many, UNDER_WAY_MANY).await?;
+                (many, flood(server, &mut ones, UNDER_WAY).await?)
+            };
             if round > 0 {
                 streamed.push(kind, many);
                 single.push(kind, one);
             }
         }
     }
-    report.add(
-        Figure::new("renewals, 100 leases a message", "1/s", streamed)
-            .goal(Goal::AtLeast(200_000.0))
-            .note("KeepAlive | LeaseKeepAlive, which carries one lease a message; 16 streams that never wait for an answer"),
-    );
-    report.add(Figure::new("renewals, 1 lease a message", "1/s", single));
+    streamed.report(report, "renewals, 100 leases a message", |rates| {
+        rates.goal(Goal::AtLeast(200_000.0)).note(
+            "KeepAlive | LeaseKeepAlive, which carries one lease a message; 16 streams that never wait for an answer",
+        )
+    });
+    single.report(report, "renewals, 1 lease a message", |rates| rates);
     Ok(())
 }
 
-async fn flood(members: &mut [(Connection, Beats)], under_way: usize) -> Result<f64, Failed> {
+/// What the rounds of a flood have shown.
+#[derive(Default)]
+struct Flooded {
+    rates: Series,
+    /// Of the server, in microseconds a renewal.
+    cpu: Series,
+}
+
+impl Flooded {
+    fn push(&mut self, kind: Kind, (rate, cpu): (f64, f64)) {
+        self.rates.push(kind, rate);
+        self.cpu.push(kind, cpu);
+    }
+
+    fn report(self, report: &mut Report, what: &str, rates: impl FnOnce(Figure) -> Figure) {
+        report.add(rates(Figure::new(what, "1/s", self.rates)));
+        report.add(Figure::new(format!("  CPU: {what}"), "us", self.cpu));
+    }
+}
+
+/// Renewals a second, and the server's microseconds for each.
+async fn flood(server: &Server, members: &mut [(Connection, Beats)], under_way: usize) -> Result<(f64, f64), Failed> {
+    let before = server.usage()?.cpu;
     let begun = Instant::now();
     let runs = members
         .iter_mut()
         .map(|(connection, beats)| beats.flood(connection, under_way, begun + MEASURED));
     let renewed: u64 = try_join_all(runs).await?.into_iter().sum();
-    Ok(number(renewed) / begun.elapsed().as_secs_f64())
+    let took = begun.elapsed().as_secs_f64();
+    let cpu = server.usage()?.cpu.saturating_sub(before);
+    Ok((number(renewed) / took, cpu.as_secs_f64() * 1e6 / number(renewed)))
 }
 
 const PERIOD: Duration = Duration::from_secs(5);

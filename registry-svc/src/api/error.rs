@@ -50,6 +50,9 @@ pub(super) enum ApiError {
     /// Too many wait for the same.
     #[error("{}", crowded(.0))]
     Crowded(Crowded),
+    /// The catalog refused for the quota of this registrant.
+    #[error("{0}")]
+    Quota(CatalogError, String),
     /// An instance asks to be probed where this registry does not dial.
     #[error("{0} cannot be probed at that address: {1}")]
     ProbeRefused(InstanceKey, Refused),
@@ -98,6 +101,7 @@ impl From<ApiError> for Status {
             ApiError::Denied(principal, missing) => gate::lacks(&principal, &missing),
             ApiError::Crowded(Crowded::Peer) => retry(Code::ResourceExhausted, "PEER_BUSY", text),
             ApiError::Crowded(Crowded::All) => retry(Code::ResourceExhausted, "REGISTRY_BUSY", text),
+            ApiError::Quota(_, subject) => status::over_quota("INSTANCE_QUOTA_EXCEEDED", text, subject),
             ApiError::ProbeRefused(..) => status::error(Code::PermissionDenied, "PROBE_TARGET_REFUSED", text),
             ApiError::Draining => retry(Code::Unavailable, "DRAINING", text),
             ApiError::Bug(_) => status::error(Code::Internal, "INTERNAL", text),
@@ -123,6 +127,7 @@ fn refused(refusal: &CatalogError, text: String) -> Status {
         CatalogError::LeaseFull { .. } => status::error(Code::ResourceExhausted, "LEASE_FULL", text),
         // Each is within its own bounds: it is what they make together.
         CatalogError::Terms(_) => status::invalid([("heartbeat_interval", text.clone()), ("misses_allowed", text)]),
+        CatalogError::QuotaExceeded { .. } => status::over_quota("INSTANCE_QUOTA_EXCEEDED", text, String::new()),
         CatalogError::RegistryFull { .. } => retry(Code::ResourceExhausted, "REGISTRY_FULL", text),
     }
 }

@@ -75,7 +75,9 @@ pub(super) async fn services(
         revision,
         confidence,
         mut found,
-    } = api.hub.list(&scope, now, |view| view.services(&scope, from, page.size + 1));
+    } = api
+        .hub
+        .list(&scope, now, |view| view.services(&scope, from, page.size + 1));
     let has_more = found.len() > page.size;
     found.truncate(page.size);
     let next = found

@@ -50,6 +50,7 @@ pub(super) fn command(request: wire::RegisterRequest, probes: Speaks) -> Result<
         request: request_id,
         drafts: wanted.into_iter().map(drawn).collect(),
         lease,
+        registrant: None,
     })
 }
 

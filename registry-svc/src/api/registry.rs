@@ -14,7 +14,7 @@ use super::{
     keep_alive::{self, KeepAliveStream},
     lanes::{Place, peer_of},
     lists::{self, Reader},
-    mutate, register,
+    mutate, register, registrant,
 };
 use crate::{
     access::{Principal, scope::Need},
@@ -54,7 +54,9 @@ impl RegistryService for Api {
         let peer = request.extensions().get::<Peer>().cloned();
         let from = peer.as_ref().map(|peer| peer.address.ip());
         let from = from.or_else(|| request.remote_addr().map(|address| address.ip()));
+        let registrant = registrant::name(request.extensions());
         let mut command = register::command(request.into_inner(), self.probes)?;
+        command.registrant = registrant::key(registrant.as_deref());
         identity::binds(peer.as_ref(), &command.drafts).map_err(ApiError::from)?;
         for draft in &mut command.drafts {
             caller.needs(Need::Register(&draft.key.namespace, &draft.key.service))?;
@@ -68,7 +70,8 @@ impl RegistryService for Api {
         }
         // Only now: a name server that is slow stands in nobody's way.
         let _place = self.lanes.change(peer_key)?;
-        match self.submit(Command::Register(command), by).await? {
+        let submitted = self.submit(Command::Register(command), by).await;
+        match submitted.map_err(|error| registrant::named(error, registrant))? {
             Reply::Registered(registered) => Ok(Response::new(register::reply(registered))),
             _ => Err(WRONG_REPLY.into()),
         }

@@ -24,8 +24,7 @@ pub(super) struct Encoded(pub(super) Vec<u8>);
 
 /// Serves a ListInstances.
 pub(super) async fn list_instances(api: Arc<Api>, request: Request<Body>) -> Response<Body> {
-    let mut grpc =
-        Grpc::new(ListCodec).apply_max_message_size_config(Some(service_host::MAX_REQUEST_MESSAGE), None);
+    let mut grpc = Grpc::new(ListCodec).apply_max_message_size_config(Some(service_host::MAX_REQUEST_MESSAGE), None);
     grpc.unary(ListInstances(api), request).await
 }
 

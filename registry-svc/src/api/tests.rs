@@ -97,13 +97,7 @@ async fn a_dying_disk_ends_the_registry_with_a_reason_and_without_an_acknowledge
 /// A registry whose driver has gone.
 fn api() -> Api {
     let (hub, metrics, clock) = (Arc::new(hub(&[], false)), Metrics::new(), Clock::start());
-    let catalog = Catalog::restore(
-        Settings::default(),
-        Revision::ZERO,
-        Vec::new(),
-        &[],
-        clock.now().moment,
-    );
+    let catalog = Catalog::restore(Settings::default(), Revision::ZERO, Vec::new(), &[], clock.now().moment);
     let stop = CancellationToken::new();
     let settings = driver::Settings::default();
     let driver = Driver::new(catalog, Arc::clone(&hub), Dying, clock, metrics.clone(), settings, stop);
@@ -120,6 +114,7 @@ fn api() -> Api {
         backup: None,
         is_guarded: false,
         allowed: Arc::new(Allowed::new(Vec::new(), [])),
+        probes: Speaks::Plain,
     }
 }
 
@@ -156,8 +151,18 @@ async fn what_operators_decide_takes_its_place_among_changes() {
         );
         [
             reason(governance.drain(Request::new(drain)).await.expect_err("is not done")),
-            reason(governance.undrain(Request::new(undrain)).await.expect_err("is not done")),
-            reason(governance.set_weight(Request::new(weight)).await.expect_err("is not done")),
+            reason(
+                governance
+                    .undrain(Request::new(undrain))
+                    .await
+                    .expect_err("is not done"),
+            ),
+            reason(
+                governance
+                    .set_weight(Request::new(weight))
+                    .await
+                    .expect_err("is not done"),
+            ),
         ]
     };
     let peer = lanes::peer_of(&http::Extensions::new());

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Act, Detail, Health, Heartbeat, Instance, InstanceKey, Labels, LeaseId, Override, RemovalReason, ReplicaId,
-    Revision, SecretHash, WallTime, Who,
+    Act, Detail, Health, Heartbeat, Instance, InstanceKey, Labels, LeaseId, Override, Registrant, RemovalReason,
+    ReplicaId, Revision, SecretHash, WallTime, Who,
 };
 
 /// All of one revision. Never split, neither on disk nor on the wire.
@@ -92,6 +92,8 @@ pub(crate) struct LeaseRecord {
     pub(crate) replaced: Vec<InstanceKey>,
     /// Whether its owner has ended the last that was left of it, so that those which were taken are not all it had.
     pub(crate) emptied: bool,
+    /// In whose quota it counts; `None`: in nobody's, or it was granted before there were quotas.
+    pub(crate) registrant: Option<Registrant>,
 }
 
 impl OverrideChange {

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::{Batch, Undo};
 use crate::model::{
     Detail, Draft, Epoch, Health, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, LeaseSecret, Metadata,
-    RemovalReason, Revision, SecretHash, Status, Terms, ValueError, WallTime, Weight, Who,
+    Registrant, RemovalReason, Revision, SecretHash, Status, Terms, ValueError, WallTime, Weight, Who,
 };
 
 /// A change that is asked for. Renewals are not among them: they change nothing that is stored.
@@ -74,6 +74,8 @@ pub(crate) struct Register {
     pub(crate) drafts: Vec<Draft>,
     /// Under which lease.
     pub(crate) lease: LeaseChoice,
+    /// In whose quota a lease counts that is granted by it; `None`: in nobody's.
+    pub(crate) registrant: Option<Registrant>,
 }
 
 /// A request's id with the fingerprint of its body.
@@ -320,6 +322,17 @@ pub(crate) enum CatalogError {
     /// The terms that are asked for do not go with those that the lease keeps.
     #[error("with what the lease keeps of its own terms: {0}")]
     Terms(ValueError),
+    /// Whoever was granted the lease has as many instances as one may have.
+    #[error(
+        "{held} instances are registered in your name, and {limit} is what one registrant may have: deregister some, or have \
+         --max-instances-per-principal raised"
+    )]
+    QuotaExceeded {
+        /// The limit.
+        limit: usize,
+        /// How many there are.
+        held: usize,
+    },
     /// The registry has as many instances or leases as it may have.
     #[error("the registry holds its limit of {limit} {what}")]
     RegistryFull {

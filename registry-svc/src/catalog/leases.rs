@@ -7,17 +7,20 @@
 
 mod lease;
 mod queue;
+mod quota;
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 pub(super) use lease::{Lease, LeaseTerms};
 use queue::Queue;
+use quota::Quotas;
 
 use super::{Beat, LeaseRecord, LeaseTime, Owner, RenewError, Renewed};
-use crate::model::{ByLease, LeaseId, ReplicaId, Replicas};
+use crate::model::{ByLease, Instance, LeaseId, Registrant, ReplicaId, Replicas};
 
 /// How long a lease whose owner has been succeeded lives on at the most, to tell it so when it comes back from a pause. With its
 /// full time, which may be days, the predecessors of a process that crashes and starts over would fill the registry.
@@ -30,6 +33,7 @@ pub(super) struct Leases {
     queue: Queue,
     /// How many leases each replica hears.
     owners: HashMap<ReplicaId, usize>,
+    quotas: Quotas,
     replicas: Replicas,
     orphan_grace: Duration,
 }
@@ -41,6 +45,7 @@ impl Leases {
             by_id: ByLease::default(),
             queue: Queue::new(now),
             owners: HashMap::new(),
+            quotas: Quotas::default(),
             replicas: Replicas {
                 own,
                 ..Replicas::default()
@@ -65,6 +70,31 @@ impl Leases {
             self.queue.schedule(id, lease, deadline);
         }
         Some(lease)
+    }
+
+    /// Its lease keeps it from now on, instead of what it kept by this name.
+    pub(super) fn keep(&mut self, instance: &Arc<Instance>) {
+        if let Some(lease) = self.get_mut(instance.lease)
+            && lease.keep(instance)
+        {
+            let registrant = lease.registrant;
+            self.quotas.charge(registrant, 1);
+        }
+    }
+
+    /// Its lease keeps nothing by this name any more.
+    pub(super) fn lose(&mut self, instance: &Instance) {
+        if let Some(lease) = self.get_mut(instance.lease)
+            && lease.lose(&instance.key)
+        {
+            let registrant = lease.registrant;
+            self.quotas.discharge(registrant, 1);
+        }
+    }
+
+    /// How many instances are kept in somebody's name.
+    pub(super) fn kept_for(&self, registrant: Registrant) -> usize {
+        self.quotas.of(registrant)
     }
 
     /// The lease, if the caller owns it.
@@ -98,6 +128,7 @@ impl Leases {
         let was_counted = lease.queued.take().is_some();
         lease.held = false;
         *self.owners.entry(lease.terms.owner).or_default() += 1;
+        self.quotas.charge(lease.registrant, lease.instances.len());
         if let Some(span) = self.span(&lease) {
             let deadline = if was_counted { lease.deadline } else { now.plus(span) };
             self.queue.schedule(id, &mut lease, deadline);
@@ -114,6 +145,7 @@ impl Leases {
         lease.held = held;
         lease.queued = self.span(&lease).map(|_| self.queue.wheel.tick(lease.deadline));
         self.disown(lease.terms.owner);
+        self.quotas.discharge(lease.registrant, lease.instances.len());
         self.sweep();
         Some(lease)
     }
@@ -403,6 +435,7 @@ impl Leases {
             );
         }
         assert_eq!(owners, self.owners, "the count of leases by owner");
+        self.quotas.check(self.by_id.values().map(|lease| &**lease));
     }
 
     /// The leases whose time is counted here.

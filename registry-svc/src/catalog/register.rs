@@ -48,6 +48,7 @@ impl Catalog {
                     owner: own,
                     replaced: Vec::new(),
                     emptied: false,
+                    registrant: register.registrant,
                 };
                 self.leases.insert(record, now);
                 undo.note(Step::Granted(*id));
@@ -140,6 +141,7 @@ impl Catalog {
                 terms.over(lease.terms.heartbeat).map_err(CatalogError::Terms)?
             }
         };
+        self.admit_registrant(register)?;
         let added = register
             .drafts
             .iter()
@@ -153,6 +155,30 @@ impl Catalog {
         }
         debug_assert!(unique(&register.drafts), "the api refuses repeated keys");
         Ok(heartbeat)
+    }
+
+    /// Whether it fits into the quota in which its lease counts. What is there already in that name counts once, and who has more
+    /// than the limit, as it is now, may register that again.
+    fn admit_registrant(&self, register: &Register) -> Result<(), CatalogError> {
+        let registrant = match &register.lease {
+            LeaseChoice::Grant { .. } => register.registrant,
+            LeaseChoice::Join { owner, .. } => self.leases.get(owner.lease).and_then(|lease| lease.registrant),
+        };
+        let Some((registrant, limit)) = registrant.zip(self.capacity.instances_of_registrant) else {
+            return Ok(());
+        };
+        let is_counted = |draft: &&Draft| {
+            let lease = self
+                .instance(&draft.key)
+                .and_then(|present| self.leases.get(present.lease));
+            lease.is_some_and(|lease| lease.registrant == Some(registrant))
+        };
+        let added = register.drafts.iter().filter(|draft| !is_counted(draft)).count();
+        let held = self.leases.kept_for(registrant);
+        if added > 0 && held + added > limit {
+            return Err(CatalogError::QuotaExceeded { limit, held });
+        }
+        Ok(())
     }
 
     /// Puts one instance under `lease` and notes which lease lost it.

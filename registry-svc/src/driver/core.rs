@@ -175,8 +175,10 @@ impl Core {
             return task.refuse(SubmitError::StoreAway);
         }
         let outcome = task.apply(&mut self.catalog, now.wall);
-        if matches!(outcome.reply, Err(CatalogError::RegistryFull { .. })) {
-            self.metrics.shed(Shed::Full).inc();
+        match outcome.reply {
+            Err(CatalogError::RegistryFull { .. }) => self.metrics.shed(Shed::Full).inc(),
+            Err(CatalogError::QuotaExceeded { .. }) => self.metrics.shed(Shed::Quota).inc(),
+            _ => {}
         }
         // Only now: what changes nothing, a repeat or a refusal, is answered as ever.
         if outcome.batch.is_some()

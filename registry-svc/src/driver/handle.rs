@@ -189,11 +189,7 @@ impl Handle {
     }
 
     /// Heartbeats; one result each, in order. `seat`: the caller's share of the queue, held until the driver has heard them.
-    pub(crate) async fn renew(
-        &self,
-        owners: Vec<Owner>,
-        seat: Option<Seat>,
-    ) -> Result<Results, SubmitError> {
+    pub(crate) async fn renew(&self, owners: Vec<Owner>, seat: Option<Seat>) -> Result<Results, SubmitError> {
         let (reply, answer) = oneshot::channel();
         self.renewals
             .send(Renewals { owners, reply, seat })

@@ -161,7 +161,9 @@ impl View {
     /// Whether there are at most so many instances in a scope. Looks at no more services than that.
     pub(crate) fn has_at_most(&self, scope: &Scope, most: usize) -> bool {
         let mut services = self.range(scope, Bound::Unbounded).map(|(_, view)| view.len());
-        services.try_fold(0, |sum, len| (sum + len <= most).then_some(sum + len)).is_some()
+        services
+            .try_fold(0, |sum, len| (sum + len <= most).then_some(sum + len))
+            .is_some()
     }
 
     /// The services of a scope by name, from a point on; at most `limit`.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     catalog::{Command, Deregister, LeaseChoice, Owner, Register, RenewError, Renewed, Reply, Update},
     driver::{DriverError, NotRenewed, SubmitError},
-    model::{Detail, LeaseId, LeaseSecret, RemovalReason, ReplicaId, Revision, Terms},
+    model::{Detail, LeaseId, LeaseSecret, Registrant, RemovalReason, ReplicaId, Revision, Terms},
 };
 
 impl World {
@@ -389,6 +389,7 @@ impl World {
                         misses: Some(heartbeat.misses()),
                     },
                 },
+                registrant: None,
             }),
             Ask::Register {
                 request: id,
@@ -417,6 +418,7 @@ impl World {
                         secret,
                         heartbeat: *heartbeat,
                     },
+                    registrant: Some(Registrant::of("one")),
                 })
             }
             Ask::Update {

@@ -16,6 +16,7 @@
 //! Override 1 Ruling of the drain  2 Ruling of the weight  3 weight  4 Key, in a record of its own alone
 //! Lease    1 SHA-256 of the secret, never the secret  2 interval in ms  3 misses  4 Key* replaced
 //!          5 what is below a millisecond of the interval, in ns  6 emptied  7 owner (fixed64)  8 id, in a LeaseChange alone
+//!          9 in whose quota it counts (fixed64), absent: nobody's
 //! Removal  1 Key  2 Labels  3 reason (0 deregistered, 1 drained, 2 expired, 3 replaced)  4 detail
 //! Change   one of: 1 Put { 1 Instance  2 Labels left }  2 Removal
 //! LeaseChange  one of: 1 Lease kept  2 Lease lost  3 id of the lease that ended
@@ -75,7 +76,7 @@ pub(super) fn encode_instance(instance: &Instance) -> Vec<u8> {
 /// All but its id; see [`Decoder::lease`].
 pub(super) fn encode_lease(lease: &LeaseRecord) -> Vec<u8> {
     let mut to = Writer::with_capacity(64);
-    encode::lease(&mut to, lease);
+    encode::lease(&mut to, lease, None);
     to.finish()
 }
 

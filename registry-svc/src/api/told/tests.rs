@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     fixtures::{WALL, draft},
     model::{
-        Detail, Endpoint, GrpcService, Health, Host, LeaseId, Metadata, Override, Port, Probe, Protocol, Revision, Ruling,
-        Status, Version, Weight, Who, Zone,
+        Detail, Endpoint, GrpcService, Health, Host, LeaseId, Metadata, Override, Port, Probe, Protocol, Revision,
+        Ruling, Status, Version, Weight, Who, Zone,
     },
 };
 
@@ -64,13 +64,19 @@ fn all_that_an_instance_may_have() {
             port: Port::try_new(443).expect("a port"),
         })
         .collect();
-    let pairs = [("empty", String::new()), ("long", "v".repeat(1_000)), ("wide", "\u{1f980}".into())];
+    let pairs = [
+        ("empty", String::new()),
+        ("long", "v".repeat(1_000)),
+        ("wide", "\u{1f980}".into()),
+    ];
     let pairs = pairs.map(|(key, value)| (key.to_owned(), value));
     spec.metadata = Metadata::try_new(pairs.into_iter()).expect("fits");
     let mut profile = (*spec.profile).clone();
     profile.labels.version = Version::try_new("1.2.3").expect("a version");
     profile.labels.zone = Zone::try_new("z1").expect("a zone");
-    profile.grpc_services = ["a.B", "c.D"].map(|name| GrpcService::try_new(name).expect("a name")).into();
+    profile.grpc_services = ["a.B", "c.D"]
+        .map(|name| GrpcService::try_new(name).expect("a name"))
+        .into();
     spec.profile = Arc::new(profile);
     let second = Duration::from_secs(1);
     let probe = Probe::try_new(Some(second), Some(second), 3, None).expect("in its bounds");

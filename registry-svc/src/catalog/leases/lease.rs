@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::super::{Beat, LeaseRecord, LeaseTime, wheel::Tick};
-use crate::model::{Heartbeat, Instance, InstanceKey, LeaseId, ReplicaId, SecretHash};
+use crate::model::{Heartbeat, Instance, InstanceKey, LeaseId, Registrant, ReplicaId, SecretHash};
 
 /// A lease that lives.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(in crate::catalog) struct Lease {
     pub(super) queued: Option<Tick>,
     /// It is overdue and self-preservation holds it back: it stands in the queue where that ends.
     pub(in crate::catalog) held: bool,
+    /// In whose quota it counts, whoever joins it.
+    pub(in crate::catalog) registrant: Option<Registrant>,
     /// What it keeps, by name.
     pub(super) instances: Vec<Arc<Instance>>,
     /// What other leases have taken from it.
@@ -48,6 +50,7 @@ impl Lease {
             deadline: now,
             queued: None,
             held: false,
+            registrant: record.registrant,
             instances: Vec::new(),
             replaced: None,
         };
@@ -86,6 +89,7 @@ impl Lease {
             owner: self.terms.owner,
             replaced: self.replaced().cloned().collect(),
             emptied: self.terms.emptied,
+            registrant: self.registrant,
         }
     }
 
@@ -135,9 +139,10 @@ impl Lease {
         self.replaced = (!keys.is_empty()).then(|| Box::new(keys));
     }
 
-    /// It keeps this instance from now on, instead of what it kept by this name.
-    pub(in crate::catalog) fn keep(&mut self, instance: &Arc<Instance>) {
-        match self.place(&instance.key) {
+    /// It keeps this instance from now on, instead of what it kept by this name. Whether that was nothing.
+    pub(super) fn keep(&mut self, instance: &Arc<Instance>) -> bool {
+        let place = self.place(&instance.key);
+        match place {
             Ok(place) => self.instances[place] = Arc::clone(instance),
             Err(place) => {
                 // Most keep one, and a vector would make room for four.
@@ -147,13 +152,16 @@ impl Lease {
                 self.instances.insert(place, Arc::clone(instance));
             }
         }
+        place.is_err()
     }
 
-    /// It keeps nothing by this name any more.
-    pub(in crate::catalog) fn lose(&mut self, key: &InstanceKey) {
-        if let Ok(place) = self.place(key) {
+    /// It keeps nothing by this name any more. Whether it did.
+    pub(super) fn lose(&mut self, key: &InstanceKey) -> bool {
+        let place = self.place(key);
+        if let Ok(place) = place {
             self.instances.remove(place);
         }
+        place.is_ok()
     }
 
     fn place(&self, key: &InstanceKey) -> Result<usize, usize> {

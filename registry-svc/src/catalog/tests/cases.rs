@@ -1,7 +1,10 @@
 //! Single cases: the life of a lease, what another takes from it, what is refused, what is remembered.
 
 use super::*;
-use crate::fixtures::{draft, end, grant, heartbeat, join, key, owner};
+use crate::{
+    fixtures::{draft, end, grant, heartbeat, join, key, owner},
+    model::Registrant,
+};
 
 #[test]
 fn a_lease_lapses_when_its_time_has_passed_and_not_before() {
@@ -195,6 +198,72 @@ fn a_lease_that_its_owner_empties_is_not_fenced_off_by_what_it_lost_before() {
     register(&mut catalog, grant(3, heartbeat(100), vec![draft("a", "3", "")])).expect("takes it");
     assert_eq!(catalog.renew(&owner(1)), Err(RenewError::LeaseFenced));
     catalog.check_invariants();
+}
+
+/// A quota counts what is there, whichever way it came and goes: an update of what one has costs nothing, what another takes over
+/// is that one's, and what lapses or is taken back is given back.
+#[test]
+fn a_registrant_has_its_quota() {
+    let settings = |limit| Settings {
+        capacity: Capacity {
+            instances_of_registrant: Some(limit),
+            ..Capacity::default()
+        },
+        protection: Protection {
+            enabled: false,
+            ..Protection::default()
+        },
+        ..Settings::default()
+    };
+    let mut catalog = Catalog::restore(settings(2), Revision::ZERO, Vec::new(), &[], now(0).moment);
+    let (ann, bob) = (Some(Registrant::of("ann")), Some(Registrant::of("bob")));
+    let ask = |registrant, n, ids: &[&str]| Register {
+        registrant,
+        ..grant(n, heartbeat(200), ids.iter().map(|id| draft("a", id, "")).collect())
+    };
+    let over = |held| CatalogError::QuotaExceeded { limit: 2, held };
+    assert_eq!(
+        register(&mut catalog, ask(ann, 1, &["1", "2", "3"])),
+        Err(over(0)),
+        "all or none"
+    );
+    register(&mut catalog, ask(ann, 1, &["1", "2"])).expect("as many as it may");
+    assert_eq!(register(&mut catalog, ask(ann, 2, &["3"])), Err(over(2)));
+    assert_eq!(
+        register(&mut catalog, join(1, vec![draft("a", "3", "")])),
+        Err(over(2)),
+        "by whatever lease"
+    );
+    register(&mut catalog, ask(ann, 3, &["1"])).expect("what it has already");
+    register(&mut catalog, join(1, vec![draft("a", "2", "")])).expect("what it has already");
+    register(&mut catalog, ask(bob, 4, &["2", "4"])).expect("another has its own");
+    register(&mut catalog, ask(ann, 5, &["3"])).expect("one was taken over");
+    register(&mut catalog, ask(None, 6, &["5", "6", "7"])).expect("who has no quota");
+    let refused = register(&mut catalog, ask(ann, 7, &["8"]));
+    assert_eq!(refused, Err(over(2)));
+
+    // What is not made durable was never there.
+    let ended = catalog.apply(&Command::Deregister(end(5, &[])), WALL);
+    let anew = catalog.apply(&Command::Register(ask(ann, 7, &["8"])), WALL);
+    anew.reply.expect("there is room");
+    catalog.undo(anew.undo);
+    catalog.undo(ended.undo);
+    catalog.check_invariants();
+    assert_eq!(register(&mut catalog, ask(ann, 7, &["8"])), Err(over(2)));
+
+    // A restart with another limit: what is there stays, and may be registered again.
+    let leases = catalog.leases.iter().map(|(id, lease)| lease.record(*id)).collect();
+    let instances: Vec<_> = catalog.instances.iter().map(|held| Arc::clone(&held.0)).collect();
+    let mut after = Catalog::restore(settings(1), catalog.revision, leases, &instances, now(0).moment);
+    register(&mut after, ask(ann, 8, &["1"])).expect("what it has already");
+    assert_eq!(
+        register(&mut after, ask(ann, 9, &["8"])),
+        Err(CatalogError::QuotaExceeded { limit: 1, held: 2 })
+    );
+    after.check_invariants();
+
+    run(&mut catalog, 0, 5_000);
+    register(&mut catalog, ask(ann, 9, &["1", "3"])).expect("all that it had has lapsed");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{told::Told, *};
 use crate::{
     fixtures::{draft, end, grant, heartbeat, join, key, owner},
-    model::{Detail, Draft, Epoch, OverrideRecord, RemovalReason, Status, Weight, Who},
+    model::{Detail, Draft, Epoch, OverrideRecord, Registrant, RemovalReason, Status, Weight, Who},
 };
 
 /// One step of a random history.
@@ -398,6 +398,8 @@ impl World {
                 });
                 self.apply(Command::Register(Register {
                     request,
+                    // One of two, or nobody.
+                    registrant: Registrant::from_bits(u64::try_from(lease % 3).expect("few")),
                     ..grant(lease, heartbeat(interval), drafts(&ids))
                 }));
             }

@@ -368,6 +368,7 @@ async fn an_expiry_is_not_told_with_the_confidence_of_a_recovery() {
         owner: ReplicaId::ALONE,
         replaced: Vec::new(),
         emptied: false,
+        registrant: None,
     };
     let mut parts = Parts::restored(vec![silent]);
     let _slow = parts.mutate(100, Command::Register(registration(2, "slow")));

@@ -333,7 +333,10 @@ fn one_peer_has_half_of_what_waits() {
     let invented: Vec<u128> = (1_000..2_000).collect();
     let flood: Vec<_> = (0..200).map(|_| ours.hear_from(peer(1), &invented)).collect();
     let waits = |round: &mut tokio::sync::oneshot::Receiver<Vec<_>>| round.try_recv().is_err();
-    let mut flood: Vec<_> = flood.into_iter().filter_map(|mut round| waits(&mut round).then_some(round)).collect();
+    let mut flood: Vec<_> = flood
+        .into_iter()
+        .filter_map(|mut round| waits(&mut round).then_some(round))
+        .collect();
     // What it had when half of the room was taken.
     assert_eq!(flood.len(), 65_536_usize.div_ceil(1_002));
     let mut moved = ours.hear_from(peer(2), &[1]);

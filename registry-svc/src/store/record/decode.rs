@@ -11,9 +11,9 @@ use crate::{
     limits,
     model::{
         Act, Detail, Endpoint, Epoch, GrpcService, Health, Heartbeat, Host, Instance, InstanceId, InstanceKey, Label,
-        Labels, LeaseId, Metadata, Namespace, Override, OverrideRecord, Port, Probe, Profile, Protocol, RemovalReason,
-        ReplicaId, Revision, Ruling, SecretHash, ServiceName, Shared, Spec, Status, ValueError, Version, WallTime,
-        Weight, Who, Zone,
+        Labels, LeaseId, Metadata, Namespace, Override, OverrideRecord, Port, Probe, Profile, Protocol, Registrant,
+        RemovalReason, ReplicaId, Revision, Ruling, SecretHash, ServiceName, Shared, Spec, Status, ValueError, Version,
+        WallTime, Weight, Who, Zone,
     },
 };
 
@@ -224,7 +224,7 @@ impl Decoder {
     fn lease_of(&mut self, id: Option<LeaseId>, fields: Fields<'_>) -> Result<LeaseRecord, RecordError> {
         let (mut id, mut secret, mut owner) = (id, None, ReplicaId::ALONE);
         let (mut millis, mut nanos, mut misses) = (0, 0, 0);
-        let (mut replaced, mut emptied) = (Vec::new(), false);
+        let (mut replaced, mut emptied, mut registrant) = (Vec::new(), false, None);
         for field in fields {
             match field? {
                 (1, value) => secret = <[u8; 32]>::try_from(value.bytes()?).ok(),
@@ -233,6 +233,7 @@ impl Decoder {
                 (4, value) => replaced.push(self.key(value)?),
                 (5, value) => nanos = value.number32()?,
                 (6, value) => emptied = value.number()? != 0,
+                (9, value) => registrant = Registrant::from_bits(value.number()?),
                 (7, value) => owner = ReplicaId::from_bits(value.number()?),
                 (8, value) => id = Some(lease_id(value)?),
                 _ => {}
@@ -247,6 +248,7 @@ impl Decoder {
             owner,
             replaced,
             emptied,
+            registrant,
         })
     }
 

@@ -7,7 +7,7 @@ use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, Removal},
     model::{
         Act, EndpointView, Health, Instance, InstanceKey, Labels, LeaseId, Override, OverrideRecord, Probe, Protocol,
-        RemovalReason, Ruling, Status, WallTime,
+        Registrant, RemovalReason, Ruling, Status, WallTime,
     },
 };
 
@@ -81,7 +81,7 @@ pub(super) fn override_record(to: &mut Writer, record: &OverrideRecord) {
 }
 
 /// Of `LeaseRecord`, all but its id.
-pub(super) fn lease(to: &mut Writer, lease: &LeaseRecord) {
+pub(super) fn lease(to: &mut Writer, lease: &LeaseRecord, id: Option<LeaseId>) {
     let interval = lease.heartbeat.interval();
     to.bytes(1, lease.secret.as_bytes());
     // At most an hour: see `limits::HEARTBEAT_MAX`.
@@ -93,6 +93,10 @@ pub(super) fn lease(to: &mut Writer, lease: &LeaseRecord) {
     to.number(5, (interval.subsec_nanos() % 1_000_000).into());
     to.number(6, lease.emptied.into());
     to.fixed64(7, lease.owner.bits());
+    if let Some(id) = id {
+        to.bytes(8, &lease_id(id));
+    }
+    to.fixed64(9, lease.registrant.map_or(0, Registrant::bits));
 }
 
 /// Of `Batch`, with what only the store needs to know.
@@ -138,10 +142,7 @@ fn removal(to: &mut Writer, removal: &Removal) {
 }
 
 fn lease_change(to: &mut Writer, change: &LeaseChange) {
-    let record = |to: &mut Writer, it: &LeaseRecord| {
-        lease(to, it);
-        to.bytes(8, &lease_id(it.id));
-    };
+    let record = |to: &mut Writer, it: &LeaseRecord| lease(to, it, Some(it.id));
     match change {
         LeaseChange::Kept(it) => to.message(1, |to| record(to, it)),
         LeaseChange::Lost(it) => to.message(2, |to| record(to, it)),

@@ -6,8 +6,8 @@ use prost::{Enumeration, Message, Oneof};
 use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange},
     model::{
-        Act, EndpointView, Health, Instance, InstanceKey, Labels, Override, OverrideRecord, Protocol, RemovalReason,
-        Ruling, Status, WallTime,
+        Act, EndpointView, Health, Instance, InstanceKey, Labels, Override, OverrideRecord, Protocol, Registrant,
+        RemovalReason, Ruling, Status, WallTime,
     },
 };
 
@@ -161,6 +161,8 @@ pub(crate) struct LeaseTermsRecord {
     owner: u64,
     #[prost(bytes = "vec", tag = "8")]
     id: Vec<u8>,
+    #[prost(fixed64, tag = "9")]
+    registrant: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -442,6 +444,7 @@ impl From<&LeaseRecord> for LeaseTermsRecord {
             emptied: lease.emptied,
             owner: lease.owner.bits(),
             id: Vec::new(),
+            registrant: lease.registrant.map_or(0, Registrant::bits),
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::{
     fixtures::{draft, heartbeat, key},
     model::{
         Act, Detail, Endpoint, Endpoints, GrpcService, Health, Host, Instance, Label, LeaseId, LeaseSecret, Metadata,
-        Override, OverrideRecord, Port, Probe, Protocol, RemovalReason, ReplicaId, Revision, Ruling, Status, Version,
-        WallTime, Weight, Who,
+        Override, OverrideRecord, Port, Probe, Protocol, Registrant, RemovalReason, ReplicaId, Revision, Ruling,
+        Status, Version, WallTime, Weight, Who,
     },
 };
 use std::sync::Arc;
@@ -139,14 +139,16 @@ fn instance() -> impl Strategy<Value = Instance> {
 
 fn lease() -> impl Strategy<Value = LeaseRecord> {
     let replaced = proptest::collection::vec((0..99_u8).prop_map(|id| key("b-svc", &format!("i{id}"))), 0..4);
-    (any::<u128>(), 100..3_000_u64, any::<u64>(), replaced, any::<bool>()).prop_map(
-        |(id, interval, owner, replaced, emptied)| LeaseRecord {
+    let bits = (any::<u64>(), any::<u64>());
+    (any::<u128>(), 100..3_000_u64, bits, replaced, any::<bool>()).prop_map(
+        |(id, interval, (owner, registrant), replaced, emptied)| LeaseRecord {
             id: LeaseId::from_random(id),
             secret: LeaseSecret::from_random(id).hash(),
             heartbeat: heartbeat(interval),
             owner: ReplicaId::from_bits(owner),
             replaced,
             emptied,
+            registrant: Registrant::from_bits(registrant),
         },
     )
 }

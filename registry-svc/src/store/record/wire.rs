@@ -4,8 +4,8 @@
 //! By hand because records are read with as few copies as can be: prost's derived messages own every text, and a store of a
 //! million instances would allocate each of them twice on its way in.
 
-use crate::protobuf::{FIXED32, FIXED64, LENGTH, VARINT};
 pub(in crate::store) use crate::protobuf::Writer;
+use crate::protobuf::{FIXED32, FIXED64, LENGTH, VARINT};
 
 /// Not protobuf, or not the type that the field has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

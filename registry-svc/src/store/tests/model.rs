@@ -8,8 +8,8 @@ use crate::{
     catalog::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, Removal},
     fixtures::{WALL, draft, heartbeat, key},
     model::{
-        Act, Detail, Instance, InstanceKey, LeaseId, LeaseSecret, Metadata, Override, RemovalReason, ReplicaId,
-        Revision, Ruling, WallTime, Weight, Who,
+        Act, Detail, Instance, InstanceKey, LeaseId, LeaseSecret, Metadata, Override, Registrant, RemovalReason,
+        ReplicaId, Revision, Ruling, WallTime, Weight, Who,
     },
     store::{Loaded, Store},
 };
@@ -152,6 +152,7 @@ pub(in crate::store) fn batch(revision: u64, id: u8, removes: bool) -> Arc<Batch
             owner: ReplicaId::from_bits(id.into()),
             replaced,
             emptied: id.is_multiple_of(2),
+            registrant: Registrant::from_bits(id.into()),
         };
         (
             Change::Put {
