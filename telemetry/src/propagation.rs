@@ -91,6 +91,19 @@ pub fn inject(cx: &Context, headers: &mut HeaderMap) {
     }
 }
 
+/// The value of an entry of the baggage that the current task works under: what a caller far up the chain has said. `None`
+/// without such an entry, which costs a look at the task's context and allocates nothing.
+pub fn current_baggage(name: &str) -> Option<String> {
+    Context::map_current(|cx| {
+        let baggage = cx.baggage();
+        // Most calls carry none.
+        if baggage.is_empty() {
+            return None;
+        }
+        baggage.get(name).map(|value| value.as_str().to_owned())
+    })
+}
+
 /// The trace id as 32 lower-case hex digits, or `None` if the context belongs to no trace.
 pub fn trace_id(cx: &Context) -> Option<String> {
     let span = cx.span();
@@ -178,5 +191,14 @@ mod tests {
         assert_eq!(id.len(), 32);
         assert_ne!(id, trace_id(&ensure_trace(&Context::new())).expect("valid"));
         assert!(made.baggage().get("tenant").is_some(), "baggage survives");
+    }
+
+    #[test]
+    fn an_entry_of_the_baggage_is_read_where_the_call_is_worked_on() {
+        assert_eq!(current_baggage("tenant"), None);
+        let cx = extract(&headers(&[("baggage", "tenant=acme,empty=")]));
+        let _attached = cx.attach();
+        assert_eq!(current_baggage("tenant").as_deref(), Some("acme"));
+        assert_eq!(current_baggage("other"), None);
     }
 }
