@@ -41,6 +41,8 @@ impl Picks {
                 endpoint,
                 connections: Arc::new([connection.clone()]),
                 weight: weight(number),
+                attributes: Arc::default(),
+                registry: 0,
             }
         });
         pool.set_ready(members);

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use prost_reflect::DescriptorPool;
+use rand::Rng as _;
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
 use tower_service::Service;
@@ -21,7 +22,8 @@ use crate::{
     ResponseBody, ServiceConfig, Target, call,
     degrade::{self, Act, Bindings},
     endpoint::Dial,
-    pool::{Keeper, KeeperSettings, Pool},
+    pool::{Keeper, KeeperSettings, Pool, Wish},
+    route,
     settings::{Governed, Layer, MethodSettings, Rules, read_file},
 };
 
@@ -47,7 +49,7 @@ mod defaults {
 /// polled yet.
 #[derive(Clone, Debug)]
 pub struct Channel {
-    shared: Arc<call::Shared>,
+    pub(crate) shared: Arc<call::Shared>,
 }
 
 /// Makes a [`Channel`]. See [`Channel::builder`].
@@ -62,6 +64,7 @@ pub struct Builder {
     backoff: Backoff,
     tls: Option<tls::Client>,
     rules: Rules,
+    pub(crate) routing: route::Setup,
     config: ServiceConfig,
     file: Option<PathBuf>,
     ignores_provider: bool,
@@ -108,6 +111,7 @@ impl Channel {
             idle_timeout: Some(defaults::IDLE_TIMEOUT),
             backoff: Backoff::default(),
             rules: Rules::default(),
+            routing: route::Setup::default(),
             config: ServiceConfig::default(),
             file: None,
             ignores_provider: false,
@@ -128,7 +132,7 @@ impl Channel {
             None => Err(self
                 .shared
                 .pool
-                .scarcity()
+                .scarcity(Wish::default())
                 .into_error(&self.shared.service, started.elapsed())),
         }
     }
@@ -338,6 +342,7 @@ impl Builder {
     fn start(self) -> (Channel, Outcomes) {
         let (service, source) = self.target.into_parts();
         let pool = Arc::new(Pool::new(self.policy));
+        self.routing.apply(&pool);
         let base = MethodSettings {
             ready_timeout: defaults::READY_TIMEOUT,
             call_timeout: None,
@@ -389,10 +394,15 @@ impl Builder {
             backoff: self.backoff,
             governed: Arc::clone(&settings),
             file,
+            subsetting: self
+                .routing
+                .subsetting
+                .map(|subsetting| subsetting.seeded(rand::rng().next_u64())),
         };
         let keeper = Keeper::spawn(Arc::clone(&pool), source, keeping);
         let shared = Arc::new(call::Shared {
             service,
+            caller: self.routing.caller,
             pool,
             keeper,
             settings,

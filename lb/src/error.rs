@@ -37,6 +37,22 @@ pub enum Error {
         /// How the source of the instances is.
         discovery: String,
     },
+    /// There are instances to call, and the call's route, by a forced rule or by its tag, leads to none of them.
+    #[error(
+        "no instance of {service} for {route} after {waited:.1?}: {others} others take calls, and this one may not go there ({discovery})"
+    )]
+    NoRoute {
+        /// The target's name.
+        service: Arc<str>,
+        /// How long was waited.
+        waited: Duration,
+        /// The route in words, with the name of the rule.
+        route: String,
+        /// How many callable instances there are that the call must not go to.
+        others: usize,
+        /// How the source of the instances is.
+        discovery: String,
+    },
     /// There are connected instances, and each has as many calls open as it allows.
     #[error(
         "no instance of {service} has room for one more call after {waited:.1?}: {ready} connected, each with as many calls under way as it allows"
@@ -140,7 +156,11 @@ impl Error {
     pub fn never_processed(&self) -> bool {
         matches!(
             self,
-            Self::NoInstances { .. } | Self::NotReady { .. } | Self::NoRoom { .. } | Self::NotTaken { .. }
+            Self::NoInstances { .. }
+                | Self::NotReady { .. }
+                | Self::NoRoute { .. }
+                | Self::NoRoom { .. }
+                | Self::NotTaken { .. }
         )
     }
 }

@@ -46,6 +46,10 @@
 //!   of its own, the caller's and the channel's; it travels as `grpc-timeout` and covers the whole response stream.
 //! - **Calls keep away from the slow and the failing, and come back.** The default policy goes by the latency that is to be expected;
 //!   a failure counts as slow, since failing is fast. [`Policy`] has the others.
+//! - **A call goes where it may, and nowhere else.** Rules by method, header and caller narrow the instances by version, group,
+//!   zone, tag or metadata ([`Routes`]), weighted and sticky where that is asked; an untagged call never reaches a tagged
+//!   instance; a zone is preferred only as far as the load on every instance stays even ([`ZonePreference`]). A route that leads
+//!   nowhere is an error that names the rule (`NO_ROUTE`).
 //! - **In flight means until the end of the stream.** A subscription of an hour is an hour of load.
 //! - **Changes of the set leave the rest alone.** An instance that stays keeps its connection; one that goes finishes its calls
 //!   and gets no new ones. Losing the registry changes nothing: the last good set stays.
@@ -70,6 +74,7 @@ mod pick;
 mod pool;
 #[allow(dead_code, reason = "the modes that ask for it come with the next change")]
 mod retry;
+mod route;
 mod settings;
 #[cfg(test)]
 mod simulation;
@@ -85,6 +90,10 @@ pub use pick::{ConsistentHash, HashKey, InvalidPolicy, LeastRequest, PeakEwma, P
 pub use retry::{
     FailbackPolicy, Forks, HedgingDelay, HedgingPolicy, InvalidRetry, Mode, RetryBackoff, RetryBudget, RetryPolicy,
     RetryThrottling,
+};
+pub use route::{
+    FORCE_TAG_HEADER, HeaderMatch, InvalidRoute, InvalidSubsetting, InvalidZonePreference, MethodMatch, RouteRule,
+    Routes, Split, Subset, Subsetting, TAG_BAGGAGE, TAG_HEADER, ZonePreference,
 };
 pub use settings::{InvalidServiceConfig, Problem, ServiceConfig};
 pub use target::{InvalidTarget, Target};

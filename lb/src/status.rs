@@ -21,6 +21,7 @@ impl From<Error> for Status {
     /// | --- | --- | --- |
     /// | `NoInstances` | UNAVAILABLE | NO_INSTANCES |
     /// | `NotReady` | UNAVAILABLE | NOT_READY |
+    /// | `NoRoute` | UNAVAILABLE | NO_ROUTE |
     /// | `NoRoom` | UNAVAILABLE | NO_ROOM |
     /// | `NotTaken` | UNAVAILABLE | NOT_TAKEN |
     /// | `DeadlineExceeded` | DEADLINE_EXCEEDED | DEADLINE_EXCEEDED |
@@ -30,6 +31,7 @@ impl From<Error> for Status {
         let (code, reason, key, value) = match &error {
             Error::NoInstances { service, .. } => (Code::Unavailable, "NO_INSTANCES", "service", service),
             Error::NotReady { service, .. } => (Code::Unavailable, "NOT_READY", "service", service),
+            Error::NoRoute { service, .. } => (Code::Unavailable, "NO_ROUTE", "service", service),
             Error::NoRoom { service, .. } => (Code::Unavailable, "NO_ROOM", "service", service),
             Error::NotTaken { service, .. } => (Code::Unavailable, "NOT_TAKEN", "service", service),
             Error::DeadlineExceeded { service, .. } => {

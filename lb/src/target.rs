@@ -122,6 +122,7 @@ impl Target {
                 weight: registry_client::DEFAULT_WEIGHT,
                 attributes: Arc::default(),
                 epoch: 0,
+                registry: 0,
             });
         }
         if backends.is_empty() {
@@ -264,6 +265,7 @@ fn roster_of(snapshot: &Snapshot, spoken: &Spoken) -> Roster {
                 weight: instance.weight,
                 attributes: Arc::new(attributes_of(instance)),
                 epoch: instance.epoch,
+                registry: 0,
             })
         })
         .collect();
@@ -296,6 +298,7 @@ fn roster_of(snapshot: &Snapshot, spoken: &Spoken) -> Roster {
 
 fn attributes_of(instance: &Instance) -> Attributes {
     Attributes {
+        semver: instance.version.parse().ok(),
         version: instance.version.clone(),
         group: instance.group.clone(),
         zone: instance.zone.clone(),

@@ -25,6 +25,7 @@ use crate::{
         stream::Incoming,
     },
     pool::{Choice, Place, Wish},
+    route::Route,
     settings::MethodSettings,
     status::code_of,
 };
@@ -43,6 +44,7 @@ pub(crate) struct Attempts<'a> {
     deadline: Option<Deadline>,
     /// What keeps the call together with others.
     key: Option<u64>,
+    route: &'a Route,
     /// When waiting for something ready with room began, if it ever had to: one budget over all attempts.
     started: Option<Instant>,
     unsent: u32,
@@ -56,6 +58,7 @@ impl<'a> Attempts<'a> {
         span: CallSpan,
         deadline: Option<Deadline>,
         key: Option<u64>,
+        route: &'a Route,
     ) -> Self {
         Self {
             shared,
@@ -63,6 +66,7 @@ impl<'a> Attempts<'a> {
             span,
             deadline,
             key,
+            route,
             started: None,
             unsent: 0,
             refused: 0,
@@ -169,8 +173,15 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    fn wish<'w>(&self, avoid: &'w [Arc<Endpoint>]) -> Wish<'w> {
-        Wish { avoid, key: self.key }
+    fn wish<'w>(&self, avoid: &'w [Arc<Endpoint>]) -> Wish<'w>
+    where
+        'a: 'w,
+    {
+        Wish {
+            avoid,
+            key: self.key,
+            route: Some(self.route),
+        }
     }
 
     /// The next endpoint, and room for a stream there.
@@ -197,9 +208,9 @@ impl<'a> Attempts<'a> {
         if let Some(place) = pool.place_by(until, wish).await {
             return Ok(place);
         }
-        let (error, wanted) = match pool.ready_count() {
+        let (error, wanted) = match pool.ready_count(wish) {
             0 => (
-                pool.scarcity().into_error(service, started.elapsed()),
+                pool.scarcity(wish).into_error(service, started.elapsed()),
                 "a ready instance",
             ),
             ready => {

@@ -13,7 +13,8 @@ mod response;
 use std::{sync::Arc, task::Poll};
 
 use http::{Request, Response};
-use telemetry::{client::CallSpan, deadline::Deadline};
+use rand::Rng as _;
+use telemetry::{client::CallSpan, deadline::Deadline, propagation::current_baggage};
 use tonic::{Status, body::Body};
 
 pub(crate) use request::{RequestBody, Streaming};
@@ -22,6 +23,7 @@ pub use response::ResponseBody;
 use self::{attempts::Attempts, head::Head};
 use crate::{
     pool::{Keeper, Pool},
+    route::{Caller, Tag},
     settings::Governed,
 };
 
@@ -30,6 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) service: Arc<str>,
+    /// Who calls, for rules.
+    pub(crate) caller: Caller,
     pub(crate) pool: Arc<Pool>,
     pub(crate) keeper: Keeper,
     pub(crate) settings: Arc<Governed>,
@@ -55,7 +59,11 @@ pub(crate) async fn run(shared: Arc<Shared>, request: Request<Body>) -> Result<R
     match read.await {
         Ok(body) => {
             let key = shared.pool.key_of(&head.headers, &body);
-            let attempts = Attempts::new(&shared, &settings, span, deadline, key);
+            let tag = Tag::of(&head.headers, current_baggage);
+            let route = shared
+                .pool
+                .route(tag, head.uri.path(), &head.headers, || rand::rng().next_u64());
+            let attempts = Attempts::new(&shared, &settings, span, deadline, key, &route);
             match &settings.fallback {
                 // Boxed, so that the usual call need not be as large as one that may be degraded.
                 Some(fallback) => Box::pin(fallback::run(fallback, &shared, attempts, deadline, head, body)).await,

@@ -60,6 +60,7 @@ mod tests {
             weight,
             attributes: Arc::default(),
             epoch,
+            registry: 0,
         }
     }
 

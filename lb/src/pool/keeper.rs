@@ -14,6 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{Newcomer, Pool, Roster};
 use crate::{
     endpoint::{Backoff, Dial, driver::drive},
+    route::Subsetting,
     settings::{Found, Governed, WatchedFile},
     target::{Source, Updates},
 };
@@ -30,6 +31,8 @@ pub(crate) struct KeeperSettings {
     pub(crate) governed: Arc<Governed>,
     /// The caller's service config, if it has a file for it.
     pub(crate) file: Option<(PathBuf, Found)>,
+    /// How many instances are connected to; with its seed.
+    pub(crate) subsetting: Option<Subsetting>,
 }
 
 /// Owns the task. Dropping it closes the pool: no new calls, those under way finish.
@@ -95,10 +98,17 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSe
     let mut drivers = JoinSet::new();
     let governed = Arc::clone(&settings.governed);
     let mut file = settings.file.take().map(|(path, found)| WatchedFile::new(path, found));
+    let subsetting = settings.subsetting;
     let apply = |roster: Roster| {
         // Before anybody of them can be called.
         governed.hears(&roster.backends);
-        pool.apply(roster)
+        pool.apply(match subsetting {
+            None => roster,
+            Some(subsetting) => Roster {
+                backends: subsetting.keep(roster.backends),
+                ..roster
+            },
+        })
     };
     let start = |drivers: &mut JoinSet<()>, newcomers: Vec<Newcomer>| {
         for Newcomer { endpoint, removed } in newcomers {
@@ -179,7 +189,7 @@ mod tests {
     use tracing::{Event, Metadata, Subscriber, span};
 
     use super::*;
-    use crate::{Policy, Target};
+    use crate::{Policy, Target, pool::Wish};
 
     /// Rosters one after another, of these sizes; tells how many endpoints calls could go to whenever one is said to be applied.
     struct Script {
@@ -204,7 +214,7 @@ mod tests {
         }
 
         fn applied(&mut self) {
-            let callable = self.pool.scarcity().callable.len();
+            let callable = self.pool.scarcity(Wish::default()).callable.len();
             self.applied.try_send(callable).expect("room for one a roster");
         }
     }
@@ -227,6 +237,7 @@ mod tests {
                 most: 1,
             },
             idle_timeout: None,
+            subsetting: None,
             backoff: Backoff::default(),
             governed: Arc::new(Governed::plain()),
             file: None,

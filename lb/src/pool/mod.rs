@@ -16,6 +16,8 @@ mod keeper;
 mod queues;
 mod ready;
 mod roster;
+mod scarcity;
+mod views;
 mod wish;
 
 use std::{
@@ -24,7 +26,6 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -38,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use keeper::{Keeper, KeeperSettings};
 pub(crate) use ready::{Choice, Member, Place};
 pub(crate) use roster::{Attributes, Backend, Key, Origin, Roster};
+pub(crate) use scarcity::Scarcity;
+pub(crate) use views::Routing;
 pub(crate) use wish::Wish;
 
 use self::{
@@ -45,14 +48,16 @@ use self::{
     diff::{Change, diff},
     queues::Queues,
     ready::ReadySet,
+    views::Ready,
 };
 use crate::{
-    Error, Policy,
+    Policy,
     call::RequestBody,
     endpoint::{Endpoint, EndpointView, connection::Connection, driver::ReadySink},
     error::EndpointFailure,
     load::{Fleet, Load},
     pick::Draw,
+    route::{Refine, Route, Table, Tag},
 };
 
 /// See the module's documentation.
@@ -60,7 +65,7 @@ use crate::{
 pub(crate) struct Pool {
     policy: Policy,
     fleet: Arc<Fleet>,
-    ready: ArcSwap<ReadySet>,
+    ready: ArcSwap<Ready>,
     /// Told whenever the ready set has changed.
     changed: Notify,
     turn: AtomicU64,
@@ -78,6 +83,7 @@ struct Book {
     /// What the discovery says of itself, for error messages.
     origin: Origin,
     unspoken: Option<String>,
+    routing: Routing,
 }
 
 #[derive(Debug)]
@@ -96,35 +102,6 @@ pub(crate) struct Newcomer {
     pub(crate) removed: CancellationToken,
 }
 
-/// Why nothing can be picked.
-#[derive(Debug)]
-pub(crate) struct Scarcity {
-    pub(crate) known: usize,
-    pub(crate) callable: Vec<EndpointFailure>,
-    pub(crate) discovery: String,
-}
-
-impl Scarcity {
-    pub(crate) fn into_error(self, service: &Arc<str>, waited: Duration) -> Error {
-        let (service, discovery) = (Arc::clone(service), self.discovery);
-        if self.callable.is_empty() {
-            Error::NoInstances {
-                service,
-                waited,
-                known: self.known,
-                discovery,
-            }
-        } else {
-            Error::NotReady {
-                service,
-                waited,
-                endpoints: self.callable,
-                discovery,
-            }
-        }
-    }
-}
-
 impl Pool {
     pub(crate) fn new(policy: Policy) -> Self {
         // Callers that start together should not all begin with the same instance.
@@ -141,7 +118,7 @@ impl Pool {
         Self {
             fleet: Arc::new(Fleet::new(&policy)),
             policy,
-            ready: ArcSwap::from_pointee(ReadySet::default()),
+            ready: ArcSwap::from_pointee(Ready::default()),
             changed: Notify::new(),
             turn: AtomicU64::new(chance.bits() >> 32),
             chance,
@@ -151,7 +128,7 @@ impl Pool {
 
     /// The next endpoint, one call counted on it; `None` when none is ready.
     pub(crate) fn pick(&self, wish: Wish<'_>) -> Option<Choice> {
-        self.pick_from(&self.ready.load(), wish)
+        self.pick_from(&self.ready.load().view(wish.route), wish)
     }
 
     fn pick_from(&self, ready: &ReadySet, wish: Wish<'_>) -> Option<Choice> {
@@ -180,11 +157,18 @@ impl Pool {
     /// As [`Pool::pick`], among those that have room for a stream, and with that room. For when the first choice was full:
     /// it looks at every endpoint.
     fn place(&self, wish: Wish<'_>) -> Option<Place> {
-        for member in self.ready.load().members().iter().filter(|member| !member.has_room()) {
+        let ready = self.ready.load();
+        for member in ready
+            .view(wish.route)
+            .members()
+            .iter()
+            .filter(|member| !member.has_room())
+        {
             member.endpoint.crowd();
         }
         loop {
-            let choice = self.pick_from(&self.ready.load().with_room(), wish)?;
+            let with_room = self.ready.load().view(wish.route).with_room();
+            let choice = self.pick_from(&with_room, wish)?;
             // Otherwise somebody else was faster, and the next look sees one less.
             if let Ok(Some(slot)) = choice.connection.try_room() {
                 return Some(Place { choice, slot });
@@ -205,10 +189,11 @@ impl Pool {
                 return Some(place);
             }
             let ready = self.ready.load_full();
-            if ready.members().is_empty() {
+            let view = ready.view(wish.route);
+            if view.members().is_empty() {
                 self.wake();
             }
-            queues.follow(&ready);
+            queues.follow(&view);
             tokio::select! {
                 biased;
                 place = queues.first() => return Some(place),
@@ -218,9 +203,28 @@ impl Pool {
         }
     }
 
-    /// How many endpoints are ready, with room or without.
-    pub(crate) fn ready_count(&self) -> usize {
-        self.ready.load().members().len()
+    /// How many endpoints are ready for such a call, with room or without.
+    pub(crate) fn ready_count(&self, wish: Wish<'_>) -> usize {
+        self.ready.load().view(wish.route).members().len()
+    }
+
+    /// Where a call goes by the rules in force. `draw` is 64 random bits, asked for when there are rules.
+    pub(crate) fn route(&self, tag: Option<Tag>, path: &str, headers: &HeaderMap, draw: impl FnOnce() -> u64) -> Route {
+        Route::decide(self.ready.load().table(), tag, path, headers, draw)
+    }
+
+    /// Routes calls that begin from here on by these rules.
+    pub(crate) fn set_routes(&self, table: Table) {
+        let mut book = self.book();
+        book.routing.table = Arc::new(table);
+        self.publish(&book);
+    }
+
+    /// Shifts weights like this from here on.
+    pub(crate) fn set_refine(&self, refine: Refine) {
+        let mut book = self.book();
+        book.routing.refine = Arc::new(refine);
+        self.publish(&book);
     }
 
     /// As [`Pool::pick`], waiting until something is ready or `until` has come.
@@ -369,13 +373,23 @@ impl Pool {
             .collect()
     }
 
-    pub(crate) fn scarcity(&self) -> Scarcity {
+    /// Why nothing can be picked for such a call.
+    pub(crate) fn scarcity(&self, wish: Wish<'_>) -> Scarcity {
         let book = self.book();
+        let all = book.slots.values();
+        let mut slots = all
+            .filter(|slot| Route::may_reach(wish.route, &slot.backend.attributes))
+            .peekable();
         Scarcity {
             known: book.known,
-            callable: book
-                .slots
-                .values()
+            unreachable: match slots.peek() {
+                None => book.slots.len(),
+                Some(_) => 0,
+            },
+            route: wish
+                .route
+                .map_or_else(|| Route::default().to_string(), ToString::to_string),
+            callable: slots
                 .map(|slot| EndpointFailure {
                     address: slot.backend.key.address.to_string(),
                     error: slot.endpoint.last_error(),
@@ -394,8 +408,11 @@ impl Pool {
             endpoint: Arc::clone(&slot.endpoint),
             connections: slot.connections.as_slice().into(),
             weight: slot.backend.weight,
+            attributes: Arc::clone(&slot.backend.attributes),
+            registry: slot.backend.registry,
         });
-        let ready = ReadySet::new(members, &self.fleet).prepared_for(&self.policy, &self.ready.load());
+        let all = ReadySet::new(members, &self.fleet);
+        let ready = Ready::new(all, &book.routing, book.slots.len(), &self.policy, &self.ready.load());
         self.ready.store(Arc::new(ready));
         self.changed.notify_waiters();
     }
@@ -427,13 +444,14 @@ impl Pool {
 
     /// All at once and without a book.
     pub(crate) fn set_ready(&self, members: impl Iterator<Item = Member>) {
-        let ready = ReadySet::new(members, &self.fleet).prepared_for(&self.policy, &self.ready.load());
+        let all = ReadySet::new(members, &self.fleet);
+        let ready = Ready::new(all, &Routing::default(), 0, &self.policy, &self.ready.load());
         self.ready.store(Arc::new(ready));
     }
 
     /// As [`Pool::pick`], without anything being counted.
     pub(crate) fn choose(&self, wish: Wish<'_>) -> Option<usize> {
-        self.index(&self.ready.load(), wish, Instant::now())
+        self.index(&self.ready.load().view(wish.route), wish, Instant::now())
     }
 }
 
@@ -462,6 +480,7 @@ mod tests {
             weight: 100,
             attributes: Arc::default(),
             epoch: 1,
+            registry: 0,
         });
         Roster {
             backends: backends.collect(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Wish;
+use super::{Attributes, Wish};
 use crate::{
     Policy,
     endpoint::{
@@ -13,6 +13,7 @@ use crate::{
     },
     load::{Fleet, Tick},
     pick::{Candidates, Maglev, Weights},
+    route::Weighed,
 };
 
 /// Connected endpoints with a weight above zero.
@@ -31,6 +32,9 @@ pub(crate) struct Member {
     /// At least one. The first that has room is used.
     pub(crate) connections: Arc<[Connection]>,
     pub(crate) weight: u32,
+    pub(crate) attributes: Arc<Attributes>,
+    /// The number of the registry that it is known from.
+    pub(crate) registry: usize,
 }
 
 /// A choice: the connection to use, and one call counted on its endpoint.
@@ -62,6 +66,14 @@ impl Member {
     /// Whether any of its connections has room.
     pub(crate) fn has_room(&self) -> bool {
         self.connections.iter().any(Connection::has_room)
+    }
+
+    pub(crate) fn weighed(&self) -> Weighed<'_> {
+        Weighed {
+            attributes: &self.attributes,
+            registry: self.registry,
+            weight: self.weight,
+        }
     }
 
     fn connection(&self) -> &Connection {
@@ -122,7 +134,12 @@ impl ReadySet {
     /// Those that have room for a stream now.
     pub(crate) fn with_room(&self) -> Self {
         let members = self.members.iter().filter(|member| member.has_room());
-        Self::new(members.cloned(), &self.fleet)
+        self.narrowed(members.cloned())
+    }
+
+    /// Some of the members, perhaps with other weights.
+    pub(crate) fn narrowed(&self, members: impl Iterator<Item = Member>) -> Self {
+        Self::new(members, &self.fleet)
     }
 
     /// Counts a call on member `index`; if that is one to avoid, on the next one that is not, as long as there is any.

@@ -78,6 +78,8 @@ pub(crate) struct Backend {
     pub(crate) attributes: Arc<Attributes>,
     /// Changes when the instance has registered anew: a restarted process in the same place.
     pub(crate) epoch: i64,
+    /// The number of the registry that it is known from, where a target has several.
+    pub(crate) registry: usize,
 }
 
 /// What an instance says of itself that has a say in who is sent there. Nothing of a fixed target says anything.
@@ -85,6 +87,8 @@ pub(crate) struct Backend {
 pub(crate) struct Attributes {
     /// Semantic version; may be empty.
     pub(crate) version: String,
+    /// The same, if it is one.
+    pub(crate) semver: Option<semver::Version>,
     /// Variant that is not interchangeable with others; may be empty.
     pub(crate) group: String,
     /// Where it runs; may be empty.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, route::Route};
 
 /// What a call wants of the instance that it goes to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -11,6 +11,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) avoid: &'a [Arc<Endpoint>],
     /// The digest of what keeps it together with other calls, see [`Pool::key_of`](super::Pool::key_of).
     pub(crate) key: Option<u64>,
+    /// Where it may go; without one, wherever an untagged call may.
+    pub(crate) route: Option<&'a Route>,
 }
 
 impl Wish<'_> {

@@ -207,6 +207,7 @@ impl World {
             weight,
             attributes: Arc::default(),
             epoch: 1,
+            registry: 0,
         };
         let known = self.backends().chain([backend.clone()]).collect();
         let newcomers = self.pool.apply(roster(known));
@@ -260,6 +261,7 @@ impl World {
         let wish = Wish {
             avoid: &avoid,
             key: Some(self.rng.next_u64()),
+            route: None,
         };
         let Some(choice) = self.pool.pick(wish) else {
             self.picked = Some(Picked { instance: None, tried });

@@ -10,6 +10,7 @@ mod lines;
 mod outage;
 mod policies;
 mod room;
+mod routes;
 mod secured;
 mod set;
 mod settings;

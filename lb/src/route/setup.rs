@@ -1,0 +1,67 @@
+//! What a [`Builder`] is told about routing. It only collects; `build` hands it on.
+
+use std::sync::Arc;
+
+use super::{Caller, Refine, Routes, Subsetting, Table, ZonePreference};
+use crate::{Builder, Channel, pool::Pool};
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Setup {
+    pub(crate) caller: Caller,
+    pub(crate) subsetting: Option<Subsetting>,
+    routes: Routes,
+    preference: Option<ZonePreference>,
+}
+
+impl Setup {
+    /// Before the pool has anybody.
+    pub(crate) fn apply(&self, pool: &Pool) {
+        pool.set_routes(Table::new(&self.routes, &self.caller));
+        pool.set_refine(Refine {
+            zone: self.caller.zone.clone(),
+            preference: self.preference.clone(),
+            registries: Arc::default(),
+        });
+    }
+}
+
+impl Builder {
+    /// The zone that this process runs in: what rules about the caller's zone and [`Builder::prefer_zone`] go by. Empty: none.
+    /// Default: none.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.routing.caller.zone = Some(zone.into()).filter(|zone| !zone.is_empty());
+        self
+    }
+
+    /// The service that this process is: what rules about callers go by. Empty: none. Default: none.
+    pub fn caller(mut self, service: impl Into<String>) -> Self {
+        self.routing.caller.service = Some(service.into()).filter(|service| !service.is_empty());
+        self
+    }
+
+    /// Which calls go to which instances. Default: no rules. [`Channel::set_routes`] replaces them.
+    pub fn routes(mut self, routes: Routes) -> Self {
+        self.routing.routes = routes;
+        self
+    }
+
+    /// Keeps calls in the caller's zone, as far as that keeps the load on every instance even. Default: zones do not count.
+    pub fn prefer_zone(mut self, preference: impl Into<Option<ZonePreference>>) -> Self {
+        self.routing.preference = preference.into();
+        self
+    }
+
+    /// Connects to some of the instances only. Default: to all.
+    pub fn subset(mut self, subsetting: impl Into<Option<Subsetting>>) -> Self {
+        self.routing.subsetting = subsetting.into();
+        self
+    }
+}
+
+impl Channel {
+    /// Routes calls by these rules from here on, on all clones; calls under way go on as they were routed.
+    pub fn set_routes(&self, routes: &Routes) {
+        self.shared.pool.set_routes(Table::new(routes, &self.shared.caller));
+    }
+}
