@@ -3,9 +3,9 @@
 //! It runs independently of traffic. A lazily dialled connection is found dead by the call that wanted to use it; this one
 //! has left the ready set by then.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use rand::Rng;
+use rand::{Rng, RngExt as _};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -23,6 +23,8 @@ use super::{
 
 /// Where a driver reports on which connections its endpoint can be called: on none, and it cannot be picked.
 pub(crate) trait ReadySink {
+    /// Whether calls wait for any endpoint at all, and then for how long each may be left alone after a failed dial.
+    fn impatience(&self) -> Option<Duration>;
     fn lines(&self, endpoint: &Arc<Endpoint>, connections: Vec<Connection>);
 }
 
@@ -105,11 +107,18 @@ pub(crate) async fn drive(
             // BackingOff -> Connecting
             State::BackingOff(backing_off) => {
                 endpoint.show(EndpointState::BackingOff);
+                let until = match sink.impatience() {
+                    // Callers whose instance was away together should not all come back together.
+                    Some(pause) => backing_off.until_at_most(pause.mul_f64(rng.random_range(0.75..1.0))),
+                    None => backing_off.until(),
+                };
                 tokio::select! {
                     biased;
                     () = removed.cancelled() => break,
                     () = endpoint.nudge.notified() => State::Connecting(backing_off.nudged()),
-                    () = sleep_until(backing_off.until()) => State::Connecting(backing_off.elapsed()),
+                    () = sleep_until(until) => State::Connecting(backing_off.elapsed()),
+                    // A call has begun to wait.
+                    () = endpoint.wake.notified() => State::BackingOff(backing_off),
                 }
             }
 

@@ -212,9 +212,9 @@ impl Endpoint {
         }
     }
 
-    /// Somebody calls: it is connected again if it was let rest.
+    /// A call waits for anybody at all: it is connected again if it was let rest, and sooner if it is being left alone.
     pub(crate) fn wake(&self) {
-        if self.state() == EndpointState::Idle {
+        if matches!(self.state(), EndpointState::Idle | EndpointState::BackingOff) {
             self.wake.notify_one();
         }
     }

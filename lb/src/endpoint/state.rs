@@ -61,6 +61,7 @@ pub(crate) struct Ready<L> {
 #[derive(Debug)]
 pub(crate) struct BackingOff {
     failures: u32,
+    since: Instant,
     until: Instant,
 }
 
@@ -124,12 +125,18 @@ impl BackingOff {
     fn after(failures: u32, now: Instant, backoff: &Backoff, rng: &mut impl Rng) -> Self {
         Self {
             failures,
+            since: now,
             until: now + backoff.delay(failures, rng),
         }
     }
 
     pub(crate) fn until(&self) -> Instant {
         self.until
+    }
+
+    /// When it is dialled again if calls wait for it, and are to wait for `pause` at most: never later than otherwise.
+    pub(crate) fn until_at_most(&self, pause: Duration) -> Instant {
+        self.until.min(self.since + pause)
     }
 
     pub(crate) fn elapsed(self) -> Connecting {
@@ -214,6 +221,20 @@ mod tests {
             .failed(now, &backoff, &mut rng);
         let fresh = third.nudged().failed(now, &backoff, &mut rng);
         assert_eq!(fresh.until() - now, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn who_waits_shortens_the_pause_and_does_not_end_it() {
+        let (backoff, mut rng, now) = (steady(), StdRng::seed_from_u64(7), Instant::now());
+        let pause = Duration::from_millis(200);
+        let first = Idle.connect().failed(now, &backoff, &mut rng);
+        assert_eq!(first.until_at_most(pause) - now, Duration::from_millis(100));
+        let mut later = first;
+        for _ in 0..6 {
+            later = later.elapsed().failed(now, &backoff, &mut rng);
+        }
+        assert_eq!(later.until() - now, Duration::from_millis(6_400));
+        assert_eq!(later.until_at_most(pause) - now, pause);
     }
 
     proptest! {

@@ -18,6 +18,7 @@ mod ready;
 mod roster;
 mod scarcity;
 mod views;
+mod waiting;
 mod wish;
 
 use std::{
@@ -26,6 +27,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -49,6 +51,7 @@ use self::{
     queues::Queues,
     ready::ReadySet,
     views::Ready,
+    waiting::Waiting,
 };
 use crate::{
     Policy,
@@ -69,6 +72,8 @@ pub(crate) struct Pool {
     /// Told whenever the ready set has changed.
     changed: Notify,
     turn: AtomicU64,
+    /// Calls that wait for anybody to be ready, or to have room.
+    waiting: Waiting,
     chance: Chance,
     book: Mutex<Book>,
 }
@@ -122,6 +127,7 @@ impl Pool {
             changed: Notify::new(),
             turn: AtomicU64::new(chance.bits() >> 32),
             chance,
+            waiting: Waiting::default(),
             book: Mutex::default(),
         }
     }
@@ -179,6 +185,7 @@ impl Pool {
     /// As [`Pool::pick`], waiting until anything is ready *and* has room for a stream, or `until` has come. Who waits counts
     /// nowhere as in flight, and goes wherever room is first.
     pub(crate) async fn place_by(&self, until: Instant, wish: Wish<'_>) -> Option<Place> {
+        let _waits = self.waiting.one_more();
         let mut queues = Queues::default();
         loop {
             let changed = self.changed.notified();
@@ -229,6 +236,7 @@ impl Pool {
 
     /// As [`Pool::pick`], waiting until something is ready or `until` has come.
     pub(crate) async fn pick_by(&self, until: Instant) -> Option<Choice> {
+        let _waits = self.waiting.one_more();
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -456,6 +464,12 @@ impl Pool {
 }
 
 impl ReadySink for Arc<Pool> {
+    fn impatience(&self) -> Option<Duration> {
+        // Whatever they wait for, an instance of their route or room anywhere, one more that is ready helps.
+        let any = self.waiting.any();
+        any.then(|| waiting::patience(self.book().slots.len()))
+    }
+
     fn lines(&self, endpoint: &Arc<Endpoint>, connections: Vec<Connection>) {
         self.connected(endpoint, connections);
     }

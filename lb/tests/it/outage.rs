@@ -1,11 +1,14 @@
 //! An instance dies under load and comes back.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use crate::support::{TestServer, channel_to, check, eventually};
+use crate::support::{TestServer, channel_to, check, eventually, in_time, ready};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_calls_under_way_are_lost_with_an_instance_and_traffic_returns_to_it() {
@@ -84,4 +87,29 @@ async fn a_dead_instance_is_not_picked_and_says_why_it_is_not() {
         })
     })
     .await;
+}
+
+/// After some seconds of outage the next dial was seconds away, and every call that came meanwhile waited for it, or failed,
+/// with the instance back in its place: 4.7 s after an outage of 6 s.
+#[tokio::test]
+async fn a_call_that_waits_does_not_wait_for_the_back_off() {
+    let mut server = TestServer::start();
+    // Longer than this test is patient.
+    let backoff = lb::Backoff::try_new(Duration::from_secs(600), Duration::from_secs(600), 0.0).expect("valid");
+    let channel = lb::Channel::builder(lb::Target::fixed([server.addr()]).expect("an address"))
+        .backoff(backoff)
+        .ready_timeout(Duration::from_secs(60))
+        .build();
+    in_time(check(&channel)).await.expect("answered");
+    let address = server.address;
+    server.kill();
+    let backing_off = || channel.endpoints()[0].state == lb::EndpointState::BackingOff;
+    eventually("it is left alone", backing_off).await;
+    assert_eq!(ready(&channel), 0);
+    let waiting = {
+        let channel = channel.clone();
+        tokio::spawn(async move { check(&channel).await })
+    };
+    let _server = TestServer::start_on(address);
+    in_time(waiting).await.expect("did not panic").expect("answered");
 }
