@@ -18,8 +18,9 @@ use tonic::{Status, body::Body};
 use tower_service::Service;
 
 use crate::{
-    Backoff, ConnectError, EndpointView, Error, FallbackRequest, InvalidDescriptors, InvalidServiceConfig, Policy,
-    ResponseBody, ServiceConfig, Target, call,
+    Backoff, ConnectError, EndpointView, Error, FallbackRequest, FaultCounts, HedgingPolicy, InvalidDescriptors,
+    InvalidServiceConfig, Mode, Policy, ResponseBody, RetryBudget, RetryPolicy, RetryThrottling, ServiceConfig, Target,
+    call,
     degrade::{self, Act, Bindings},
     endpoint::Dial,
     pool::{Keeper, KeeperSettings, Pool, Wish},
@@ -29,7 +30,7 @@ use crate::{
 
 /// Where the defaults stand.
 mod defaults {
-    use super::Duration;
+    use super::{Duration, RetryBudget};
 
     /// Long enough for a restart of a small service, short enough for a person in front of a screen.
     pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -40,6 +41,8 @@ mod defaults {
     pub(super) const MAX_CONNECTIONS: usize = 4;
     /// As gRPC's channels.
     pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+    /// With the 95th percentile, as hedging begins by default, a twentieth would do; the rest is for attempts that failed.
+    pub(super) const HEDGING_BUDGET: RetryBudget = RetryBudget::tenth();
 }
 
 /// A connection to all instances of a service. Any generated tonic client takes it in place of a [`tonic::transport::Channel`].
@@ -71,6 +74,9 @@ pub struct Builder {
     check: Option<bool>,
     standins: BTreeMap<String, Act>,
     descriptors: Option<DescriptorPool>,
+    retry_budget: RetryBudget,
+    hedging_budget: RetryBudget,
+    retry_throttling: Option<RetryThrottling>,
 }
 
 /// What became of what a builder was given.
@@ -118,6 +124,9 @@ impl Channel {
             check: None,
             standins: BTreeMap::new(),
             descriptors: None,
+            retry_budget: RetryBudget::default(),
+            hedging_budget: defaults::HEDGING_BUDGET,
+            retry_throttling: None,
         }
     }
 
@@ -161,9 +170,18 @@ impl Channel {
         &self.shared.service
     }
 
+    /// How often calls were repeated, hedged, swallowed and delivered later.
+    #[must_use]
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.shared.retries.view()
+    }
+
     /// Takes no more calls, on any clone, and waits until those under way have ended; put a limit on the wait. Only who wants
     /// to know needs it: dropping every clone closes as well.
+    ///
+    /// Calls that wait to be tried again ([`Mode::Failback`]) are tried once more first; those that fail are logged and counted.
     pub async fn close(&self) {
+        self.shared.failback.close().await;
         self.shared.keeper.close().await;
     }
 }
@@ -223,6 +241,41 @@ impl Builder {
     pub fn call_timeout(mut self, call_timeout: impl Into<Option<Duration>>) -> Self {
         self.rules.timeout = call_timeout.into();
         self
+    }
+
+    /// What is done about calls that fail, where no service config says otherwise. Default: [`Mode::Failfast`].
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.rules.mode = Some(mode);
+        self
+    }
+
+    /// Calls that fail are repeated elsewhere: [`Mode::Failover`]. Only for services whose calls may all be processed twice.
+    pub fn retry(self, policy: RetryPolicy) -> Self {
+        self.mode(Mode::Failover(policy))
+    }
+
+    /// Calls whose answer is late are sent to one more instance: [`Mode::Hedging`]. Only for services whose calls may all be
+    /// processed twice.
+    pub fn hedging(self, policy: HedgingPolicy) -> Self {
+        self.mode(Mode::Hedging(policy))
+    }
+
+    /// How many attempts more than calls failover may make, all methods together. Default: a fifth of the calls, and 10 a second.
+    pub fn retry_budget(self, retry_budget: RetryBudget) -> Self {
+        Self { retry_budget, ..self }
+    }
+
+    /// How many attempts more than calls hedging may make, all methods together. Default: a tenth of the calls, and 10 a second.
+    pub fn hedging_budget(self, hedging_budget: RetryBudget) -> Self {
+        Self { hedging_budget, ..self }
+    }
+
+    /// gRPC's throttle, in addition to the budgets. Default: none.
+    pub fn retry_throttling(self, retry_throttling: impl Into<Option<RetryThrottling>>) -> Self {
+        Self {
+            retry_throttling: retry_throttling.into(),
+            ..self
+        }
     }
 
     /// How long to wait between attempts to connect. Default: 100 ms to 10 s, see [`Backoff`].
@@ -347,6 +400,7 @@ impl Builder {
             ready_timeout: defaults::READY_TIMEOUT,
             call_timeout: None,
             fallback: None,
+            mode: Mode::default(),
         };
         let bindings = Bindings {
             standins: self.standins,
@@ -400,12 +454,14 @@ impl Builder {
                 .map(|subsetting| subsetting.seeded(rand::rng().next_u64())),
         };
         let keeper = Keeper::spawn(Arc::clone(&pool), source, keeping);
-        let shared = Arc::new(call::Shared {
+        let shared = Arc::new_cyclic(|shared| call::Shared {
             service,
             caller: self.routing.caller,
             pool,
             keeper,
             settings,
+            retries: call::Retries::new(self.retry_budget, self.hedging_budget, self.retry_throttling),
+            failback: call::Failback::new(shared.clone()),
         });
         (Channel { shared }, outcomes)
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::{InvalidServiceConfig, endpoint::Endpoint};
+use crate::{BroadcastResults, InvalidServiceConfig, endpoint::Endpoint};
 
 /// Failures of a channel: those of the callee are the status it answered, and no business of this type.
 ///
@@ -92,6 +92,20 @@ pub enum Error {
         service: Arc<str>,
         /// What HTTP/2 says of it.
         source: h2::Error,
+    },
+    /// A broadcast of a request that is a stream: it cannot be sent to everybody.
+    #[error("a request to {service} that is a stream cannot be sent to every instance")]
+    NotRepeatable {
+        /// The target's name.
+        service: Arc<str>,
+    },
+    /// Some of the instances have failed a broadcast.
+    #[error("of a broadcast to {service}, {results}")]
+    BroadcastFailed {
+        /// The target's name.
+        service: Arc<str>,
+        /// What each of them said.
+        results: BroadcastResults,
     },
     /// The connection or the stream broke after the request was sent: it may or may not have been processed.
     #[error("the call to {address} ({instance_id}) broke off: {source}")]

@@ -39,7 +39,10 @@
 //! - **A call only meets instances that are connected.** Each endpoint is kept connected by a task of its own, with jittered
 //!   back-off, whether or not there is traffic. A connection that ends takes its endpoint out of the ready set at once.
 //! - **A call that provably reached no handler goes elsewhere, unseen.** A request that was given back unsent, a refused stream,
-//!   a stream above a GOAWAY's last one. Nothing else is ever sent twice.
+//!   a stream above a GOAWAY's last one. Nothing else is sent twice unless the caller has said that it may be.
+//! - **Where it may be, a failure is not the end of a call.** By [`Mode`]: tried elsewhere (failover), now or later (failback), at
+//!   once in several places (forking, hedging), everywhere (broadcast), or not minded (failsafe). One deadline covers all
+//!   attempts, a budget keeps them below 1.2 times the calls and 10 a second, and who is retried from outside does not retry.
 //! - **Nothing waits for ever.** With no instance ready a call fails after the ready timeout and says why; an empty set, an
 //!   unreachable one and a full one are told apart (`ErrorInfo` reasons `NO_INSTANCES`, `NOT_READY` and `NO_ROOM`). An instance
 //!   that allows no more calls at a time is passed over while another one has room, and gets another connection. The deadline of a call is the earliest
@@ -54,7 +57,7 @@
 //! - **Changes of the set leave the rest alone.** An instance that stays keeps its connection; one that goes finishes its calls
 //!   and gets no new ones. Losing the registry changes nothing: the last good set stays.
 //!
-//! What it does not do: it does not retry what may have been processed, does not hedge, and does not speak TLS.
+//! What it does not do: it does not know by itself which methods may be processed twice.
 //!
 //! # The way of a call
 //!
@@ -72,7 +75,6 @@ mod error;
 mod load;
 mod pick;
 mod pool;
-#[allow(dead_code, reason = "the modes that ask for it come with the next change")]
 mod retry;
 mod route;
 mod settings;
@@ -81,7 +83,7 @@ mod simulation;
 mod status;
 mod target;
 
-pub use call::ResponseBody;
+pub use call::{BroadcastResult, BroadcastResults, FaultCounts, ResponseBody, Swallowed};
 pub use channel::{Builder, Channel, Picked, ResponseFuture};
 pub use degrade::{Degraded, FallbackRequest, FallbackWhen, InvalidDescriptors};
 pub use endpoint::{Backoff, EndpointState, EndpointView, InvalidBackoff};

@@ -9,6 +9,8 @@ use crate::Error;
 
 /// Whose reasons these are.
 const DOMAIN: &str = "tessera";
+/// Details travel in headers, which have their limits.
+const MOST_LISTED: usize = 50;
 /// When to come again if nobody was there: endpoints are redialled within their back-off, new instances appear within
 /// moments.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -26,6 +28,8 @@ impl From<Error> for Status {
     /// | `NotTaken` | UNAVAILABLE | NOT_TAKEN |
     /// | `DeadlineExceeded` | DEADLINE_EXCEEDED | DEADLINE_EXCEEDED |
     /// | `Malformed` | INTERNAL | MALFORMED |
+    /// | `NotRepeatable` | FAILED_PRECONDITION | NOT_REPEATABLE |
+    /// | `BroadcastFailed` | that of the first that failed | BROADCAST_FAILED, and each that failed with its code |
     /// | `BrokenOff` | by its HTTP/2 reason, UNAVAILABLE for a lost connection | BROKEN_OFF |
     fn from(error: Error) -> Self {
         let (code, reason, key, value) = match &error {
@@ -38,10 +42,22 @@ impl From<Error> for Status {
                 (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "service", service)
             }
             Error::Malformed { service, .. } => (Code::Internal, "MALFORMED", "service", service),
+            Error::NotRepeatable { service } => (Code::FailedPrecondition, "NOT_REPEATABLE", "service", service),
+            Error::BroadcastFailed { service, results } => {
+                let first = results.failures().next();
+                let code = first.map_or(Code::Unknown, |(_, status)| status.code());
+                (code, "BROADCAST_FAILED", "service", service)
+            }
             Error::BrokenOff { address, source, .. } => (code_of(source), "BROKEN_OFF", "address", address),
         };
-        let mut details =
-            ErrorDetails::with_error_info(reason, DOMAIN, HashMap::from([(key.to_owned(), value.to_string())]));
+        let mut metadata = HashMap::from([(key.to_owned(), value.to_string())]);
+        if let Error::BroadcastFailed { results, .. } = &error {
+            let failed = results.failures().take(MOST_LISTED);
+            metadata.extend(
+                failed.map(|(result, status)| (result.instance_id.to_string(), format!("{:?}", status.code()))),
+            );
+        }
+        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
         if error.never_processed() && code == Code::Unavailable {
             details.set_retry_info(Some(RETRY_AFTER));
         }

@@ -36,5 +36,7 @@ pub mod testing;
 pub use init::{Config, Guard, InitError, LogFormat, init};
 /// What a task carries: the span it works under, and its baggage. Re-exported so that callers name one version.
 pub use opentelemetry::Context;
+/// An attribute of a span's event.
+pub use opentelemetry::KeyValue;
 /// Attaches a [`Context`] to a future, for work that is spawned off a call: `tokio::spawn(work.with_context(cx))`.
 pub use opentelemetry::trace::FutureExt as WithContext;

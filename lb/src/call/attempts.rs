@@ -1,54 +1,42 @@
-//! The attempts of one call: normally one. A further one is made only when the last was certainly not processed.
+//! A call and its attempts: normally one. What is done when one is not enough is the mode's business, each in a file of its own.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use http::Response;
 use telemetry::{
     client::{AttemptSpan, CallSpan},
     deadline::Deadline,
 };
-use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status};
 
 use super::{
     RequestBody, ResponseBody, Shared,
-    failover::was_refused,
-    fallback,
+    answer::{Answer, Said},
+    attempt::{Attempt, Failure, Timer},
+    broadcast, failover, failsafe, fallback, forking,
     head::Head,
+    hedging,
     response::{Open, Spans},
 };
-use crate::{
-    Error, Picked,
-    endpoint::{
-        Ending, Endpoint,
-        connection::{Closed, Connection, NotOpened},
-        stream::Incoming,
-    },
-    pool::{Choice, Place, Wish},
-    route::Route,
-    settings::MethodSettings,
-    status::code_of,
-};
+use crate::{Error, Mode, Picked, endpoint::Endpoint, pool::Wish, route::Route, settings::MethodSettings};
 
-/// Attempts that never left this process cost nothing and each takes a dead connection out of the ready set, so the bound is
-/// only there to end what cannot end well.
-const MAX_UNSENT: u32 = 32;
-/// gRFC A6: a call that a server has refused is transparently sent elsewhere once. More would add load to an overloaded fleet.
-const MAX_REFUSED: u32 = 1;
-
-/// The attempts of one call.
+/// What all attempts of one call have in common.
 pub(crate) struct Attempts<'a> {
-    shared: &'a Shared,
-    settings: &'a MethodSettings,
-    span: CallSpan,
-    deadline: Option<Deadline>,
+    pub(super) shared: &'a Shared,
+    pub(super) settings: &'a MethodSettings,
+    pub(super) span: CallSpan,
+    pub(super) deadline: Option<Deadline>,
     /// What keeps the call together with others.
-    key: Option<u64>,
-    route: &'a Route,
-    /// When waiting for something ready with room began, if it ever had to: one budget over all attempts.
-    started: Option<Instant>,
-    unsent: u32,
-    refused: u32,
+    pub(super) key: Option<u64>,
+    pub(super) route: &'a Route,
+    /// How many attempts were begun, so that each has its number.
+    begun: AtomicU32,
 }
 
 impl<'a> Attempts<'a> {
@@ -67,9 +55,7 @@ impl<'a> Attempts<'a> {
             deadline,
             key,
             route,
-            started: None,
-            unsent: 0,
-            refused: 0,
+            begun: AtomicU32::new(0),
         }
     }
 
@@ -82,14 +68,21 @@ impl<'a> Attempts<'a> {
         self.span
     }
 
-    pub(crate) async fn run(mut self, head: Head, body: RequestBody) -> Result<Response<ResponseBody>, Status> {
-        match self.attempt_all(head, body).await {
-            Ok(Answer {
-                response,
-                choice,
-                attempt,
-                timer,
-            }) => Ok(self.answered(response, choice, attempt, timer)),
+    pub(crate) async fn run(self, head: Head, body: RequestBody) -> Result<Response<ResponseBody>, Status> {
+        let outcome = match &self.settings.mode {
+            Mode::Failfast => self.once(head, body).await,
+            // Boxed, so that the usual call need not be as large as one that may take several attempts.
+            mode => Box::pin(self.in_mode(mode, head, body)).await,
+        };
+        match outcome {
+            Ok(Said::Open(answer)) => Ok(self.answered(answer)),
+            Ok(Said::Over(response, code)) => {
+                if response.headers().contains_key(Status::GRPC_STATUS) {
+                    fallback::note(self.settings, &self.span, code);
+                }
+                self.span.finish(code.into());
+                Ok(*response)
+            }
             Err(error) => {
                 let status = Status::from(error);
                 fallback::note(self.settings, &self.span, status.code());
@@ -99,69 +92,41 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    async fn attempt_all(&mut self, mut head: Head, mut body: RequestBody) -> Result<Answer, Error> {
-        let mut timer = None;
-        let mut tried: Vec<Arc<Endpoint>> = Vec::new();
-        loop {
-            if self.deadline.is_some_and(Deadline::is_expired) {
-                return Err(self.too_late("its turn: nothing was sent".to_owned()));
+    async fn once(&self, mut head: Head, body: RequestBody) -> Result<Said, Error> {
+        match Attempt::new(self).go(&mut head, &body).await {
+            Ok(answer) => {
+                body.commit();
+                Ok(Said::Open(answer))
             }
-            let Place { mut choice, slot } = self.place(self.wish(&tried)).await?;
-            let endpoint = &Arc::clone(choice.in_flight.endpoint());
-            let attempt = self
-                .span
-                .attempt(self.unsent + self.refused + 1, &endpoint.address, &endpoint.instance_id);
-            head.prepare(&attempt, self.deadline);
-            let exchange = match Connection::send(
-                slot,
-                || head.addressed_to(endpoint.scheme(), &endpoint.authority),
-                &mut body,
-            ) {
-                Ok(exchange) => exchange,
-                Err(NotOpened::Closed) => {
-                    attempt.finish(Code::Unavailable.into());
-                    self.give_up_on(&choice)?;
-                    continue;
-                }
-                Err(NotOpened::Malformed(source)) => {
-                    attempt.finish(Code::Internal.into());
-                    return Err(Error::Malformed {
-                        service: Arc::clone(&self.shared.service),
-                        source,
-                    });
-                }
-            };
-            let Some(answer) = self.in_time(exchange, &mut timer).await else {
-                attempt.finish(Code::DeadlineExceeded.into());
-                choice.in_flight.ends(Ending::of(Code::DeadlineExceeded));
-                return Err(self.too_late(format!("a response of {} ({})", endpoint.address, endpoint.instance_id)));
-            };
-            let error = match answer {
-                Ok(response) => {
-                    return Ok(Answer {
-                        response,
-                        choice,
-                        attempt,
-                        timer,
-                    });
-                }
-                Err(error) => error,
-            };
-            attempt.finish(code_of(&error).into());
-            choice.in_flight.ends(Ending::of(code_of(&error)));
-            if !was_refused(&error) || !body.is_there() {
-                return Err(Error::broken_off(endpoint, error));
-            }
-            self.refused += 1;
-            if self.refused > MAX_REFUSED {
-                return Err(self.not_taken(endpoint, error.to_string()));
-            }
-            tried.push(Arc::clone(endpoint));
+            Err(Failure::Final(error) | Failure::Lost(_, error)) => Err(error),
+            Err(Failure::NowhereElse) => Err(self.nobody()),
         }
     }
 
+    async fn in_mode(&self, mode: &Mode, head: Head, body: RequestBody) -> Result<Said, Error> {
+        // Only one layer retries: with three attempts in each of three layers the last one would have 27.
+        if head.is_repeated_by_caller() {
+            return self.once(head, body).await;
+        }
+        match mode {
+            Mode::Failfast => self.once(head, body).await,
+            Mode::Failover(policy) => failover::run(self, policy, head, body).await,
+            Mode::Failsafe => failsafe::run(self, None, head, body).await,
+            Mode::Failback(policy) => failsafe::run(self, Some(*policy), head, body).await,
+            Mode::Forking(forks) => forking::run(self, *forks, head, body).await,
+            Mode::Broadcast => broadcast::run(self, head, body).await,
+            Mode::Hedging(policy) => hedging::run(self, policy, head, body).await,
+        }
+    }
+
+    /// The span of one more attempt.
+    pub(super) fn begin(&self, endpoint: &Endpoint) -> AttemptSpan {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        self.span.attempt(number, &endpoint.address, &endpoint.instance_id)
+    }
+
     /// Awaits `future`; `None` if the deadline comes first.
-    async fn in_time<F: Future + Unpin>(&self, mut future: F, timer: &mut Timer) -> Option<F::Output> {
+    pub(super) async fn in_time<F: Future + Unpin>(&self, mut future: F, timer: &mut Timer) -> Option<F::Output> {
         let Some(deadline) = self.deadline else {
             return Some(future.await);
         };
@@ -173,10 +138,14 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    fn wish<'w>(&self, avoid: &'w [Arc<Endpoint>]) -> Wish<'w>
-    where
-        'a: 'w,
-    {
+    /// There is no instance left that may have the call.
+    pub(super) fn nobody(&self) -> Error {
+        let scarcity = self.shared.pool.scarcity(self.wish(&[]));
+        scarcity.into_error(&self.shared.service, Duration::ZERO)
+    }
+
+    /// What the call wants of an instance.
+    pub(super) fn wish<'w>(&'w self, avoid: &'w [Arc<Endpoint>]) -> Wish<'w> {
         Wish {
             avoid,
             key: self.key,
@@ -184,88 +153,21 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// The next endpoint, and room for a stream there.
-    async fn place(&mut self, wish: Wish<'_>) -> Result<Place, Error> {
-        while let Some(choice) = self.shared.pool.pick(wish) {
-            match choice.connection.try_room() {
-                Ok(Some(slot)) => return Ok(Place { choice, slot }),
-                Ok(None) => break,
-                Err(Closed) => self.give_up_on(&choice)?,
-            }
-        }
-        // Boxed, so that the usual call need not be as large as one that waits.
-        Box::pin(self.wait_for_place(wish)).await
-    }
-
-    /// As [`Attempts::place`], anywhere: waiting no longer than the ready timeout, and not past the deadline.
-    async fn wait_for_place(&mut self, wish: Wish<'_>) -> Result<Place, Error> {
-        let (pool, service) = (&self.shared.pool, &self.shared.service);
-        let started = *self.started.get_or_insert_with(Instant::now);
-        let patience = started + self.settings.ready_timeout;
-        let until = self
-            .deadline
-            .map_or(patience, |deadline| deadline.instant().min(patience));
-        if let Some(place) = pool.place_by(until, wish).await {
-            return Ok(place);
-        }
-        let (error, wanted) = match pool.ready_count(wish) {
-            0 => (
-                pool.scarcity(wish).into_error(service, started.elapsed()),
-                "a ready instance",
-            ),
-            ready => {
-                let error = Error::NoRoom {
-                    service: Arc::clone(service),
-                    waited: started.elapsed(),
-                    ready,
-                };
-                (error, "room for one more call")
-            }
-        };
-        Err(if until < patience {
-            self.too_late(format!("{wanted}: {error}"))
-        } else {
-            error
-        })
-    }
-
-    /// A connection took no more calls: nobody shall pick it again, and the call may go on elsewhere.
-    fn give_up_on(&mut self, choice: &Choice) -> Result<(), Error> {
-        self.shared.pool.take_out(choice);
-        self.unsent += 1;
-        if self.unsent < MAX_UNSENT {
-            Ok(())
-        } else {
-            Err(self.not_taken(
-                choice.in_flight.endpoint(),
-                "its connection takes no more calls".to_owned(),
-            ))
-        }
-    }
-
-    fn not_taken(&self, endpoint: &Endpoint, reason: String) -> Error {
-        Error::NotTaken {
-            service: Arc::clone(&self.shared.service),
-            attempts: self.unsent + self.refused,
-            address: Arc::clone(&endpoint.address),
-            reason,
-        }
-    }
-
-    fn too_late(&self, waiting_for: String) -> Error {
+    pub(super) fn too_late(&self, waiting_for: String) -> Error {
         Error::DeadlineExceeded {
             service: Arc::clone(&self.shared.service),
             waiting_for,
         }
     }
 
-    fn answered(
-        self,
-        response: Response<Incoming>,
-        choice: Choice,
-        attempt: AttemptSpan,
-        timer: Timer,
-    ) -> Response<ResponseBody> {
+    /// The response of an attempt becomes that of the call, and its end the call's.
+    pub(super) fn answered(self, answer: Answer) -> Response<ResponseBody> {
+        let Answer {
+            response,
+            choice,
+            attempt,
+            timer,
+        } = answer;
         let (mut head, incoming) = response.into_parts();
         if incoming.is_end_stream()
             && let Some(status) = head.headers.get(Status::GRPC_STATUS)
@@ -292,12 +194,12 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// Made when first needed, then kept for the response.
-type Timer = Option<Pin<Box<Sleep>>>;
-
-struct Answer {
-    response: Response<Incoming>,
-    choice: Choice,
-    attempt: AttemptSpan,
-    timer: Timer,
+/// The status code of an error whose kind says it; that of the others is for [`Status`] to say.
+pub(super) fn code_of(error: &Error) -> Code {
+    match error {
+        Error::BrokenOff { source, .. } => crate::status::code_of(source),
+        Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
+        Error::Malformed { .. } => Code::Internal,
+        _ => Code::Unavailable,
+    }
 }

@@ -1,7 +1,7 @@
 //! The head of a request: what the caller gave, and what every attempt adds.
 
 use http::{
-    HeaderValue, Method, Request, Uri, Version, header,
+    HeaderName, HeaderValue, Method, Request, Uri, Version, header,
     request::Parts,
     uri::{self, Authority, PathAndQuery, Scheme},
 };
@@ -13,7 +13,11 @@ use telemetry::{
 /// What we call ourselves in the user-agent header.
 const USER_AGENT: &str = concat!("tessera-lb/", env!("CARGO_PKG_VERSION"));
 
+/// How many attempts preceded this one (gRFC A6). What never reached a server is not counted.
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
 /// A head from which each attempt makes its own.
+#[derive(Clone, Debug)]
 pub(crate) struct Head {
     method: Method,
     path: PathAndQuery,
@@ -41,14 +45,27 @@ impl Head {
         }
     }
 
-    /// Sets what differs between attempts: whose child the server is, and how much time is left.
-    pub(crate) fn prepare(&mut self, attempt: &AttemptSpan, deadline: Option<Deadline>) {
+    /// Sets what differs between attempts: whose child the server is, how much time is left, and how many attempts there were.
+    pub(crate) fn prepare(&mut self, attempt: &AttemptSpan, deadline: Option<Deadline>, previous: u32) {
         attempt.inject(&mut self.headers);
+        if previous > 0 {
+            self.headers.insert(PREVIOUS_ATTEMPTS, previous.into());
+        }
         if let Some(deadline) = deadline
             && let Ok(value) = HeaderValue::try_from(format_grpc_timeout(deadline.remaining()))
         {
             self.headers.insert(GRPC_TIMEOUT, value);
         }
+    }
+
+    /// Whether the caller says that this is one of several attempts of its own.
+    pub(crate) fn is_repeated_by_caller(&self) -> bool {
+        self.headers.contains_key(PREVIOUS_ATTEMPTS)
+    }
+
+    /// The method's path.
+    pub(crate) fn path(&self) -> &str {
+        self.path.path()
     }
 
     /// The head as it goes to that endpoint.

@@ -1,14 +1,26 @@
-//! The way of one call: deadline, pick, send, and elsewhere if it provably was not taken.
+//! The way of one call: deadline, pick, send, and elsewhere if it provably was not taken. What else is done about one that
+//! fails is its method's [`Mode`](crate::Mode): one file each.
 //!
 //! It runs in the caller's task from end to end; there is no queue of ours between a caller and its connection.
 
+mod answer;
+mod attempt;
 mod attempts;
+mod broadcast;
 mod deadline;
+mod failback;
 mod failover;
+mod failsafe;
 mod fallback;
+mod forking;
 mod head;
+mod hedging;
+mod race;
+mod refused;
+mod replay;
 mod request;
 mod response;
+mod retries;
 
 use std::{sync::Arc, task::Poll};
 
@@ -17,8 +29,14 @@ use rand::Rng as _;
 use telemetry::{client::CallSpan, deadline::Deadline, propagation::current_baggage};
 use tonic::{Status, body::Body};
 
-pub(crate) use request::{RequestBody, Streaming};
+pub use broadcast::{BroadcastResult, BroadcastResults};
+pub(crate) use failback::Failback;
+pub use failsafe::Swallowed;
+pub(crate) use replay::Streaming;
+pub(crate) use request::RequestBody;
 pub use response::ResponseBody;
+pub use retries::FaultCounts;
+pub(crate) use retries::Retries;
 
 use self::{attempts::Attempts, head::Head};
 use crate::{
@@ -37,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) pool: Arc<Pool>,
     pub(crate) keeper: Keeper,
     pub(crate) settings: Arc<Governed>,
+    pub(crate) retries: Retries,
+    pub(crate) failback: Failback,
 }
 
 /// Performs one call.

@@ -13,21 +13,15 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use tonic::{Status, body::Body};
 
+use super::replay::Streaming;
+
 /// What is sent.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
     /// All of it, if there is anything: can be sent again.
     Whole(Option<Bytes>),
-    /// A stream. `None` once it was sent.
+    /// A stream. Not read itself as soon as it was sent: its later readers are.
     Streaming(Option<Streaming>),
-}
-
-/// A body that is not complete yet.
-#[derive(Debug)]
-pub(crate) struct Streaming {
-    /// What was read ahead; `None` once sent.
-    ahead: [Option<Frame<Bytes>>; 2],
-    rest: Body,
 }
 
 impl RequestBody {
@@ -75,35 +69,37 @@ impl RequestBody {
 
     /// Whether it can be sent (again).
     pub(crate) fn is_there(&self) -> bool {
-        !matches!(self, Self::Streaming(None))
+        match self {
+            Self::Whole(_) => true,
+            Self::Streaming(streaming) => streaming.as_ref().is_some_and(Streaming::is_there),
+        }
     }
 
-    pub(crate) fn take_streaming(&mut self) -> Option<Streaming> {
+    /// A stream from its beginning, as long as all of it is there.
+    pub(crate) fn streamed(&self) -> Option<Streaming> {
         match self {
-            Self::Whole(_) => None,
-            Self::Streaming(streaming) => streaming.take(),
+            Self::Whole(_) | Self::Streaming(None) => None,
+            Self::Streaming(Some(streaming)) => streaming.again(),
+        }
+    }
+
+    /// The same once more, for another attempt at the same time. A stream has one reader.
+    pub(crate) fn copy(&self) -> Option<Self> {
+        match self {
+            Self::Whole(data) => Some(Self::Whole(data.clone())),
+            Self::Streaming(_) => None,
+        }
+    }
+
+    /// The response has begun: it is not sent again.
+    pub(crate) fn commit(&self) {
+        if let Self::Streaming(Some(streaming)) = self {
+            streaming.commit();
         }
     }
 
     fn streaming(ahead: [Option<Frame<Bytes>>; 2], rest: Body) -> Self {
-        Self::Streaming(Some(Streaming { ahead, rest }))
-    }
-}
-
-impl http_body::Body for Streaming {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Self {
-            ahead: [first, second],
-            rest,
-        } = self.get_mut();
-        match first.take().or_else(|| second.take()) {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None if rest.is_end_stream() => Poll::Ready(None),
-            None => Pin::new(rest).poll_frame(cx),
-        }
+        Self::Streaming(Some(Streaming::new(ahead.into_iter().flatten(), rest)))
     }
 }
 

@@ -90,7 +90,7 @@ impl Open {
 }
 
 /// How long a server that failed a call wants to be left alone: `grpc-retry-pushback-ms` (gRFC A6), or its `RetryInfo`.
-fn pushback(trailers: &HeaderMap) -> Option<Duration> {
+pub(super) fn pushback(trailers: &HeaderMap) -> Option<Duration> {
     if let Some(asked) = trailers.get("grpc-retry-pushback-ms") {
         // A negative one says not to retry, and not for how long.
         return asked.to_str().ok()?.parse().ok().map(Duration::from_millis);
@@ -216,7 +216,6 @@ impl fmt::Debug for ResponseBody {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use tonic_types::ErrorDetails;
 
     use super::*;

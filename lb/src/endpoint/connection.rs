@@ -128,14 +128,10 @@ impl Connection {
         self.inner.room.is_closed()
     }
 
-    /// Opens a stream and sends `body` on it. A whole body stays in place and can be sent again; a streaming one is taken.
+    /// Opens a stream and sends `body` on it. It stays in place, and can be sent again as long as it is all there.
     ///
     /// `head` makes the request's head; twice at most.
-    pub(crate) fn send(
-        slot: Slot,
-        head: impl Fn() -> Request<()>,
-        body: &mut RequestBody,
-    ) -> Result<Exchange, NotOpened> {
+    pub(crate) fn send(slot: Slot, head: impl Fn() -> Request<()>, body: &RequestBody) -> Result<Exchange, NotOpened> {
         let (response, mut sending) = slot.connection.open(head, body.is_empty())?;
         let pump = match body {
             RequestBody::Whole(None) => None,
@@ -144,7 +140,7 @@ impl Connection {
                 let _ = sending.send_data(data.clone(), true);
                 None
             }
-            RequestBody::Streaming(_) => body.take_streaming().map(|streaming| Pump::start(streaming, sending)),
+            RequestBody::Streaming(_) => body.streamed().map(|streaming| Pump::start(streaming, sending)),
         };
         Ok(Exchange::new(response, pump, slot))
     }

@@ -307,7 +307,7 @@ mod tests {
     fn send(connection: &Connection) -> Exchange {
         let slot = connection.try_room().expect("open").expect("room");
         let head = || Request::post("http://h/s/m").body(()).expect("a head");
-        Connection::send(slot, head, &mut RequestBody::Whole(None)).expect("sent")
+        Connection::send(slot, head, &RequestBody::Whole(None)).expect("sent")
     }
 
     /// Connected to a raw peer that allows so many streams.

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame};
 use tokio::task::JoinHandle;
 
@@ -28,6 +28,8 @@ pub(crate) struct Exchange {
 /// The response's body. Dropping it before its end cancels the call at the peer.
 pub(crate) struct Incoming {
     stream: RecvStream,
+    /// What [`Incoming::peek`] has seen.
+    ahead: Option<Box<Frame<Bytes>>>,
     data_ended: bool,
     unacknowledged: usize,
     _pump: Option<Pump>,
@@ -56,6 +58,7 @@ impl Future for Exchange {
         let (pump, slot) = self.rest.take().expect("a future is not polled after it was ready");
         Poll::Ready(Ok(response.map(|stream| Incoming {
             stream,
+            ahead: None,
             data_ended: false,
             unacknowledged: 0,
             _pump: pump,
@@ -66,10 +69,27 @@ impl Future for Exchange {
 
 impl Incoming {
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.ahead.is_none() && self.stream.is_end_stream()
+    }
+
+    /// Waits for the first frame, and leaves it where it is; nothing if the stream has ended without.
+    pub(crate) async fn peek(&mut self) -> Result<(), h2::Error> {
+        if self.ahead.is_none() && !self.stream.is_end_stream() {
+            let frame = std::future::poll_fn(|cx| self.poll_frame(cx)).await.transpose()?;
+            self.ahead = frame.map(Box::new);
+        }
+        Ok(())
+    }
+
+    /// The trailers, if they are what [`Incoming::peek`] has seen.
+    pub(crate) fn trailers_ahead(&self) -> Option<&HeaderMap> {
+        self.ahead.as_ref()?.trailers_ref()
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if let Some(frame) = self.ahead.take() {
+            return Poll::Ready(Some(Ok(*frame)));
+        }
         let polled = self.poll_unacknowledged(cx);
         match &polled {
             Poll::Pending => self.acknowledge(),

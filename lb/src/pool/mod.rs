@@ -252,6 +252,39 @@ impl Pool {
         }
     }
 
+    /// Every endpoint that takes such calls, connected or not.
+    pub(crate) fn everyone(&self, wish: Wish<'_>) -> Vec<Arc<Endpoint>> {
+        let book = self.book();
+        let callable = book
+            .slots
+            .values()
+            .filter(|slot| slot.backend.weight > 0 && Route::may_reach(wish.route, &slot.backend.attributes));
+        callable.map(|slot| Arc::clone(&slot.endpoint)).collect()
+    }
+
+    /// A connection to that endpoint and no other, waiting until there is one or `until` has come.
+    pub(crate) async fn connection_to(&self, endpoint: &Arc<Endpoint>, until: Instant) -> Option<Connection> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Listening before looking: a change in between is not missed.
+            changed.as_mut().enable();
+            {
+                let book = self.book();
+                let mut slots = book.slots.values();
+                let slot = slots.find(|slot| Arc::ptr_eq(&slot.endpoint, endpoint))?;
+                let with_room = slot.connections.iter().find(|connection| connection.has_room());
+                if let Some(connection) = with_room.or(slot.connections.first()) {
+                    return Some(connection.clone());
+                }
+            }
+            endpoint.wake();
+            if tokio::time::timeout_at(until, changed).await.is_err() {
+                return None;
+            }
+        }
+    }
+
     /// Somebody wants to call: endpoints that were let rest are connected again.
     fn wake(&self) {
         for slot in self.book().slots.values() {

@@ -51,16 +51,23 @@ pub(crate) struct Place {
     pub(crate) slot: Slot,
 }
 
-impl Member {
-    /// Counts a call that already has room here; nothing if the connection was closed meanwhile.
-    pub(crate) fn enter(self, slot: Slot) -> Option<Place> {
-        let in_flight = self.endpoint.begin(Instant::now());
+impl Place {
+    /// Counts a call that already has room there; nothing if the connection was closed meanwhile.
+    pub(crate) fn at(endpoint: &Arc<Endpoint>, slot: Slot) -> Option<Self> {
+        let in_flight = endpoint.begin(Instant::now());
         let connection = slot.connection().clone();
         // Only now, see `Connection::close`.
-        connection.still_takes().then(|| Place {
+        connection.still_takes().then(|| Self {
             choice: Choice { connection, in_flight },
             slot,
         })
+    }
+}
+
+impl Member {
+    /// Counts a call that already has room here; nothing if the connection was closed meanwhile.
+    pub(crate) fn enter(self, slot: Slot) -> Option<Place> {
+        Place::at(&self.endpoint, slot)
     }
 
     /// Whether any of its connections has room.

@@ -40,6 +40,14 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
+    /// A tenth of the calls, and 10 a second.
+    pub(crate) const fn tenth() -> Self {
+        Self {
+            deposit: 100,
+            per_second: 10,
+        }
+    }
+
     /// `ratio` of the calls (0 to 10, in steps of a thousandth), and `per_second` (0 to 1000000) however few calls there are.
     ///
     /// # Errors

@@ -15,9 +15,14 @@ mod pushback;
 mod throttle;
 
 pub use backoff::RetryBackoff;
+pub(crate) use budget::Budget;
 pub use budget::RetryBudget;
 pub use hedging::{HedgingDelay, HedgingPolicy};
 pub use invalid::InvalidRetry;
+pub(crate) use latencies::Latencies;
 pub use mode::{FailbackPolicy, Forks, Mode};
+pub(crate) use policy::Progress;
 pub use policy::RetryPolicy;
+pub(crate) use pushback::Pushback;
 pub use throttle::RetryThrottling;
+pub(crate) use throttle::Throttle;

@@ -90,8 +90,8 @@ impl Default for FailbackPolicy {
 }
 
 impl FailbackPolicy {
-    /// `times` more attempts, the first after `every`, and so on. Each may take as long as the method's call timeout, or as long
-    /// as `every` if it has none.
+    /// `times` more attempts, the first after `every`, and so on. Each may take as long as the method's call timeout, or 5 s if
+    /// it has none.
     ///
     /// # Errors
     /// `every` must be 1 ms to 1 h, `times` 1 to 100.

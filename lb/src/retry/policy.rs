@@ -92,11 +92,6 @@ impl Progress {
         Self { made: 0, step: 0 }
     }
 
-    /// Attempts that have failed so far.
-    pub(crate) fn made(&self) -> u32 {
-        self.made
-    }
-
     /// An attempt has ended with that: the pause before the next one, or none if it was the last. `draw` is from 0 to 1.
     pub(crate) fn failed(
         &mut self,

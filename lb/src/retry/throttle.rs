@@ -54,6 +54,10 @@ impl Throttle {
         }
     }
 
+    pub(crate) fn terms(&self) -> RetryThrottling {
+        self.terms
+    }
+
     /// An attempt has failed with a code that may be repeated, or its server does not want it repeated.
     pub(crate) fn failed(&self) {
         self.update(|tokens| tokens.saturating_sub(TOKEN));

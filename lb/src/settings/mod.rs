@@ -27,7 +27,7 @@ pub(crate) use problem::Spot;
 pub use problem::{InvalidServiceConfig, Problem};
 pub(crate) use rules::{Rules, Scope};
 
-use crate::degrade::Fallback;
+use crate::{Mode, degrade::Fallback};
 
 /// As a ready timeout: longer than any deadline, and no instant overflows by it.
 const UNTIL_THE_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -41,6 +41,8 @@ pub(crate) struct MethodSettings {
     pub(crate) call_timeout: Option<Duration>,
     /// What stands in for the service.
     pub(crate) fallback: Option<Arc<Fallback>>,
+    /// What is done about a call that fails.
+    pub(crate) mode: Mode,
 }
 
 /// What holds for the calls of a channel: an immutable snapshot, replaced as a whole.

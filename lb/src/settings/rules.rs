@@ -7,7 +7,7 @@ use super::{
     MethodSettings,
     reader::{Fields, Place, Reader},
 };
-use crate::degrade::FallbackRule;
+use crate::{Mode, degrade::FallbackRule};
 
 /// Which calls an entry is about, as the `name` list of a `methodConfig` has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +26,7 @@ pub(crate) struct Rules {
     pub(crate) timeout: Option<Duration>,
     pub(crate) wait_for_ready: Option<bool>,
     pub(crate) ready_timeout: Option<Duration>,
+    pub(crate) mode: Option<Mode>,
 }
 
 /// An entry of a document.
@@ -56,6 +57,9 @@ impl Rules {
             self.wait_for_ready = self.wait_for_ready.or(next.wait_for_ready);
         }
         self.ready_timeout = self.ready_timeout.or(next.ready_timeout);
+        if self.mode.is_none() {
+            self.mode.clone_from(&next.mode);
+        }
     }
 
     /// `base` with what is said here.
@@ -68,6 +72,9 @@ impl Rules {
             settings.ready_timeout = super::UNTIL_THE_DEADLINE;
         }
         settings.call_timeout = self.timeout.or(settings.call_timeout);
+        if let Some(mode) = &self.mode {
+            settings.mode = mode.clone();
+        }
         settings
     }
 

@@ -2,11 +2,14 @@
 
 mod broken_off;
 mod deadline;
+mod failover;
 mod fallback;
 mod goaway;
 mod headers;
+mod hedging;
 mod in_flight;
 mod lines;
+mod modes;
 mod outage;
 mod policies;
 mod room;

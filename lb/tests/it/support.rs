@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -52,6 +52,11 @@ pub(crate) struct Seen {
     pub(crate) connections: AtomicUsize,
     pub(crate) calls: AtomicUsize,
     pub(crate) last_metadata: Mutex<MetadataMap>,
+    /// What checks end with, instead of an answer.
+    failure: Mutex<Option<Status>>,
+    hangs: AtomicBool,
+    /// Checks that were cancelled before they had an answer.
+    cancelled: AtomicUsize,
     watchers: Mutex<Vec<mpsc::Sender<Result<HealthCheckResponse, Status>>>>,
 }
 
@@ -62,6 +67,25 @@ impl Seen {
 
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// From now on checks fail so.
+    pub(crate) fn fail(&self, status: Status) {
+        *self.failure.lock().expect("not poisoned") = Some(status);
+    }
+
+    /// From now on checks are answered.
+    pub(crate) fn recover(&self) {
+        *self.failure.lock().expect("not poisoned") = None;
+    }
+
+    /// From now on checks are never answered.
+    pub(crate) fn hang(&self) {
+        self.hangs.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn cancelled(&self) -> usize {
+        self.cancelled.load(Ordering::SeqCst)
     }
 
     pub(crate) fn metadata(&self, key: &str) -> Option<String> {
@@ -89,6 +113,15 @@ impl Seen {
     }
 }
 
+/// Counts when it is dropped.
+struct Cancelled<'a>(&'a AtomicUsize);
+
+impl Drop for Cancelled<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// `service` of a request says what to do: `"hang"` never answers.
 struct Handler(Arc<Seen>);
 
@@ -97,7 +130,12 @@ impl Health for Handler {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         self.0.calls.fetch_add(1, Ordering::SeqCst);
         *self.0.last_metadata.lock().expect("not poisoned") = request.metadata().clone();
-        if request.get_ref().service == "hang" {
+        let failure = self.0.failure.lock().expect("not poisoned").clone();
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        if request.get_ref().service == "hang" || self.0.hangs.load(Ordering::SeqCst) {
+            let _cancelled = Cancelled(&self.0.cancelled);
             std::future::pending::<()>().await;
         }
         Ok(Response::new(HealthCheckResponse { status: 1 }))
@@ -342,6 +380,22 @@ pub(crate) async fn channel_to(addresses: &[String]) -> lb::Channel {
     let target = lb::Target::fixed(addresses).expect("good addresses");
     let channel = lb::Channel::builder(target).max_connections(1).build();
     all_ready(&channel, addresses.len()).await;
+    channel
+}
+
+/// A channel in that mode to those servers, connected to all of them, one after the other.
+pub(crate) async fn in_mode<'a>(mode: lb::Mode, servers: impl IntoIterator<Item = &'a TestServer>) -> lb::Channel {
+    let addresses: Vec<String> = servers.into_iter().map(TestServer::addr).collect();
+    connected(builder_for(&addresses).mode(mode), addresses.len()).await
+}
+
+pub(crate) fn builder_for(addresses: &[String]) -> lb::Builder {
+    lb::Channel::builder(lb::Target::fixed(addresses).expect("good addresses")).policy(lb::Policy::RoundRobin)
+}
+
+pub(crate) async fn connected(builder: lb::Builder, count: usize) -> lb::Channel {
+    let channel = builder.build();
+    all_ready(&channel, count).await;
     channel
 }
 
