@@ -3,12 +3,14 @@
 //! `api/gate` brings the question from a request and the answer back as a status. A call passes two doors: the gate, which knows
 //! the path and who calls, and the API's own check of what the body names, which is there because a gate cannot read it.
 
+mod bounds;
 mod principal;
 pub(crate) mod rules;
 pub(crate) mod scope;
 
 use std::path::PathBuf;
 
+pub(crate) use bounds::Bounds;
 pub(crate) use principal::Principal;
 
 use crate::{
@@ -97,6 +99,8 @@ pub(crate) fn decide(path: &str, shown: Shown<'_>, tokens: &TokenSet) -> Verdict
         None | Some(Rule::Elsewhere | Rule::Public) => Verdict::NoSuchMethod,
         Some(Rule::Any(kind) | Rule::Named(kind, _)) if principal.has(kind) => Verdict::Known(principal),
         Some(Rule::Any(kind) | Rule::Named(kind, _)) => Verdict::Lacks(principal, Missing::Kind(kind)),
+        Some(Rule::Lease(_)) if principal.has(Kind::Register) => Verdict::Known(principal),
+        Some(Rule::Lease(_)) => Verdict::Lacks(principal, Missing::Kind(Kind::Register)),
         Some(Rule::Everywhere) if principal.may(Need::OperateAll) => Verdict::Known(principal),
         Some(Rule::Everywhere) => {
             let missing = Missing::Scope(Need::OperateAll.to_string());

@@ -50,8 +50,8 @@ pub(crate) use batch::{Batch, Change, LeaseChange, LeaseRecord, OverrideChange, 
 use clock::LeaseClock;
 pub(crate) use clock::{LeaseTime, PULSE};
 pub(crate) use command::{
-    Asked, Beat, CatalogError, Command, Decision, Deregister, Govern, Judge, LeaseChoice, Outcome, Owner, Register,
-    Registered, RenewError, Renewed, Reply, RequestId, Secret, Update,
+    Asked, Beat, CatalogError, Command, Decision, Deregister, Govern, Judge, LeaseChoice, Names, Outcome, Owner,
+    Register, Registered, RenewError, Renewed, Reply, RequestId, Secret, Update,
 };
 use leases::Leases;
 use overrides::Overrides;
@@ -63,6 +63,7 @@ use undo::Step;
 pub(crate) use undo::Undo;
 
 use crate::{
+    access::Bounds,
     limits,
     model::{
         Confidence, Instance, InstanceKey, LeaseId, Moment, Now, ReplicaId, Revision, ServiceKey, Shared, WallTime,
@@ -252,6 +253,18 @@ impl Catalog {
     /// A heartbeat. It touches a deadline and nothing else.
     pub(crate) fn renew(&mut self, owner: &Owner) -> Result<Renewed, RenewError> {
         self.leases.renew(owner, self.clock.now())
+    }
+
+    /// The same from one who may be bound to certain services. Where it is this costs a look at each name of the lease: a caller
+    /// who remembers [`Renewed::names`] need not say what binds it while they are the same.
+    pub(crate) fn renew_within(&mut self, owner: &Owner, within: Option<&Bounds>) -> Result<Renewed, RenewError> {
+        if within.is_some()
+            && let Some(lease) = self.leases.owned_by(owner)
+            && !lease.is_within(within)
+        {
+            return Err(RenewError::LeaseNotCovered);
+        }
+        self.renew(owner)
     }
 
     /// The stream that carried these renewals broke, which is how a process that dies looks from here. Its owner is alive if it

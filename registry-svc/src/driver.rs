@@ -269,7 +269,7 @@ impl Driver {
             drop(place);
             peer
         });
-        self.core.hear(round.owners, peer, round.reply);
+        self.core.hear(round.owners, round.within, peer, round.reply);
     }
 
     /// Who has already knocked must not lapse for standing in a queue (ZOOKEEPER-1049).

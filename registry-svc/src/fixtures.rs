@@ -106,6 +106,7 @@ pub(crate) fn join(n: u128, drafts: Vec<Draft>) -> Register {
             owner: owner(n),
             secret,
             terms: Terms::default(),
+            within: None,
         },
         registrant: None,
     }
@@ -115,6 +116,7 @@ pub(crate) fn join(n: u128, drafts: Vec<Draft>) -> Register {
 pub(crate) fn end(n: u128, ids: &[&str]) -> Deregister {
     Deregister {
         owner: owner(n),
+        within: None,
         ids: ids.iter().map(|id| InstanceId::try_new(id).expect("an id")).collect(),
         reason: RemovalReason::Deregistered,
         detail: Detail::of(""),

@@ -16,6 +16,9 @@ pub(crate) enum Rule {
     /// A scope of this kind that covers what these fields of the body name. The gate looks at the kind; the API at the body,
     /// before anything happens.
     Named(Kind, Fields),
+    /// A `register` scope that covers what the lease keeps, which this field of the body names. The gate looks at the kind; the
+    /// catalog at the lease, before anything happens (`access::Bounds`).
+    Lease(&'static str),
     /// To operate every namespace.
     Everywhere,
     /// Not served by a registry; whoever serves it decides who may call it.
@@ -97,10 +100,10 @@ pub(crate) const TABLE: &[Line] = &[
         "/tessera.registry.v1.RegistryService/AwaitWatchers",
         Rule::Named(Kind::Register, SERVICE),
     ),
-    // Leases are named by id and secret: the secret says that the lease is one's own, and the scope that one may have any.
+    // Leases are named by id and secret: the secret says that the lease is one's own, and the scope that one may have such a one.
     (
         "/tessera.registry.v1.RegistryService/Deregister",
-        Rule::Any(Kind::Register),
+        Rule::Lease("lease_id"),
     ),
     (
         "/tessera.registry.v1.RegistryService/GetInstance",
@@ -108,7 +111,7 @@ pub(crate) const TABLE: &[Line] = &[
     ),
     (
         "/tessera.registry.v1.RegistryService/KeepAlive",
-        Rule::Any(Kind::Register),
+        Rule::Lease("renewals.lease_id"),
     ),
     (
         "/tessera.registry.v1.RegistryService/ListInstances",
@@ -122,7 +125,7 @@ pub(crate) const TABLE: &[Line] = &[
         "/tessera.registry.v1.RegistryService/Register",
         Rule::Named(Kind::Register, INSTANCES),
     ),
-    ("/tessera.registry.v1.RegistryService/Renew", Rule::Any(Kind::Register)),
+    ("/tessera.registry.v1.RegistryService/Renew", Rule::Lease("lease_id")),
     (
         "/tessera.registry.v1.RegistryService/UpdateInstance",
         Rule::Named(Kind::Register, INSTANCE),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    model::{Namespace, ServiceName},
+    model::{Namespace, ServiceKey, ServiceName},
     tokens::{Secret, Token},
 };
 
@@ -185,4 +185,45 @@ fn a_token_that_is_shown_decides_alone() {
         ..NOBODY
     };
     assert!(matches!(decide(BACKUP, certificate, &set), Verdict::Known(_)));
+}
+
+/// A secret of another service's lease was good with any certificate or token that may register something.
+#[test]
+fn a_leases_secret_is_bound_by_the_token_and_by_the_certificate_beside_it() {
+    let service = |namespace: &str, service: &str| ServiceKey {
+        namespace: Namespace::try_new(namespace).expect("a name"),
+        service: ServiceName::try_new(service).expect("a name"),
+    };
+    let tickets = service("team", "ticket-svc");
+    let certificate = || identity("spiffe://acme/ns/team/svc/ticket-svc");
+    let operator = || identity("spiffe://acme/operator/ada");
+    let by_token = |scope: &str| Principal::Token(Arc::new(token(&Secret::draw(), &[scope], None)));
+    let check = |principal, beside, of: &ServiceKey, expected: bool| {
+        let bounds = Bounds::of(principal, beside).expect("bound");
+        assert_eq!(bounds.cover(of), expected, "{bounds:?} {of:?}");
+    };
+    for (other, is_own) in [
+        (&tickets, true),
+        (&service("team", "ticket"), false),
+        (&service("te", "ticket-svc"), false),
+        (&service("default", "ticket-svc"), false),
+    ] {
+        check(
+            Some(Principal::Identity(certificate())),
+            Some(certificate()),
+            other,
+            is_own,
+        );
+        // Where everybody may come in, a certificate that is shown binds all the same, as it does in Register.
+        check(None, Some(certificate()), other, is_own);
+        check(Some(by_token("register:team/ticket-svc")), None, other, is_own);
+        check(Some(by_token("register:*/*")), Some(certificate()), other, is_own);
+        check(Some(by_token("register:*/*")), None, other, true);
+        check(Some(by_token("operate:*")), None, other, false);
+        // Who decides about a service is not the service, whatever token it has found.
+        check(Some(Principal::Identity(operator())), Some(operator()), other, false);
+        check(Some(by_token("register:*/*")), Some(operator()), other, false);
+        check(Some(by_token("register:other/*")), Some(certificate()), other, false);
+    }
+    assert!(Bounds::of(None, None).is_none());
 }

@@ -1,9 +1,12 @@
 //! Who makes a call, for what its body names: the second door, behind the gate.
 
 use http::Extensions;
+use service_host::Peer;
 
 use super::error::ApiError;
-use crate::access::{Missing, Principal, scope::Need};
+use crate::access::{Bounds, Missing, Principal, scope::Need};
+
+const PAST_THE_GATE: ApiError = ApiError::Bug("a call came past the gate");
 
 /// Who makes a call.
 #[derive(Debug, Clone)]
@@ -35,7 +38,21 @@ impl Caller {
             Self::Anybody => Ok(()),
             Self::Known(principal) if principal.may(need) => Ok(()),
             Self::Known(principal) => Err(ApiError::Denied(principal.clone(), Missing::Scope(need.to_string()))),
-            Self::Unknown => Err(ApiError::Bug("a call came past the gate")),
+            Self::Unknown => Err(PAST_THE_GATE),
         }
+    }
+
+    /// How far it may go with the secret of a lease; `None`: with any.
+    ///
+    /// # Errors
+    /// Of a call that came past the gate.
+    pub(super) fn bounds(extensions: &Extensions, is_guarded: bool) -> Result<Option<Bounds>, ApiError> {
+        let principal = match Self::of(extensions, is_guarded) {
+            Self::Anybody => None,
+            Self::Known(principal) => Some(principal),
+            Self::Unknown => return Err(PAST_THE_GATE),
+        };
+        let identity = extensions.get::<Peer>().and_then(|peer| peer.identity.clone());
+        Ok(Bounds::of(principal, identity))
     }
 }

@@ -122,6 +122,7 @@ fn refused(refusal: &CatalogError, text: String) -> Status {
         CatalogError::StaleEpoch(_) | CatalogError::LeaseFenced => {
             status::error(Code::FailedPrecondition, "STALE_EPOCH", text)
         }
+        CatalogError::LeaseNotCovered => status::error(Code::PermissionDenied, "LEASE_NOT_COVERED", text),
         CatalogError::InstanceUnknown(_) => status::error(Code::NotFound, "INSTANCE_UNKNOWN", text),
         CatalogError::RequestIdReused => status::error(Code::AlreadyExists, "REQUEST_ID_REUSED", text),
         CatalogError::LeaseFull { .. } => status::error(Code::ResourceExhausted, "LEASE_FULL", text),

@@ -2,6 +2,10 @@
 //!
 //! A KeepAlive stream that breaks off is how the death of a process looks from here, long before its leases lapse: those that
 //! it carried become suspect. A client that half-closes its side has said that all is well.
+//!
+//! Who is bound to certain services has each lease compared with them once a stream, and again when a name has come to it; after
+//! that a heartbeat costs a look at what the stream remembers. What binds does not change while a stream lives: a token that is
+//! taken back or says something else ends its streams, and so does the end of a certificate.
 
 use std::pin::Pin;
 
@@ -17,7 +21,8 @@ use super::{
     validate::Violations,
 };
 use crate::{
-    catalog::{Beat, Owner, Renewed},
+    access::Bounds,
+    catalog::{Beat, Names, Owner, Renewed},
     driver::{Handle, NotRenewed},
     limits,
     model::{ByLease, LeaseId, SecretHash, ValueError},
@@ -30,6 +35,7 @@ pub(super) type KeepAliveStream = Pin<Box<dyn Stream<Item = Result<wire::KeepAli
 pub(super) async fn renew(
     api: &Api,
     heartbeats: &Heartbeats,
+    bounds: Option<Bounds>,
     request: &wire::RenewRequest,
 ) -> Result<wire::RenewResponse, ApiError> {
     let mut violations = Violations::default();
@@ -39,7 +45,8 @@ pub(super) async fn renew(
     };
     let owner = claim.owner()?;
     let _round = heartbeats.round();
-    let results = api.driver.renew(vec![owner], Some(heartbeats.seat().await?)).await?;
+    let seat = heartbeats.seat().await?;
+    let results = api.driver.renew(vec![owner], bounds, Some(seat)).await?;
     let result = results
         .first()
         .copied()
@@ -64,15 +71,40 @@ struct Open {
 /// suspect: a client that has gone drops the stream at whichever await it stands.
 struct Carried {
     driver: Handle,
-    heard: ByLease<Beat>,
+    /// What the caller is bound to.
+    bounds: Option<Bounds>,
+    heard: ByLease<Heard>,
+}
+
+/// What a stream remembers of a lease.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    beat: Beat,
+    /// The names of the lease that are known to be within the caller's bounds; `None`: another has come since.
+    covered: Option<Names>,
 }
 
 impl Carried {
-    fn note(&mut self, lease: LeaseId, renewed: Renewed) {
-        if let Some(beat) = self.heard.get_mut(&lease) {
-            *beat = renewed.beat;
+    /// What has to be compared with these leases: nothing, once it has been.
+    fn bounds_of<'a>(&self, mut owners: impl Iterator<Item = &'a Owner>) -> Option<Bounds> {
+        let bounds = self.bounds.as_ref()?;
+        let is_covered = |owner: &Owner| {
+            self.heard
+                .get(&owner.lease)
+                .is_some_and(|heard| heard.covered.is_some())
+        };
+        (!owners.all(is_covered)).then(|| bounds.clone())
+    }
+
+    /// `is_compared`: this renewal was one within the caller's bounds.
+    fn note(&mut self, lease: LeaseId, renewed: Renewed, is_compared: bool) {
+        let Renewed { beat, names, .. } = renewed;
+        if let Some(heard) = self.heard.get_mut(&lease) {
+            heard.beat = beat;
+            heard.covered = (is_compared || heard.covered == Some(names)).then_some(names);
         } else if self.heard.len() < limits::LEASES_PER_STREAM {
-            self.heard.insert(lease, renewed.beat);
+            let covered = is_compared.then_some(names);
+            self.heard.insert(lease, Heard { beat, covered });
         }
     }
 
@@ -85,7 +117,8 @@ impl Carried {
 impl Drop for Carried {
     fn drop(&mut self) {
         if !self.heard.is_empty() {
-            self.driver.suspect(self.heard.drain().collect());
+            let heard = self.heard.drain().map(|(lease, heard)| (lease, heard.beat));
+            self.driver.suspect(heard.collect());
         }
     }
 }
@@ -94,10 +127,12 @@ impl Drop for Carried {
 pub(super) fn keep_alive(
     api: Api,
     heartbeats: Heartbeats,
+    bounds: Option<Bounds>,
     requests: Streaming<wire::KeepAliveRequest>,
 ) -> KeepAliveStream {
     let carried = Carried {
         driver: api.driver.clone(),
+        bounds,
         heard: ByLease::default(),
     };
     let drained = Box::pin(api.drain.clone().into_wait());
@@ -170,7 +205,10 @@ async fn round(
 
     let owners: Vec<Option<Owner>> = renewals.iter().map(owner).collect();
     let known = owners.iter().flatten().copied().collect();
-    let results = api.driver.renew(known, Some(heartbeats.seat().await?)).await?;
+    let bounds = carried.bounds_of(owners.iter().flatten());
+    let is_compared = bounds.is_some();
+    let seat = heartbeats.seat().await?;
+    let results = api.driver.renew(known, bounds, Some(seat)).await?;
     if results.contains(&Err(NotRenewed::Undecided)) {
         // The whole stream is better off at another replica.
         return Err(NotRenewed::Undecided.into());
@@ -179,7 +217,7 @@ async fn round(
     let results = renewals.into_iter().zip(owners).map(|(renewal, owner)| {
         let renewed = owner.and_then(|owner| {
             let renewed = results.next()?.ok()?;
-            carried.note(owner.lease, renewed);
+            carried.note(owner.lease, renewed, is_compared);
             Some(renewed)
         });
         let outcome = match renewed {

@@ -91,6 +91,8 @@ pub(super) fn deregister(request: &wire::DeregisterRequest) -> Result<Deregister
     violations.finish()?;
     Ok(Deregister {
         owner: claim.owner()?,
+        // The caller's, who is known to the RPC.
+        within: None,
         ids,
         reason,
         detail,

@@ -85,6 +85,8 @@ fn choice(claim: Option<Claim>, secret: String, terms: Terms) -> Result<LeaseCho
         owner: claim.owner()?,
         secret,
         terms,
+        // The caller's, who is known to the RPC.
+        within: None,
     })
 }
 

@@ -17,8 +17,8 @@ use super::{
     mutate, register, registrant,
 };
 use crate::{
-    access::{Principal, scope::Need},
-    catalog::{Asked, Command, Reply},
+    access::{Bounds, Principal, scope::Need},
+    catalog::{Asked, CatalogError, Command, LeaseChoice, Reply},
     model::{PeerKey, Probe, Who},
     prober,
 };
@@ -55,9 +55,13 @@ impl RegistryService for Api {
         let from = peer.as_ref().map(|peer| peer.address.ip());
         let from = from.or_else(|| request.remote_addr().map(|address| address.ip()));
         let registrant = registrant::name(request.extensions());
+        let bounds = self.bounds(&request)?;
         let mut command = register::command(request.into_inner(), self.probes)?;
         command.registrant = registrant::key(registrant.as_deref());
         identity::binds(peer.as_ref(), &command.drafts).map_err(ApiError::from)?;
+        if let LeaseChoice::Join { within, .. } = &mut command.lease {
+            *within = bounds;
+        }
         for draft in &mut command.drafts {
             caller.needs(Need::Register(&draft.key.namespace, &draft.key.service))?;
             if let Some(probe) = draft.spec.probe.take() {
@@ -80,7 +84,7 @@ impl RegistryService for Api {
     async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::RenewResponse>, Status> {
         let heartbeats = self.lanes.heartbeats(peer_of(request.extensions()));
         Ok(Response::new(
-            keep_alive::renew(self, &heartbeats, request.get_ref()).await?,
+            keep_alive::renew(self, &heartbeats, self.bounds(&request)?, request.get_ref()).await?,
         ))
     }
 
@@ -89,9 +93,11 @@ impl RegistryService for Api {
         request: Request<Streaming<wire::KeepAliveRequest>>,
     ) -> Result<Response<KeepAliveStream>, Status> {
         let heartbeats = self.lanes.heartbeats(peer_of(request.extensions()));
+        let bounds = self.bounds(&request)?;
         Ok(Response::new(keep_alive::keep_alive(
             self.clone(),
             heartbeats,
+            bounds,
             request.into_inner(),
         )))
     }
@@ -101,7 +107,8 @@ impl RegistryService for Api {
         request: Request<wire::DeregisterRequest>,
     ) -> Result<Response<wire::DeregisterResponse>, Status> {
         let _place = self.change(&request)?;
-        let command = mutate::deregister(request.get_ref())?;
+        let mut command = mutate::deregister(request.get_ref())?;
+        command.within = self.bounds(&request)?;
         match self
             .submit(Command::Deregister(command), self.asker(&request).by)
             .await?
@@ -119,8 +126,13 @@ impl RegistryService for Api {
     ) -> Result<Response<wire::UpdateInstanceResponse>, Status> {
         let _place = self.change(&request)?;
         let Asker { caller, by, .. } = self.asker(&request);
+        let bounds = self.bounds(&request)?;
         let command = mutate::update(request.into_inner())?;
         caller.needs(Need::Register(&command.key.namespace, &command.key.service))?;
+        // The certificate beside a token. An instance that is not of the lease is refused by the catalog.
+        if bounds.is_some_and(|bounds| !bounds.cover(&command.key)) {
+            return Err(ApiError::from(CatalogError::LeaseNotCovered).into());
+        }
         match self.submit(Command::Update(command), by).await? {
             Reply::Updated { instance } => Ok(Response::new(wire::UpdateInstanceResponse {
                 instance: Some(instance::to_wire(&instance)),
@@ -189,6 +201,11 @@ impl Api {
             caller: self.caller(request),
             peer: peer_of(request.extensions()),
         }
+    }
+
+    /// How far whoever asks may go with the secret of a lease.
+    fn bounds<T>(&self, request: &Request<T>) -> Result<Option<Bounds>, ApiError> {
+        Caller::bounds(request.extensions(), self.is_guarded)
     }
 
     /// A place for a change, before anything is made of it; to be held until it is answered.

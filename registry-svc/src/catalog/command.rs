@@ -5,9 +5,12 @@ use std::{sync::Arc, time::Duration};
 use thiserror::Error;
 
 use super::{Batch, Undo};
-use crate::model::{
-    Detail, Draft, Epoch, Health, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, LeaseSecret, Metadata,
-    Registrant, RemovalReason, Revision, SecretHash, Status, Terms, ValueError, WallTime, Weight, Who,
+use crate::{
+    access::Bounds,
+    model::{
+        Detail, Draft, Epoch, Health, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, LeaseSecret, Metadata,
+        Registrant, RemovalReason, Revision, SecretHash, Status, Terms, ValueError, WallTime, Weight, Who,
+    },
 };
 
 /// A change that is asked for. Renewals are not among them: they change nothing that is stored.
@@ -107,6 +110,8 @@ pub(crate) enum LeaseChoice {
         secret: String,
         /// New terms; the lease keeps its own for what is left out.
         terms: Terms,
+        /// Who may join; `None`: whoever has the secret.
+        within: Option<Bounds>,
     },
 }
 
@@ -141,6 +146,8 @@ pub(crate) struct Update {
 pub(crate) struct Deregister {
     /// Who asks.
     pub(crate) owner: Owner,
+    /// Whose leases the caller may end; `None`: whoever's secret it has.
+    pub(crate) within: Option<Bounds>,
     /// Which; empty: all, and the lease ends.
     pub(crate) ids: Vec<InstanceId>,
     /// Why.
@@ -304,6 +311,12 @@ pub(crate) enum CatalogError {
         "{0} has been registered anew by another lease or at another epoch: its former owner can no longer change it"
     )]
     StaleEpoch(InstanceKey),
+    /// It keeps what the caller may not register.
+    #[error(
+        "the lease is of a service that the caller may not register as: its secret is good only with a token or a certificate \
+         that may"
+    )]
+    LeaseNotCovered,
     /// Every instance of the lease has been taken by other leases.
     #[error("all instances of the lease have been registered anew under other leases")]
     LeaseFenced,
@@ -352,6 +365,8 @@ pub(crate) struct Renewed {
     pub(crate) claim: bool,
     /// Which renewal this was.
     pub(crate) beat: Beat,
+    /// Whose the lease is as yet.
+    pub(crate) names: Names,
 }
 
 /// Counts the renewals of one lease: tells whether there has been a later one ([`Catalog::suspect`](super::Catalog::suspect)).
@@ -365,6 +380,17 @@ impl Beat {
     }
 }
 
+/// Counts the names that have come to one lease: tells whether what was found out about them is still all there is to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Names(u32);
+
+impl Names {
+    /// One more has come.
+    pub(super) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
 /// Why a renewal is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RenewError {
@@ -372,6 +398,8 @@ pub(crate) enum RenewError {
     LeaseUnknown,
     /// As [`CatalogError::LeaseFenced`].
     LeaseFenced,
+    /// As [`CatalogError::LeaseNotCovered`].
+    LeaseNotCovered,
 }
 
 impl From<RenewError> for CatalogError {
@@ -379,6 +407,7 @@ impl From<RenewError> for CatalogError {
         match error {
             RenewError::LeaseUnknown => Self::LeaseUnknown,
             RenewError::LeaseFenced => Self::LeaseFenced,
+            RenewError::LeaseNotCovered => Self::LeaseNotCovered,
         }
     }
 }

@@ -162,7 +162,7 @@ impl Leases {
         }
         let ttl = lease.ttl();
         lease.beat = lease.beat.next();
-        let beat = lease.beat;
+        let (beat, names) = (lease.beat, lease.named);
         let claim = lease.terms.owner != self.replicas.own;
         if claim || lease.held {
             // An orphan must not end while its claim is on the way, nor what is held back where that would have ended.
@@ -171,7 +171,12 @@ impl Leases {
             // As in `extend`, which would stand in the queue anew.
             lease.deadline = lease.deadline.max(now.plus(ttl));
         }
-        Ok(Renewed { ttl, claim, beat })
+        Ok(Renewed {
+            ttl,
+            claim,
+            beat,
+            names,
+        })
     }
 
     /// The owner asks again for a lease that it was granted: like a renewal, from one who may not know the secret yet. Whether

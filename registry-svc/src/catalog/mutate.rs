@@ -60,6 +60,9 @@ impl Catalog {
             .leases
             .owned_by(&deregister.owner)
             .ok_or(CatalogError::LeaseUnknown)?;
+        if !lease.is_within(deregister.within.as_ref()) {
+            return Err(CatalogError::LeaseNotCovered);
+        }
         if lease.is_fenced() {
             return Err(CatalogError::LeaseFenced);
         }

@@ -125,8 +125,13 @@ impl Catalog {
                 }
                 *heartbeat
             }
-            LeaseChoice::Join { owner, terms, .. } => {
+            LeaseChoice::Join {
+                owner, terms, within, ..
+            } => {
                 let lease = self.leases.owned_by(owner).ok_or(CatalogError::LeaseUnknown)?;
+                if !lease.is_within(within.as_ref()) {
+                    return Err(CatalogError::LeaseNotCovered);
+                }
                 // A process that has been succeeded must not take its instances back by the lease it lost them under.
                 if lease.is_fenced() {
                     return Err(CatalogError::LeaseFenced);

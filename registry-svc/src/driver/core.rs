@@ -30,6 +30,7 @@ use super::{
     rounds::{NotRenewed, Results, Round},
 };
 use crate::{
+    access::Bounds,
     catalog::{
         Asked, Batch, Beat, Catalog, CatalogError, Command, Owner, PULSE, ProtectionStatus, RenewError, Renewed,
     },
@@ -194,10 +195,10 @@ impl Core {
     }
 
     /// Heartbeats as the catalog takes them.
-    pub(crate) fn renew(&mut self, owners: &[Owner]) -> Vec<Result<Renewed, RenewError>> {
+    pub(crate) fn renew(&mut self, owners: &[Owner], within: Option<&Bounds>) -> Vec<Result<Renewed, RenewError>> {
         let may_claim = !self.stopping && self.absence.is_none();
         let renew = |owner: &Owner| {
-            let renewed = self.catalog.renew(owner);
+            let renewed = self.catalog.renew_within(owner, within);
             // Where it cannot be taken up now, the next heartbeat asks again.
             if may_claim && renewed.is_ok_and(|renewed| renewed.claim) && self.claims.len() < CLAIMS_WAITING {
                 self.claims.insert(owner.lease, *owner);
@@ -207,22 +208,35 @@ impl Core {
         owners.iter().map(renew).collect()
     }
 
-    /// Heartbeats. They touch no disk and are answered at once, unless some are refused for what is not certain, or come from
-    /// another replica, which may be ending their leases: that answer waits until it is certain, or they are ours. Of the rounds
-    /// that wait a peer has its share, where one is named.
-    pub(crate) fn hear(&mut self, owners: Vec<Owner>, peer: Option<PeerKey>, caller: oneshot::Sender<Results>) {
+    /// Heartbeats, of one who may be bound to certain services. They touch no disk and are answered at once, unless some are
+    /// refused for what is not certain, or come from another replica, which may be ending their leases: that answer waits until it
+    /// is certain, or they are ours. Of the rounds that wait a peer has its share, where one is named.
+    pub(crate) fn hear(
+        &mut self,
+        owners: Vec<Owner>,
+        within: Option<Bounds>,
+        peer: Option<PeerKey>,
+        caller: oneshot::Sender<Results>,
+    ) {
         self.metrics.renewals.inc_by(owners.len() as u64);
-        self.listen(owners, peer, caller);
+        self.listen(owners, within, peer, caller);
     }
 
     /// The same of a round that has been counted.
-    pub(super) fn listen(&mut self, owners: Vec<Owner>, peer: Option<PeerKey>, caller: oneshot::Sender<Results>) {
-        let results = self.renew(&owners);
+    pub(super) fn listen(
+        &mut self,
+        owners: Vec<Owner>,
+        within: Option<Bounds>,
+        peer: Option<PeerKey>,
+        caller: oneshot::Sender<Results>,
+    ) {
+        let results = self.renew(&owners, within.as_ref());
         let all_are_ours = results.iter().all(|result| result.is_ok_and(|renewed| !renewed.claim));
         let results = results.into_iter().map(|result| result.map_err(NotRenewed::Refused));
         let mut round = Round {
             results: results.collect(),
             owners,
+            within,
             peer,
             caller,
         };
@@ -393,7 +407,7 @@ impl Core {
     /// A group is durable, or has nothing to be made so.
     pub(super) fn answer(&mut self, group: Group) {
         for round in group.answer(&mut self.catalog, &mut self.open) {
-            self.listen(round.owners, round.peer, round.caller);
+            self.listen(round.owners, round.within, round.peer, round.caller);
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::{
 
 use super::rounds::Results;
 use crate::{
+    access::Bounds,
     catalog::{Asked, Beat, CatalogError, Owner, Reply},
     metrics::{Metrics, Shed},
     model::{LeaseId, PeerKey},
@@ -76,6 +77,8 @@ pub(super) struct Mutation {
 #[derive(Debug)]
 pub(super) struct Renewals {
     pub(super) owners: Vec<Owner>,
+    /// What the caller is bound to, where that is to be looked at.
+    pub(super) within: Option<Bounds>,
     pub(super) reply: oneshot::Sender<Results>,
     /// The caller's place in this queue, given back when it is taken out. A round that waits for the store stands in nobody's way.
     pub(super) seat: Option<Seat>,
@@ -189,10 +192,21 @@ impl Handle {
     }
 
     /// Heartbeats; one result each, in order. `seat`: the caller's share of the queue, held until the driver has heard them.
-    pub(crate) async fn renew(&self, owners: Vec<Owner>, seat: Option<Seat>) -> Result<Results, SubmitError> {
+    /// `within`: what the caller is bound to, where some of the leases have not been compared with it yet.
+    pub(crate) async fn renew(
+        &self,
+        owners: Vec<Owner>,
+        within: Option<Bounds>,
+        seat: Option<Seat>,
+    ) -> Result<Results, SubmitError> {
         let (reply, answer) = oneshot::channel();
         self.renewals
-            .send(Renewals { owners, reply, seat })
+            .send(Renewals {
+                owners,
+                within,
+                reply,
+                seat,
+            })
             .await
             .map_err(|_| SubmitError::Stopping)?;
         // A renewal that was lost changed nothing that a later one does not change too.

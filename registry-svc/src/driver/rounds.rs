@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::group::Group;
 use crate::{
+    access::Bounds,
     catalog::{Catalog, Owner, RenewError, Renewed},
     model::PeerKey,
 };
@@ -32,6 +33,8 @@ pub(crate) type Results = Vec<Result<Renewed, NotRenewed>>;
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) owners: Vec<Owner>,
+    /// What the caller is bound to, where that is to be looked at.
+    pub(super) within: Option<Bounds>,
     /// Who sent it, where that is known.
     pub(super) peer: Option<PeerKey>,
     pub(super) results: Results,
@@ -49,10 +52,14 @@ impl Round {
         self.caller.is_closed()
     }
 
-    /// Who is refused, as far as it is known.
+    /// Who is refused for how things are, as far as it is known. Who asks for what is none of his is so however they are.
     pub(super) fn refused(&self) -> impl Iterator<Item = &Owner> {
+        let refusal = |result: &Result<Renewed, NotRenewed>| match result {
+            Err(NotRenewed::Refused(error)) => *error != RenewError::LeaseNotCovered,
+            _ => false,
+        };
         let results = self.owners.iter().zip(&self.results);
-        results.filter_map(|(owner, result)| matches!(result, Err(NotRenewed::Refused(_))).then_some(owner))
+        results.filter_map(move |(owner, result)| refusal(result).then_some(owner))
     }
 
     /// Who is not.
@@ -82,7 +89,8 @@ impl Round {
             if result.is_err() {
                 continue;
             }
-            match catalog.renew(owner) {
+            // A name may have come to it meanwhile that is none of the caller's.
+            match catalog.renew_within(owner, self.within.as_ref()) {
                 Ok(renewed) => *result = Ok(renewed),
                 Err(_) if open.hears(owner) => {}
                 Err(refusal) => *result = Err(NotRenewed::Refused(refusal)),

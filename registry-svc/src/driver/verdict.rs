@@ -129,7 +129,7 @@ impl Core {
         }
         // Whoever has gone was heard when it came, and not again since.
         for round in rounds.into_iter().filter(|round| !round.is_abandoned()) {
-            self.listen(round.owners, round.peer, round.caller);
+            self.listen(round.owners, round.within, round.peer, round.caller);
         }
     }
 

@@ -361,10 +361,10 @@ impl World {
                 let owners: Vec<Owner> = [Some(*owner), *former].into_iter().flatten().collect();
                 let leases = owners.iter().map(|owner| owner.lease).collect();
                 if self.plant == Plant::HearAtOnce {
-                    let results = process.core.renew(&owners).into_iter();
+                    let results = process.core.renew(&owners, None).into_iter();
                     let _ = caller.send(results.map(|result| result.map_err(NotRenewed::Refused)).collect());
                 } else {
-                    process.core.hear(owners, None, caller);
+                    process.core.hear(owners, None, None, caller);
                 }
                 return process.rounds.push(Round {
                     ticket: request.ticket,
@@ -388,6 +388,7 @@ impl World {
                         interval: Some(heartbeat.interval()),
                         misses: Some(heartbeat.misses()),
                     },
+                    within: None,
                 },
                 registrant: None,
             }),
@@ -447,6 +448,7 @@ impl World {
             Ask::Govern(govern) => Command::Govern(govern.clone()),
             Ask::Deregister(owner, ids) => Command::Deregister(Deregister {
                 owner: *owner,
+                within: None,
                 ids: ids.clone(),
                 reason: RemovalReason::Deregistered,
                 detail: Detail::of(""),

@@ -74,7 +74,7 @@ fn streams_are_those_that_the_descriptor_set_calls_so() {
     }
 }
 
-/// A request that names a namespace must not be let through by a rule that does not look at it.
+/// A request that names a namespace or a lease must not be let through by a rule that does not look at it.
 #[test]
 fn rules_name_fields_that_are_there_and_miss_none() {
     for method in methods() {
@@ -86,9 +86,16 @@ fn rules_name_fields_that_are_there_and_miss_none() {
                     assert!(has(&method.input(), field), "{path}: {field}");
                 }
             }
+            Rule::Lease(field) => assert!(has(&method.input(), field), "{path}: {field}"),
             Rule::Elsewhere => {}
             Rule::Public | Rule::Any(_) | Rule::Everywhere => {
-                for field in ["namespace", "instance.namespace", "instances.namespace"] {
+                for field in [
+                    "namespace",
+                    "instance.namespace",
+                    "instances.namespace",
+                    "lease_id",
+                    "renewals.lease_id",
+                ] {
                     assert!(
                         !has(&method.input(), field),
                         "{path} names {field}, which its rule ignores"

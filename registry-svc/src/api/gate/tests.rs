@@ -16,6 +16,8 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
+mod leases;
+
 use super::*;
 use crate::{
     Access, Config, Registry, Running,
@@ -142,13 +144,25 @@ async fn call(channel: Channel, path: &str, token: Option<&str>, message: Bytes)
     }
     let mut client = Grpc::new(channel);
     client.ready().await.expect("ready");
+    let is_keep_alive = path.ends_with("/KeepAlive");
     let path = path.parse().expect("a path");
     let answered = async {
         let answer = client.streaming(request, path, Raw).await?;
         answer.into_inner().message().await
     };
     let answered = tokio::time::timeout(PATIENCE, answered).await.expect("an answer");
-    answered.map_or_else(|status| status.code(), |_| Code::Ok)
+    match answered {
+        Err(status) => status.code(),
+        Ok(Some(answer)) if is_keep_alive && is_refused(answer.clone()) => Code::PermissionDenied,
+        Ok(_) => Code::Ok,
+    }
+}
+
+/// Whether a round of heartbeats tells the owner of the one lease to register again, where it would be told why.
+fn is_refused(round: Bytes) -> bool {
+    let round = wire::KeepAliveResponse::decode(round).expect("a round");
+    let outcome = round.results[0].outcome.as_ref();
+    matches!(outcome, Some(wire::keep_alive_result::Outcome::RegisterAgainAfter(_)))
 }
 
 /// A good request of each method, about the instance `$id` of the service `app` in the namespace `team`.
@@ -160,8 +174,8 @@ fn sample(method: &str) -> &'static str {
                 {"namespace": "team", "service": "app", "id": "$id", "endpoints": [{"host": "127.0.0.1", "port": 1}]}
             ]}"#
         }
-        "Renew" | "Deregister" => r#"{"lease_id": "x", "lease_secret": "x"}"#,
-        "KeepAlive" => r#"{"renewals": [{"lease_id": "x", "lease_secret": "x"}]}"#,
+        "Renew" | "Deregister" => r#"{"lease_id": "$lease", "lease_secret": "$secret"}"#,
+        "KeepAlive" => r#"{"renewals": [{"lease_id": "$lease", "lease_secret": "$secret"}]}"#,
         "UpdateInstance" => {
             r#"{"lease_id": "00000000000000000000000000000000", "lease_secret": "x", "epoch": 1, "update_mask": "weight",
                 "instance": {"namespace": "team", "service": "app", "id": "$id", "weight": 1}}"#
@@ -203,13 +217,16 @@ fn methods() -> Vec<MethodDescriptor> {
         .collect()
 }
 
-fn request(method: &MethodDescriptor, caller: &str) -> Bytes {
+fn request(method: &MethodDescriptor, caller: &str, lease: &wire::RegisterResponse) -> Bytes {
     let name = if method.parent_service().name() == "Health" {
         "Check"
     } else {
         method.name()
     };
-    let json = sample(name).replace("$id", caller);
+    let json = sample(name)
+        .replace("$id", caller)
+        .replace("$lease", &lease.lease_id)
+        .replace("$secret", &lease.lease_secret);
     let message = DynamicMessage::deserialize(method.input(), &mut serde_json::Deserializer::from_str(&json));
     message.expect(&json).encode_to_vec().into()
 }
@@ -223,7 +240,10 @@ const CALLERS: &[Holder] = &[
         matches!(rule, Rule::Any(Kind::Read) | Rule::Named(Kind::Read, _))
     }),
     ("writer", &["register:team/app"], |rule| {
-        matches!(rule, Rule::Any(Kind::Register) | Rule::Named(Kind::Register, _))
+        matches!(
+            rule,
+            Rule::Lease(_) | Rule::Any(Kind::Register) | Rule::Named(Kind::Register, _)
+        )
     }),
     (
         "operator",
@@ -246,7 +266,7 @@ const CALLERS: &[Holder] = &[
         ],
         |rule| matches!(rule, Rule::Any(_)),
     ),
-    // What names nothing is let in by the kind of scope alone; what it is about then needs a lease's secret or a watch's id.
+    // What names nothing is let in by the kind of scope alone; what it is about then needs a watch's id.
     (
         "stranger",
         &["read:other", "register:other/*", "operate:other"],
@@ -262,17 +282,26 @@ async fn every_rpc_as_every_kind_of_caller() {
     for (caller, scopes, _) in CALLERS {
         held.insert(*caller, guarded.token(scopes).await.1);
     }
+    let mut client = RegistryServiceClient::new(channel.clone());
     let mut wrong = Vec::new();
     let mut calls = 0;
+    let mut kept = vec!["root".to_owned(), "writer".to_owned()];
     for method in methods() {
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         let rule = rules::of(&path).expect("the table has it");
         let forged = format!("tsr_abcdefghijkl_{}", "A".repeat(43));
+        // Somebody else's, whose secret all of them have.
+        let mut lease = wire::RegisterResponse::default();
+        if matches!(rule, Rule::Lease(_)) {
+            let id = format!("leased-{}", method.name().to_lowercase());
+            lease = leases::register(&mut client, &held["root"], "app", &id).await;
+            kept.push(id);
+        }
         for (caller, token) in [("nobody", None), ("forger", Some(&forged))] {
             let message = if rule == Rule::Elsewhere {
                 Bytes::new()
             } else {
-                request(&method, caller)
+                request(&method, caller, &lease)
             };
             let found = call(channel.clone(), &path, token.map(String::as_str), message).await;
             let is_right = match rule {
@@ -285,10 +314,16 @@ async fn every_rpc_as_every_kind_of_caller() {
         }
         for (caller, _, may) in CALLERS {
             calls += 1;
+            if matches!(rule, Rule::Lease(_)) {
+                // The one before may have ended it.
+                let id = format!("leased-{}-{caller}", method.name().to_lowercase());
+                lease = leases::register(&mut client, &held["root"], "app", &id).await;
+                kept.extend((method.name() != "Deregister" || !may(rule)).then_some(id));
+            }
             let message = if rule == Rule::Elsewhere {
                 Bytes::new()
             } else {
-                request(&method, caller)
+                request(&method, caller, &lease)
             };
             let found = call(channel.clone(), &path, Some(&held[caller]), message).await;
             let is_right = match rule {
@@ -305,8 +340,7 @@ async fn every_rpc_as_every_kind_of_caller() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     assert!(calls > 150, "{calls} calls");
 
-    // Nothing is stored of what was refused.
-    let mut client = RegistryServiceClient::new(channel);
+    // Nothing is stored of what was refused, and nothing has ended by it.
     let request = bearing(
         &held["root"],
         wire::ListInstancesRequest {
@@ -315,8 +349,9 @@ async fn every_rpc_as_every_kind_of_caller() {
         },
     );
     let stored = client.list_instances(request).await.expect("root reads").into_inner();
-    let stored: Vec<&str> = stored.instances.iter().map(|instance| instance.id.as_str()).collect();
-    assert_eq!(stored, ["root", "writer"]);
+    let stored: Vec<_> = stored.instances.into_iter().map(|instance| instance.id).collect();
+    kept.sort_unstable();
+    assert_eq!(stored, kept);
 }
 
 fn bearing<T>(token: &str, message: T) -> Request<T> {

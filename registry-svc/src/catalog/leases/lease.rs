@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::super::{Beat, LeaseRecord, LeaseTime, wheel::Tick};
-use crate::model::{Heartbeat, Instance, InstanceKey, LeaseId, Registrant, ReplicaId, SecretHash};
+use super::super::{Beat, LeaseRecord, LeaseTime, Names, wheel::Tick};
+use crate::{
+    access::Bounds,
+    model::{Heartbeat, Instance, InstanceKey, LeaseId, Registrant, ReplicaId, SecretHash, ServiceKey},
+};
 
 /// A lease that lives.
 #[derive(Debug)]
@@ -11,6 +14,8 @@ pub(in crate::catalog) struct Lease {
     pub(super) secret: SecretHash,
     pub(in crate::catalog) terms: LeaseTerms,
     pub(super) beat: Beat,
+    /// How many names have come to it.
+    pub(super) named: Names,
     pub(super) deadline: LeaseTime,
     /// Where it stands in the queue, if its time is counted here.
     pub(super) queued: Option<Tick>,
@@ -47,6 +52,7 @@ impl Lease {
                 emptied: record.emptied,
             },
             beat: Beat::default(),
+            named: Names::default(),
             deadline: now,
             queued: None,
             held: false,
@@ -118,6 +124,21 @@ impl Lease {
         self.instances.len() + self.replaced.as_ref().map_or(0, |replaced| replaced.len())
     }
 
+    /// Whether a caller who is bound so may act for it: for all that it keeps, and all that was taken from it. One that has no
+    /// names is whoever's has the secret.
+    pub(in crate::catalog) fn is_within(&self, bounds: Option<&Bounds>) -> bool {
+        let Some(bounds) = bounds else { return true };
+        let kept = self.instances.iter().map(|instance| &instance.key);
+        let mut last: Option<&ServiceKey> = None;
+        // In order, so those of one service are asked about once.
+        kept.chain(self.replaced()).all(|key| {
+            let service: &ServiceKey = key;
+            let is_known = last.is_some_and(|last| std::ptr::eq(last, service) || last == service);
+            last = Some(service);
+            is_known || bounds.cover(service)
+        })
+    }
+
     /// Says whether a name was taken from it. Returns whether it was before.
     pub(in crate::catalog) fn set_lost(&mut self, key: &InstanceKey, lost: bool) -> bool {
         if lost {
@@ -145,6 +166,7 @@ impl Lease {
         match place {
             Ok(place) => self.instances[place] = Arc::clone(instance),
             Err(place) => {
+                self.named = self.named.next();
                 // Most keep one, and a vector would make room for four.
                 if self.instances.is_empty() {
                     self.instances.reserve_exact(1);

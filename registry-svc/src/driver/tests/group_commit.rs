@@ -249,7 +249,7 @@ async fn registrations_share_a_commit_and_are_seen_only_after_it() {
     bench.groups(1).await;
     let others: Vec<_> = (1..=50).map(|n| bench.register(n, &n.to_string())).collect();
     // A renewal stands in no queue behind them; by its answer they have all been taken up, as the next lines show.
-    assert!(bench.handle.renew(vec![owner(0)], None).await.expect("answers")[0].is_ok());
+    assert!(bench.handle.renew(vec![owner(0)], None, None).await.expect("answers")[0].is_ok());
     assert_eq!(bench.instances(), 0, "nothing is durable yet");
     assert!(!first.is_finished());
 
@@ -317,7 +317,7 @@ async fn a_slow_disk_expires_nobody_who_renews() {
     for _ in 0..30 {
         tokio::time::advance(Duration::from_millis(100)).await;
         assert!(
-            bench.handle.renew(vec![owner(1)], None).await.expect("answers")[0].is_ok(),
+            bench.handle.renew(vec![owner(1)], None, None).await.expect("answers")[0].is_ok(),
             "answered at once"
         );
     }
@@ -328,7 +328,7 @@ async fn a_slow_disk_expires_nobody_who_renews() {
     done(third).await.expect("registers");
     for n in [2, 3] {
         assert!(
-            bench.handle.renew(vec![owner(n)], None).await.expect("answers")[0].is_ok(),
+            bench.handle.renew(vec![owner(n)], None, None).await.expect("answers")[0].is_ok(),
             "the life of {n} begins now"
         );
     }
@@ -348,7 +348,7 @@ async fn who_has_knocked_before_a_slow_commit_ends_does_not_lapse() {
         parts.pulse(millis);
     }
     let handle = parts.handle.clone();
-    let renewed = tokio::spawn(async move { handle.renew(vec![owner(1)], None).await });
+    let renewed = tokio::spawn(async move { handle.renew(vec![owner(1)], None, None).await });
     while parts.driver.inbox.renewals.is_empty() {
         tokio::task::yield_now().await;
     }
@@ -391,13 +391,13 @@ async fn silence_expires_and_a_pause_does_not() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3_600)).await;
     assert!(
-        bench.handle.renew(vec![owner(1)], None).await.expect("answers")[0].is_ok(),
+        bench.handle.renew(vec![owner(1)], None, None).await.expect("answers")[0].is_ok(),
         "an hour's pause counts for nothing"
     );
     for _ in 0..6 {
         tokio::time::advance(Duration::from_millis(100)).await;
         // The driver has its turn.
-        bench.handle.renew(Vec::new(), None).await.expect("answers");
+        bench.handle.renew(Vec::new(), None, None).await.expect("answers");
     }
     tokio::time::resume();
     bench.groups(2).await;
@@ -480,7 +480,7 @@ async fn nobody_works_for_callers_who_have_gone() {
     done(first).await.expect("registers");
     assert_eq!(bench.hub.look(|view| view.revision()).get(), 1);
     assert!(
-        bench.handle.renew(vec![owner(2)], None).await.expect("answers")[0].is_err(),
+        bench.handle.renew(vec![owner(2)], None, None).await.expect("answers")[0].is_err(),
         "it was never registered"
     );
 }

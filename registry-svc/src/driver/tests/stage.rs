@@ -183,7 +183,7 @@ impl Stage {
     pub(super) fn renew(&mut self, n: u128) -> Result<Renewed, RenewError> {
         let owners: [Owner; 1] = [owner(n)];
         self.now();
-        self.core.renew(&owners)[0]
+        self.core.renew(&owners, None)[0]
     }
 
     /// As a stream does it: the answer may have to wait.
@@ -205,7 +205,7 @@ impl Stage {
         let (caller, answer) = oneshot::channel();
         self.now();
         let owners = leases.iter().copied().map(owner).collect();
-        self.core.hear(owners, peer, caller);
+        self.core.hear(owners, None, peer, caller);
         answer
     }
 
