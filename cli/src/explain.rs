@@ -110,7 +110,7 @@ fn what(step: &InstanceStep) -> String {
     }
 }
 
-/// An operator by the name that was given, anybody else by the address.
+/// An operator as the registry has put him on the record, anybody else by the address.
 fn who(step: &InstanceStep) -> String {
     match (step.who.as_str(), step.peer.as_str()) {
         ("", "") => "the registry".to_owned(),

@@ -166,7 +166,7 @@ pub(crate) struct InstanceArgs {
     #[arg(value_name = "INSTANCE")]
     pub(crate) instance: InstanceName,
 
-    /// Who decides
+    /// Who decides; a registry that knows who calls puts it beside whose token or certificate it was
     #[arg(long, value_name = "NAME", env = "TESSERA_WHO", default_value = "cli")]
     pub(crate) who: String,
 

@@ -4,7 +4,10 @@ use http::Extensions;
 use service_host::Peer;
 
 use super::error::ApiError;
-use crate::access::{Bounds, Missing, Principal, scope::Need};
+use crate::{
+    access::{Bounds, Missing, Principal, scope::Need},
+    model::Who,
+};
 
 const PAST_THE_GATE: ApiError = ApiError::Bug("a call came past the gate");
 
@@ -39,6 +42,14 @@ impl Caller {
             Self::Known(principal) if principal.may(need) => Ok(()),
             Self::Known(principal) => Err(ApiError::Denied(principal.clone(), Missing::Scope(need.to_string()))),
             Self::Unknown => Err(PAST_THE_GATE),
+        }
+    }
+
+    /// Who is put on the record for a decision: whoever it is, with what it calls itself; where nobody is asked, the latter alone.
+    pub(super) fn signs(&self, said: Who) -> Who {
+        match self {
+            Self::Known(principal) => Who::known(&principal.to_string(), &said),
+            Self::Anybody | Self::Unknown => said,
         }
     }
 

@@ -43,11 +43,12 @@ impl Governance {
 
     /// Has a decision made durable, for one who may decide about what is in the namespace. The instance is absent where it is not
     /// registered.
-    async fn govern(&self, govern: Govern, asker: Asker) -> Result<(Option<Arc<Instance>>, Revision), ApiError> {
+    async fn govern(&self, mut govern: Govern, asker: Asker) -> Result<(Option<Arc<Instance>>, Revision), ApiError> {
         asker.caller.needs(Need::Operate(&govern.key.namespace))?;
         // Until it is durable, and not while watchers are waited for.
         let _place = self.api.lanes.change(asker.peer)?;
-        match self.api.submit(Command::Govern(govern), asker.by).await? {
+        govern.who = asker.caller.signs(govern.who);
+        match self.api.submit(Command::Govern(govern), asker.from).await? {
             Reply::Governed { instance, revision } => Ok((instance, revision)),
             _ => Err(WRONG_REPLY),
         }

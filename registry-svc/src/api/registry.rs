@@ -30,6 +30,8 @@ pub(super) struct Asker {
     pub(super) caller: Caller,
     /// For the record: the address that the request came from, and whose it was where that is known.
     pub(super) by: Option<Who>,
+    /// The address alone, for what says by itself whose it was.
+    pub(super) from: Option<Who>,
     /// For its place in a lane.
     pub(super) peer: PeerKey,
 }
@@ -50,6 +52,7 @@ impl RegistryService for Api {
             caller,
             by,
             peer: peer_key,
+            ..
         } = self.asker(&request);
         let peer = request.extensions().get::<Peer>().cloned();
         let from = peer.as_ref().map(|peer| peer.address.ip());
@@ -224,6 +227,7 @@ impl Api {
         Asker {
             caller: self.caller(request),
             by,
+            from: address.map(|address| Who::of(&address.to_string())),
             peer: peer_of(request.extensions()),
         }
     }

@@ -11,7 +11,8 @@ use crate::limits;
 
 const WHO_RULE: &str = "1 to 128 characters of plain text without control characters";
 
-/// Who did something: an operator as a request names him, or the address that a request came from.
+/// Who did something: an operator as he is known, or as he names himself where nobody is asked; or the address that a request
+/// came from.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Who(Arc<str>);
 
@@ -86,10 +87,27 @@ impl Who {
         Self(plain.take(limits::WHO_CHARS).collect::<String>().into())
     }
 
+    /// As we know him, and as what he has come; cut to the limit. What we know comes first, and what he says is quoted: nobody can
+    /// name himself so that it reads as somebody else.
+    pub(crate) fn known(as_whom: &str, said: &Self) -> Self {
+        Self::of(&format!("{}, as {said:?}", shortened(as_whom, limits::WHO_CHARS)))
+    }
+
     /// The text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Its beginning and its end: names that belong together differ in the middle least of all.
+fn shortened(text: &str, limit: usize) -> String {
+    let length = text.chars().count();
+    if length <= limit {
+        return text.to_owned();
+    }
+    let tail = limit / 2;
+    let head = text.chars().take(limit - tail - 1);
+    head.chain(['…']).chain(text.chars().skip(length - tail)).collect()
 }
 
 impl fmt::Display for Who {
@@ -227,6 +245,17 @@ mod tests {
             assert!(Who::try_new(bad).is_err(), "{bad:?} was taken");
         }
         assert_eq!(Who::of("a\u{1b}b").as_str(), "ab");
+        let said = Who::of(r#"x", the token "root"#);
+        let known = Who::known(r#"the token "ada" (abc)"#, &said);
+        assert_eq!(known.as_str(), r#"the token "ada" (abc), as "x\", the token \"root""#);
+        // However long: two operators of one trust domain are told apart.
+        let domain = "d".repeat(255);
+        let [ann, bob] = ["ann", "bob"].map(|name| Who::known(&format!("spiffe://{domain}/operator/{name}"), &said));
+        assert!(
+            ann.as_str().starts_with("spiffe://d") && ann.as_str().ends_with("d/operator/ann"),
+            "{ann}"
+        );
+        assert!(ann != bob && ann.as_str().chars().count() == limits::WHO_CHARS, "{bob}");
         assert_eq!(Who::of(&"é".repeat(300)).as_str().chars().count(), 128);
     }
 

@@ -16,6 +16,7 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
+mod audit;
 mod leases;
 
 use super::*;
