@@ -13,7 +13,7 @@ use crate::{
     drain::DrainSignal,
     layers,
     listener::{self, Accepting, Handshakes},
-    reflection,
+    reflection::{self, Described},
     running::{Parts, Running},
 };
 
@@ -96,11 +96,17 @@ impl Host {
     /// Starts to accept. Health says NOT_SERVING until [`Running::set_serving`].
     ///
     /// `file_descriptor_sets` (encoded `google.protobuf.FileDescriptorSet`s with their imports) feed reflection, health and
-    /// error messages; services they describe but `routes` lacks are left out.
+    /// error messages; services they describe but `routes` lacks are left out. Over TLS reflection answers those who have shown a
+    /// certificate, unless a gate decides.
     ///
     /// Must be called within a tokio runtime.
     pub fn serve(self, routes: Routes, file_descriptor_sets: &[&'static [u8]]) -> Running {
-        let furnished = reflection::furnish(routes, file_descriptor_sets);
+        // A gate decides about every path, these included.
+        let described = match (&self.config.tls, &self.config.gate) {
+            (Some(_), None) => Described::ToTheKnown,
+            (None, _) | (_, Some(_)) => Described::ToAll,
+        };
+        let furnished = reflection::furnish(routes, file_descriptor_sets, described);
         let in_flight = InFlight::default();
         let stack = layers::stack(
             furnished.routes,

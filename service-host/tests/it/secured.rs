@@ -362,3 +362,69 @@ async fn a_drain_finishes_calls_over_tls() {
     assert_eq!(watch.message().await.expect("open").expect("one").text, "bye");
     assert!(draining.await.expect("ends").is_clean());
 }
+
+/// Row 54: the map of all methods was handed to whoever reached the port, certificate or not.
+#[tokio::test]
+async fn over_tls_a_server_describes_itself_to_the_known_alone() {
+    use tonic_reflection::pb::{v1, v1alpha};
+
+    async fn answers(client: &Client) -> [Code; 2] {
+        let list = v1::server_reflection_request::MessageRequest::ListServices(String::new());
+        let request = v1::ServerReflectionRequest {
+            message_request: Some(list),
+            ..Default::default()
+        };
+        let mut reflection = v1::server_reflection_client::ServerReflectionClient::new(client.channel.clone());
+        let now = reflection.server_reflection_info(tokio_stream::once(request)).await;
+        let list = v1alpha::server_reflection_request::MessageRequest::ListServices(String::new());
+        let request = v1alpha::ServerReflectionRequest {
+            message_request: Some(list),
+            ..Default::default()
+        };
+        let mut reflection = v1alpha::server_reflection_client::ServerReflectionClient::new(client.channel.clone());
+        let formerly = reflection.server_reflection_info(tokio_stream::once(request)).await;
+        let formerly = formerly.map(drop);
+        [now.map(drop), formerly].map(|answer| answer.map_or_else(|status| status.code(), |()| Code::Ok))
+    }
+    let world = World::new();
+    let somebody = world.tls("ticket-svc", ClientAuth::None);
+    let nobody = world.load(None, ClientAuth::None);
+    let (told, refused) = ([Code::Ok; 2], [Code::Unauthenticated; 2]);
+    // Where certificates are required nobody else gets in at all: `who_is_refused_runs_no_handler`.
+    for (asks, caller, expected) in [
+        (ClientAuth::Required, &somebody, told),
+        (ClientAuth::Optional, &somebody, told),
+        (ClientAuth::Optional, &nobody, refused),
+        (ClientAuth::None, &somebody, refused),
+        (ClientAuth::None, &nobody, refused),
+    ] {
+        let server = world.tls("server", asks);
+        let running = serve(config().tls(server.server().cloned())).await;
+        let stream = dial(caller, running.local_addr()).await.expect("gets in");
+        let client = Client::over(stream, running.local_addr()).await;
+        assert_eq!(answers(&client).await, expected, "{asks:?}");
+        // What it is there for goes on, and so does health: probes have no secrets.
+        client.say(ask("who", None)).await.expect("answered");
+        let mut health = tonic_health::pb::health_client::HealthClient::new(client.channel.clone());
+        let request = tonic_health::pb::HealthCheckRequest::default();
+        health.check(request).await.expect("answered");
+    }
+
+    /// Lets everybody in.
+    #[derive(Debug)]
+    struct Everybody;
+
+    impl Gate for Everybody {
+        fn admit(&self, _: &str, _: Credentials<'_>, _: &mut Extensions) -> Result<Pass, Status> {
+            Ok(Pass::ToItsEnd)
+        }
+    }
+
+    // A gate has the only word: it may know callers by other means.
+    let server = world.tls("server", ClientAuth::None);
+    let gate = std::sync::Arc::new(Everybody);
+    let running = serve(config().tls(server.server().cloned()).gate(Some(gate))).await;
+    let stream = dial(&nobody, running.local_addr()).await.expect("gets in");
+    let client = Client::over(stream, running.local_addr()).await;
+    assert_eq!(answers(&client).await, told);
+}
