@@ -63,6 +63,14 @@ enum Plant {
     ForgetOnRestart,
     /// A restart forgets what operators have decided.
     ForgetOverrides,
+    /// A restart finds what was lifted long ago.
+    BringBack,
+    /// What has just been taken back is decided once more, by nobody.
+    DecideAgain,
+    /// What ends one of the two decisions about an instance takes the other with it.
+    DropTheOther,
+    /// What probes of a process have come to is held against whoever has its name by then.
+    JudgeTheSuccessor,
     /// What they have decided never ends by itself.
     NeverEndOverrides,
     /// A repeated request is a new one.

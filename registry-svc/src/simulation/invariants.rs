@@ -3,6 +3,7 @@
 //! Each sees everything that happens, in order, and judges it by the `truth` alone: by what is durable. What they share is
 //! what they are shown ([`Seen`]), nothing else.
 
+mod apart;
 mod convergence;
 mod durable;
 mod fencing;
@@ -14,9 +15,11 @@ mod linearizable;
 mod memory;
 mod overrides;
 mod ownership;
+mod probes;
 mod progress;
 mod protection;
 mod recovery;
+mod resurrected;
 mod unheard;
 mod watch;
 
@@ -167,7 +170,10 @@ pub(super) fn all(plan: &Plan) -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(unheard::Unheard),
         Box::new(durable::Durable::default()),
+        Box::new(apart::Apart),
+        Box::new(resurrected::Resurrected::default()),
         Box::new(overrides::Overrides::default()),
+        Box::new(probes::Probes::default()),
         Box::new(idempotent::Idempotent::default()),
         Box::new(fencing::Fencing),
         Box::new(recovery::Recovery::new(plan)),

@@ -40,6 +40,8 @@ pub(super) struct Plan {
     pub(super) readers: usize,
     /// People who drain instances and give them weights.
     pub(super) operators: usize,
+    /// Probers, each of which looks at the instances of any registry.
+    pub(super) probers: usize,
     /// Of the catalog: short, so that it ends within a history.
     pub(super) protection: Protection,
     /// Of the hub and the store.
@@ -118,6 +120,7 @@ impl Plan {
             watchers: 1 + rng.below(4),
             readers: 1,
             operators: 0,
+            probers: 0,
             protection: Protection {
                 enabled: true,
                 share_percent: 15,
@@ -160,6 +163,15 @@ impl Plan {
         match seed % 8 {
             0 | 1 => 1,
             7 => 2,
+            _ => 0,
+        }
+    }
+
+    /// How many probers it has: one of three. Not drawn for the same reason, and none where a seed has a story to tell.
+    pub(super) fn probers_of(seed: u64) -> usize {
+        match seed % 16 {
+            1 | 5 | 10 | 12 => 1,
+            15 => 2,
             _ => 0,
         }
     }

@@ -126,6 +126,9 @@ impl Process {
                 Arc::make_mut(instance).governance = None;
             }
         }
+        if plant == Plant::BringBack {
+            overrides.extend(truth.lifted());
+        }
         let mut leases: Vec<_> = state.leases.values().map(|record| record.as_ref().clone()).collect();
         if plant == Plant::ShortLivesAfterRestart {
             for record in &mut leases {

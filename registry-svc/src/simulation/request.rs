@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    catalog::{CatalogError, Govern, Owner, RenewError, RequestId},
+    catalog::{CatalogError, Govern, Judge, Owner, RenewError, RequestId},
     hub::Selection,
     model::{Draft, Epoch, Heartbeat, Instance, InstanceId, InstanceKey, LeaseId, Revision, Status, Weight},
 };
@@ -21,6 +21,8 @@ pub(super) enum Client {
     Reader(usize),
     /// Somebody who decides.
     Operator(usize),
+    /// The part of a registry that asks instances whether they are well.
+    Prober(usize),
 }
 
 /// On its way to a registry.
@@ -69,6 +71,8 @@ pub(super) enum Ask {
     Deregister(Owner, Vec<InstanceId>),
     /// Lay something over an instance, or take it away. Each says another reason.
     Govern(Govern),
+    /// Note what the probes of an instance have come to.
+    Judge(Judge),
     /// Read one.
     Get(InstanceKey),
     /// Read some.
@@ -87,7 +91,7 @@ pub(super) enum Answer {
     },
     /// To [`Ask::Renew`].
     Renewed(Result<Duration, RenewError>),
-    /// To [`Ask::Update`].
+    /// To [`Ask::Update`] and [`Ask::Judge`].
     Updated(Arc<Instance>),
     /// To [`Ask::Deregister`].
     Deregistered(Revision),
@@ -111,6 +115,7 @@ impl fmt::Display for Client {
             Self::Provider(n) => write!(f, "provider {n}"),
             Self::Reader(n) => write!(f, "reader {n}"),
             Self::Operator(n) => write!(f, "operator {n}"),
+            Self::Prober(n) => write!(f, "prober {n}"),
         }
     }
 }
@@ -138,6 +143,13 @@ impl fmt::Display for Ask {
             Self::Deregister(owner, ids) if ids.is_empty() => write!(f, "deregister all of {}", lease(owner.lease)),
             Self::Deregister(owner, ids) => write!(f, "deregister {} of {}", ids[0], lease(owner.lease)),
             Self::Govern(govern) => write!(f, "{:?} for {}", govern.decision, short(&govern.key)),
+            Self::Judge(judge) => write!(
+                f,
+                "judge {} of epoch {} {:?}",
+                short(&judge.key),
+                judge.epoch.revision(),
+                judge.health
+            ),
             Self::Get(key) => write!(f, "get {}", short(key)),
             Self::List(_) => f.write_str("list"),
         }

@@ -12,7 +12,9 @@ use super::{
     world::{Event, World},
 };
 use crate::{
-    catalog::{Command, Deregister, LeaseChoice, Owner, Register, RenewError, Renewed, Reply, Update},
+    catalog::{
+        Command, Decision, Deregister, Govern, LeaseChoice, Owner, Register, RenewError, Renewed, Reply, Update,
+    },
     driver::{DriverError, NotRenewed, SubmitError},
     model::{Detail, LeaseId, LeaseSecret, Registrant, RemovalReason, ReplicaId, Revision, Terms},
 };
@@ -446,6 +448,15 @@ impl World {
                 Command::Update(update)
             }
             Ask::Govern(govern) => Command::Govern(govern.clone()),
+            Ask::Judge(judge) => {
+                let mut judge = judge.clone();
+                if self.plant == Plant::JudgeTheSuccessor
+                    && let Some(present) = self.truth.present().get(&judge.key)
+                {
+                    judge.epoch = present.epoch;
+                }
+                Command::Judge(judge)
+            }
             Ask::Deregister(owner, ids) => Command::Deregister(Deregister {
                 owner: *owner,
                 within: None,
@@ -468,6 +479,9 @@ impl World {
         });
         let clock = process.clock(now, skew);
         process.core.mutate(command, caller, clock);
+        if self.plant == Plant::DecideAgain {
+            self.decide_again(replica, request);
+        }
         if self.plant == Plant::AnswerBeforeDurable
             && let Some(lease) = granted
         {
@@ -477,6 +491,41 @@ impl World {
             };
             self.reply(replica, request, answer);
         }
+    }
+
+    /// The planted bug: what has just been taken back is decided once more, by nobody.
+    fn decide_again(&mut self, replica: usize, request: &Rc<Request>) {
+        let Ask::Govern(govern) = &request.ask else { return };
+        let Some(laid) = self.truth.present().overrides.get(&govern.key) else {
+            return;
+        };
+        let (decision, ruling) = match (govern.decision, &laid.drain, &laid.weight) {
+            (Decision::Undrain, Some(drain), _) => (Decision::Drain { until: drain.until }, drain),
+            (Decision::OwnWeight, _, Some((weight, ruling))) => {
+                let (weight, until) = (*weight, ruling.until);
+                (Decision::SetWeight { weight, until }, ruling)
+            }
+            _ => return,
+        };
+        let again = Govern {
+            key: govern.key.clone(),
+            decision,
+            who: ruling.who.clone(),
+            why: ruling.why.clone(),
+        };
+        let (now, skew) = (self.truth.now, self.replicas[replica].wall_skew);
+        let ticket = self.ticket();
+        let Some(process) = &mut self.replicas[replica].process else {
+            return;
+        };
+        let (caller, answer) = oneshot::channel();
+        process.pending.push(Pending {
+            ticket,
+            lease: None,
+            answer,
+        });
+        let clock = process.clock(now, skew);
+        process.core.mutate(Command::Govern(again), caller, clock);
     }
 
     fn read(&mut self, replica: usize, request: &Rc<Request>) {

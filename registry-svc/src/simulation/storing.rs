@@ -11,9 +11,9 @@ use super::{
     world::{Event, World},
 };
 use crate::{
-    catalog::{Batch, Change, LeaseChange},
+    catalog::{Batch, Change, LeaseChange, OverrideChange},
     driver::Job,
-    model::ReplicaId,
+    model::{Act, Override, ReplicaId},
     store::{News, Verdict},
 };
 
@@ -22,10 +22,13 @@ impl World {
     pub(super) fn commit(&mut self, replica: usize, job: Job) {
         let Job {
             base,
-            batches,
+            mut batches,
             dead,
             compacted,
         } = job;
+        if self.plant == Plant::DropTheOther {
+            batches.iter_mut().for_each(drop_the_other);
+        }
         let (fastest, slowest) = self.plan.disk;
         let took = self.rng.between(fastest, slowest) + self.store.slow;
         let (decided, life) = (self.truth.now, self.replicas[replica].life);
@@ -316,6 +319,30 @@ impl World {
     /// Whether nothing goes wrong any more.
     pub(super) fn calm(&self) -> bool {
         self.truth.now >= self.plan.heal
+    }
+}
+
+/// The planted bug: what ends one of the two decisions about an instance takes the other with it.
+fn drop_the_other(batch: &mut Arc<Batch>) {
+    let ends = |change: &OverrideChange| {
+        matches!(
+            change.act,
+            Act::Undrained | Act::WeightCleared | Act::DrainEnded | Act::WeightEnded
+        )
+    };
+    if !batch.overrides.iter().any(ends) {
+        return;
+    }
+    let batch = Arc::make_mut(batch);
+    for dropped in batch.overrides.iter_mut().filter(|change| ends(change)) {
+        dropped.now = None::<Arc<Override>>;
+        for change in &mut batch.changes {
+            if let Change::Put { instance, .. } = change
+                && instance.key == dropped.key
+            {
+                Arc::make_mut(instance).governance = None;
+            }
+        }
     }
 }
 

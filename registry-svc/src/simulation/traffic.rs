@@ -19,10 +19,10 @@ use super::{
     world::{Asked, Event, World},
 };
 use crate::{
-    catalog::{Decision, Govern},
+    catalog::{Decision, Govern, Judge},
     fixtures::{self, WALL},
     hub::{Selection, WatchFrom},
-    model::{Detail, InstanceKey, Revision, WallTime, Weight, Who, Zone},
+    model::{Detail, Health, InstanceKey, Revision, WallTime, Weight, Who, Zone},
 };
 
 /// Steps that a watcher takes in at one look.
@@ -60,6 +60,9 @@ impl World {
         }
         for operator in 0..self.plan.operators {
             self.at(Duration::from_millis(800), Event::Decides(operator));
+        }
+        for prober in 0..self.plan.probers {
+            self.at(Duration::from_millis(600), Event::Probes(prober));
         }
         for (at, fault) in self.plan.faults.clone() {
             self.at(at, Event::Fault(fault));
@@ -304,6 +307,34 @@ impl World {
         self.send(Client::Operator(operator), to, Ask::Govern(govern));
         let next = self.truth.now + self.rng.between(Duration::from_millis(100), Duration::from_millis(900));
         self.at(next, Event::Decides(operator));
+    }
+
+    /// A probe has come to something: of what a registry showed when the probe began, which may be another by now.
+    pub(super) fn probes(&mut self, prober: usize) {
+        let next = self.truth.now + self.rng.between(Duration::from_millis(50), Duration::from_millis(600));
+        self.at(next, Event::Probes(prober));
+        let to = self.rng.below(self.plan.replicas);
+        let known: usize = self.providers.iter().map(|provider| provider.drafts.len()).sum();
+        // A few of them, so that verdicts meet each other, successors and decisions.
+        let nth = self.rng.below(known.min(5));
+        let Some(key) = self.providers.iter().flat_map(Provider::keys).nth(nth).cloned() else {
+            return;
+        };
+        let process = self.replicas[to]
+            .process
+            .as_ref()
+            .filter(|process| process.stopped.is_none());
+        let shown = process.and_then(|process| process.hub.look(|view| view.get(&key)));
+        // Time passes between the first look and the verdict: what was there then is what is judged.
+        let ago = u64::try_from(self.rng.below(6)).unwrap_or_default();
+        let began = Revision::new(self.truth.head().get().saturating_sub(ago));
+        let former = self.truth.state(began).and_then(|state| state.get(&key)).cloned();
+        let Some(epoch) = former.or(shown).map(|instance| instance.epoch) else {
+            return;
+        };
+        let health = self.rng.pick(&[Health::Passing, Health::Failing]);
+        let judge = Judge { key, epoch, health };
+        self.send(Client::Prober(prober), to, Ask::Judge(judge));
     }
 
     /// A watcher looks whether there is something to hear.

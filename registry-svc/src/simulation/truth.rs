@@ -85,6 +85,25 @@ impl Truth {
         self.states.last().expect("there is always the empty one")
     }
 
+    /// What was once laid over names that nobody has registered now, and is no more: as a store that has missed it would load it.
+    pub(super) fn lifted(&self) -> Vec<OverrideRecord> {
+        let present = self.present();
+        let mut once = BTreeMap::new();
+        for change in self.entries.iter().flat_map(|entry| &entry.batch.overrides) {
+            if let Some(laid) = &change.now {
+                once.insert(&change.key, laid);
+            }
+        }
+        let lifted = once
+            .into_iter()
+            .filter(|(key, _)| !present.overrides.contains_key(*key) && present.get(key).is_none());
+        let records = lifted.map(|(key, laid)| OverrideRecord {
+            key: key.clone(),
+            laid: Arc::clone(laid),
+        });
+        records.collect()
+    }
+
     /// A batch has become durable. What does not follow the one before is refused: the store is broken.
     pub(super) fn append(&mut self, batch: Arc<Batch>, decided: Time, by: (usize, u64)) -> Result<(), String> {
         let next = self.head().next();

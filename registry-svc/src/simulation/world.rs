@@ -85,6 +85,8 @@ pub(super) enum Event {
     Reads(usize),
     /// An operator decides something.
     Decides(usize),
+    /// A prober has asked an instance how it is.
+    Probes(usize),
     /// Something goes wrong.
     Fault(Fault),
     /// Commits are as fast as before.
@@ -111,6 +113,7 @@ impl World {
         let mut rng = Rng::new(options.seed);
         let mut plan = Plan::draw(&mut rng);
         plan.operators = Plan::operators_of(options.seed);
+        plan.probers = Plan::probers_of(options.seed);
         let mut world = Self {
             plant: options.plant,
             truth: Truth::new(),
@@ -185,6 +188,7 @@ impl World {
             Event::Watch(watch) => self.watch(watch),
             Event::Reads(reader) => self.reads(reader),
             Event::Decides(operator) => self.decides(operator),
+            Event::Probes(prober) => self.probes(prober),
             Event::Fault(fault) => self.fault(fault),
             Event::StoreRecovers => self.store.slow = Time::ZERO,
             Event::StoreHasRoom => self.store.full = false,

@@ -2,7 +2,7 @@
 
 use super::{Invariant, Seen, ensure};
 use crate::{
-    catalog::{Change, LeaseChange},
+    catalog::{Change, Judge, LeaseChange},
     hub::View,
     model::Revision,
     simulation::{
@@ -63,7 +63,7 @@ impl Durable {
                 };
                 (*revision, batch.is_some_and(has))
             }
-            (Ask::Update { .. }, Answer::Updated(instance)) => {
+            (Ask::Update { .. } | Ask::Judge(_), Answer::Updated(instance)) => {
                 let state = truth.state(instance.revision);
                 let holds = state.and_then(|state| state.get(&instance.key)) == Some(instance);
                 (instance.revision, holds)
@@ -87,7 +87,7 @@ impl Durable {
         self.confirmed = self.confirmed.max(revision);
         ensure(holds, || {
             let what = match &request.ask {
-                Ask::Update { key, .. } => short(key),
+                Ask::Update { key, .. } | Ask::Judge(Judge { key, .. }) => short(key),
                 ask => ask.to_string(),
             };
             format!("{} is told {answer}, which the log does not say ({what})", request.from)

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Invariant, Seen, ensure};
 use crate::{
-    catalog::{CatalogError, LeaseChange},
+    catalog::{CatalogError, Judge, LeaseChange},
     model::{LeaseId, Revision},
     simulation::{
         request::{Answer, Ask, Request, Ticket, short},
@@ -99,7 +99,7 @@ impl Linearizable {
                 self.makes(*revision, request)?;
                 *revision
             }
-            (Ask::Update { key, .. }, Answer::Updated(instance)) => {
+            (Ask::Update { key, .. } | Ask::Judge(Judge { key, .. }), Answer::Updated(instance)) => {
                 // One that changes nothing is answered with what is: true at its time.
                 let held = between(truth, call.durable, head).any(|state| state.get(key) == Some(instance));
                 ensure(held, || {
@@ -165,6 +165,17 @@ fn refused(ask: &Ask, error: &CatalogError, call: Call, truth: &Truth) -> Result
         return ensure(
             between(truth, call.durable, truth.head()).any(|state| !is_there(state)),
             || format!("{ask} is refused, and {} was there all the time", short(&govern.key)),
+        );
+    }
+    if let Ask::Judge(judge) = ask {
+        let is_there = |state: &State| {
+            state
+                .get(&judge.key)
+                .is_some_and(|present| present.epoch == judge.epoch)
+        };
+        return ensure(
+            between(truth, call.durable, truth.head()).any(|state| !is_there(state)),
+            || format!("{ask} is refused with {error:?}, and it was that registration all the time"),
         );
     }
     let owner = match ask {

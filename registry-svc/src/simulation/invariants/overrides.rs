@@ -1,6 +1,6 @@
 //! What an operator has decided holds until it is taken back or its time is over: over re-registrations, restarts and changes of
 //! replicas. It changes by what somebody asked for and by its end, and by nothing else; and whoever is told of an instance is told
-//! of it.
+//! of it. That the one of two decisions leaves the other is `apart`'s, that none comes back `resurrected`'s.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -151,7 +151,7 @@ impl Overrides {
         Ok(())
     }
 
-    /// The other of the two decisions is not touched, and the one that is says what was asked or was over.
+    /// What is changed says what was asked or was over.
     fn is_allowed(&self, change: &OverrideChange, former: &Override, at: WallTime) -> bool {
         let now = change.now.as_deref().cloned().unwrap_or_default();
         let asked = |why: &Detail| self.asked.get(why.as_str()).filter(|asked| asked.key == change.key);
@@ -160,20 +160,20 @@ impl Overrides {
             Act::Drained => {
                 let asked = asked(&change.why).map(|asked| asked.decision);
                 let until = now.drain.as_ref().map(|drain| drain.until);
-                now.weight == former.weight && asked == until.map(|until| Decision::Drain { until })
+                asked.is_some() && asked == until.map(|until| Decision::Drain { until })
             }
             Act::WeightSet(weight) => {
                 let asked = asked(&change.why).map(|asked| asked.decision);
                 let until = now.weight.as_ref().map(|(_, ruling)| ruling.until);
-                now.drain == former.drain && asked == until.map(|until| Decision::SetWeight { weight, until })
+                asked.is_some() && asked == until.map(|until| Decision::SetWeight { weight, until })
             }
             Act::Undrained => {
                 let asked = asked(&change.why).map(|asked| asked.decision);
-                asked == Some(Decision::Undrain) && now.drain.is_none() && now.weight == former.weight
+                asked == Some(Decision::Undrain) && now.drain.is_none()
             }
             Act::WeightCleared => {
                 let asked = asked(&change.why).map(|asked| asked.decision);
-                asked == Some(Decision::OwnWeight) && now.weight.is_none() && now.drain == former.drain
+                asked == Some(Decision::OwnWeight) && now.weight.is_none()
             }
             // Both may be over at once, and are then told with what is left after both.
             Act::DrainEnded => {

@@ -92,6 +92,26 @@ fn a_restart_that_forgets_what_was_decided() {
 }
 
 #[test]
+fn a_restart_that_brings_back_what_was_lifted() {
+    finds_within(20 * SEEDS, Plant::BringBack, "resurrected", "");
+}
+
+#[test]
+fn a_decision_that_comes_back_by_itself() {
+    finds(Plant::DecideAgain, "resurrected");
+}
+
+#[test]
+fn an_undrain_that_takes_the_weight_along() {
+    finds(Plant::DropTheOther, "apart");
+}
+
+#[test]
+fn a_verdict_on_somebody_elses_probes() {
+    finds(Plant::JudgeTheSuccessor, "probes");
+}
+
+#[test]
 fn a_decision_that_never_ends() {
     finds(Plant::NeverEndOverrides, "overrides");
 }
