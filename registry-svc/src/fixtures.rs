@@ -1,5 +1,6 @@
 //! Values for the unit tests: short to write, valid by construction.
 
+pub(crate) mod descriptors;
 mod log;
 
 use std::{sync::Arc, time::Duration};

@@ -105,6 +105,7 @@ fn client_verifier(material: &Material, settings: &Settings) -> Result<Option<Ar
     })?;
     Ok(Some(Arc::new(ClientVerifier {
         by_webpki,
+        algorithms: provider().signature_verification_algorithms,
         domain: Domain::of(material.own.as_ref().map(|own| &own.identity)),
     })))
 }

@@ -2,31 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use prost_reflect::{DescriptorPool, Kind as FieldKind, MessageDescriptor, MethodDescriptor};
+use prost_reflect::{Kind as FieldKind, MessageDescriptor};
 
 use super::*;
-
-/// What a server of ours may serve: our own packages, and what service-host adds to each server.
-fn methods() -> Vec<MethodDescriptor> {
-    let mut pool = DescriptorPool::new();
-    for set in [
-        proto::FILE_DESCRIPTOR_SET,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-    ] {
-        pool.decode_file_descriptor_set(set).expect("decodes");
-    }
-    let services: Vec<_> = pool.services().collect();
-    services
-        .iter()
-        .flat_map(|service| service.methods().collect::<Vec<_>>())
-        .collect()
-}
-
-fn path(method: &MethodDescriptor) -> String {
-    format!("/{}/{}", method.parent_service().full_name(), method.name())
-}
+use crate::fixtures::descriptors::{methods, path};
 
 /// Row 47 of the fault plan: whoever adds an RPC decides here who may call it, or the build's tests fail.
 #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
+use prost_reflect::{DynamicMessage, MethodDescriptor};
 use proto::registry::v1::{self as wire, registry_service_client::RegistryServiceClient};
 use tempfile::TempDir;
 use tonic::{
@@ -26,6 +26,7 @@ use crate::{
         rules::{self, Rule},
         scope::Kind,
     },
+    fixtures::descriptors,
     tokens::{self, Wanted},
 };
 
@@ -201,23 +202,6 @@ fn sample(method: &str) -> &'static str {
     }
 }
 
-fn methods() -> Vec<MethodDescriptor> {
-    let mut pool = DescriptorPool::new();
-    for set in [
-        proto::FILE_DESCRIPTOR_SET,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-    ] {
-        pool.decode_file_descriptor_set(set).expect("decodes");
-    }
-    let services: Vec<_> = pool.services().collect();
-    services
-        .iter()
-        .flat_map(|service| service.methods().collect::<Vec<_>>())
-        .collect()
-}
-
 fn request(method: &MethodDescriptor, caller: &str, lease: &wire::RegisterResponse) -> Bytes {
     let name = if method.parent_service().name() == "Health" {
         "Check"
@@ -287,8 +271,8 @@ async fn every_rpc_as_every_kind_of_caller() {
     let mut wrong = Vec::new();
     let mut calls = 0;
     let mut kept = vec!["root".to_owned(), "writer".to_owned()];
-    for method in methods() {
-        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    for method in descriptors::methods() {
+        let path = descriptors::path(&method);
         let rule = rules::of(&path).expect("the table has it");
         let forged = format!("tsr_abcdefghijkl_{}", "A".repeat(43));
         // Somebody else's, whose secret all of them have.
