@@ -69,6 +69,10 @@ impl World {
                 _ => drop(self.store.commits.remove(&id)),
             }
         }
+        if self.plan.replicas == 1 {
+            // Also one that failed just now: it must not be found by a crash of a later life.
+            self.store.commits.retain(|_, commit| commit.replica != replica);
+        }
         let back = self.truth.now + down;
         self.see(Seen::Trouble { until: back });
         self.falls_silent(replica);

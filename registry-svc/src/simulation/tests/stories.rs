@@ -4,7 +4,7 @@
 use crate::simulation::{Options, run};
 
 /// A seed that failed, and why.
-const STORIES: [(u64, &str); 6] = [
+const STORIES: [(u64, &str); 7] = [
     (
         237,
         "Cut off, registry 1 held a registration under provider 8's names that never reached the store. Provider 8 renewed \
@@ -31,6 +31,11 @@ const STORIES: [(u64, &str); 6] = [
         7699,
         "The invariant's own mistake: what a registry has sent to the store may arrive in its next life, in which nothing was \
          heard yet.",
+    ),
+    (
+        6597,
+        "The simulation's own mistake: a commit that failed as its registry crashed stayed on its way, and reached the disk in a \
+         later life.",
     ),
 ];
 
