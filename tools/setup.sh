@@ -23,6 +23,8 @@ need iptables iptables
 need ip iproute2
 need etcd etcd-server
 need etcdctl etcd-client
+# Another make of TLS, for what ours never offers.
+need openssl openssl
 
 if [ ${#missing[@]} -gt 0 ]; then
   root=""

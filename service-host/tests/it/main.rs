@@ -3,11 +3,14 @@
 mod admin;
 mod admitting;
 mod attacks;
+#[cfg(unix)]
+mod crowd;
 mod deadlines;
 mod draining;
 mod errors;
 #[cfg(target_os = "linux")]
 mod files;
+mod openssl;
 mod reflecting;
 mod secured;
 mod stopping;

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod raw;
 pub(crate) mod service;
+pub(crate) mod world;
 
 use std::{net::SocketAddr, time::Duration};
 
