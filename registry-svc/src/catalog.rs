@@ -262,7 +262,7 @@ impl Catalog {
             && let Some(lease) = self.leases.owned_by(owner)
             && !lease.is_within(within)
         {
-            return Err(RenewError::LeaseNotCovered);
+            return Err(RenewError::NotCovered);
         }
         self.renew(owner)
     }

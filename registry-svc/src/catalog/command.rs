@@ -395,19 +395,19 @@ impl Names {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RenewError {
     /// As [`CatalogError::LeaseUnknown`].
-    LeaseUnknown,
+    Unknown,
     /// As [`CatalogError::LeaseFenced`].
-    LeaseFenced,
+    Fenced,
     /// As [`CatalogError::LeaseNotCovered`].
-    LeaseNotCovered,
+    NotCovered,
 }
 
 impl From<RenewError> for CatalogError {
     fn from(error: RenewError) -> Self {
         match error {
-            RenewError::LeaseUnknown => Self::LeaseUnknown,
-            RenewError::LeaseFenced => Self::LeaseFenced,
-            RenewError::LeaseNotCovered => Self::LeaseNotCovered,
+            RenewError::Unknown => Self::LeaseUnknown,
+            RenewError::Fenced => Self::LeaseFenced,
+            RenewError::NotCovered => Self::LeaseNotCovered,
         }
     }
 }

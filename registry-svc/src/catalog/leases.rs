@@ -156,9 +156,9 @@ impl Leases {
             .by_id
             .get_mut(&owner.lease)
             .filter(|lease| lease.secret == owner.secret)
-            .ok_or(RenewError::LeaseUnknown)?;
+            .ok_or(RenewError::Unknown)?;
         if lease.is_fenced() {
-            return Err(RenewError::LeaseFenced);
+            return Err(RenewError::Fenced);
         }
         let ttl = lease.ttl();
         lease.beat = lease.beat.next();

@@ -55,7 +55,7 @@ impl Round {
     /// Who is refused for how things are, as far as it is known. Who asks for what is none of his is so however they are.
     pub(super) fn refused(&self) -> impl Iterator<Item = &Owner> {
         let refusal = |result: &Result<Renewed, NotRenewed>| match result {
-            Err(NotRenewed::Refused(error)) => *error != RenewError::LeaseNotCovered,
+            Err(NotRenewed::Refused(error)) => *error != RenewError::NotCovered,
             _ => false,
         };
         let results = self.owners.iter().zip(&self.results);

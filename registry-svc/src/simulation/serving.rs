@@ -334,7 +334,7 @@ impl World {
         match (result, self.plant) {
             (Ok(renewed), _) => Answer::Renewed(Ok(renewed.ttl)),
             (Err(NotRenewed::Refused(error)), _) => Answer::Renewed(Err(error)),
-            (Err(NotRenewed::Undecided), Plant::RefuseInDoubt) => Answer::Renewed(Err(RenewError::LeaseUnknown)),
+            (Err(NotRenewed::Undecided), Plant::RefuseInDoubt) => Answer::Renewed(Err(RenewError::Unknown)),
             (Err(NotRenewed::Undecided), Plant::PromiseInDoubt) => {
                 let record = self.truth.present().leases.get(&lease);
                 Answer::Renewed(Ok(record.map(|record| record.heartbeat.ttl()).unwrap_or_default()))

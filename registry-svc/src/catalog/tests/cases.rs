@@ -13,7 +13,7 @@ fn a_lease_lapses_when_its_time_has_passed_and_not_before() {
     assert_eq!(run(&mut catalog, 0, 900), Vec::<String>::new());
     catalog.renew(&owner(1)).expect("lives");
     assert_eq!(run(&mut catalog, 1_000, 5_000), ["1 at 1900"]);
-    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::LeaseUnknown));
+    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::Unknown));
 }
 
 /// SIGSTOP, a frozen machine: the registry heard no heartbeat, which is its own fault.
@@ -154,7 +154,7 @@ fn a_lease_loses_what_another_takes_and_is_fenced_off_when_that_is_all() {
     assert_eq!(stale, CatalogError::StaleEpoch(key("a", "1")));
 
     register(&mut catalog, grant(3, heartbeat(100), vec![draft("a", "2", "")])).expect("takes the other");
-    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::LeaseFenced));
+    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::Fenced));
     assert_eq!(
         register(&mut catalog, join(1, vec![draft("a", "1", "")])).expect_err("fenced"),
         CatalogError::LeaseFenced
@@ -196,7 +196,7 @@ fn a_lease_that_its_owner_empties_is_not_fenced_off_by_what_it_lost_before() {
     register(&mut catalog, join(1, vec![draft("a", "3", "")])).expect("takes the next instance");
     // Once that is taken nothing is left of it after all.
     register(&mut catalog, grant(3, heartbeat(100), vec![draft("a", "3", "")])).expect("takes it");
-    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::LeaseFenced));
+    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::Fenced));
     catalog.check_invariants();
 }
 
@@ -369,7 +369,7 @@ fn a_repeat_by_a_former_owner_changes_nothing() {
         register(&mut catalog, request(3)).expect("the same").lease,
         owner(1).lease
     );
-    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::LeaseFenced));
+    assert_eq!(catalog.renew(&owner(1)), Err(RenewError::Fenced));
     run(&mut catalog, 500, 500);
     assert_eq!(catalog.leases(), 1, "it has gained no time");
 }

@@ -73,7 +73,7 @@ fn a_lease_moves_to_the_replica_that_its_owner_comes_to() {
         secret: owner(2).secret,
         ..owner(1)
     };
-    assert_eq!(two.renew(&wrong), Err(RenewError::LeaseUnknown));
+    assert_eq!(two.renew(&wrong), Err(RenewError::Unknown));
 
     let outcome = two.apply(&Command::Claim(vec![owner(1)]), WALL);
     assert!(matches!(outcome.reply, Ok(Reply::Claimed)));

@@ -67,10 +67,7 @@ fn who_was_replaced_is_told_when_that_is_durable() {
     let _later = stage.register(3, "y");
     stage.verdict(Verdict::Durable);
     replacement.ok();
-    assert_eq!(
-        renewed.try_recv().expect("answered"),
-        [refused(RenewError::LeaseFenced)]
-    );
+    assert_eq!(renewed.try_recv().expect("answered"), [refused(RenewError::Fenced)]);
 }
 
 #[test]
@@ -149,7 +146,7 @@ fn who_waits_with_others_is_kept() {
     assert!(!sent.iter().flat_map(|batch| &batch.leases).any(lapsed), "{sent:?}");
     stage.verdict(Verdict::Durable);
     let answer = round.try_recv().expect("answered");
-    assert_eq!(answer[0], refused(RenewError::LeaseFenced));
+    assert_eq!(answer[0], refused(RenewError::Fenced));
     assert!(answer[1].is_ok());
     assert!(stage.renew(3).is_ok());
 }
@@ -162,7 +159,7 @@ fn a_stranger_waits_for_no_disk() {
     stage.batches();
     let answer = stage.hear_all(&[1, 9]).try_recv().expect("at once");
     assert!(answer[0].is_ok());
-    assert_eq!(answer[1], refused(RenewError::LeaseUnknown));
+    assert_eq!(answer[1], refused(RenewError::Unknown));
 }
 
 /// A replica that is behind told owners of leases that had just been granted elsewhere that there are none.
@@ -186,7 +183,7 @@ fn a_replica_that_is_behind_finds_out_before_it_refuses() {
     ours.verdict(Verdict::Durable);
     assert_eq!(
         refused_now.try_recv().expect("answered"),
-        [refused(RenewError::LeaseUnknown)]
+        [refused(RenewError::Unknown)]
     );
 }
 
@@ -354,6 +351,6 @@ fn a_stranger_is_refused_at_once_when_all_is_durable() {
     let mut stage = kept();
     assert_eq!(
         stage.hear(9).try_recv().expect("at once"),
-        [refused(RenewError::LeaseUnknown)]
+        [refused(RenewError::Unknown)]
     );
 }

@@ -277,8 +277,8 @@ impl Provider {
                 Some(*beat)
             }
             (Answer::Renewed(Ok(_)), Phase::Held { beat, .. }) => Some(if self.rng.chance(150) { now } else { *beat }),
-            (Answer::Renewed(Err(RenewError::LeaseUnknown)), _) => Some(self.lost(now)),
-            (Answer::Renewed(Err(RenewError::LeaseFenced)), _) => Some(self.succeeded(now)),
+            (Answer::Renewed(Err(RenewError::Unknown)), _) => Some(self.lost(now)),
+            (Answer::Renewed(Err(RenewError::Fenced)), _) => Some(self.succeeded(now)),
             (Answer::Refused(CatalogError::LeaseUnknown), Phase::Held { .. }) => Some(self.lost(now)),
             (Answer::Refused(_), Phase::Held { .. }) => Some(self.succeeded(now)),
             (Answer::Refused(_) | Answer::Deregistered(_), Phase::Leaving(_)) => {

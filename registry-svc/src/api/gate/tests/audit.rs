@@ -42,7 +42,6 @@ async fn nobody_decides_in_somebody_elses_name() {
 
     let explain = wire::ExplainInstanceRequest {
         instance: instance.clone(),
-        ..Default::default()
     };
     let told = governance.explain_instance(bearing(&token, explain.clone())).await;
     let told = told.expect("may").into_inner();
