@@ -1,12 +1,16 @@
 //! What a heartbeat is told: at once where nothing can take it back, and else when it is certain.
 
+use std::sync::Arc;
+
 use super::stage::Stage;
 use crate::{
-    catalog::{LeaseChange, RenewError, Renewed},
+    access::{Bounds, Principal},
+    catalog::{Command, LeaseChange, RenewError, Renewed},
     driver::NotRenewed,
-    fixtures::owner,
+    fixtures::{draft, join, owner},
     model::{PeerKey, ReplicaId},
     store::{News, Verdict},
+    tokens::{Secret, Token},
 };
 
 fn refused(why: RenewError) -> Result<Renewed, NotRenewed> {
@@ -149,6 +153,30 @@ fn who_waits_with_others_is_kept() {
     assert_eq!(answer[0], refused(RenewError::Fenced));
     assert!(answer[1].is_ok());
     assert!(stage.renew(3).is_ok());
+}
+
+/// A round that waited was told of a name that had come to the lease meanwhile as if it had been compared with what binds the
+/// caller, who then never was asked about it again.
+#[test]
+fn a_name_that_comes_while_a_round_waits_is_compared_too() {
+    let mut stage = kept();
+    let other = stage.register(3, "y");
+    stage.commit_all();
+    other.ok();
+    let scope = "register:default/a".parse().expect("a scope");
+    let token = Token::new(&Secret::draw(), "test", vec![scope], 0, None);
+    let bounds = Bounds::of(Some(Principal::Token(Arc::new(token))), None);
+    let _replacement = stage.register(4, "y");
+    stage.batches();
+    let mut round = stage.hear_within(bounds, None, &[1, 3]);
+    assert!(round.try_recv().is_err(), "it waits for what took y");
+    let joined = stage.submit(Command::Register(join(1, vec![draft("b", "1", "")])));
+    stage.verdict(Verdict::Durable);
+    let answer = round.try_recv().expect("answered");
+    assert_eq!(answer, [refused(RenewError::NotCovered), refused(RenewError::Fenced)]);
+    stage.commit_all();
+    joined.ok();
+    assert!(stage.renew(1).is_ok(), "whom nothing binds");
 }
 
 /// A stranger made all leases of its stream wait for a commit that had nothing to do with them.

@@ -5,6 +5,7 @@ use std::{ops::Bound, sync::Arc, time::Duration};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::{
+    access::Bounds,
     catalog::{
         Batch, Catalog, Command, Decision, Deregister, Govern, Owner, RenewError, Renewed, Reply,
         Settings as CatalogSettings,
@@ -202,10 +203,20 @@ impl Stage {
         peer: Option<PeerKey>,
         leases: &[u128],
     ) -> oneshot::Receiver<Vec<Result<Renewed, NotRenewed>>> {
+        self.hear_within(None, peer, leases)
+    }
+
+    /// From somebody who may be bound to certain services.
+    pub(super) fn hear_within(
+        &mut self,
+        within: Option<Bounds>,
+        peer: Option<PeerKey>,
+        leases: &[u128],
+    ) -> oneshot::Receiver<Vec<Result<Renewed, NotRenewed>>> {
         let (caller, answer) = oneshot::channel();
         self.now();
         let owners = leases.iter().copied().map(owner).collect();
-        self.core.hear(owners, None, peer, caller);
+        self.core.hear(owners, within, peer, caller);
         answer
     }
 
