@@ -194,8 +194,7 @@ fn tls_where_etcd_has_none_is_said_so() {
     assert!(text.contains("is etcd://"), "{text}");
 }
 
-/// Watches, sessions and commits go over it, etcd's restart included, and what is dialled after new files were written shows the
-/// new certificate.
+/// Watches, sessions and commits go over it, etcd's restart included.
 #[test]
 fn replicas_follow_each_other_over_tls_and_survive_a_restart_of_etcd() {
     let Some(mut secured) = Secured::showing("etcd") else {
