@@ -9,7 +9,7 @@ use crate::{
     Policy,
     endpoint::{Ending, Endpoint, connection::Connection},
     load::Load,
-    pool::{Choice, Member, Pool, Wish},
+    pool::{Admission, Choice, Member, Pool, Wish},
 };
 
 /// A pool of idle endpoints, of each of which a latency of some 5 ms is known.
@@ -43,6 +43,7 @@ impl Picks {
                 weight: weight(number),
                 attributes: Arc::default(),
                 registry: 0,
+                admission: Admission::All,
             }
         });
         pool.set_ready(members);

@@ -18,12 +18,16 @@ use tonic::{Status, body::Body};
 use tower_service::Service;
 
 use crate::{
-    Backoff, ConnectError, EndpointView, Error, FallbackRequest, FaultCounts, HedgingPolicy, InvalidDescriptors,
-    InvalidServiceConfig, Mode, Policy, ResponseBody, RetryBudget, RetryPolicy, RetryThrottling, ServiceConfig, Target,
-    call,
+    Backoff, CircuitBreaker, ConcurrencyLimit, ConnectError, EndpointView, Error, FallbackRequest, FaultCounts,
+    HedgingPolicy, InvalidDescriptors, InvalidServiceConfig, Mode, OutlierDetection, Policy, ResponseBody, RetryBudget,
+    RetryPolicy, RetryThrottling, ServiceConfig, SlowStart, Target, Throttling,
+    call::{
+        self,
+        gate::{Gate, GateSettings},
+    },
     degrade::{self, Act, Bindings},
     endpoint::Dial,
-    pool::{Keeper, KeeperSettings, Pool, Wish},
+    pool::{Care, Keeper, KeeperSettings, Pool, Wish},
     route,
     settings::{Governed, Layer, MethodSettings, Rules, read_file},
 };
@@ -66,6 +70,9 @@ pub struct Builder {
     idle_timeout: Option<Duration>,
     backoff: Backoff,
     tls: Option<tls::Client>,
+    care: Care,
+    method_breaker: Option<CircuitBreaker>,
+    gate: GateSettings,
     rules: Rules,
     pub(crate) routing: route::Setup,
     config: ServiceConfig,
@@ -127,6 +134,12 @@ impl Channel {
             retry_budget: RetryBudget::default(),
             hedging_budget: defaults::HEDGING_BUDGET,
             retry_throttling: None,
+            care: Care {
+                outlier: Some(OutlierDetection::default()),
+                slow_start: Some(SlowStart::default()),
+            },
+            method_breaker: None,
+            gate: GateSettings::default(),
         }
     }
 
@@ -283,6 +296,44 @@ impl Builder {
         Self { backoff, ..self }
     }
 
+    /// How instances that fail are taken out of service and come back; `None` keeps everybody in. Default:
+    /// [`OutlierDetection::default`].
+    pub fn outlier_detection(mut self, outlier: impl Into<Option<OutlierDetection>>) -> Self {
+        self.care.outlier = outlier.into();
+        self
+    }
+
+    /// How instances that are new come to their share of the calls; with `None` they have it at once. Default:
+    /// [`SlowStart::default`].
+    pub fn slow_start(mut self, slow_start: impl Into<Option<SlowStart>>) -> Self {
+        self.care.slow_start = slow_start.into();
+        self
+    }
+
+    /// When calls of a method fail at once for a while: a breaker for each. Default: never.
+    pub fn method_breaker(mut self, breaker: impl Into<Option<CircuitBreaker>>) -> Self {
+        self.method_breaker = breaker.into();
+        self
+    }
+
+    /// When calls of the service fail at once for a while, whatever the method. Default: never.
+    pub fn service_breaker(mut self, breaker: impl Into<Option<CircuitBreaker>>) -> Self {
+        self.gate.breaker = breaker.into();
+        self
+    }
+
+    /// How many calls may be under way at a time, by how long they take. Default: no limit.
+    pub fn concurrency_limit(mut self, limit: impl Into<Option<ConcurrencyLimit>>) -> Self {
+        self.gate.limit = limit.into();
+        self
+    }
+
+    /// When calls that would probably be refused for overload are not sent. Default: never.
+    pub fn throttling(mut self, throttling: impl Into<Option<Throttling>>) -> Self {
+        self.gate.throttling = throttling.into();
+        self
+    }
+
     /// How calls are to be made, method by method.
     ///
     /// Of several configs (this one, that of a file, a live one, what instances announce) each setting is taken by itself: first
@@ -401,6 +452,7 @@ impl Builder {
             call_timeout: None,
             fallback: None,
             mode: Mode::default(),
+            breaker: self.method_breaker,
         };
         let bindings = Bindings {
             standins: self.standins,
@@ -438,6 +490,7 @@ impl Builder {
             check: check.unwrap_or(false),
         };
         let settings = Arc::new(governed);
+        pool.set_care(self.care);
         let keeping = KeeperSettings {
             dial: Dial {
                 tls: self.tls,
@@ -462,6 +515,7 @@ impl Builder {
             settings,
             retries: call::Retries::new(self.retry_budget, self.hedging_budget, self.retry_throttling),
             failback: call::Failback::new(shared.clone()),
+            gate: Gate::new(self.gate),
         });
         (Channel { shared }, outcomes)
     }

@@ -85,6 +85,33 @@ pub enum Error {
         /// What came back from there.
         reason: String,
     },
+    /// Too many calls of the method, or of the service, have failed or were slow; it is left alone for a while.
+    #[error(
+        "{} is not called for the next {retry_after:.1?}: too many calls failed or were slow",
+        Circuit(service, method)
+    )]
+    CircuitOpen {
+        /// The target's name.
+        service: Arc<str>,
+        /// The path of the method whose breaker is open; `None` if it is that of the whole service.
+        method: Option<Box<str>>,
+        /// When to come again.
+        retry_after: Duration,
+    },
+    /// As many calls are under way on this channel as its latency allows.
+    #[error("no more than {limit} calls of {service} are let out at a time")]
+    ConcurrencyLimit {
+        /// The target's name.
+        service: Arc<str>,
+        /// How many may be under way, at the moment.
+        limit: u32,
+    },
+    /// So many calls were refused for overload that this one would probably be as well.
+    #[error("{service} is overloaded: the call was not sent")]
+    Throttled {
+        /// The target's name.
+        service: Arc<str>,
+    },
     /// The request cannot be sent at all: a header that HTTP/2 forbids.
     #[error("the request to {service} cannot be sent: {source}")]
     Malformed {
@@ -175,7 +202,22 @@ impl Error {
                 | Self::NoRoute { .. }
                 | Self::NoRoom { .. }
                 | Self::NotTaken { .. }
+                | Self::CircuitOpen { .. }
+                | Self::ConcurrencyLimit { .. }
+                | Self::Throttled { .. }
         )
+    }
+}
+
+/// What is not called: a method of a service, or all of it.
+struct Circuit<'a>(&'a str, &'a Option<Box<str>>);
+
+impl fmt::Display for Circuit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self(service, None) => f.write_str(service),
+            Self(service, Some(method)) => write!(f, "{method} of {service}"),
+        }
     }
 }
 

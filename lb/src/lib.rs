@@ -53,6 +53,13 @@
 //!   zone, tag or metadata ([`Routes`]), weighted and sticky where that is asked; an untagged call never reaches a tagged
 //!   instance; a zone is preferred only as far as the load on every instance stays even ([`ZonePreference`]). A route that leads
 //!   nowhere is an error that names the rule (`NO_ROUTE`).
+//! - **Who fails is left out, and asked again with care.** Five failures in a row, or far more than the others have, take an instance
+//!   out of service while it stays connected; one call at a time finds out whether it is well again. Never more than a tenth of
+//!   them (but one), and when fewer than half would be left, everybody is called ([`OutlierDetection`]).
+//! - **Who is new gets little at first**, and its full share after 20 s ([`SlowStart`]).
+//! - **What cannot go well need not be tried**, where that is asked for: [`CircuitBreaker`]s for methods and the service, a
+//!   [`ConcurrencyLimit`] that goes by latency, and [`Throttling`] of what would be refused (reasons `CIRCUIT_OPEN`,
+//!   `CONCURRENCY_LIMIT` and `THROTTLED`).
 //! - **In flight means until the end of the stream.** A subscription of an hour is an hour of load.
 //! - **Changes of the set leave the rest alone.** An instance that stays keeps its connection; one that goes finishes its calls
 //!   and gets no new ones. Losing the registry changes nothing: the last good set stays.
@@ -67,14 +74,18 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+mod breaker;
 mod call;
 mod channel;
 mod degrade;
 mod endpoint;
 mod error;
+mod limit;
 mod load;
+mod outlier;
 mod pick;
 mod pool;
+mod range;
 mod retry;
 mod route;
 mod settings;
@@ -82,13 +93,19 @@ mod settings;
 mod simulation;
 mod status;
 mod target;
+mod window;
 
+pub use breaker::CircuitBreaker;
 pub use call::{BroadcastResult, BroadcastResults, FaultCounts, ResponseBody, Swallowed};
 pub use channel::{Builder, Channel, Picked, ResponseFuture};
 pub use degrade::{Degraded, FallbackRequest, FallbackWhen, InvalidDescriptors};
 pub use endpoint::{Backoff, EndpointState, EndpointView, InvalidBackoff};
 pub use error::{ConnectError, EndpointFailure, Error};
+pub use limit::{ConcurrencyLimit, Throttling};
+pub use outlier::{Ejection, EjectionReason, FailurePercentage, OutlierDetection, SuccessRate};
 pub use pick::{ConsistentHash, HashKey, InvalidPolicy, LeastRequest, PeakEwma, Policy, UnknownPolicy};
+pub use pool::SlowStart;
+pub use range::OutOfRange;
 pub use retry::{
     FailbackPolicy, Forks, HedgingDelay, HedgingPolicy, InvalidRetry, Mode, RetryBackoff, RetryBudget, RetryPolicy,
     RetryThrottling,

@@ -26,6 +26,9 @@ impl From<Error> for Status {
     /// | `NoRoute` | UNAVAILABLE | NO_ROUTE |
     /// | `NoRoom` | UNAVAILABLE | NO_ROOM |
     /// | `NotTaken` | UNAVAILABLE | NOT_TAKEN |
+    /// | `CircuitOpen` | UNAVAILABLE | CIRCUIT_OPEN |
+    /// | `ConcurrencyLimit` | RESOURCE_EXHAUSTED | CONCURRENCY_LIMIT |
+    /// | `Throttled` | RESOURCE_EXHAUSTED | THROTTLED |
     /// | `DeadlineExceeded` | DEADLINE_EXCEEDED | DEADLINE_EXCEEDED |
     /// | `Malformed` | INTERNAL | MALFORMED |
     /// | `NotRepeatable` | FAILED_PRECONDITION | NOT_REPEATABLE |
@@ -38,6 +41,12 @@ impl From<Error> for Status {
             Error::NoRoute { service, .. } => (Code::Unavailable, "NO_ROUTE", "service", service),
             Error::NoRoom { service, .. } => (Code::Unavailable, "NO_ROOM", "service", service),
             Error::NotTaken { service, .. } => (Code::Unavailable, "NOT_TAKEN", "service", service),
+            Error::CircuitOpen { service, .. } => (Code::Unavailable, "CIRCUIT_OPEN", "service", service),
+            // Whoever calls us is asking too much. UNAVAILABLE would look as if we had failed, and get us ejected.
+            Error::ConcurrencyLimit { service, .. } => {
+                (Code::ResourceExhausted, "CONCURRENCY_LIMIT", "service", service)
+            }
+            Error::Throttled { service } => (Code::ResourceExhausted, "THROTTLED", "service", service),
             Error::DeadlineExceeded { service, .. } => {
                 (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "service", service)
             }
@@ -58,8 +67,11 @@ impl From<Error> for Status {
             );
         }
         let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
-        if error.never_processed() && code == Code::Unavailable {
-            details.set_retry_info(Some(RETRY_AFTER));
+        if error.never_processed() {
+            details.set_retry_info(Some(match &error {
+                Error::CircuitOpen { retry_after, .. } => *retry_after,
+                _ => RETRY_AFTER,
+            }));
         }
         Self::with_error_details(code, error.to_string(), details)
     }
@@ -81,6 +93,8 @@ pub(crate) fn code_of(error: &h2::Error) -> Code {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn no_instances() -> Error {
@@ -108,6 +122,40 @@ mod tests {
             assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, "tessera"));
             assert_eq!(info.metadata.get("service").map(String::as_str), Some("tickets"));
             assert!(details.retry_info().is_some());
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_not_let_through_says_when_to_come_again() {
+        let service = || Arc::from("tickets");
+        let open = Error::CircuitOpen {
+            service: service(),
+            method: Some("/t.T/Buy".into()),
+            retry_after: Duration::from_secs(4),
+        };
+        assert!(
+            open.to_string().starts_with("/t.T/Buy of tickets is not called"),
+            "{open}"
+        );
+        let full = Error::ConcurrencyLimit {
+            service: service(),
+            limit: 20,
+        };
+        let throttled = Error::Throttled { service: service() };
+        for (error, code, reason, retry_after) in [
+            (open, Code::Unavailable, "CIRCUIT_OPEN", Duration::from_secs(4)),
+            (full, Code::ResourceExhausted, "CONCURRENCY_LIMIT", RETRY_AFTER),
+            (throttled, Code::ResourceExhausted, "THROTTLED", RETRY_AFTER),
+        ] {
+            assert!(error.never_processed());
+            let status = Status::from(error);
+            let details = status.get_error_details();
+            assert_eq!(status.code(), code);
+            assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some(reason));
+            assert_eq!(
+                details.retry_info().and_then(|info| info.retry_delay),
+                Some(retry_after)
+            );
         }
     }
 

@@ -188,6 +188,7 @@ impl<'a> Attempts<'a> {
                 call: self.span,
                 attempt,
             },
+            admission: None,
         };
         let body = ResponseBody::new(open, &head.headers);
         Response::from_parts(head, body)

@@ -14,7 +14,7 @@ use telemetry::{
 use tonic::{Code, Status, body::Body};
 use tower_service::Service as _;
 
-use super::{RequestBody, ResponseBody, Shared, attempts::Attempts, head::Head};
+use super::{RequestBody, ResponseBody, Shared, attempts::Attempts, gate};
 use crate::{
     Degraded, FallbackRequest, FallbackWhen,
     degrade::{Act, Fallback, handled, replied},
@@ -49,6 +49,7 @@ fn tell(fallback: &Fallback, span: &CallSpan) {
 pub(super) async fn run(
     fallback: &Fallback,
     shared: &Shared,
+    settings: &MethodSettings,
     attempts: Attempts<'_>,
     deadline: Option<Deadline>,
     head: Parts,
@@ -68,7 +69,7 @@ pub(super) async fn run(
         RequestBody::Whole(data) => Some(RequestBody::Whole(data.clone())),
         RequestBody::Streaming(_) => None,
     };
-    let outcome = attempts.run(Head::new(head.clone()), body).await;
+    let outcome = gate::through(shared, settings, attempts, head.clone(), body).await;
     let failure = match &outcome {
         Err(status) => Some(status.clone()),
         Ok(response) => Status::from_header_map(response.headers()).filter(|_| {

@@ -13,6 +13,7 @@ mod failover;
 mod failsafe;
 mod fallback;
 mod forking;
+pub(crate) mod gate;
 mod head;
 mod hedging;
 mod race;
@@ -38,7 +39,7 @@ pub use response::ResponseBody;
 pub use retries::FaultCounts;
 pub(crate) use retries::Retries;
 
-use self::{attempts::Attempts, head::Head};
+use self::{attempts::Attempts, gate::Gate};
 use crate::{
     pool::{Keeper, Pool},
     route::{Caller, Tag},
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Arc<Governed>,
     pub(crate) retries: Retries,
     pub(crate) failback: Failback,
+    pub(crate) gate: Gate,
 }
 
 /// Performs one call.
@@ -86,8 +88,13 @@ pub(crate) async fn run(shared: Arc<Shared>, request: Request<Body>) -> Result<R
             let attempts = Attempts::new(&shared, &settings, span, deadline, key, &route);
             match &settings.fallback {
                 // Boxed, so that the usual call need not be as large as one that may be degraded.
-                Some(fallback) => Box::pin(fallback::run(fallback, &shared, attempts, deadline, head, body)).await,
-                None => attempts.run(Head::new(head), body).await,
+                Some(fallback) => {
+                    Box::pin(fallback::run(
+                        fallback, &shared, &settings, attempts, deadline, head, body,
+                    ))
+                    .await
+                }
+                None => gate::through(&shared, &settings, attempts, head, body).await,
             }
         }
         Err(status) => {

@@ -11,13 +11,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body, Frame, SizeHint};
 use telemetry::client::{AttemptSpan, CallSpan};
 use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use super::gate::Admission;
 use crate::{
     Error,
     endpoint::{Ending, InFlight, stream::Incoming},
@@ -47,6 +48,8 @@ pub(crate) struct Open {
     pub(crate) service: Arc<str>,
     pub(crate) in_flight: InFlight,
     pub(crate) spans: Spans,
+    /// Set once the call has its response, if anybody wants to know of its end.
+    pub(crate) admission: Option<Box<Admission>>,
 }
 
 /// The spans of a call that has been answered: the call's, and that of the attempt that was.
@@ -78,13 +81,15 @@ impl Open {
 impl Open {
     /// The stream has ended with those trailers; without a status in them it is UNKNOWN.
     fn finish_with(mut self, trailers: &HeaderMap) {
-        let status = trailers.get(Status::GRPC_STATUS);
-        let code = status.map_or(Code::Unknown, |status| Code::from_bytes(status.as_bytes()));
+        let code = code_in(trailers);
         let ending = Ending::of(code);
         if matches!(ending, Ending::Failed | Ending::Overloaded) {
             self.in_flight.is_pushed_back(pushback(trailers));
         }
         self.in_flight.ends(ending);
+        if let Some(admission) = self.admission {
+            admission.ends(ending);
+        }
         self.spans.finish_with(trailers);
     }
 }
@@ -109,6 +114,21 @@ impl Spans {
         self.attempt.finish(status.code().into());
         self.call.finish(status.code().into());
     }
+}
+
+/// The call that was let through has this response: its end is the body's.
+pub(crate) fn admitted(response: &mut Response<ResponseBody>, admission: Box<Admission>) {
+    match &mut response.body_mut().open {
+        Some(open) => open.admission = Some(admission),
+        // Without a body it is over already, and the status is in the headers.
+        None => admission.ends(Ending::of(code_in(response.headers()))),
+    }
+}
+
+/// The status in those trailers; UNKNOWN if there is none.
+fn code_in(trailers: &HeaderMap) -> Code {
+    let status = trailers.get(Status::GRPC_STATUS);
+    status.map_or(Code::Unknown, |status| Code::from_bytes(status.as_bytes()))
 }
 
 impl ResponseBody {
@@ -151,6 +171,9 @@ impl ResponseBody {
         };
         let status = Status::from(error(&open));
         open.in_flight.ends(Ending::of(status.code()));
+        if let Some(admission) = open.admission {
+            admission.ends(Ending::of(status.code()));
+        }
         open.spans.finish(&status);
         Poll::Ready(Some(Err(status)))
     }
@@ -175,7 +198,12 @@ impl Body for ResponseBody {
                     }
                     // A server that never stops talking never leaves us waiting: its time is up all the same.
                     None if open.is_late() => return this.fail(Open::too_late),
-                    None => open.in_flight.speaks(),
+                    None => {
+                        open.in_flight.speaks();
+                        if let Some(admission) = &mut open.admission {
+                            admission.speaks();
+                        }
+                    }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

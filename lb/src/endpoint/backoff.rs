@@ -66,6 +66,11 @@ impl Backoff {
         Ok(Self { min, max, jitter })
     }
 
+    /// One whose numbers are known to be valid.
+    pub(crate) const fn doubling(min: Duration, max: Duration, jitter: f64) -> Self {
+        Self { min, max, jitter }
+    }
+
     /// The delay after `failures` failures in a row (at least one).
     pub(crate) fn delay(&self, failures: u32, rng: &mut impl Rng) -> Duration {
         // 2^31 times the shortest possible delay of 1 ns is already 2 s; saturation takes care of the rest.

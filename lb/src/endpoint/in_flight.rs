@@ -21,6 +21,8 @@ pub(crate) struct InFlight {
     ended: bool,
     /// For how long the instance asks to be left alone.
     pushback: Option<Duration>,
+    /// Whether its end decides on the endpoint's return.
+    to_prove: bool,
 }
 
 impl InFlight {
@@ -31,7 +33,16 @@ impl InFlight {
             answered: false,
             ended: false,
             pushback: None,
+            to_prove: false,
         }
+    }
+
+    /// The one call by which an endpoint that was ejected is to prove itself.
+    pub(crate) fn proving(self) -> Self {
+        // Not by struct update: this has a Drop.
+        let mut this = self;
+        this.to_prove = true;
+        this
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
@@ -64,6 +75,9 @@ impl InFlight {
             }
             self.ended = true;
             self.endpoint.learns_of_end(ending, self.began.elapsed());
+            if self.to_prove {
+                self.endpoint.has_proved(ending);
+            }
         }
     }
 }

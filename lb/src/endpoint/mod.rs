@@ -18,11 +18,14 @@ mod raw_peer;
 mod state;
 pub(crate) mod stream;
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
-use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use tokio::{sync::Notify, time::Instant};
@@ -33,6 +36,8 @@ pub(crate) use in_flight::InFlight;
 pub(crate) use lines::Dial;
 
 use crate::{load::Load, pick::identity};
+
+use crate::outlier::{Ejection, Record};
 
 /// Where an endpoint of a [`Channel`](crate::Channel) is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,8 @@ pub enum EndpointState {
     BackingOff,
     /// No longer in the set: finishes its calls, takes no new ones.
     Draining,
+    /// Connected, but taken out of service since it failed; see [`OutlierDetection`](crate::OutlierDetection).
+    Ejected,
 }
 
 /// One endpoint as [`Channel::endpoints`](crate::Channel::endpoints) shows it.
@@ -66,8 +73,18 @@ pub struct EndpointView {
     pub served: u64,
     /// Attempts that it, or the way to it, has failed.
     pub failed: u64,
+    /// Why it is out of service, if it is.
+    pub ejection: Option<Ejection>,
     /// Why it was last lost or could not be reached, if that ever happened.
     pub last_error: Option<String>,
+}
+
+/// Who decides over an endpoint by what the ends of its attempts tell.
+pub(crate) trait Overseer: fmt::Debug + Send + Sync {
+    /// It has failed too often in a row.
+    fn suspects(&self, endpoint: &Endpoint);
+    /// The one call that it was to prove itself by has ended.
+    fn has_proved(&self, endpoint: &Endpoint, ending: Ending);
 }
 
 /// The shared record of one endpoint.
@@ -84,6 +101,9 @@ pub(crate) struct Endpoint {
     served: AtomicU64,
     failed: AtomicU64,
     cancelled: AtomicU64,
+    record: Record,
+    /// Nobody, or nobody any more: then nothing follows from how attempts end.
+    overseer: Option<Weak<dyn Overseer>>,
     state: AtomicU8,
     draining: AtomicBool,
     /// Told when a draining endpoint's last call ends.
@@ -111,6 +131,8 @@ impl Endpoint {
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
+            record: Record::new(),
+            overseer: None,
             state: AtomicU8::new(EndpointState::Idle as u8),
             draining: AtomicBool::new(false),
             idle: Notify::new(),
@@ -141,6 +163,17 @@ impl Endpoint {
         self.identity
     }
 
+    pub(crate) fn overseen_by(self, overseer: Weak<dyn Overseer>) -> Self {
+        Self {
+            overseer: Some(overseer),
+            ..self
+        }
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
     /// What its requests call the way they go.
     pub(crate) fn scheme(&self) -> Scheme {
         match self.secured {
@@ -165,10 +198,37 @@ impl Endpoint {
     /// An attempt has ended, so long after it was picked.
     fn learns_of_end(&self, ending: Ending, _after: Duration) {
         match ending {
-            Ending::Served => self.served.fetch_add(1, Ordering::Relaxed),
-            Ending::Failed | Ending::Overloaded => self.failed.fetch_add(1, Ordering::Relaxed),
-            Ending::Cancelled => self.cancelled.fetch_add(1, Ordering::Relaxed),
-        };
+            Ending::Served => {
+                self.served.fetch_add(1, Ordering::Relaxed);
+                self.record.learns_of_success();
+            }
+            Ending::Failed => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                if self.record.learns_of_failure()
+                    && let Some(overseer) = self.overseer()
+                {
+                    overseer.suspects(self);
+                }
+            }
+            // It does its work; with fewer instances in service the others would be overloaded all the more.
+            Ending::Overloaded => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+            }
+            Ending::Cancelled => {
+                self.cancelled.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The call by which it was to prove itself has ended.
+    fn has_proved(&self, ending: Ending) {
+        if let Some(overseer) = self.overseer() {
+            overseer.has_proved(self, ending);
+        }
+    }
+
+    fn overseer(&self) -> Option<Arc<dyn Overseer>> {
+        self.overseer.as_ref()?.upgrade()
     }
 
     pub(crate) fn view(&self) -> EndpointView {
@@ -179,6 +239,7 @@ impl Endpoint {
             in_flight: self.in_flight(),
             served: self.served.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
+            ejection: None,
             last_error: self.last_error(),
         }
     }

@@ -134,6 +134,7 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSe
     let mut idle = settings
         .idle_timeout
         .map(|every| interval_at(Instant::now() + every, every));
+    let mut due = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -144,6 +145,7 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSe
             }
             () = tick(&mut idle) => pool.rest_if_idle(&mut seen),
             (path, found) = changed(&mut file) => governed.file_changed(&path, found),
+            () = pool.wants_attention(due) => due = pool.attend(Instant::now()),
             // Drivers of removed endpoints end; those of present ones never do.
             Some(ended) = drivers.join_next() => report(ended),
         }

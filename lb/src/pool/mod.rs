@@ -10,6 +10,7 @@
 //!
 //! The pool does not dial (each endpoint's driver does) and does not choose (the policies of `pick` do).
 
+mod care;
 mod chance;
 mod diff;
 mod keeper;
@@ -17,6 +18,7 @@ mod queues;
 mod ready;
 mod roster;
 mod scarcity;
+mod slow_start;
 mod views;
 mod waiting;
 mod wish;
@@ -24,7 +26,7 @@ mod wish;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -38,14 +40,21 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use care::Care;
 pub(crate) use keeper::{Keeper, KeeperSettings};
-pub(crate) use ready::{Choice, Member, Place};
+#[cfg(feature = "bench")]
+pub(crate) use ready::Admission;
+#[cfg(feature = "bench")]
+pub(crate) use ready::Member;
+pub(crate) use ready::{Choice, Place};
 pub(crate) use roster::{Attributes, Backend, Key, Origin, Roster};
 pub(crate) use scarcity::Scarcity;
+pub use slow_start::SlowStart;
 pub(crate) use views::Routing;
 pub(crate) use wish::Wish;
 
 use self::{
+    care::Cared,
     chance::Chance,
     diff::{Change, diff},
     queues::Queues,
@@ -54,9 +63,9 @@ use self::{
     waiting::Waiting,
 };
 use crate::{
-    Policy,
+    EndpointState, Policy,
     call::RequestBody,
-    endpoint::{Endpoint, EndpointView, connection::Connection, driver::ReadySink},
+    endpoint::{Endpoint, EndpointView, Overseer, connection::Connection, driver::ReadySink},
     error::EndpointFailure,
     load::{Fleet, Load},
     pick::Draw,
@@ -75,6 +84,8 @@ pub(crate) struct Pool {
     /// Calls that wait for anybody to be ready, or to have room.
     waiting: Waiting,
     chance: Chance,
+    /// Told whenever something has changed that the keeper's task sees to.
+    attention: Notify,
     book: Mutex<Book>,
 }
 
@@ -89,6 +100,8 @@ struct Book {
     origin: Origin,
     unspoken: Option<String>,
     routing: Routing,
+    care: Care,
+    next_sweep: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -98,6 +111,7 @@ struct Slot {
     /// Those that take calls.
     connections: Vec<Connection>,
     removed: CancellationToken,
+    cared: Cared,
 }
 
 /// An endpoint that needs a driver.
@@ -128,6 +142,7 @@ impl Pool {
             turn: AtomicU64::new(chance.bits() >> 32),
             chance,
             waiting: Waiting::default(),
+            attention: Notify::new(),
             book: Mutex::default(),
         }
     }
@@ -139,6 +154,10 @@ impl Pool {
 
     fn pick_from(&self, ready: &ReadySet, wish: Wish<'_>) -> Option<Choice> {
         let now = Instant::now();
+        if let Some(choice) = ready.take_to_prove(wish, now) {
+            self.let_through(&choice);
+            return Some(choice);
+        }
         Some(ready.take(self.index(ready, wish, now)?, wish, now))
     }
 
@@ -323,9 +342,10 @@ impl Pool {
 
     /// Brings the book in line with `roster`. Endpoints that are in both are left alone, connections and all. The result
     /// needs drivers.
-    pub(crate) fn apply(&self, roster: Roster) -> Vec<Newcomer> {
+    pub(crate) fn apply(self: &Arc<Self>, roster: Roster) -> Vec<Newcomer> {
         let (mut newcomers, mut removed) = (Vec::new(), Vec::new());
         let mut book = self.book();
+        let (care, is_warm) = (book.care, book.is_warm());
         book.known = roster.known;
         book.origin = roster.origin;
         book.unspoken = roster.unspoken;
@@ -340,32 +360,36 @@ impl Pool {
                         Arc::clone(&backend.key.address),
                         backend.authority.clone(),
                     );
+                    let overseer: Weak<dyn Overseer> = Arc::<Self>::downgrade(self);
                     let endpoint = Arc::new(
                         endpoint
                             .secured(backend.secured.clone())
-                            .measured_by(Load::new(Arc::clone(&self.fleet))),
+                            .measured_by(Load::new(Arc::clone(&self.fleet)))
+                            .overseen_by(overseer),
                     );
                     let removal = CancellationToken::new();
                     newcomers.push(Newcomer {
                         endpoint: Arc::clone(&endpoint),
                         removed: removal.clone(),
                     });
-                    book.slots.insert(
-                        backend.key.clone(),
-                        Slot {
-                            backend,
-                            endpoint,
-                            connections: Vec::new(),
-                            removed: removal,
-                        },
-                    );
+                    let mut slot = Slot {
+                        backend,
+                        endpoint,
+                        connections: Vec::new(),
+                        removed: removal,
+                        cared: Cared::default(),
+                    };
+                    slot.begin(&care, is_warm);
+                    book.slots.insert(slot.backend.key.clone(), slot);
                 }
                 Change::Update { backend, reborn } => {
                     if let Some(slot) = book.slots.get_mut(&backend.key) {
+                        slot.backend = backend;
                         if reborn {
                             slot.endpoint.nudge();
+                            slot.begin(&care, is_warm);
+                            self.attention.notify_one();
                         }
-                        slot.backend = backend;
                     }
                 }
                 Change::Remove(key) => {
@@ -394,7 +418,7 @@ impl Pool {
     }
 
     /// Removes everything, as if the target had become empty.
-    pub(crate) fn clear(&self) {
+    pub(crate) fn clear(self: &Arc<Self>) {
         let newcomers = self.apply(Roster {
             backends: Vec::new(),
             known: 0,
@@ -406,12 +430,17 @@ impl Pool {
 
     pub(crate) fn views(&self) -> Vec<EndpointView> {
         let book = self.book();
-        book.slots
-            .values()
-            .map(|slot| &slot.endpoint)
-            .chain(&book.leaving)
-            .map(|endpoint| endpoint.view())
-            .collect()
+        let now = Instant::now();
+        let present = book.slots.values().map(|slot| {
+            let mut view = slot.endpoint.view();
+            view.ejection = slot.cared.standing.ejection(now);
+            if view.ejection.is_some() && view.state == EndpointState::Ready {
+                view.state = EndpointState::Ejected;
+            }
+            view
+        });
+        let leaving = book.leaving.iter().map(|endpoint| endpoint.view());
+        present.chain(leaving).collect()
     }
 
     /// Why nothing can be picked for such a call.
@@ -444,14 +473,7 @@ impl Pool {
     }
 
     fn publish(&self, book: &Book) {
-        let connected = book.slots.values().filter(|slot| !slot.connections.is_empty());
-        let members = connected.map(|slot| Member {
-            endpoint: Arc::clone(&slot.endpoint),
-            connections: slot.connections.as_slice().into(),
-            weight: slot.backend.weight,
-            attributes: Arc::clone(&slot.backend.attributes),
-            registry: slot.backend.registry,
-        });
+        let members = book.members(Instant::now()).into_iter();
         let all = ReadySet::new(members, &self.fleet);
         let ready = Ready::new(all, &book.routing, book.slots.len(), &self.policy, &self.ready.load());
         self.ready.store(Arc::new(ready));
@@ -466,7 +488,12 @@ impl Pool {
             .values_mut()
             .find(|slot| Arc::ptr_eq(&slot.endpoint, endpoint))
         {
+            let was_connected = slot.is_connected();
             slot.connections = connections;
+            if !was_connected && slot.is_connected() {
+                slot.ready(Instant::now());
+                self.attention.notify_one();
+            }
             self.publish(&book);
         }
     }

@@ -33,7 +33,7 @@ impl Queues {
         let wanted: HashSet<u64> = lines(ready).map(|(_, connection)| connection.id()).collect();
         self.0.retain(|queue| wanted.contains(&queue.connection));
         let joined: HashSet<u64> = self.0.iter().map(|queue| queue.connection).collect();
-        let new = lines(ready).filter(|(_, connection)| !joined.contains(&connection.id()));
+        let new = lines(ready).filter(|(member, connection)| member.is_open() && !joined.contains(&connection.id()));
         self.0.extend(new.map(|(member, connection)| Queue {
             member: member.clone(),
             connection: connection.id(),

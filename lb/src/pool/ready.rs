@@ -23,6 +23,8 @@ pub(crate) struct ReadySet {
     weights: Weights,
     fleet: Arc<Fleet>,
     maglev: Option<Arc<Maglev>>,
+    /// Whether somebody is to prove itself.
+    on_probation: bool,
 }
 
 /// One of them.
@@ -35,6 +37,17 @@ pub(crate) struct Member {
     pub(crate) attributes: Arc<Attributes>,
     /// The number of the registry that it is known from.
     pub(crate) registry: usize,
+    pub(crate) admission: Admission,
+}
+
+/// Whom a member lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    All,
+    /// One call, by which it is to prove itself; nobody else.
+    OneToProve,
+    /// As everybody else is no better; but one of them counts.
+    AllAndOneToProve,
 }
 
 /// A choice: the connection to use, and one call counted on its endpoint.
@@ -65,6 +78,11 @@ impl Place {
 }
 
 impl Member {
+    /// Whether calls may go there that prove nothing.
+    pub(crate) fn is_open(&self) -> bool {
+        self.admission != Admission::OneToProve
+    }
+
     /// Counts a call that already has room here; nothing if the connection was closed meanwhile.
     pub(crate) fn enter(self, slot: Slot) -> Option<Place> {
         Place::at(&self.endpoint, slot)
@@ -101,6 +119,7 @@ impl Default for ReadySet {
             weights: Weights::Equal,
             fleet: Arc::default(),
             maglev: None,
+            on_probation: false,
         }
     }
 }
@@ -109,7 +128,9 @@ impl ReadySet {
     pub(crate) fn new(members: impl Iterator<Item = Member>, fleet: &Arc<Fleet>) -> Self {
         let members: Vec<Member> = members.filter(|member| member.weight > 0).collect();
         let weights = Weights::new(members.iter().map(|member| member.weight));
+        let on_probation = members.iter().any(|member| member.admission != Admission::All);
         Self {
+            on_probation,
             members,
             weights,
             fleet: Arc::clone(fleet),
@@ -140,8 +161,8 @@ impl ReadySet {
 
     /// Those that have room for a stream now.
     pub(crate) fn with_room(&self) -> Self {
-        let members = self.members.iter().filter(|member| member.has_room());
-        self.narrowed(members.cloned())
+        let open = self.members.iter().filter(|member| member.is_open());
+        self.narrowed(open.filter(|member| member.has_room()).cloned())
     }
 
     /// Some of the members, perhaps with other weights.
@@ -149,10 +170,27 @@ impl ReadySet {
         Self::new(members, &self.fleet)
     }
 
+    /// Counts a call on a member that is to prove itself by it, if there is one. No policy is asked: by what it knows of somebody
+    /// that has failed it might never choose it.
+    pub(crate) fn take_to_prove(&self, wish: Wish<'_>, now: Instant) -> Option<Choice> {
+        if !self.on_probation {
+            return None;
+        }
+        let mut waiting = self.members.iter().filter(|member| member.admission != Admission::All);
+        let member = waiting.find(|member| !wish.avoids(&member.endpoint) && member.endpoint.record().claim())?;
+        Some(Choice {
+            in_flight: member.endpoint.begin(now).proving(),
+            connection: member.connection().clone(),
+        })
+    }
+
     /// Counts a call on member `index`; if that is one to avoid, on the next one that is not, as long as there is any.
     pub(crate) fn take(&self, index: usize, wish: Wish<'_>, now: Instant) -> Choice {
         let (before, from) = self.members.split_at(index);
-        let chosen = from.iter().chain(before).find(|member| !wish.avoids(&member.endpoint));
+        let around = || from.iter().chain(before);
+        let wanted = around().find(|member| member.is_open() && !wish.avoids(&member.endpoint));
+        // All there are were to be avoided, or are about to prove themselves: better there than nowhere.
+        let chosen = wanted.or_else(|| around().find(|member| member.is_open()));
         let chosen = chosen.unwrap_or(&self.members[index]);
         Choice {
             in_flight: chosen.endpoint.begin(now),

@@ -143,8 +143,7 @@ impl Governed {
         let base = MethodSettings {
             ready_timeout: std::time::Duration::from_secs(1),
             call_timeout: None,
-            mode: crate::Mode::default(),
-            fallback: None,
+            ..MethodSettings::default()
         };
         Self::new("s".into(), base, Rules::default(), Bindings::default(), true)
     }

@@ -142,8 +142,7 @@ mod tests {
         MethodSettings {
             ready_timeout: Duration::from_secs(3),
             call_timeout: None,
-            mode: crate::Mode::default(),
-            fallback: None,
+            ..MethodSettings::default()
         }
     }
 

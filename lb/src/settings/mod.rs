@@ -27,13 +27,13 @@ pub(crate) use problem::Spot;
 pub use problem::{InvalidServiceConfig, Problem};
 pub(crate) use rules::{Rules, Scope};
 
-use crate::{Mode, degrade::Fallback};
+use crate::{CircuitBreaker, Mode, degrade::Fallback};
 
 /// As a ready timeout: longer than any deadline, and no instant overflows by it.
 const UNTIL_THE_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// What holds for the calls of one method.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct MethodSettings {
     /// How long a call waits for an instance that is ready and has room.
     pub(crate) ready_timeout: Duration,
@@ -43,6 +43,8 @@ pub(crate) struct MethodSettings {
     pub(crate) fallback: Option<Arc<Fallback>>,
     /// What is done about a call that fails.
     pub(crate) mode: Mode,
+    /// When its calls fail at once for a while.
+    pub(crate) breaker: Option<CircuitBreaker>,
 }
 
 /// What holds for the calls of a channel: an immutable snapshot, replaced as a whole.

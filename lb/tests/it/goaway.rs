@@ -80,7 +80,10 @@ async fn a_refused_stream_goes_elsewhere() {
     let (refuser, taker) = (refusing(Arc::clone(&refused)).await, TestServer::start());
     let target = lb::Target::fixed([refuser.addr(), taker.addr()]).expect("good addresses");
     // By default calls would keep away from the refuser.
-    let channel = lb::Channel::builder(target).policy(lb::Policy::RoundRobin).build();
+    let channel = lb::Channel::builder(target)
+        .policy(lb::Policy::RoundRobin)
+        .outlier_detection(None)
+        .build();
     all_ready(&channel, 2).await;
     for _ in 0..100 {
         assert_eq!(check(&channel).await.expect("answered"), taker.addr());

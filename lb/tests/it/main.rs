@@ -12,6 +12,7 @@ mod lines;
 mod modes;
 mod outage;
 mod policies;
+mod protection;
 mod room;
 mod routes;
 mod secured;
