@@ -446,7 +446,7 @@ impl Builder {
     fn start(self) -> (Channel, Outcomes) {
         let (service, source) = self.target.into_parts();
         let pool = Arc::new(Pool::new(self.policy));
-        self.routing.apply(&pool);
+        self.routing.apply(&pool, source.ranks());
         let base = MethodSettings {
             ready_timeout: defaults::READY_TIMEOUT,
             call_timeout: None,
@@ -501,6 +501,7 @@ impl Builder {
             backoff: self.backoff,
             governed: Arc::clone(&settings),
             file,
+            cache_dir: self.routing.cache_dir,
             subsetting: self
                 .routing
                 .subsetting

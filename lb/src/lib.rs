@@ -62,7 +62,9 @@
 //!   `CONCURRENCY_LIMIT` and `THROTTLED`).
 //! - **In flight means until the end of the stream.** A subscription of an hour is an hour of load.
 //! - **Changes of the set leave the rest alone.** An instance that stays keeps its connection; one that goes finishes its calls
-//!   and gets no new ones. Losing the registry changes nothing: the last good set stays.
+//!   and gets no new ones. Losing the registry changes nothing: the last good set stays,
+//!   and with [`Builder::cache_dir`] it outlives the process. A registry whose first word to a process that has kept a set is that
+//!   there is nobody is not believed for 30 s.
 //!
 //! What it does not do: it does not know by itself which methods may be processed twice.
 //!
@@ -75,6 +77,7 @@
 #[cfg(feature = "bench")]
 pub mod bench;
 mod breaker;
+mod cache;
 mod call;
 mod channel;
 mod degrade;
@@ -115,4 +118,4 @@ pub use route::{
     Routes, Split, Subset, Subsetting, TAG_BAGGAGE, TAG_HEADER, ZonePreference,
 };
 pub use settings::{InvalidServiceConfig, Problem, ServiceConfig};
-pub use target::{InvalidTarget, Target};
+pub use target::{InvalidTarget, RankedTarget, Target};

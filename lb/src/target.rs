@@ -5,10 +5,17 @@
 use std::sync::Arc;
 
 use http::uri::Authority;
-use registry_client::{Discovery, Instance, Protocol, Snapshot, SnapshotState, Watcher};
+use registry_client::Discovery;
 use tls::Expected;
 
-use crate::pool::{Attributes, Backend, Key, Origin, Roster};
+mod updates;
+
+pub(crate) use updates::Updates;
+
+use crate::{
+    pool::{Backend, Key},
+    route::Rank,
+};
 
 /// What a [`Channel`](crate::Channel) is opened to. Made from a [`Discovery`], or by [`Target::fixed`].
 #[derive(Clone, Debug)]
@@ -17,7 +24,14 @@ pub struct Target {
     source: Source,
 }
 
-/// Why a fixed target was refused.
+/// One of the places of [`Target::several`]: a registry, most of the time. By itself it has weight 0, no zone, and is not preferred.
+#[derive(Clone, Debug)]
+pub struct RankedTarget {
+    target: Target,
+    rank: Rank,
+}
+
+/// Why a target was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTarget {
     /// A list without addresses could never be called.
@@ -31,6 +45,9 @@ pub enum InvalidTarget {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// One of several places is itself several: say all of them at once.
+    #[error("one of several targets is itself several")]
+    Nested,
     /// The same address twice would get twice the calls, which is what weights are for.
     #[error("{address} is listed twice")]
     Duplicate {
@@ -43,40 +60,8 @@ pub enum InvalidTarget {
 pub(crate) enum Source {
     Fixed(Vec<Backend>),
     Registry(Discovery),
-}
-
-/// The rosters of a source, the latest at any time. For the pool's keeper alone.
-pub(crate) enum Updates {
-    Fixed(Roster),
-    Registry(Watcher, Spoken),
-    /// The watcher is gone: the last good set stays.
-    Ended(Roster),
-}
-
-/// Which of an instance's addresses are called.
-#[derive(Clone, Debug)]
-pub(crate) enum Spoken {
-    /// Those without TLS: dialling a TLS port in clear text would only produce a misleading error.
-    Plain,
-    /// Those with TLS, where that certificate is expected. An instance that offers none is not called: whoever asks for TLS
-    /// must not be talked out of it by a registration.
-    Tls(Expected),
-}
-
-impl Spoken {
-    fn protocol(&self) -> Protocol {
-        match self {
-            Self::Plain => Protocol::Grpc,
-            Self::Tls(_) => Protocol::Grpcs,
-        }
-    }
-
-    fn expected(&self) -> Option<Expected> {
-        match self {
-            Self::Plain => None,
-            Self::Tls(expected) => Some(expected.clone()),
-        }
-    }
+    /// The same service in several places, none of them of this kind again.
+    Several(Vec<(Rank, Source)>),
 }
 
 impl Target {
@@ -135,6 +120,35 @@ impl Target {
         })
     }
 
+    /// The same service in several places, each with a registry of its own. Each keeps its own last good set. Where a call goes is
+    /// Dubbo's rule for several registries, among those that have somebody ready for it: to the preferred one; else to one in the
+    /// caller's zone ([`Builder::zone`](crate::Builder::zone)); else to all in proportion to their weights, however many instances
+    /// each has; else, all of weight 0, to the first. An instance that is known from several counts where it is named first.
+    ///
+    /// With one connected by TLS, all are called with TLS, and all believe the same CAs.
+    ///
+    /// # Errors
+    /// An empty list, or a place that is itself several.
+    pub fn several(places: impl IntoIterator<Item = RankedTarget>) -> Result<Self, InvalidTarget> {
+        let places: Vec<RankedTarget> = places.into_iter().collect();
+        let first = places.first().ok_or(InvalidTarget::Empty)?;
+        if places
+            .iter()
+            .any(|place| matches!(place.target.source, Source::Several(_)))
+        {
+            return Err(InvalidTarget::Nested);
+        }
+        Ok(Self {
+            name: Arc::clone(&first.target.name),
+            source: Source::Several(
+                places
+                    .into_iter()
+                    .map(|place| (place.rank, place.target.source))
+                    .collect(),
+            ),
+        })
+    }
+
     /// Of a fixed target: `expected` is at the addresses that begin with `https://`, by their certificates. Default: their hosts.
     #[must_use]
     pub fn expecting(mut self, expected: &Expected) -> Self {
@@ -148,10 +162,7 @@ impl Target {
 
     /// What the registry of the service was connected with.
     pub(crate) fn tls(&self) -> Option<tls::Client> {
-        match &self.source {
-            Source::Fixed(_) => None,
-            Source::Registry(discovery) => discovery.tls().cloned(),
-        }
+        self.source.discovery()?.tls().cloned()
     }
 
     /// The service's name; of a fixed target, its addresses.
@@ -165,6 +176,37 @@ impl Target {
     }
 }
 
+impl RankedTarget {
+    /// A place without a rank: the first of those is called when none with a rank can be.
+    pub fn new(target: impl Into<Target>) -> Self {
+        Self {
+            target: target.into(),
+            rank: Rank::default(),
+        }
+    }
+
+    /// It is called as long as it has anybody. Of several preferred ones, the first.
+    #[must_use]
+    pub fn preferred(mut self) -> Self {
+        self.rank.is_preferred = true;
+        self
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.rank.zone = Some(zone.into()).filter(|zone| !zone.is_empty());
+        self
+    }
+
+    /// Its share of the calls against the other places. Default: 0, none as long as another one has a weight.
+    #[must_use]
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.rank.weight = weight;
+        self
+    }
+}
+
 impl From<Discovery> for Target {
     fn from(discovery: Discovery) -> Self {
         Self {
@@ -175,141 +217,26 @@ impl From<Discovery> for Target {
 }
 
 impl Source {
+    /// What is known of each of several places; nothing of one alone.
+    pub(crate) fn ranks(&self) -> Vec<Rank> {
+        match self {
+            Self::Several(places) => places.iter().map(|(rank, _)| rank.clone()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Where the service is found, if anywhere.
     pub(crate) fn discovery(&self) -> Option<&Discovery> {
         match self {
             Self::Fixed(_) => None,
             Self::Registry(discovery) => Some(discovery),
+            Self::Several(places) => places.iter().find_map(|(_, source)| source.discovery()),
         }
-    }
-
-    /// Of a service, the instances that are spoken to with TLS, or those without. Must be called within a Tokio runtime.
-    pub(crate) fn updates(self, with_tls: bool) -> Updates {
-        match self {
-            Self::Fixed(backends) => Updates::Fixed(Roster {
-                known: backends.len(),
-                backends,
-                unspoken: None,
-                origin: Origin::Fixed,
-            }),
-            Self::Registry(discovery) => {
-                let spoken = if with_tls {
-                    Spoken::Tls(Expected::service(discovery.namespace(), discovery.service()))
-                } else {
-                    Spoken::Plain
-                };
-                Updates::Registry(discovery.watch(), spoken)
-            }
-        }
-    }
-}
-
-impl Updates {
-    pub(crate) fn current(&mut self) -> Roster {
-        match self {
-            Self::Fixed(roster) | Self::Ended(roster) => roster.clone(),
-            Self::Registry(watcher, spoken) => roster_of(&watcher.borrow_and_update(), spoken),
-        }
-    }
-
-    /// The roster that was taken last is what calls go by from here on, and the source may tell.
-    pub(crate) fn applied(&self) {
-        match self {
-            Self::Fixed(_) | Self::Ended(_) => {}
-            Self::Registry(watcher, _) => watcher.applied(),
-        }
-    }
-
-    /// The next roster; never for a source that does not change.
-    pub(crate) async fn next(&mut self) -> Roster {
-        match self {
-            Self::Fixed(_) | Self::Ended(_) => std::future::pending().await,
-            Self::Registry(watcher, _) => {
-                let ended = watcher.changed().await.is_err();
-                let roster = self.current();
-                if ended {
-                    *self = Self::Ended(roster.clone());
-                }
-                roster
-            }
-        }
-    }
-}
-
-/// Who of a snapshot can be called, and what to say of the rest.
-fn roster_of(snapshot: &Snapshot, spoken: &Spoken) -> Roster {
-    let protocol = spoken.protocol();
-    let mut unspoken = 0;
-    let backends = snapshot
-        .callable()
-        .filter_map(|instance| {
-            let endpoint = instance.endpoints.iter().find(|endpoint| endpoint.protocol == protocol);
-            let Some(endpoint) = endpoint else {
-                unspoken += 1;
-                return None;
-            };
-            let (address, authority) = parse_address(&endpoint.authority())
-                .inspect_err(|reason| {
-                    tracing::warn!(instance = %instance.id, address = %endpoint.authority(), reason, "not callable");
-                })
-                .ok()?;
-            let key = Key {
-                instance_id: instance.id.as_str().into(),
-                address: address.into(),
-                is_secured: protocol == Protocol::Grpcs,
-            };
-            Some(Backend {
-                key,
-                authority,
-                secured: spoken.expected(),
-                weight: instance.weight,
-                attributes: Arc::new(attributes_of(instance)),
-                epoch: instance.epoch,
-                registry: 0,
-            })
-        })
-        .collect();
-    let revision = snapshot.revision;
-    let origin = match &snapshot.state {
-        SnapshotState::Connecting => Origin::Connecting,
-        SnapshotState::Fresh => Origin::Fresh { revision },
-        SnapshotState::Stale { since, reason } => Origin::Stale {
-            since: *since,
-            reason: reason.clone(),
-            revision,
-        },
-    };
-    let unspoken = match (unspoken, spoken) {
-        (0, _) => None,
-        (n, Spoken::Plain) => Some(format!(
-            "{n} of them take calls with TLS only, and this caller has no CA bundle"
-        )),
-        (n, Spoken::Tls(_)) => Some(format!(
-            "{n} of them take calls without TLS only, and this caller asks for it"
-        )),
-    };
-    Roster {
-        backends,
-        known: snapshot.instances.len(),
-        unspoken,
-        origin,
-    }
-}
-
-fn attributes_of(instance: &Instance) -> Attributes {
-    Attributes {
-        semver: instance.version.parse().ok(),
-        version: instance.version.clone(),
-        group: instance.group.clone(),
-        zone: instance.zone.clone(),
-        tag: instance.tag.clone(),
-        metadata: instance.metadata.clone(),
-        started_at: instance.started_at,
     }
 }
 
 /// `host:port` in its plain form, and as the authority of a request.
-fn parse_address(given: &str) -> Result<(String, Authority), &'static str> {
+pub(crate) fn parse_address(given: &str) -> Result<(String, Authority), &'static str> {
     let address = given.strip_prefix("http://").unwrap_or(given);
     let address = address.strip_suffix('/').unwrap_or(address);
     if address.contains('/') {
@@ -329,8 +256,6 @@ fn parse_address(given: &str) -> Result<(String, Authority), &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use registry_client::{Endpoint, InstanceStatus};
-
     use super::*;
 
     fn refused(addresses: &[&str]) -> String {
@@ -371,56 +296,5 @@ mod tests {
         };
         let secured: Vec<bool> = backends.iter().map(|backend| backend.key.is_secured).collect();
         assert_eq!(secured, [false, false, true]);
-    }
-
-    #[test]
-    fn only_callable_instances_make_the_roster() {
-        let good = Instance::new("s", "good", "10.0.0.1:1");
-        let draining = Instance {
-            status: InstanceStatus::Draining,
-            ..Instance::new("s", "draining", "10.0.0.2:1")
-        };
-        let drained = Instance {
-            drained: true,
-            ..Instance::new("s", "drained", "10.0.0.3:1")
-        };
-        let weightless = Instance {
-            weight: 0,
-            ..Instance::new("s", "weightless", "10.0.0.4:1")
-        };
-        let mut tls = Instance::new("s", "tls", "10.0.0.5:1");
-        tls.endpoints = vec![Endpoint::grpc("10.0.0.5:1").with_protocol(Protocol::Grpcs)];
-        let portless = Instance::new("s", "portless", "10.0.0.6");
-        let mut both = Instance::new("s", "both", "10.0.0.7:1");
-        both.endpoints
-            .push(Endpoint::grpc("10.0.0.7:2").with_protocol(Protocol::Grpcs));
-        let snapshot = Snapshot::fresh(7, [good, draining, drained, weightless, tls, portless, both]);
-        let called = |roster: &Roster| -> Vec<(String, String)> {
-            let named = |backend: &Backend| (backend.key.instance_id.to_string(), backend.key.address.to_string());
-            roster.backends.iter().map(named).collect()
-        };
-        let pair = |id: &str, address: &str| (id.to_owned(), address.to_owned());
-        let roster = roster_of(&snapshot, &Spoken::Plain);
-        assert_eq!(
-            called(&roster),
-            [pair("good", "10.0.0.1:1"), pair("both", "10.0.0.7:1")]
-        );
-        assert_eq!(roster.known, 7);
-        let unspoken = roster.unspoken.expect("one speaks TLS only");
-        assert!(unspoken.starts_with("1 of them take calls with TLS only"), "{unspoken}");
-        assert_eq!(roster.origin.to_string(), "the registry answers, at revision 7");
-
-        // With TLS nobody is called without.
-        let ticket = Expected::service("default", "s");
-        let roster = roster_of(&snapshot, &Spoken::Tls(ticket.clone()));
-        assert_eq!(called(&roster), [pair("tls", "10.0.0.5:1"), pair("both", "10.0.0.7:2")]);
-        assert!(
-            roster
-                .backends
-                .iter()
-                .all(|backend| backend.secured.as_ref() == Some(&ticket))
-        );
-        let unspoken = roster.unspoken.expect("others do not speak it");
-        assert!(unspoken.contains("without TLS only"), "{unspoken}");
     }
 }

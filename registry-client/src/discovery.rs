@@ -71,6 +71,12 @@ impl Discovery {
         }
     }
 
+    /// What is selected of the service.
+    #[must_use]
+    pub fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
     /// How long instances that the registry no longer shows, without saying why, are kept. Default: 30 s; zero believes at
     /// once; at most a day.
     #[must_use]

@@ -57,7 +57,7 @@
 //!   shows as [`RegistrarStatus::Retrying`] with STALE_EPOCH, but not decided here.
 //! - That a registry which names no history, lost its state *and* has since counted beyond our revision is recognised as
 //!   another. Ours names it.
-//! - A set that outlives the consumer's process: there is no cache on disk yet.
+//! - A set that outlives the consumer's process. `lb` keeps one on disk where it is told to.
 //!
 //! # How it is built
 //!

@@ -33,6 +33,8 @@ pub(crate) struct KeeperSettings {
     pub(crate) file: Option<(PathBuf, Found)>,
     /// How many instances are connected to; with its seed.
     pub(crate) subsetting: Option<Subsetting>,
+    /// Where the last good set is kept.
+    pub(crate) cache_dir: Option<PathBuf>,
 }
 
 /// Owns the task. Dropping it closes the pool: no new calls, those under way finish.
@@ -48,7 +50,7 @@ impl Keeper {
         let stop = CancellationToken::new();
         let task = tokio::spawn(keep(
             pool,
-            source.updates(settings.dial.tls.is_some()),
+            source.updates(settings.dial.tls.is_some(), settings.cache_dir.as_deref()),
             settings,
             stop.clone(),
         ));
@@ -78,6 +80,8 @@ trait Rosters {
     fn next(&mut self) -> impl Future<Output = Roster> + Send;
     /// Calls go by the one that was taken last.
     fn applied(&mut self);
+    /// No more are wanted.
+    fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
 
 impl Rosters for Updates {
@@ -91,6 +95,10 @@ impl Rosters for Updates {
 
     fn applied(&mut self) {
         Updates::applied(self);
+    }
+
+    async fn close(&mut self) {
+        Updates::close(self).await;
     }
 }
 
@@ -151,6 +159,7 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSe
         }
     }
     pool.clear();
+    updates.close().await;
     while let Some(ended) = drivers.join_next().await {
         report(ended);
     }
@@ -205,7 +214,7 @@ mod tests {
             let size = self.sizes.next().expect("one more");
             let addresses = (1..=size).map(|port| format!("127.0.0.1:{port}"));
             let (_, source) = Target::fixed(addresses).expect("addresses").into_parts();
-            source.updates(false).current()
+            source.updates(false, None).current()
         }
 
         async fn next(&mut self) -> Roster {
@@ -219,6 +228,8 @@ mod tests {
             let callable = self.pool.scarcity(Wish::default()).callable.len();
             self.applied.try_send(callable).expect("room for one a roster");
         }
+
+        async fn close(&mut self) {}
     }
 
     /// An instance that drains takes the word for the promise that no call comes from here any more. With the word given before the
@@ -240,6 +251,7 @@ mod tests {
             },
             idle_timeout: None,
             subsetting: None,
+            cache_dir: None,
             backoff: Backoff::default(),
             governed: Arc::new(Governed::plain()),
             file: None,

@@ -443,6 +443,11 @@ impl Pool {
         present.chain(leaving).collect()
     }
 
+    /// Where the set comes from.
+    pub(crate) fn origin(&self) -> Origin {
+        self.book().origin.clone()
+    }
+
     /// Why nothing can be picked for such a call.
     pub(crate) fn scarcity(&self, wish: Wish<'_>) -> Scarcity {
         let book = self.book();

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::uri::Authority;
@@ -39,8 +39,29 @@ pub(crate) enum Origin {
         reason: String,
         revision: i64,
     },
+    /// What was kept on disk, instead of what the registry says.
+    Disk {
+        /// When the registry last stood by it.
+        at: SystemTime,
+        revision: i64,
+        instead_of: Box<Origin>,
+    },
+    /// One of each place of a target that has several.
+    Several(Vec<Origin>),
     /// The channel was closed.
     Closed,
+}
+
+impl Origin {
+    /// For how long nobody has stood by the set; `None` while its source does, or where there is none to.
+    pub(crate) fn age(&self, now: SystemTime) -> Option<Duration> {
+        match self {
+            Self::Stale { since, revision, .. } if *revision > 0 => Some(since.elapsed()),
+            Self::Disk { at, .. } => Some(now.duration_since(*at).unwrap_or_default()),
+            Self::Several(each) => each.iter().filter_map(|origin| origin.age(now)).max(),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -60,6 +81,24 @@ impl fmt::Display for Origin {
                     0 => f.write_str("it never answered"),
                     revision => write!(f, "last known revision {revision}"),
                 }
+            }
+            Self::Disk {
+                at,
+                revision,
+                instead_of,
+            } => {
+                let age = SystemTime::now().duration_since(*at).unwrap_or_default();
+                write!(
+                    f,
+                    "by what was kept on disk {age:.0?} ago, at revision {revision}: {instead_of}"
+                )
+            }
+            Self::Several(each) => {
+                for (index, origin) in each.iter().enumerate() {
+                    let separator = if index == 0 { "" } else { "; " };
+                    write!(f, "{separator}({}) {origin}", index + 1)?;
+                }
+                Ok(())
             }
             Self::Closed => f.write_str("the channel is closed"),
         }

@@ -12,7 +12,7 @@
 //!    draws one of several narrowings, by weight.
 //! 3. The *tag* (Dubbo's rule, always on): an untagged call never reaches a tagged instance; a tagged one goes to instances of its
 //!    tag and, if none is ready, to untagged ones, unless it is forced.
-//! 4. Of *several registries* (see [`several`]) one kind is chosen among those that still have
+//! 4. Of *several registries* ([`Target::several`](crate::Target::several)) one kind is chosen among those that still have
 //!    somebody.
 //! 5. The *zone* ([`ZonePreference`]) shifts weights towards the caller's own, so far that the load on every instance stays even.
 
@@ -30,6 +30,7 @@ pub(crate) use call::{Route, Tag};
 pub use destination::{Split, Subset};
 pub use rule::{HeaderMatch, InvalidRoute, MethodMatch, RouteRule, Routes};
 pub(crate) use setup::Setup;
+pub(crate) use several::Rank;
 pub use subsetting::{InvalidSubsetting, Subsetting};
 pub(crate) use table::{Caller, Destination, Table};
 pub use zone::{InvalidZonePreference, ZonePreference};

@@ -1,8 +1,11 @@
 //! What a [`Builder`] is told about routing. It only collects; `build` hands it on.
 
-use std::sync::Arc;
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
-use super::{Caller, Refine, Routes, Subsetting, Table, ZonePreference};
+use super::{Caller, Rank, Refine, Routes, Subsetting, Table, ZonePreference};
 use crate::{Builder, Channel, pool::Pool};
 
 /// See the module's documentation.
@@ -10,18 +13,20 @@ use crate::{Builder, Channel, pool::Pool};
 pub(crate) struct Setup {
     pub(crate) caller: Caller,
     pub(crate) subsetting: Option<Subsetting>,
+    /// Where the last good set is kept.
+    pub(crate) cache_dir: Option<PathBuf>,
     routes: Routes,
     preference: Option<ZonePreference>,
 }
 
 impl Setup {
     /// Before the pool has anybody.
-    pub(crate) fn apply(&self, pool: &Pool) {
+    pub(crate) fn apply(&self, pool: &Pool, registries: Vec<Rank>) {
         pool.set_routes(Table::new(&self.routes, &self.caller));
         pool.set_refine(Refine {
             zone: self.caller.zone.clone(),
             preference: self.preference.clone(),
-            registries: Arc::default(),
+            registries: registries.into(),
         });
     }
 }
@@ -52,6 +57,15 @@ impl Builder {
         self
     }
 
+    /// Keeps the last good set of instances in this directory, one file for each target, so that a process that starts while the
+    /// registry is away can call: at once when the registry cannot be reached, after a moment when it is silent. One directory is
+    /// for the services of one registry; several processes may share it. A file older than a week, or torn, is not believed.
+    /// Default: nothing is kept.
+    pub fn cache_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.routing.cache_dir = Some(dir.into());
+        self
+    }
+
     /// Connects to some of the instances only. Default: to all.
     pub fn subset(mut self, subsetting: impl Into<Option<Subsetting>>) -> Self {
         self.routing.subsetting = subsetting.into();
@@ -60,6 +74,19 @@ impl Builder {
 }
 
 impl Channel {
+    /// For how long the registry has not stood by the set of instances that calls go by: since it was lost, or, of a set from disk,
+    /// since that was kept. `None` while it does, where there is none, and before its first word. Of several, the longest.
+    #[must_use]
+    pub fn set_age(&self) -> Option<Duration> {
+        self.shared.pool.origin().age(SystemTime::now())
+    }
+
+    /// Where the set of instances comes from and how that source is, in words: what errors say, too.
+    #[must_use]
+    pub fn set_origin(&self) -> String {
+        self.shared.pool.origin().to_string()
+    }
+
     /// Routes calls by these rules from here on, on all clones; calls under way go on as they were routed.
     pub fn set_routes(&self, routes: &Routes) {
         self.shared.pool.set_routes(Table::new(routes, &self.shared.caller));

@@ -1,6 +1,7 @@
 //! A channel against real servers in process, on ports that the system chooses.
 
 mod broken_off;
+mod cache;
 mod deadline;
 mod failover;
 mod fallback;
