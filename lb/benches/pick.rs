@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb::{ConsistentHash, LeastRequest, PeakEwma, Policy, bench::Picks};
+use lb::{ConsistentHash, LeastRequest, PeakEwma, Policy, Prequal, bench::Picks};
 use tokio::runtime::Runtime;
 
 const ROUNDS: usize = 15;
@@ -53,6 +53,7 @@ fn cases() -> Vec<Case> {
             false,
             60.0,
         ),
+        case("Prequal", Policy::Prequal(Prequal::default().keeping()), false, 300.0),
     ]
 }
 
@@ -89,6 +90,7 @@ async fn measure() -> Result<(), Failed> {
         let mut figures = vec![(Vec::new(), Vec::new()); SIZES.len()];
         for round in 0..=ROUNDS {
             for (picks, (chosen, picked)) in fleets.iter().zip(&mut figures) {
+                picks.hear();
                 let choosing = time(|key| {
                     black_box(picks.choose(key));
                 });

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::{
     Policy,
     endpoint::{Ending, Endpoint, connection::Connection},
-    load::Load,
+    load::{Load, Report},
     pool::{Admission, Choice, Member, Pool, Wish},
 };
 
@@ -46,8 +46,22 @@ impl Picks {
                 admission: Admission::All,
             }
         });
-        pool.set_ready(members);
+        pool.set_members(members);
         Self { pool }
+    }
+
+    /// Prequal gets reports of the first instances, more than it keeps: they wear out, and here nobody probes.
+    pub fn hear(&self) {
+        let now = self.pool.fleet().tick(Instant::now());
+        if let Some(probes) = self.pool.fleet().probes() {
+            for number in 1..=32 {
+                let report = Report {
+                    rif: number as u16 % 5,
+                    latency: 5000 + number,
+                };
+                probes.add_for_ever(number, report, now);
+            }
+        }
     }
 
     /// Chooses, and does nothing with it: the snapshot, the clock, the random bits, the policy. The number of the choice.

@@ -88,6 +88,7 @@ mod load;
 mod outlier;
 mod pick;
 mod pool;
+mod protobuf;
 mod range;
 mod retry;
 mod route;
@@ -106,7 +107,7 @@ pub use endpoint::{Backoff, EndpointState, EndpointView, InvalidBackoff};
 pub use error::{ConnectError, EndpointFailure, Error};
 pub use limit::{ConcurrencyLimit, Throttling};
 pub use outlier::{Ejection, EjectionReason, FailurePercentage, OutlierDetection, SuccessRate};
-pub use pick::{ConsistentHash, HashKey, InvalidPolicy, LeastRequest, PeakEwma, Policy, UnknownPolicy};
+pub use pick::{ConsistentHash, HashKey, InvalidPolicy, LeastRequest, PeakEwma, Policy, Prequal, UnknownPolicy};
 pub use pool::SlowStart;
 pub use range::OutOfRange;
 pub use retry::{

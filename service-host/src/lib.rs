@@ -22,6 +22,8 @@
 //! spans and durations, errors that say what to do next ([`status`]), an admin endpoint (`/healthz`, `/metrics`) and a
 //! drain that ends ([`Running::drain`]).
 //!
+//! Callers that ask (`tessera-load-report`) are told with each response how loaded the instance is, as an ORCA report in the trailers.
+//!
 //! A [`Gate`] decides, if there is one, who may call what.
 //!
 //! Not here: what is served, registration in the registry (the roles order that around [`Running`]), whom a gate admits.

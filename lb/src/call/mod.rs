@@ -39,8 +39,10 @@ pub use response::ResponseBody;
 pub use retries::FaultCounts;
 pub(crate) use retries::Retries;
 
+pub(crate) use self::head::Head;
 use self::{attempts::Attempts, gate::Gate};
 use crate::{
+    load::Report,
     pool::{Keeper, Pool},
     route::{Caller, Tag},
     settings::Governed,
@@ -64,7 +66,10 @@ pub(crate) struct Shared {
 /// Performs one call.
 pub(crate) async fn run(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
     let span = CallSpan::start(request.uri().path(), &shared.service);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    if shared.pool.asks_for_reports() {
+        Report::ask(&mut head.headers);
+    }
     let mut settings = Arc::clone(shared.settings.load().of(head.uri.path()));
     if settings.fallback.is_some() && fallback::is_standin(&head) {
         Arc::make_mut(&mut settings).fallback = None;

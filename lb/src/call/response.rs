@@ -86,6 +86,7 @@ impl Open {
         if matches!(ending, Ending::Failed | Ending::Overloaded) {
             self.in_flight.is_pushed_back(pushback(trailers));
         }
+        self.in_flight.endpoint().load().says(trailers);
         self.in_flight.ends(ending);
         if let Some(admission) = self.admission {
             admission.ends(ending);

@@ -107,6 +107,11 @@ impl Ewma {
             Some(penalty) => Some(penalty.max(latency.unwrap_or_default())),
         }
     }
+
+    /// What is left of the penalty at `now`, in microseconds.
+    pub(super) fn penalty(&self, now: Tick, pace: &Pace) -> f32 {
+        self.penalty.at(now, pace.penalty_fades).unwrap_or_default()
+    }
 }
 
 /// A number above zero, and when it was true.

@@ -5,6 +5,8 @@
 //! depends on the policy: what is off costs a look at a flag.
 
 mod ewma;
+mod probes;
+mod report;
 
 use std::{
     sync::{
@@ -14,9 +16,14 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use self::ewma::{Ewma, Pace};
+pub(crate) use self::{
+    probes::{Probes, SLOTS, Seen},
+    report::Report,
+};
 use crate::{PeakEwma, Policy};
 
 /// A moment, in steps of 131 us since the channel was made. It wraps after six days, and ages are right up to half of that;
@@ -59,18 +66,29 @@ pub(crate) struct Fleet {
     pace: Option<Pace>,
     /// Calls in flight on all; `None` where nobody asks.
     in_flight: Option<AtomicU32>,
+    /// `None` where reports are not asked for.
+    probes: Option<Probes>,
+    endpoints: AtomicU32,
 }
 
 impl Fleet {
     pub(crate) fn new(policy: &Policy) -> Self {
         let pace = match policy {
             Policy::PeakEwma(settings) => Some((*settings).into()),
+            // For its penalties, and of whom nothing is reported.
+            Policy::Prequal(_) => Some(PeakEwma::default().into()),
+            _ => None,
+        };
+        let probes = match policy {
+            Policy::Prequal(settings) => Some(Probes::new(*settings)),
             _ => None,
         };
         Self {
             started: Instant::now(),
             pace,
             in_flight: matches!(policy, Policy::ConsistentHash(_)).then(AtomicU32::default),
+            probes,
+            endpoints: AtomicU32::new(0),
         }
     }
 
@@ -81,6 +99,11 @@ impl Fleet {
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.as_ref().map_or(0, |count| count.load(Relaxed))
     }
+
+    /// What the endpoints said of themselves, if the policy asks for it.
+    pub(crate) fn probes(&self) -> Option<&Probes> {
+        self.probes.as_ref()
+    }
 }
 
 impl Default for Fleet {
@@ -89,6 +112,8 @@ impl Default for Fleet {
             started: Instant::now(),
             pace: Some(PeakEwma::default().into()),
             in_flight: None,
+            probes: None,
+            endpoints: AtomicU32::new(0),
         }
     }
 }
@@ -97,12 +122,15 @@ impl Default for Fleet {
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     fleet: Arc<Fleet>,
+    /// Tells it from the others of its fleet, those that are gone included. Not 0.
+    number: u32,
     ewma: Ewma,
 }
 
 impl Load {
     pub(crate) fn new(fleet: Arc<Fleet>) -> Self {
         Self {
+            number: fleet.endpoints.fetch_add(1, Relaxed).wrapping_add(1),
             fleet,
             ewma: Ewma::default(),
         }
@@ -147,6 +175,43 @@ impl Load {
             let after = now.saturating_duration_since(began);
             self.ewma.failed(after, pushback, self.fleet.tick(now), pace);
         }
+    }
+
+    /// See the field.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// A call has ended with those trailers.
+    pub(crate) fn says(&self, trailers: &HeaderMap) {
+        if let Some(probes) = &self.fleet.probes
+            && let Some(report) = Report::of(trailers)
+        {
+            probes.add(self.number, report, self.fleet.tick(Instant::now()));
+        }
+    }
+
+    /// A probe that began then was answered with those trailers. Without a report it counts what is seen from here.
+    pub(crate) fn was_probed(&self, trailers: &HeaderMap, in_flight: u32, began: Instant) {
+        let Some(probes) = &self.fleet.probes else { return };
+        let instant = Instant::now();
+        let now = self.fleet.tick(instant);
+        let report = Report::of(trailers).unwrap_or_else(|| Report {
+            rif: u16::try_from(in_flight).unwrap_or(u16::MAX),
+            // A health check may be fast where the work is not: what calls took says more.
+            latency: self
+                .latency(now)
+                .map_or_else(|| (instant - began).as_micros() as u32, |micros| micros as u32),
+        });
+        probes.add(self.number, report, now);
+    }
+
+    /// See [`Candidates::penalty`](crate::pick::Candidates::penalty).
+    pub(crate) fn penalty(&self, now: Tick) -> f32 {
+        self.fleet
+            .pace
+            .as_ref()
+            .map_or(0.0, |pace| self.ewma.penalty(now, pace))
     }
 
     /// See [`Candidates::latency`](crate::pick::Candidates::latency).

@@ -6,18 +6,21 @@
 mod ewma;
 mod hash;
 mod least_active;
+mod numbers;
 mod p2c;
 mod policy;
+mod prequal;
 mod random;
 mod round_robin;
 mod weights;
 
 pub use hash::HashKey;
 pub(crate) use hash::{Maglev, identity};
-pub use policy::{ConsistentHash, InvalidPolicy, LeastRequest, PeakEwma, Policy, UnknownPolicy};
+pub(crate) use numbers::Numbers;
+pub use policy::{ConsistentHash, InvalidPolicy, LeastRequest, PeakEwma, Policy, Prequal, UnknownPolicy};
 pub(crate) use weights::Weights;
 
-use crate::load::Tick;
+use crate::load::{Probes, Tick};
 
 /// What a policy may ask of the endpoints it chooses from.
 pub(crate) trait Candidates {
@@ -34,6 +37,12 @@ pub(crate) trait Candidates {
     fn weights(&self) -> &Weights;
     /// Of the same candidates, if the policy asks for it.
     fn maglev(&self) -> Option<&Maglev>;
+    /// What candidate `index` has to bear for its failures at `now`, in microseconds. Measured only where the policy asks for it.
+    fn penalty(&self, index: usize, now: Tick) -> f32;
+    /// What the candidates said of themselves, if the policy asks for it.
+    fn probes(&self) -> Option<&Probes>;
+    /// Which candidate has that number.
+    fn find(&self, number: u32) -> Option<usize>;
 }
 
 /// What a pick gets from outside: it has no randomness and no clock of its own.
@@ -58,6 +67,7 @@ impl Policy {
             Self::LeastRequest(settings) => p2c::pick(candidates, settings.choices, draw.bits),
             Self::PeakEwma(_) => ewma::pick(candidates, draw.bits, draw.now),
             Self::ConsistentHash(settings) => hash::pick(candidates, settings.factor, draw),
+            Self::Prequal(settings) => prequal::pick(candidates, settings, draw),
         }
     }
 }
@@ -105,6 +115,9 @@ pub(crate) mod testing {
         pub(crate) latencies: Vec<Option<f32>>,
         pub(crate) identities: Vec<u64>,
         pub(crate) maglev: Option<Maglev>,
+        pub(crate) penalties: Vec<f32>,
+        /// Candidates have their index and one more as their number.
+        pub(crate) probes: Option<Probes>,
         weights: Weights,
     }
 
@@ -116,6 +129,8 @@ pub(crate) mod testing {
                 latencies: vec![None; weights.len()],
                 identities,
                 maglev: None,
+                penalties: vec![0.0; weights.len()],
+                probes: None,
                 weights: Weights::new(weights.iter().copied()),
             }
         }
@@ -155,6 +170,19 @@ pub(crate) mod testing {
 
         fn maglev(&self) -> Option<&Maglev> {
             self.maglev.as_ref()
+        }
+
+        fn penalty(&self, index: usize, _: Tick) -> f32 {
+            self.penalties[index]
+        }
+
+        fn probes(&self) -> Option<&Probes> {
+            self.probes.as_ref()
+        }
+
+        fn find(&self, number: u32) -> Option<usize> {
+            let index = (number as usize).checked_sub(1)?;
+            (index < self.loads.len()).then_some(index)
         }
     }
 

@@ -16,6 +16,7 @@ use super::HashKey;
 /// | `least_request` | [`Policy::LeastRequest`], with two choices |
 /// | `peak_ewma` | [`Policy::PeakEwma`] |
 /// | `ring_hash`, `maglev` | [`Policy::ConsistentHash`] by the header `request-hash-key` |
+/// | `prequal` | [`Policy::Prequal`] |
 ///
 /// ```
 /// assert_eq!("peak_ewma".parse(), Ok(lb::Policy::default()));
@@ -43,6 +44,10 @@ pub enum Policy {
     PeakEwma(PeakEwma),
     /// Calls with the same key go to the same instance as long as that is there and not overloaded.
     ConsistentHash(ConsistentHash),
+    /// The fastest of those that said lately how they are and are not hot. For fleets whose instances share their machines with
+    /// others: it goes by their load from all callers, which a single caller cannot see. The instances have to say it
+    /// (`service-host` does); of others it knows what is seen from here.
+    Prequal(Prequal),
 }
 
 impl Default for Policy {
@@ -69,6 +74,7 @@ impl FromStr for Policy {
             "least_request" => Self::LeastRequest(LeastRequest::default()),
             "peak_ewma" => Self::PeakEwma(PeakEwma::default()),
             "ring_hash" | "maglev" => Self::ConsistentHash(ConsistentHash::default()),
+            "prequal" => Self::Prequal(Prequal::default()),
             _ => return Err(UnknownPolicy(name.to_owned())),
         })
     }
@@ -90,6 +96,12 @@ pub enum InvalidPolicy {
     /// See [`ConsistentHash::bounded_load`].
     #[error("a load factor of {0} is not between 1.05 and 100")]
     LoadFactor(f64),
+    /// See [`Prequal::try_new`].
+    #[error("{0} probes a call are not between 0.01 and 3")]
+    Probes(f64),
+    /// See [`Prequal::hot_quantile`].
+    #[error("a quantile of {0} is not between 0.5 and 0.99")]
+    Quantile(f64),
 }
 
 /// Settings of [`Policy::LeastRequest`] (gRFC A48).
@@ -205,6 +217,84 @@ impl Default for ConsistentHash {
     }
 }
 
+/// Settings of [`Policy::Prequal`] (Wydrowski et al., "Load is not what you should balance", NSDI'24).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prequal {
+    /// In 1/1024.
+    probes: u32,
+    pub(crate) hot_quantile: f32,
+    /// How long a report is good for.
+    pub(crate) age: Duration,
+    /// Reports thrown away a call, in 1/1024.
+    pub(super) removals: u32,
+}
+
+impl Prequal {
+    /// So many probes for each call, on average: 0.01 to 3, by default 0.25, and never more than a thousand in a second. The paper
+    /// has 3; but there reports do not come with responses as well, which is one more for every call.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy::Probes`].
+    pub fn try_new(probes_per_call: f64) -> Result<Self, InvalidPolicy> {
+        if (0.01..=3.0).contains(&probes_per_call) {
+            let probes = (probes_per_call * 1024.0) as u32;
+            Ok(Self {
+                probes,
+                ..Self::default()
+            })
+        } else {
+            Err(InvalidPolicy::Probes(probes_per_call))
+        }
+    }
+
+    /// Whoever has more requests in flight than this share of the latest reports is hot: 0.5 to 0.99, by default 0.84.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy::Quantile`].
+    pub fn hot_quantile(self, quantile: f64) -> Result<Self, InvalidPolicy> {
+        if (0.5..=0.99).contains(&quantile) {
+            Ok(Self {
+                hot_quantile: quantile as f32,
+                ..self
+            })
+        } else {
+            Err(InvalidPolicy::Quantile(quantile))
+        }
+    }
+
+    /// Throws no report away, for a benchmark in which nobody reports.
+    #[cfg(feature = "bench")]
+    #[must_use]
+    pub fn keeping(self) -> Self {
+        Self { removals: 0, ..self }
+    }
+
+    /// How many probes so many calls are worth, at random where that is not whole.
+    pub(crate) fn probes(&self, calls: u32, bits: u32) -> usize {
+        let exact = u64::from(calls) * u64::from(self.probes);
+        ((exact + u64::from(bits % 1024)) / 1024) as usize
+    }
+
+    /// For how many calls a report is good: the paper's reuse budget, `(1 + 1) / ((1 - m/n) * reports - removals)` with a pool of
+    /// half as many reports as instances and one report with each response beside the probes.
+    pub(crate) fn uses(&self) -> u16 {
+        let reports = 1.0 + f64::from(self.probes) / 1024.0;
+        let gained = 0.5 * reports - f64::from(self.removals) / 1024.0;
+        (2.0 / gained).ceil() as u16
+    }
+}
+
+impl Default for Prequal {
+    fn default() -> Self {
+        Self {
+            probes: 256,
+            hot_quantile: 0.84,
+            age: Duration::from_secs(1),
+            removals: 256,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +311,7 @@ mod tests {
             "peak_ewma",
             "ring_hash",
             "maglev",
+            "prequal",
         ] {
             name.parse::<Policy>().expect(name);
         }
@@ -235,6 +326,10 @@ mod tests {
         assert_eq!(LeastRequest::try_new(2), Ok(LeastRequest::default()));
         assert!(PeakEwma::try_new(Duration::ZERO).is_err());
         assert!(PeakEwma::default().penalty(Duration::from_secs(61)).is_err());
+        for wrong in [0.0, 3.1, f64::NAN] {
+            assert!(Prequal::try_new(wrong).is_err());
+            assert!(Prequal::default().hot_quantile(wrong).is_err());
+        }
         for factor in [1.0, 101.0, f64::NAN] {
             assert!(ConsistentHash::default().bounded_load(factor).is_err(), "{factor}");
         }
@@ -242,5 +337,15 @@ mod tests {
             ConsistentHash::default().bounded_load(1.25),
             Ok(ConsistentHash::default())
         );
+    }
+
+    #[test]
+    fn probes_are_a_share_of_the_calls() {
+        let prequal = Prequal::try_new(0.25).expect("valid");
+        assert_eq!(prequal, Prequal::default());
+        assert_eq!(prequal.uses(), 6);
+        let probes: usize = (0..1024).map(|bits| prequal.probes(1, bits)).sum();
+        assert_eq!(probes, 256);
+        assert_eq!(prequal.probes(8, 0), 2);
     }
 }

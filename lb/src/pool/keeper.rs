@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Newcomer, Pool, Roster};
+use super::{Newcomer, Pool, Roster, prober};
 use crate::{
     endpoint::{Backoff, Dial, driver::drive},
     route::Subsetting,
@@ -143,9 +143,12 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSe
         .idle_timeout
         .map(|every| interval_at(Instant::now() + every, every));
     let mut due = None;
+    let prober = prober::probe(&pool, rand::make_rng::<StdRng>());
+    tokio::pin!(prober);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
+            () = &mut prober => {}
             roster = updates.next() => {
                 start(&mut drivers, apply(roster));
                 // Only now: an instance that drains takes this for the promise that no new call comes from here.

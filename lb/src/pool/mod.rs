@@ -14,6 +14,7 @@ mod care;
 mod chance;
 mod diff;
 mod keeper;
+mod prober;
 mod queues;
 mod ready;
 mod roster;
@@ -44,9 +45,7 @@ pub(crate) use care::Care;
 pub(crate) use keeper::{Keeper, KeeperSettings};
 #[cfg(feature = "bench")]
 pub(crate) use ready::Admission;
-#[cfg(feature = "bench")]
-pub(crate) use ready::Member;
-pub(crate) use ready::{Choice, Place};
+pub(crate) use ready::{Choice, Member, Place};
 pub(crate) use roster::{Attributes, Backend, Key, Origin, Roster};
 pub(crate) use scarcity::Scarcity;
 pub use slow_start::SlowStart;
@@ -169,6 +168,11 @@ impl Pool {
         };
         let turn = || self.turn.fetch_add(1, Ordering::Relaxed);
         self.policy.pick(ready, turn, draw)
+    }
+
+    /// Whether calls ask the instances for reports of their load.
+    pub(crate) fn asks_for_reports(&self) -> bool {
+        self.fleet.probes().is_some()
     }
 
     /// The digest of the key by which calls with those headers and that body are kept together, if the policy does that.
@@ -479,10 +483,18 @@ impl Pool {
 
     fn publish(&self, book: &Book) {
         let members = book.members(Instant::now()).into_iter();
-        let all = ReadySet::new(members, &self.fleet);
-        let ready = Ready::new(all, &book.routing, book.slots.len(), &self.policy, &self.ready.load());
-        self.ready.store(Arc::new(ready));
+        self.set_ready(members, &book.routing, book.slots.len());
         self.changed.notify_waiters();
+    }
+
+    /// What calls pick from, from now on.
+    fn set_ready(&self, members: impl Iterator<Item = Member>, routing: &Routing, expected: usize) {
+        let all = ReadySet::new(members, &self.fleet);
+        if let Some(probes) = self.fleet.probes() {
+            probes.fit(all.members().len());
+        }
+        let ready = Ready::new(all, routing, expected, &self.policy, &self.ready.load());
+        self.ready.store(Arc::new(ready));
     }
 
     fn connected(&self, endpoint: &Arc<Endpoint>, connections: Vec<Connection>) {
@@ -516,10 +528,8 @@ impl Pool {
     }
 
     /// All at once and without a book.
-    pub(crate) fn set_ready(&self, members: impl Iterator<Item = Member>) {
-        let all = ReadySet::new(members, &self.fleet);
-        let ready = Ready::new(all, &Routing::default(), 0, &self.policy, &self.ready.load());
-        self.ready.store(Arc::new(ready));
+    pub(crate) fn set_members(&self, members: impl Iterator<Item = Member>) {
+        self.set_ready(members, &Routing::default(), 0);
     }
 
     /// As [`Pool::pick`], without anything being counted.
@@ -541,84 +551,4 @@ impl ReadySink for Arc<Pool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::{Context, Wake, Waker};
-
-    use super::*;
-    use crate::endpoint::connection::Closed;
-
-    fn roster(ids: &[&str]) -> Roster {
-        let backends = ids.iter().map(|id| Backend {
-            key: Key {
-                instance_id: (*id).into(),
-                address: "127.0.0.1:1".into(),
-                is_secured: false,
-            },
-            secured: None,
-            authority: http::uri::Authority::from_static("127.0.0.1:1"),
-            weight: 100,
-            attributes: Arc::default(),
-            epoch: 1,
-            registry: 0,
-        });
-        Roster {
-            backends: backends.collect(),
-            known: ids.len(),
-            unspoken: None,
-            origin: Origin::Fixed,
-        }
-    }
-
-    /// Asks, at the very moment a driver is told of the removal, whether a call could still begin.
-    struct Told {
-        pool: Arc<Pool>,
-        picked_before: Choice,
-        could_begin: AtomicU64,
-    }
-
-    impl Wake for Told {
-        fn wake(self: Arc<Self>) {
-            let late = self.picked_before.connection.try_room();
-            if self.pool.pick(Wish::default()).is_some() || late.is_ok() {
-                self.could_begin.store(1, Ordering::SeqCst);
-            }
-        }
-    }
-
-    /// A driver that has heard of the removal waits for the calls it can see and then cuts the connection. It was told before
-    /// the ready set was changed, and nothing turned away who had an older set in hand: such a call could be sent into a
-    /// connection that nobody would flush.
-    #[tokio::test]
-    async fn no_call_can_begin_once_the_driver_is_told_of_the_removal() {
-        let pool = Arc::new(Pool::new(Policy::default()));
-        let [newcomer] = &pool.apply(roster(&["a"]))[..] else {
-            panic!("one")
-        };
-        pool.lines(&newcomer.endpoint, vec![Connection::idle(2).await]);
-        let told = Arc::new(Told {
-            picked_before: pool.pick(Wish::default()).expect("ready"),
-            pool: Arc::clone(&pool),
-            could_begin: AtomicU64::new(0),
-        });
-        let mut waits = Box::pin(told.picked_before.connection.clone().room());
-        let (one, other) = (
-            pool.place(Wish::default()).expect("room"),
-            pool.place(Wish::default()).expect("room"),
-        );
-        let waker = Waker::from(Arc::clone(&told));
-        let mut removed = Box::pin(newcomer.removed.cancelled());
-        assert!(removed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        assert!(
-            waits
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
-                .is_pending()
-        );
-
-        pool.apply(roster(&[]));
-        assert!(newcomer.removed.is_cancelled());
-        assert_eq!(told.could_begin.load(Ordering::SeqCst), 0);
-        drop((one, other));
-        assert_eq!(waits.await.expect_err("turned away"), Closed);
-    }
-}
+mod tests;

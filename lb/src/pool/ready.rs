@@ -11,8 +11,8 @@ use crate::{
         Endpoint, InFlight,
         connection::{Connection, Slot},
     },
-    load::{Fleet, Tick},
-    pick::{Candidates, Maglev, Weights},
+    load::{Fleet, Probes, Tick},
+    pick::{Candidates, Maglev, Numbers, Weights},
     route::Weighed,
 };
 
@@ -25,6 +25,7 @@ pub(crate) struct ReadySet {
     maglev: Option<Arc<Maglev>>,
     /// Whether somebody is to prove itself.
     on_probation: bool,
+    numbers: Option<Numbers>,
 }
 
 /// One of them.
@@ -101,7 +102,7 @@ impl Member {
         }
     }
 
-    fn connection(&self) -> &Connection {
+    pub(crate) fn connection(&self) -> &Connection {
         match &*self.connections {
             [only] => only,
             several => several
@@ -120,6 +121,7 @@ impl Default for ReadySet {
             fleet: Arc::default(),
             maglev: None,
             on_probation: false,
+            numbers: None,
         }
     }
 }
@@ -135,6 +137,7 @@ impl ReadySet {
             weights,
             fleet: Arc::clone(fleet),
             maglev: None,
+            numbers: None,
         }
     }
 
@@ -152,11 +155,20 @@ impl ReadySet {
                 _ => Maglev::new(of).map(Arc::new),
             };
         }
+        if let Policy::Prequal(_) = policy {
+            self.numbers = Some(Numbers::new(
+                self.members.iter().map(|member| member.endpoint.load().number()),
+            ));
+        }
         self
     }
 
     pub(crate) fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     /// Those that have room for a stream now.
@@ -226,5 +238,17 @@ impl Candidates for ReadySet {
 
     fn maglev(&self) -> Option<&Maglev> {
         self.maglev.as_deref()
+    }
+
+    fn penalty(&self, index: usize, now: Tick) -> f32 {
+        self.members[index].endpoint.load().penalty(now)
+    }
+
+    fn probes(&self) -> Option<&Probes> {
+        self.fleet.probes()
+    }
+
+    fn find(&self, number: u32) -> Option<usize> {
+        self.numbers.as_ref()?.find(number)
     }
 }

@@ -13,6 +13,7 @@ mod lines;
 mod modes;
 mod outage;
 mod policies;
+mod prequal;
 mod protection;
 mod room;
 mod routes;

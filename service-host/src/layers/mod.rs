@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! edge      counts calls, names the instance, ends health and reflection streams on drain
+//! reports   how loaded the instance is, for callers that ask
 //! trace     span and duration (telemetry)
 //! panics    a panic in a handler is INTERNAL, not a dead stream
 //! admission whoever the gate does not admit gets no further; revoked streams end
@@ -19,6 +20,7 @@ mod deadline;
 mod edge;
 mod errors;
 mod panics;
+mod reports;
 mod trailers;
 mod uploads;
 
@@ -79,5 +81,6 @@ pub(crate) fn stack(
     let uploads = uploads::Uploads::new(errors, catalogue, settings.message_timeout);
     let admission = admission::Admission::new(uploads, settings.gate);
     let panics = panics::Panics::new(admission);
-    edge::Edge::new(trace.layer(panics), instance, settings.drain, settings.in_flight)
+    let reports = reports::Reports::new(trace.layer(panics));
+    edge::Edge::new(reports, instance, settings.drain, settings.in_flight)
 }

@@ -12,6 +12,7 @@ mod errors;
 mod files;
 mod openssl;
 mod reflecting;
+mod reports;
 mod secured;
 mod stopping;
 mod support;
