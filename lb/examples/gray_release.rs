@@ -36,7 +36,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut request = Request::new(HealthCheckRequest::default());
         request.metadata_mut().insert("user", format!("user-{user}").parse()?);
         let response = HealthClient::new(channel.clone()).check(request).await?;
-        let by = response.extensions().get::<lb::Picked>().ok_or("every response has one")?;
+        let by = response
+            .extensions()
+            .get::<lb::Picked>()
+            .ok_or("every response has one")?;
         *answered.entry(by.instance_id.to_string()).or_default() += 1;
     }
     for (instance, users) in answered {

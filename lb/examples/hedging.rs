@@ -22,7 +22,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     channel.ready(Duration::from_secs(5)).await?;
     let begun = Instant::now();
     for _ in 0..1_000 {
-        HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await?;
+        HealthClient::new(channel.clone())
+            .check(HealthCheckRequest::default())
+            .await?;
     }
     println!("1,000 calls in {:?}", begun.elapsed());
     for endpoint in channel.endpoints() {

@@ -9,13 +9,17 @@ use proto::ticket::v1::{ListEventsRequest, ticket_service_client::TicketServiceC
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "http://127.0.0.1:7000".to_owned());
+    let address = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "http://127.0.0.1:7000".to_owned());
     let registry = registry_client::Registry::connect([address])?;
     let channel = lb::Channel::builder(registry.discover("ticket-svc")).build();
     // Says why, if there is nobody: no registry, no instances, or none that can be reached.
     channel.ready(Duration::from_secs(5)).await?;
     for _ in 0..20 {
-        let response = TicketServiceClient::new(channel.clone()).list_events(ListEventsRequest::default()).await?;
+        let response = TicketServiceClient::new(channel.clone())
+            .list_events(ListEventsRequest::default())
+            .await?;
         if let Some(by) = response.extensions().get::<lb::Picked>() {
             println!("{} at {}", by.instance_id, by.address);
         }

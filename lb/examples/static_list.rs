@@ -26,7 +26,10 @@ async fn main() -> Result<(), Failed> {
     println!("one is gone:   {:?}", calls(&channel, 30).await?);
 
     for endpoint in channel.endpoints() {
-        println!("{} is {:?}, {} calls served", endpoint.address, endpoint.state, endpoint.served);
+        println!(
+            "{} is {:?}, {} calls served",
+            endpoint.address, endpoint.state, endpoint.served
+        );
     }
     Ok(())
 }
@@ -37,7 +40,10 @@ async fn calls(channel: &lb::Channel, count: usize) -> Result<BTreeMap<String, u
     for _ in 0..count {
         let mut client = HealthClient::new(channel.clone());
         let response = client.check(HealthCheckRequest::default()).await?;
-        let by = response.extensions().get::<lb::Picked>().ok_or("every response has one")?;
+        let by = response
+            .extensions()
+            .get::<lb::Picked>()
+            .ok_or("every response has one")?;
         *answered.entry(by.address.to_string()).or_default() += 1;
     }
     Ok(answered)

@@ -95,15 +95,17 @@ mod tests {
 
     #[test]
     fn a_reply_becomes_a_message_of_its_methods_type() {
-        use proto::ticket::v1::ListEventsResponse;
-
         let pool = pool();
         let frame = encode(r#"{"events": [{"id": "e1"}], "nextPageToken": "p"}"#, LIST, Some(&pool)).expect("good");
         let message = unframed(&frame).expect("one message");
-        let reply = ListEventsResponse::decode(message).expect("of that type");
-        assert_eq!(
-            (reply.events[0].id.as_str(), reply.next_page_token.as_str()),
-            ("e1", "p")
+        let kind = pool
+            .get_message_by_name("tessera.ticket.v1.ListEventsResponse")
+            .expect("known");
+        let reply = DynamicMessage::decode(kind, message).expect("of that type");
+        let text = reply.to_string();
+        assert!(
+            text.contains(r#"id:"e1""#) && text.contains(r#"next_page_token:"p""#),
+            "{text}"
         );
         assert_eq!(encode("{ \n}", None, None).expect("empty"), framed(&[]));
     }
