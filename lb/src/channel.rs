@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use prost_reflect::DescriptorPool;
 use rand::Rng as _;
 use tokio::time::Instant;
@@ -18,15 +18,16 @@ use tonic::{Status, body::Body};
 use tower_service::Service;
 
 use crate::{
-    Backoff, CircuitBreaker, ConcurrencyLimit, ConnectError, EndpointView, Error, FallbackRequest, FaultCounts,
-    HedgingPolicy, InvalidDescriptors, InvalidServiceConfig, Mode, OutlierDetection, Policy, ResponseBody, RetryBudget,
-    RetryPolicy, RetryThrottling, ServiceConfig, SlowStart, Target, Throttling,
+    Backoff, CircuitBreaker, ConcurrencyLimit, ConnectError, EndpointView, Error, Explanation, FallbackRequest,
+    FaultCounts, HedgingPolicy, InvalidDescriptors, InvalidServiceConfig, Mode, OutlierDetection, Policy, ResponseBody,
+    RetryBudget, RetryPolicy, RetryThrottling, ServiceConfig, SlowStart, Target, Throttling,
     call::{
         self,
         gate::{Gate, GateSettings},
     },
     degrade::{self, Act, Bindings},
     endpoint::Dial,
+    explain::live,
     pool::{Care, Keeper, KeeperSettings, Pool, Wish},
     route,
     settings::{Governed, Layer, MethodSettings, Rules, read_file},
@@ -163,6 +164,30 @@ impl Channel {
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointView> {
         self.shared.pool.views()
+    }
+
+    /// Whom a call would go to now, by what the choice goes, and what keeps calls from every other instance that is known.
+    ///
+    /// ```
+    /// # async fn example(channel: lb::Channel) {
+    /// println!("{}", channel.explain());
+    /// for instance in channel.explain().instances {
+    ///     if let Some(removed) = instance.removed {
+    ///         println!("{} is out: {} ({})", instance.instance_id, removed.by, removed.why);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn explain(&self) -> Explanation {
+        self.shared.explain(None)
+    }
+
+    /// As [`Channel::explain`], of a call of that method (`/package.Service/Method`) with these headers: where the rules and the tag
+    /// lead it. Of a rule that splits its calls it is one draw.
+    #[must_use]
+    pub fn explain_call(&self, method_path: &str, headers: &HeaderMap) -> Explanation {
+        self.shared.explain_call(method_path, headers)
     }
 
     /// From here on calls are made as `config` says, on all clones; calls under way are not touched. It counts more than every
@@ -518,6 +543,7 @@ impl Builder {
             failback: call::Failback::new(shared.clone()),
             gate: Gate::new(self.gate),
         });
+        live::opened(&shared);
         (Channel { shared }, outcomes)
     }
 }

@@ -65,6 +65,8 @@
 //!   and gets no new ones. Losing the registry changes nothing: the last good set stays,
 //!   and with [`Builder::cache_dir`] it outlives the process. A registry whose first word to a process that has kept a set is that
 //!   there is nobody is not believed for 30 s.
+//! - **Whom it calls and why can be asked.** [`Channel::explain`] lists every known instance with its numbers, or with what keeps
+//!   calls from it; a call that is recorded says so of its own choice (event `lb.pick`), [`live_page`] of all channels of a process.
 //!
 //! What it does not do: it does not know by itself which methods may be processed twice.
 //!
@@ -83,6 +85,7 @@ mod channel;
 mod degrade;
 mod endpoint;
 mod error;
+mod explain;
 mod limit;
 mod load;
 mod outlier;
@@ -105,6 +108,7 @@ pub use channel::{Builder, Channel, Picked, ResponseFuture};
 pub use degrade::{Degraded, FallbackRequest, FallbackWhen, InvalidDescriptors};
 pub use endpoint::{Backoff, EndpointState, EndpointView, InvalidBackoff};
 pub use error::{ConnectError, EndpointFailure, Error};
+pub use explain::{DiscoveryView, Explanation, Filter, InstanceView, Removed, live_page};
 pub use limit::{ConcurrencyLimit, Throttling};
 pub use outlier::{Ejection, EjectionReason, FailurePercentage, OutlierDetection, SuccessRate};
 pub use pick::{ConsistentHash, HashKey, InvalidPolicy, LeastRequest, PeakEwma, Policy, Prequal, UnknownPolicy};

@@ -45,6 +45,19 @@ pub const ATTEMPT: &str = "tessera.attempt";
 /// Ours: what stood in for the service, on a call that a fallback answered, and when it does: `fail: reply`.
 pub const FALLBACK: &str = "tessera.fallback";
 
+/// Ours, on the event `lb.pick` of a call: the id of the instance that was chosen.
+pub const LB_CHOSEN: &str = "tessera.lb.chosen";
+/// Ours, on `lb.pick`: the name of the policy that chose.
+pub const LB_POLICY: &str = "tessera.lb.policy";
+/// Ours, on `lb.pick`: what that policy goes by, in words.
+pub const LB_CRITERION: &str = "tessera.lb.criterion";
+/// Ours, on `lb.pick`: how many instances could have been chosen.
+pub const LB_CANDIDATES: &str = "tessera.lb.candidates";
+/// Ours, on `lb.pick`: the first of the candidates, with their weights and loads, the chosen one before the others.
+pub const LB_CONSIDERED: &str = "tessera.lb.considered";
+/// Ours, on `lb.pick`: how many instances could not be chosen, why, and some of their ids.
+pub const LB_REMOVED: &str = "tessera.lb.removed";
+
 /// Histogram of server call durations in seconds; exported to Prometheus as [`PROMETHEUS_SERVER_DURATION`].
 pub const RPC_SERVER_CALL_DURATION: &str = "rpc.server.call.duration";
 /// Histogram of client call durations in seconds; exported to Prometheus as [`PROMETHEUS_CLIENT_DURATION`].

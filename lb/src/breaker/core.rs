@@ -141,6 +141,15 @@ impl Core {
         }
     }
 
+    /// For metrics: 0 closed, 1 half-open, 2 open.
+    pub(crate) fn level(&self) -> u8 {
+        match self.state {
+            State::Closed(_) => 0,
+            State::HalfOpen(_) => 1,
+            State::Open(_) => 2,
+        }
+    }
+
     /// Lets a call through, or says after how long to come again.
     pub(crate) fn admit(&mut self, now: Instant, config: &CircuitBreaker) -> Result<Generation, Duration> {
         // Open -> HalfOpen

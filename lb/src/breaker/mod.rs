@@ -78,6 +78,11 @@ impl Breaker {
         })
     }
 
+    /// See [`Core::level`].
+    pub(crate) fn level(&self) -> u8 {
+        self.core().level()
+    }
+
     fn core(&self) -> MutexGuard<'_, Core> {
         // Nothing under this lock panics half-way.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
@@ -110,6 +115,15 @@ impl Drop for Permit {
 }
 
 impl Breakers {
+    /// All there are, by the path of their method.
+    pub(crate) fn levels(&self) -> Vec<(Box<str>, u8)> {
+        let known = self.by_path.load();
+        known
+            .iter()
+            .map(|(path, breaker)| (path.clone(), breaker.level()))
+            .collect()
+    }
+
     /// The breaker of the method with that path. Another `config` than before is another breaker, closed.
     pub(crate) fn of(&self, path: &str, config: &CircuitBreaker) -> Arc<Breaker> {
         let known = self.by_path.load();

@@ -14,9 +14,10 @@ use super::{RequestBody, answer::Answer, attempts::Attempts, head::Head, refused
 use crate::{
     Error,
     endpoint::{
-        Ending, Endpoint,
+        Ending, Endpoint, RetryReason,
         connection::{Closed, Connection, NotOpened},
     },
+    explain::metrics,
     pool::{Choice, Place, Wish},
     status::code_of,
 };
@@ -133,6 +134,7 @@ impl<'c> Attempt<'c> {
                         return Err(Failure::Lost(endpoint, error));
                     }
                     self.gives_back(&endpoint);
+                    endpoint.further().is_retried(RetryReason::Refused);
                     self.tried.push(endpoint);
                 }
                 Broken::Stream(endpoint, error) => {
@@ -200,7 +202,10 @@ impl<'c> Attempt<'c> {
         let until = call
             .deadline
             .map_or(patience, |deadline| deadline.instant().min(patience));
-        if let Some(place) = pool.place_by(until, self.wish()).await {
+        let began = Instant::now();
+        let place = pool.place_by(until, self.wish()).await;
+        metrics::waited(service, began.elapsed());
+        if let Some(place) = place {
             return Ok(place);
         }
         let (error, wanted) = match pool.ready_count(self.wish()) {
@@ -230,6 +235,7 @@ impl<'c> Attempt<'c> {
         self.unsent += 1;
         self.gives_back(choice.in_flight.endpoint());
         if self.unsent < MAX_UNSENT {
+            choice.in_flight.endpoint().further().is_retried(RetryReason::Unsent);
             return Ok(());
         }
         let endpoint = choice.in_flight.endpoint();

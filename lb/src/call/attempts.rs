@@ -24,7 +24,9 @@ use super::{
     hedging,
     response::{Open, Spans},
 };
-use crate::{Error, Mode, Picked, endpoint::Endpoint, pool::Wish, route::Route, settings::MethodSettings};
+use crate::{
+    Error, Mode, Picked, endpoint::Endpoint, explain::note::PICK, pool::Wish, route::Route, settings::MethodSettings,
+};
 
 /// What all attempts of one call have in common.
 pub(crate) struct Attempts<'a> {
@@ -122,6 +124,13 @@ impl<'a> Attempts<'a> {
     /// The span of one more attempt.
     pub(super) fn begin(&self, endpoint: &Endpoint) -> AttemptSpan {
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        if number > 1 {
+            endpoint.further().arrives();
+        }
+        self.span.event(PICK, || {
+            let note = self.shared.pool.note(endpoint, self.wish(&[]));
+            note.attributes(number)
+        });
         self.span.attempt(number, &endpoint.address, &endpoint.instance_id)
     }
 

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     Error, RetryPolicy,
+    endpoint::RetryReason,
     retry::{Progress, Pushback},
 };
 
@@ -55,6 +56,7 @@ pub(super) async fn run(
             return bad.into_said();
         }
         call.span.event("retry", || reasons(&bad));
+        bad.endpoint.further().is_retried(RetryReason::Code(bad.code));
         attempt.avoid(&bad.endpoint, !policy.revisits());
         last = Some(bad);
         tokio::time::sleep_until(until).await;

@@ -100,6 +100,22 @@ impl Gate {
         gate
     }
 
+    /// The states of all breakers, see [`Breaker::level`]; the one of the service has no method.
+    pub(crate) fn breakers(&self) -> Vec<(Option<Box<str>>, u8)> {
+        let together = self.together.load_full();
+        let of_service = together.and_then(|together| together.breaker.as_ref().map(|breaker| breaker.level()));
+        let of_methods = self
+            .methods
+            .levels()
+            .into_iter()
+            .map(|(path, level)| (Some(path), level));
+        of_service
+            .map(|level| (None, level))
+            .into_iter()
+            .chain(of_methods)
+            .collect()
+    }
+
     /// From now on calls go by `settings`. What is unchanged in them keeps what it has learnt.
     pub(crate) fn set(&self, settings: GateSettings) {
         let before = self.together.load_full();

@@ -25,7 +25,7 @@ mod retries;
 
 use std::{sync::Arc, task::Poll};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use rand::Rng as _;
 use telemetry::{client::CallSpan, deadline::Deadline, propagation::current_baggage};
 use tonic::{Status, body::Body};
@@ -42,9 +42,10 @@ pub(crate) use retries::Retries;
 pub(crate) use self::head::Head;
 use self::{attempts::Attempts, gate::Gate};
 use crate::{
+    Explanation,
     load::Report,
     pool::{Keeper, Pool},
-    route::{Caller, Tag},
+    route::{Caller, Route, Tag},
     settings::Governed,
 };
 
@@ -61,6 +62,22 @@ pub(crate) struct Shared {
     pub(crate) retries: Retries,
     pub(crate) failback: Failback,
     pub(crate) gate: Gate,
+}
+
+impl Shared {
+    /// Whom a call of that route would go to.
+    pub(crate) fn explain(&self, route: Option<&Route>) -> Explanation {
+        self.pool.explain(&self.service, route)
+    }
+
+    pub(crate) fn explain_call(&self, path: &str, headers: &HeaderMap) -> Explanation {
+        self.explain(Some(&self.route(path, headers)))
+    }
+
+    fn route(&self, path: &str, headers: &HeaderMap) -> Route {
+        let tag = Tag::of(headers, current_baggage);
+        self.pool.route(tag, path, headers, || rand::rng().next_u64())
+    }
 }
 
 /// Performs one call.
@@ -86,10 +103,7 @@ pub(crate) async fn run(shared: Arc<Shared>, request: Request<Body>) -> Result<R
     match read.await {
         Ok(body) => {
             let key = shared.pool.key_of(&head.headers, &body);
-            let tag = Tag::of(&head.headers, current_baggage);
-            let route = shared
-                .pool
-                .route(tag, head.uri.path(), &head.headers, || rand::rng().next_u64());
+            let route = shared.route(head.uri.path(), &head.headers);
             let attempts = Attempts::new(&shared, &settings, span, deadline, key, &route);
             match &settings.fallback {
                 // Boxed, so that the usual call need not be as large as one that may be degraded.

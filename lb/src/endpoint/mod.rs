@@ -6,6 +6,7 @@
 
 mod backoff;
 pub(crate) mod connection;
+mod counts;
 pub(crate) mod driver;
 mod ending;
 mod heard;
@@ -31,6 +32,7 @@ use http::uri::{Authority, Scheme};
 use tokio::{sync::Notify, time::Instant};
 
 pub use backoff::{Backoff, InvalidBackoff};
+pub(crate) use counts::{Counts, EJECTIONS, Further, RetryReason};
 pub(crate) use ending::Ending;
 pub(crate) use in_flight::InFlight;
 pub(crate) use lines::Dial;
@@ -40,7 +42,8 @@ use crate::{load::Load, pick::identity};
 use crate::outlier::{Ejection, Record};
 
 /// Where an endpoint of a [`Channel`](crate::Channel) is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[non_exhaustive]
 pub enum EndpointState {
     /// Known, and not connected since nobody calls: not dialled yet, or let go after [`Builder::idle_timeout`](crate::Builder::idle_timeout).
@@ -104,6 +107,7 @@ pub(crate) struct Endpoint {
     record: Record,
     /// Nobody, or nobody any more: then nothing follows from how attempts end.
     overseer: Option<Weak<dyn Overseer>>,
+    further: Further,
     state: AtomicU8,
     draining: AtomicBool,
     /// Told when a draining endpoint's last call ends.
@@ -133,6 +137,7 @@ impl Endpoint {
             cancelled: AtomicU64::new(0),
             record: Record::new(),
             overseer: None,
+            further: Further::default(),
             state: AtomicU8::new(EndpointState::Idle as u8),
             draining: AtomicBool::new(false),
             idle: Notify::new(),
@@ -258,6 +263,22 @@ impl Endpoint {
         counts
             .iter()
             .fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)))
+    }
+
+    /// What attempts beyond the first of a call count here.
+    pub(crate) fn further(&self) -> &Further {
+        &self.further
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            served: self.served.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            cancelled: self.cancelled.load(Ordering::Relaxed),
+            further: self.further.arrived(),
+            retried: self.further.retried(),
+            ejected: self.further.ejected(),
+        }
     }
 
     /// A call found all its connections full.

@@ -148,6 +148,7 @@ impl Overseer for Pool {
                     }
                     // Proving -> Ejected. Who is overloaded by one call is not to have more of them.
                     Ending::Failed | Ending::Overloaded => {
+                        slot.endpoint.further().is_ejected(EjectionReason::ProbeFailed);
                         Standing::Ejected(proving.failed(now, config, rand::rng().random()))
                     }
                     // Proving -> OnProbation
@@ -324,6 +325,7 @@ impl Slot {
             // InService -> Ejected
             Standing::InService(in_service) => {
                 tracing::info!(address = %self.endpoint.address, instance = %self.endpoint.instance_id, ?why, "ejected");
+                self.endpoint.further().is_ejected(why);
                 Standing::Ejected(in_service.eject(why, now, config, rand::rng().random()))
             }
             // Calls that were under way when it was ejected end later.

@@ -2,7 +2,7 @@
 //!
 //! No call ever goes through this task.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use rand::rngs::StdRng;
 use tokio::{
@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Newcomer, Pool, Roster, prober};
+use super::{Key, Newcomer, PassedOver, Pool, Roster, prober};
 use crate::{
     endpoint::{Backoff, Dial, driver::drive},
     route::Subsetting,
@@ -112,10 +112,7 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSe
         governed.hears(&roster.backends);
         pool.apply(match subsetting {
             None => roster,
-            Some(subsetting) => Roster {
-                backends: subsetting.keep(roster.backends),
-                ..roster
-            },
+            Some(subsetting) => narrowed(roster, &subsetting),
         })
     };
     let start = |drivers: &mut JoinSet<()>, newcomers: Vec<Newcomer>| {
@@ -166,6 +163,17 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSe
     while let Some(ended) = drivers.join_next().await {
         report(ended);
     }
+}
+
+/// What `subsetting` leaves of it; the others are known, and passed over.
+fn narrowed(mut roster: Roster, subsetting: &Subsetting) -> Roster {
+    let all = roster.backends.clone();
+    roster.backends = subsetting.keep(roster.backends);
+    let kept: BTreeSet<&Key> = roster.backends.iter().map(|backend| &backend.key).collect();
+    let others = all.iter().filter(|backend| !kept.contains(&backend.key));
+    let others: Vec<PassedOver> = others.map(PassedOver::outside_subset).collect();
+    roster.passed_over.extend(others);
+    roster
 }
 
 async fn tick(every: &mut Option<Interval>) {

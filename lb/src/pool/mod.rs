@@ -13,6 +13,7 @@
 mod care;
 mod chance;
 mod diff;
+mod explain;
 mod keeper;
 mod prober;
 mod queues;
@@ -42,12 +43,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use care::Care;
+pub(crate) use explain::PassedOver;
 pub(crate) use keeper::{Keeper, KeeperSettings};
 #[cfg(feature = "bench")]
 pub(crate) use ready::Admission;
 pub(crate) use ready::{Choice, Member, Place};
 pub(crate) use roster::{Attributes, Backend, Key, Origin, Roster};
-pub(crate) use scarcity::Scarcity;
 pub use slow_start::SlowStart;
 pub(crate) use views::Routing;
 pub(crate) use wish::Wish;
@@ -62,10 +63,9 @@ use self::{
     waiting::Waiting,
 };
 use crate::{
-    EndpointState, Policy,
+    Policy,
     call::RequestBody,
-    endpoint::{Endpoint, EndpointView, Overseer, connection::Connection, driver::ReadySink},
-    error::EndpointFailure,
+    endpoint::{Endpoint, Overseer, connection::Connection, driver::ReadySink},
     load::{Fleet, Load},
     pick::Draw,
     route::{Refine, Route, Table, Tag},
@@ -95,6 +95,8 @@ struct Book {
     leaving: Vec<Arc<Endpoint>>,
     /// Instances that the discovery knows, callable or not.
     known: usize,
+    /// Those of them that take no calls.
+    passed_over: Vec<PassedOver>,
     /// What the discovery says of itself, for error messages.
     origin: Origin,
     unspoken: Option<String>,
@@ -351,6 +353,7 @@ impl Pool {
         let mut book = self.book();
         let (care, is_warm) = (book.care, book.is_warm());
         book.known = roster.known;
+        book.passed_over = roster.passed_over;
         book.origin = roster.origin;
         book.unspoken = roster.unspoken;
         for change in diff(
@@ -426,59 +429,16 @@ impl Pool {
         let newcomers = self.apply(Roster {
             backends: Vec::new(),
             known: 0,
+            passed_over: Vec::new(),
             unspoken: None,
             origin: Origin::Closed,
         });
         debug_assert!(newcomers.is_empty());
     }
 
-    pub(crate) fn views(&self) -> Vec<EndpointView> {
-        let book = self.book();
-        let now = Instant::now();
-        let present = book.slots.values().map(|slot| {
-            let mut view = slot.endpoint.view();
-            view.ejection = slot.cared.standing.ejection(now);
-            if view.ejection.is_some() && view.state == EndpointState::Ready {
-                view.state = EndpointState::Ejected;
-            }
-            view
-        });
-        let leaving = book.leaving.iter().map(|endpoint| endpoint.view());
-        present.chain(leaving).collect()
-    }
-
     /// Where the set comes from.
     pub(crate) fn origin(&self) -> Origin {
         self.book().origin.clone()
-    }
-
-    /// Why nothing can be picked for such a call.
-    pub(crate) fn scarcity(&self, wish: Wish<'_>) -> Scarcity {
-        let book = self.book();
-        let all = book.slots.values();
-        let mut slots = all
-            .filter(|slot| Route::may_reach(wish.route, &slot.backend.attributes))
-            .peekable();
-        Scarcity {
-            known: book.known,
-            unreachable: match slots.peek() {
-                None => book.slots.len(),
-                Some(_) => 0,
-            },
-            route: wish
-                .route
-                .map_or_else(|| Route::default().to_string(), ToString::to_string),
-            callable: slots
-                .map(|slot| EndpointFailure {
-                    address: slot.backend.key.address.to_string(),
-                    error: slot.endpoint.last_error(),
-                })
-                .collect(),
-            discovery: match &book.unspoken {
-                Some(unspoken) => format!("{unspoken}; {}", book.origin),
-                None => book.origin.to_string(),
-            },
-        }
     }
 
     fn publish(&self, book: &Book) {

@@ -9,6 +9,8 @@ use std::{
 
 use http::uri::Authority;
 
+use super::PassedOver;
+
 /// All callable backends of a target at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Roster {
@@ -16,6 +18,8 @@ pub(crate) struct Roster {
     pub(crate) backends: Vec<Backend>,
     /// How many are known, callable or not.
     pub(crate) known: usize,
+    /// Known, and not callable: for explanations.
+    pub(crate) passed_over: Vec<PassedOver>,
     /// Of those that would take calls, what keeps some from being called: for error messages.
     pub(crate) unspoken: Option<String>,
     pub(crate) origin: Origin,

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{Error, error::EndpointFailure};
+use super::{Pool, Wish};
+use crate::{Error, error::EndpointFailure, route::Route};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -16,6 +17,37 @@ pub(crate) struct Scarcity {
     /// Those that the call could go to if they were connected.
     pub(crate) callable: Vec<EndpointFailure>,
     pub(crate) discovery: String,
+}
+
+impl Pool {
+    /// Why nothing can be picked for such a call.
+    pub(crate) fn scarcity(&self, wish: Wish<'_>) -> Scarcity {
+        let book = self.book();
+        let all = book.slots.values();
+        let mut slots = all
+            .filter(|slot| Route::may_reach(wish.route, &slot.backend.attributes))
+            .peekable();
+        Scarcity {
+            known: book.known,
+            unreachable: match slots.peek() {
+                None => book.slots.len(),
+                Some(_) => 0,
+            },
+            route: wish
+                .route
+                .map_or_else(|| Route::default().to_string(), ToString::to_string),
+            callable: slots
+                .map(|slot| EndpointFailure {
+                    address: slot.backend.key.address.to_string(),
+                    error: slot.endpoint.last_error(),
+                })
+                .collect(),
+            discovery: match &book.unspoken {
+                Some(unspoken) => format!("{unspoken}; {}", book.origin),
+                None => book.origin.to_string(),
+            },
+        }
+    }
 }
 
 impl Scarcity {

@@ -22,6 +22,7 @@ fn roster(ids: &[&str]) -> Roster {
     Roster {
         backends: backends.collect(),
         known: ids.len(),
+        passed_over: Vec::new(),
         unspoken: None,
         origin: Origin::Fixed,
     }

@@ -95,6 +95,11 @@ impl Ready {
         ready
     }
 
+    /// Whatever their routes.
+    pub(crate) fn all(&self) -> &ReadySet {
+        &self.all
+    }
+
     pub(crate) fn table(&self) -> &Arc<Table> {
         &self.routing.table
     }

@@ -356,6 +356,7 @@ fn roster(backends: Vec<Backend>) -> Roster {
     Roster {
         known: backends.len(),
         backends,
+        passed_over: Vec::new(),
         unspoken: None,
         origin: Origin::Fixed,
     }

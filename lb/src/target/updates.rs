@@ -3,13 +3,14 @@
 
 use std::{path::Path, pin::Pin, sync::Arc, task::Poll};
 
-use registry_client::{Instance, Protocol, Snapshot, SnapshotState, Watcher};
+use registry_client::{Health, Instance, InstanceStatus, Protocol, Snapshot, SnapshotState, Watcher};
 use tls::Expected;
 
 use super::{Source, parse_address};
 use crate::{
     cache::{Kept, Saved, Told},
-    pool::{Attributes, Backend, Key, Origin, Roster},
+    explain::{Filter, Removed},
+    pool::{Attributes, Backend, Key, Origin, PassedOver, Roster},
 };
 
 /// The rosters of a source, the latest at any time. For the pool's keeper alone.
@@ -73,6 +74,7 @@ impl Source {
         let empty = Roster {
             backends: Vec::new(),
             known: 0,
+            passed_over: Vec::new(),
             unspoken: None,
             origin: Origin::Unasked,
         };
@@ -172,12 +174,14 @@ impl Updates {
         let mut all = Roster {
             backends: Vec::new(),
             known: 0,
+            passed_over: Vec::new(),
             unspoken: None,
             origin: Origin::Several(self.0.iter().map(|feed| feed.last.origin.clone()).collect()),
         };
         let mut seen = std::collections::BTreeSet::new();
         for (registry, feed) in self.0.iter().enumerate() {
             all.known += feed.last.known;
+            all.passed_over.extend(feed.last.passed_over.iter().cloned());
             all.unspoken = all.unspoken.or_else(|| feed.last.unspoken.clone());
             for backend in &feed.last.backends {
                 if seen.insert(backend.key.clone()) {
@@ -256,6 +260,7 @@ fn roster_from_disk(saved: &Saved, spoken: &Spoken, instead_of: Origin) -> Roste
     Roster {
         backends: saved.backends.iter().map(expected).collect(),
         known: saved.backends.len(),
+        passed_over: Vec::new(),
         unspoken: None,
         origin: Origin::Disk {
             at: saved.at,
@@ -269,17 +274,25 @@ fn roster_from_disk(saved: &Saved, spoken: &Spoken, instead_of: Origin) -> Roste
 fn roster_of(snapshot: &Snapshot, spoken: &Spoken) -> Roster {
     let protocol = spoken.protocol();
     let mut unspoken = 0;
+    let mut passed_over: Vec<PassedOver> = snapshot
+        .instances
+        .iter()
+        .filter(|instance| !instance.is_callable())
+        .map(|instance| passed_over_by(instance, why_not(instance)))
+        .collect();
     let backends = snapshot
         .callable()
         .filter_map(|instance| {
             let endpoint = instance.endpoints.iter().find(|endpoint| endpoint.protocol == protocol);
             let Some(endpoint) = endpoint else {
                 unspoken += 1;
+                passed_over.push(passed_over_by(instance, not_spoken(spoken)));
                 return None;
             };
             let (address, authority) = parse_address(&endpoint.authority())
                 .inspect_err(|reason| {
                     tracing::warn!(instance = %instance.id, address = %endpoint.authority(), reason, "not callable");
+                    passed_over.push(passed_over_by(instance, Removed::new(Filter::Protocol, *reason)));
                 })
                 .ok()?;
             let key = Key {
@@ -320,9 +333,51 @@ fn roster_of(snapshot: &Snapshot, spoken: &Spoken) -> Roster {
     Roster {
         backends,
         known: snapshot.instances.len(),
+        passed_over,
         unspoken,
         origin,
     }
+}
+
+fn passed_over_by(instance: &Instance, removed: Removed) -> PassedOver {
+    PassedOver {
+        instance_id: instance.id.as_str().into(),
+        address: instance.grpc_address().unwrap_or_default(),
+        weight: instance.weight,
+        attributes: Arc::new(attributes_of(instance)),
+        removed,
+    }
+}
+
+/// Why an instance takes no calls: what [`Instance::is_callable`] asks, one by one.
+fn why_not(instance: &Instance) -> Removed {
+    if instance.drained {
+        let decision = instance.governed.as_ref().and_then(|laid| laid.drain_decision.as_ref());
+        let why = decision.map_or_else(
+            || "an operator has taken it out of service".to_owned(),
+            |decision| match &*decision.why {
+                "" => format!("by {}", decision.who),
+                why => format!("by {}: {why}", decision.who),
+            },
+        );
+        Removed::new(Filter::Drain, why)
+    } else if instance.status != InstanceStatus::Up {
+        Removed::new(Filter::Status, format!("it says that it is {}", instance.status))
+    } else if instance.health == Health::Failing {
+        Removed::new(Filter::Status, "the registry's probes of it fail")
+    } else if instance.weight == 0 {
+        Removed::new(Filter::Weight, "it gets no share of the calls")
+    } else {
+        Removed::new(Filter::Protocol, "it has no gRPC address")
+    }
+}
+
+fn not_spoken(spoken: &Spoken) -> Removed {
+    let why = match spoken {
+        Spoken::Plain => "it takes calls with TLS only, and this caller has no CA bundle",
+        Spoken::Tls(_) => "it takes calls without TLS only, and this caller asks for it",
+    };
+    Removed::new(Filter::Protocol, why)
 }
 
 fn attributes_of(instance: &Instance) -> Attributes {

@@ -3,6 +3,7 @@
 mod broken_off;
 mod cache;
 mod deadline;
+mod explain;
 mod failover;
 mod fallback;
 mod goaway;

@@ -153,6 +153,20 @@ async fn two_of_twenty_that_begin_to_fail_are_out_after_five_failures_each() {
             (EndpointState::Ejected, EjectionReason::ConsecutiveFailures)
         );
         assert!(ejection.times == 1 && ejection.remaining <= out, "{ejection:?}");
+        // It says why when it is asked, and is counted.
+        let explained = channel.explain();
+        let address = server.address.to_string();
+        let found = explained.instances.iter().find(|instance| instance.address == address);
+        let removed = found.and_then(|found| found.removed.as_ref()).expect("no candidate");
+        assert_eq!(removed.by, lb::Filter::Ejection);
+        assert!(removed.why.contains("several times in a row"), "{}", removed.why);
+        let id = &found.expect("known").instance_id;
+        let service = channel.service();
+        let counted = format!(
+            r#"tessera_lb_ejections_total{{target="{service}",instance="{id}",reason="consecutive_failures"}} "#
+        );
+        let text = telemetry::metrics::encode();
+        assert!(text.contains(&counted), "{counted} in\n{text}");
     }
 }
 
@@ -265,6 +279,12 @@ async fn a_method_that_fails_is_left_alone_for_a_while_and_then_tried() {
         .expect("says when");
     assert!(retry <= Duration::from_millis(200), "{retry:?}");
     assert_eq!(calls(), 6, "nobody was asked");
+    let shown = format!(
+        r#"tessera_lb_breaker_state{{target="{}",method="/grpc.health.v1.Health/Check"}} 2"#,
+        channel.service()
+    );
+    let text = telemetry::metrics::encode();
+    assert!(text.contains(&shown), "{shown} in\n{text}");
     // open -> half-open -> open
     call_until(&channel, "it is tried again", || calls() == 7).await;
     assert_eq!(reason(&check(&channel).await.expect_err("open again")), "CIRCUIT_OPEN");

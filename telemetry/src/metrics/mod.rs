@@ -30,8 +30,18 @@ pub const MAX_SERIES: usize = 2_000;
 /// The `content-type` of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Has `collect` called before each [`encode`], for what is counted elsewhere and only has to be read. It may use this module.
+pub fn before_encode(collect: fn()) {
+    lock(&COLLECTORS).push(collect);
+}
+
+static COLLECTORS: Mutex<Vec<fn()>> = Mutex::new(Vec::new());
+
 /// Everything measured so far, as OpenMetrics text with exemplars, ending in `# EOF`.
 pub fn encode() -> String {
+    // None of our locks is held meanwhile: they ask for families.
+    let collectors = lock(&COLLECTORS).clone();
+    collectors.iter().for_each(|collect| collect());
     let mut text = String::new();
     // Writing into a String cannot fail; a metric that fails to encode itself leaves what was written before it.
     if prometheus_client::encoding::text::encode(&mut text, &global().registry).is_err() {
@@ -74,6 +84,11 @@ impl CounterFamily {
     /// The series with those label values, in the order of the family's label names. Keep it where it is used often.
     pub fn with(&self, values: &[&str]) -> Counter {
         Counter(self.0.series(values))
+    }
+
+    /// Forgets a series whose subject is gone. A [`Counter`] of it that is still held counts unseen.
+    pub fn remove(&self, values: &[&str]) {
+        self.0.remove(values);
     }
 }
 
@@ -290,6 +305,15 @@ mod tests {
         assert!(encode().contains("test_gauge{of=\"tank\"} 3.5\n"));
         family.remove(&["tank"]);
         assert!(!encode().contains("test_gauge{"));
+    }
+
+    #[test]
+    fn what_is_counted_elsewhere_is_read_before_each_scrape() {
+        before_encode(|| counter("test_collected", "Scrapes.", &[]).with(&[]).inc());
+        encode();
+        let before = counter("test_collected", "Scrapes.", &[]).with(&[]).get();
+        assert!(encode().contains("test_collected_total "));
+        assert!(counter("test_collected", "Scrapes.", &[]).with(&[]).get() > before);
     }
 
     #[test]
