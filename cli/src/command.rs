@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::registry::security;
 use crate::{
     args::{Cli, Command, LogFormat},
-    backup, call,
+    backup, balance, call,
     demo::{self, Demo},
     explain,
     failure::Failure,
@@ -30,6 +30,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Undrain(args) => govern::undrain(&args, output).await,
         Command::Weight(args) => govern::weight(&args, output).await,
         Command::Explain(args) => explain::run(&args, output).await,
+        Command::Lb(args) => balance::run(&args, output).await,
         Command::Backup(args) => backup::backup(&args, output).await,
         Command::Restore(args) => backup::restore(&args, output).await,
         Command::Token(args) => token::run(&args, output),

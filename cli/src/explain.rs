@@ -7,7 +7,8 @@ use proto::registry::v1::{
 use serde_json::{Value, json};
 
 use crate::{
-    args::{ExplainArgs, InstanceName},
+    args::{ExplainArgs, ExplainWhat, InstanceName},
+    balance,
     failure::Failure,
     govern,
     output::{self, Output, Table, plain},
@@ -15,14 +16,19 @@ use crate::{
 
 /// Tells it.
 pub(crate) async fn run(args: &ExplainArgs, output: Output) -> Result<(), Failure> {
+    let name = match (&args.what, &args.instance) {
+        (Some(ExplainWhat::Call(call)), _) => return balance::explain(call, output).await,
+        (None, Some(name)) => name,
+        (None, None) => return Err(Failure::usage("explain what?").advice("give SERVICE/ID, or `call SERVICE`")),
+    };
     let request = ExplainInstanceRequest {
-        instance: Some(govern::reference(&args.instance, &args.discovery)),
+        instance: Some(govern::reference(name, &args.discovery)),
     };
     let mut client = govern::client(&args.discovery)?;
     let told = govern::bounded(govern::CALL, request, |request| client.explain_instance(request))
         .await
         .map_err(|status| govern::failure("explain instances", &status))?;
-    output.print(&document(&args.instance, &told), || human(&args.instance, &told))
+    output.print(&document(name, &told), || human(name, &told))
 }
 
 fn human(name: &InstanceName, told: &ExplainInstanceResponse) -> String {

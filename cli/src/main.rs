@@ -1,9 +1,11 @@
 //! The binary `tessera`. This file is the life of the process; what each command does is in the module of its name.
 
+mod admin;
 mod allocator;
 mod announcement;
 mod args;
 mod backup;
+mod balance;
 mod call;
 mod channel;
 mod command;

@@ -1,6 +1,7 @@
-//! `/healthz` and `/metrics` over HTTP/1.1 (with TLS where the server has it), on an address of their own that need not be reachable from outside.
+//! `/healthz`, `/metrics` and the service's own pages over HTTP/1.1 (with TLS where the server has it), on an address of their own
+//! that need not be reachable from outside.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -22,39 +23,87 @@ pub(crate) const MAX_CONNECTIONS: usize = 64;
 /// A request here is a line and a few headers.
 const MAX_HEADERS: usize = 16 << 10;
 
+/// A page that the service brings along: JSON, made for each request.
+#[derive(Clone)]
+pub(crate) struct Page {
+    path: &'static str,
+    render: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl Page {
+    pub(crate) fn new(path: &'static str, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self {
+            path,
+            render: Arc::new(render),
+        }
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Page").field(&self.path).finish()
+    }
+}
+
+/// What there is to see. Shared by all connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    health: Health,
+    pages: Arc<[Page]>,
+}
+
+impl Shown {
+    pub(crate) fn new(health: Health, pages: Vec<Page>) -> Self {
+        Self {
+            health,
+            pages: pages.into(),
+        }
+    }
+
+    fn page(&self, path: &str) -> Option<&Page> {
+        self.pages.iter().find(|page| page.path == path)
+    }
+
+    /// What to try instead.
+    fn hint(&self) -> String {
+        let own = self.pages.iter().map(|page| format!(", {}", page.path));
+        format!("try /healthz, /metrics{}\n", own.collect::<String>())
+    }
+}
+
 /// Serves admin connections. A request's headers may take `headers_timeout`, from the connection's start or the previous
 /// answer on it, and so may a handshake; an answer must be taken within `write_timeout`.
 pub(crate) fn connections(
-    health: Health,
+    shown: Shown,
     handshakes: Option<Handshakes>,
     headers_timeout: Duration,
     write_timeout: Duration,
 ) -> Connections {
     Arc::new(move |socket, peer, stop| {
-        let (health, handshakes) = (health.clone(), handshakes.clone());
+        let (shown, handshakes) = (shown.clone(), handshakes.clone());
         Box::pin(async move {
             let socket = WriteTimeout::new(socket, write_timeout);
             let Some(handshakes) = handshakes else {
-                return serve(socket, peer, stop, health, headers_timeout).await;
+                return serve(socket, peer, stop, shown, headers_timeout).await;
             };
             let made = tokio::select! {
                 made = handshakes.make(socket, peer, Instant::now() + headers_timeout) => made,
                 () = stop.gracefully.cancelled() => None,
             };
             match made {
-                Some(accepted) => serve(accepted.stream, peer, stop, health, headers_timeout).await,
+                Some(accepted) => serve(accepted.stream, peer, stop, shown, headers_timeout).await,
                 None => Ended::Closed,
             }
         })
     })
 }
 
-async fn serve<T>(io: T, peer: SocketAddr, stop: Stop, health: Health, headers_timeout: Duration) -> Ended
+async fn serve<T>(io: T, peer: SocketAddr, stop: Stop, shown: Shown, headers_timeout: Duration) -> Ended
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let response = answer(request.method(), request.uri().path(), &health);
+        let response = answer(request.method(), request.uri().path(), &shown);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -76,21 +125,25 @@ where
     Ended::Closed
 }
 
-fn answer(method: &Method, path: &str, health: &Health) -> Response<Full<Bytes>> {
+fn answer(method: &Method, path: &str, shown: &Shown) -> Response<Full<Bytes>> {
     const TEXT: &str = "text/plain; charset=utf-8";
-    let known = matches!(path, "/healthz" | "/metrics");
+    let page = shown.page(path);
+    let known = matches!(path, "/healthz" | "/metrics") || page.is_some();
     let (status, content_type, body) = match path {
         _ if known && method != Method::GET && method != Method::HEAD => {
             (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned())
         }
-        "/healthz" if health.is_serving() => (StatusCode::OK, TEXT, "serving\n".to_owned()),
+        "/healthz" if shown.health.is_serving() => (StatusCode::OK, TEXT, "serving\n".to_owned()),
         "/healthz" => (StatusCode::SERVICE_UNAVAILABLE, TEXT, "not serving\n".to_owned()),
         "/metrics" => (
             StatusCode::OK,
             telemetry::metrics::CONTENT_TYPE,
             telemetry::metrics::encode(),
         ),
-        _ => (StatusCode::NOT_FOUND, TEXT, "try /healthz or /metrics\n".to_owned()),
+        _ => match page {
+            Some(page) => (StatusCode::OK, "application/json", (page.render)()),
+            None => (StatusCode::NOT_FOUND, TEXT, shown.hint()),
+        },
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
@@ -107,9 +160,11 @@ mod tests {
     #[test]
     fn paths_and_methods_are_answered() {
         let health = Health::new(["a.A"]);
+        let own = Page::new("/own", || "{}".to_owned());
+        let shown = Shown::new(health.clone(), vec![own]);
         let check = |method: Method, path: &str, expected: u16| {
             assert_eq!(
-                answer(&method, path, &health).status().as_u16(),
+                answer(&method, path, &shown).status().as_u16(),
                 expected,
                 "{method} {path}"
             );
@@ -120,6 +175,8 @@ mod tests {
         check(Method::HEAD, "/healthz", 200);
         check(Method::POST, "/healthz", 405);
         check(Method::GET, "/metrics", 200);
+        check(Method::GET, "/own", 200);
+        check(Method::POST, "/own", 405);
         check(Method::GET, "/", 404);
         check(Method::GET, "/healthz/", 404);
     }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::gate::Gate;
+use crate::{admin::Page, gate::Gate};
 
 /// How a server is set up. Everything but name and address has a default.
 #[derive(Debug, Clone)]
@@ -15,6 +15,7 @@ pub struct Config {
     pub(crate) limits: Limits,
     pub(crate) gate: Option<Arc<dyn Gate>>,
     pub(crate) tls: Option<tls::Server>,
+    pub(crate) pages: Vec<Page>,
 }
 
 impl Config {
@@ -29,6 +30,7 @@ impl Config {
             limits: Limits::default(),
             gate: None,
             tls: None,
+            pages: Vec::new(),
         }
     }
 
@@ -44,6 +46,14 @@ impl Config {
     #[must_use]
     pub fn admin(mut self, address: Option<SocketAddr>) -> Self {
         self.admin = address;
+        self
+    }
+
+    /// A further page of the admin endpoint: at `path` (`/lb`) it answers with the JSON that `render` makes, anew for each
+    /// request. It shows whatever it shows to everybody who reaches the endpoint, and has to bound its own size; it must not block.
+    #[must_use]
+    pub fn admin_page(mut self, path: &'static str, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.pages.push(Page::new(path, render));
         self
     }
 

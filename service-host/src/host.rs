@@ -144,7 +144,7 @@ impl Host {
                     max_connections_per_peer: admin::MAX_CONNECTIONS,
                 },
                 admin::connections(
-                    health.clone(),
+                    admin::Shown::new(health.clone(), self.config.pages.clone()),
                     handshakes(tls::Listener::Admin, "admin"),
                     limits.preface_timeout,
                     limits.write_timeout(),

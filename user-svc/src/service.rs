@@ -92,6 +92,7 @@ impl Users {
 
         let mut host = service_host::Config::new(SERVICE, config.listen)
             .admin(config.admin_listen)
+            .admin_page("/lb", lb::live_page)
             .tls(config.tls.as_ref().and_then(|tls| tls.server()).cloned());
         if let Some(id) = &config.instance_id {
             host = host.instance_id(id);

@@ -61,9 +61,24 @@ pub(super) const WEIGHT: &str = r#"Examples:
 
 pub(super) const EXPLAIN: &str = r#"Examples:
   tessera explain ticket-svc/ticket-2
+  tessera explain call ticket-svc                  whom a call would go to, and why
   tessera explain ticket-svc/ticket-2 --output json | jq '.steps[0]'
 
 The registry tells what its history has (--history-len of the registry); what it has forgotten it does not invent."#;
+
+pub(super) const EXPLAIN_CALL: &str = r#"Examples:
+  tessera explain call ticket-svc
+  tessera explain call ticket-svc tessera.ticket.v1.TicketService/ListEvents --header tessera-tag=gray
+  tessera explain call ticket-svc --output json | jq '.instances[] | select(.removed) | .removed'
+
+It looks as a caller that starts now, with nothing measured yet. What a running process sees, `tessera lb` tells."#;
+
+pub(super) const LB: &str = r#"Examples:
+  tessera lb ticket-svc                              as the user service on this machine sees it
+  tessera lb --admin 10.0.0.7:9200                   all that this process calls
+  tessera lb ticket-svc --output json | jq '.[].instances[] | {instance_id, in_flight, removed}'
+
+It asks the process itself, at its admin port (--admin-listen of the role: its port + 2000), page /lb."#;
 
 pub(super) const BACKUP: &str = r#"Examples:
   tessera backup registry.backup                                   while it serves

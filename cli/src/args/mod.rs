@@ -15,8 +15,8 @@ pub(crate) use self::{
     certificates::{CertsArgs, ClientAuth, ServerTlsArgs, StoreTlsArgs, TlsArgs},
     cluster::{DemoArgs, UpArgs},
     operator::{
-        BackupArgs, CallArgs, Discovery, DrainArgs, ExplainArgs, HealthcheckArgs, InstancesArgs, RestoreArgs,
-        ServicesArgs, UndrainArgs, WatchArgs, Weight, WeightArgs,
+        BackupArgs, CallArgs, Discovery, DrainArgs, ExplainArgs, ExplainCallArgs, ExplainWhat, HealthcheckArgs,
+        InstancesArgs, LbArgs, RestoreArgs, ServicesArgs, UndrainArgs, WatchArgs, Weight, WeightArgs,
     },
     roles::{HostArgs, MemberArgs, RegistryArgs, TicketArgs, UserArgs},
     security::{IssueArgs, TokenArgs, TokenCommand, TokenDeed, TokenSource},
@@ -92,7 +92,9 @@ pub(crate) enum Command {
     Undrain(UndrainArgs),
     /// Lay a weight over an instance's own
     Weight(WeightArgs),
-    /// Tell what became of an instance: who registered, changed, drained or removed it, when and why
+    /// Show whom a running process calls: its live view of a service, asked at its admin port
+    Lb(LbArgs),
+    /// Tell what became of an instance, or with `call` whom a call would go to, and why
     Explain(ExplainArgs),
     /// Save a registry's state to a file, while it serves or while it is stopped
     Backup(BackupArgs),

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::{
     TlsArgs, examples,
@@ -204,14 +204,62 @@ pub(crate) struct WeightArgs {
 
 /// `tessera explain`
 #[derive(Debug, Args)]
-#[command(after_help = examples::EXPLAIN)]
+#[command(after_help = examples::EXPLAIN, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct ExplainArgs {
+    #[command(subcommand)]
+    pub(crate) what: Option<ExplainWhat>,
+
     /// The instance, SERVICE/ID, registered or not
-    #[arg(value_name = "INSTANCE")]
-    pub(crate) instance: InstanceName,
+    #[arg(value_name = "INSTANCE", required = true)]
+    pub(crate) instance: Option<InstanceName>,
 
     #[command(flatten)]
     pub(crate) discovery: Discovery,
+}
+
+/// What is explained besides an instance's history.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExplainWhat {
+    /// Tell whom a call would go to now, and why not to the others, without making it
+    Call(ExplainCallArgs),
+}
+
+/// `tessera explain call`
+#[derive(Debug, Args)]
+#[command(after_help = examples::EXPLAIN_CALL)]
+pub(crate) struct ExplainCallArgs {
+    /// The service
+    #[arg(value_name = "SERVICE", value_parser = values::name)]
+    pub(crate) service: String,
+
+    /// The method, PACKAGE.SERVICE/METHOD [default: any]
+    #[arg(value_name = "METHOD")]
+    pub(crate) method: Option<MethodName>,
+
+    /// A header of the call, as far as routes and tags go by it: tessera-tag=gray
+    #[arg(long, value_name = "KEY=VALUE", env = "TESSERA_HEADER", value_parser = values::pair)]
+    pub(crate) header: Vec<(String, String)>,
+
+    #[command(flatten)]
+    pub(crate) discovery: Discovery,
+}
+
+/// `tessera lb`
+#[derive(Debug, Args)]
+#[command(after_help = examples::LB)]
+pub(crate) struct LbArgs {
+    /// Only the channels to this service [default: all]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) service: Option<String>,
+
+    /// The admin port of the process that calls; by default that of a user service on this machine
+    #[arg(long, value_name = "HOST:PORT", env = "TESSERA_ADMIN", default_value = "127.0.0.1:9200", value_parser = values::address)]
+    pub(crate) admin: String,
+
+    /// How long it may take to answer
+    #[arg(long, value_name = "DURATION", env = "TESSERA_TIMEOUT")]
+    #[arg(default_value = "2s", allow_hyphen_values = true, value_parser = values::positive_duration)]
+    pub(crate) timeout: Duration,
 }
 
 /// `tessera backup`

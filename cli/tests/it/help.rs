@@ -2,7 +2,7 @@
 
 use crate::run::{end, run, tessera};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "up",
     "demo",
     "services",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 19] = [
     "undrain",
     "weight",
     "explain",
+    "lb",
     "backup",
     "restore",
     "token",

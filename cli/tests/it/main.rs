@@ -7,6 +7,7 @@ mod backup;
 #[path = "../../../registry-svc/tests/it/etcd_server.rs"]
 mod etcd_server;
 mod help;
+mod lb;
 mod role;
 mod run;
 mod store;
