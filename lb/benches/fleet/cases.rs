@@ -43,7 +43,7 @@ pub(crate) fn run(wanted: &[&str]) -> Result<(), Failed> {
 
 /// Retries on other instances, as a caller of idempotent methods would have them.
 fn failover(builder: lb::Builder) -> lb::Builder {
-    builder
+    builder.mode(lb::Mode::Failover(lb::RetryPolicy::default()))
 }
 
 const FAILOVER: Arm = Arm::lb("lb, failover", failover);
