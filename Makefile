@@ -19,10 +19,10 @@ fix: ## The writing twin of verify: formats, and applies what clippy can
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
 
-bench: bench-lb bench-registry ## Both of the following (about 8 minutes, leave the machine alone)
+bench: bench-lb bench-registry ## Both of the following (about 25 minutes, leave the machine alone)
 
-bench-lb: ## What a pick costs, and lb beside tonic's own Channel and balance_list, as ratios (about 2 minutes)
-	cargo bench -p lb --features bench --bench pick --bench compare
+bench-lb: ## What a pick costs, and lb beside the balancers of tonic and tower: costs, and fleets that misbehave (about 20 minutes)
+	cargo bench -p lb --features bench --bench pick --bench compare --bench fleet
 
 bench-registry: ## The registry beside etcd and ZooKeeper where installed, as ratios (about 6 minutes)
 	cargo bench -p e2e --bench registry
