@@ -30,7 +30,7 @@ use crate::{
     explain::live,
     pool::{Care, Keeper, KeeperSettings, Pool, Wish},
     route,
-    settings::{Governed, Layer, MethodSettings, Rules, read_file},
+    settings::{CallSettings, ChannelRules, Governed, Layer, MethodSettings, Rules, read_file},
 };
 
 /// Where the defaults stand.
@@ -65,7 +65,6 @@ pub struct Channel {
 #[must_use = "nothing is dialled before `build`"]
 pub struct Builder {
     target: Target,
-    policy: Policy,
     connect_timeout: Duration,
     max_connections: usize,
     idle_timeout: Option<Duration>,
@@ -76,6 +75,7 @@ pub struct Builder {
     gate: GateSettings,
     rules: Rules,
     pub(crate) routing: route::Setup,
+    channel: ChannelRules,
     config: ServiceConfig,
     file: Option<PathBuf>,
     ignores_provider: bool,
@@ -84,7 +84,6 @@ pub struct Builder {
     descriptors: Option<DescriptorPool>,
     retry_budget: RetryBudget,
     hedging_budget: RetryBudget,
-    retry_throttling: Option<RetryThrottling>,
 }
 
 /// What became of what a builder was given.
@@ -119,13 +118,13 @@ impl Channel {
         Builder {
             tls: target.tls(),
             target,
-            policy: Policy::default(),
             connect_timeout: defaults::CONNECT_TIMEOUT,
             max_connections: defaults::MAX_CONNECTIONS,
             idle_timeout: Some(defaults::IDLE_TIMEOUT),
             backoff: Backoff::default(),
             rules: Rules::default(),
             routing: route::Setup::default(),
+            channel: ChannelRules::default(),
             config: ServiceConfig::default(),
             file: None,
             ignores_provider: false,
@@ -134,7 +133,6 @@ impl Channel {
             descriptors: None,
             retry_budget: RetryBudget::default(),
             hedging_budget: defaults::HEDGING_BUDGET,
-            retry_throttling: None,
             care: Care {
                 outlier: Some(OutlierDetection::default()),
                 slow_start: Some(SlowStart::default()),
@@ -202,6 +200,12 @@ impl Channel {
         self.shared.settings.set(Layer::Live, config)
     }
 
+    /// What holds for the calls of the method with that path (`/package.Service/Method`) from here on.
+    #[must_use]
+    pub fn settings_of(&self, path: &str) -> CallSettings {
+        self.shared.settings.load().of(path).view()
+    }
+
     /// The target's name.
     #[must_use]
     pub fn service(&self) -> &str {
@@ -226,8 +230,9 @@ impl Channel {
 
 impl Builder {
     /// How the next instance is chosen. Default: [`Policy::PeakEwma`].
-    pub fn policy(self, policy: Policy) -> Self {
-        Self { policy, ..self }
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.channel.policy = Some(policy);
+        self
     }
 
     /// Speaks TLS. Of a service, the instances that offer it (PROTOCOL_GRPCS) are called and no others; each has to show a
@@ -309,11 +314,9 @@ impl Builder {
     }
 
     /// gRPC's throttle, in addition to the budgets. Default: none.
-    pub fn retry_throttling(self, retry_throttling: impl Into<Option<RetryThrottling>>) -> Self {
-        Self {
-            retry_throttling: retry_throttling.into(),
-            ..self
-        }
+    pub fn retry_throttling(mut self, retry_throttling: impl Into<Option<RetryThrottling>>) -> Self {
+        self.channel.throttling = retry_throttling.into();
+        self
     }
 
     /// How long to wait between attempts to connect. Default: 100 ms to 10 s, see [`Backoff`].
@@ -470,14 +473,12 @@ impl Builder {
 
     fn start(self) -> (Channel, Outcomes) {
         let (service, source) = self.target.into_parts();
-        let pool = Arc::new(Pool::new(self.policy));
-        self.routing.apply(&pool, source.ranks());
         let base = MethodSettings {
             ready_timeout: defaults::READY_TIMEOUT,
             call_timeout: None,
-            fallback: None,
             mode: Mode::default(),
             breaker: self.method_breaker,
+            fallback: None,
         };
         let bindings = Bindings {
             standins: self.standins,
@@ -486,8 +487,16 @@ impl Builder {
             tls: self.tls.clone(),
             ..Bindings::default()
         };
+        let retries = Arc::new(call::Retries::new(self.retry_budget, self.hedging_budget, None));
         let follows_provider = !self.ignores_provider;
-        let governed = Governed::new(Arc::clone(&service), base, self.rules, bindings, follows_provider);
+        let governed = Governed::new(
+            Arc::clone(&service),
+            base,
+            (self.rules, self.channel),
+            bindings,
+            Arc::clone(&retries),
+            follows_provider,
+        );
         let mut check = self.config.check;
         let code = governed.set(Layer::Code, &self.config);
         let mut file = None;
@@ -515,6 +524,8 @@ impl Builder {
             check: check.unwrap_or(false),
         };
         let settings = Arc::new(governed);
+        let pool = Arc::new(Pool::new(settings.settle_policy()));
+        self.routing.apply(&pool, source.ranks());
         pool.set_care(self.care);
         let keeping = KeeperSettings {
             dial: Dial {
@@ -539,7 +550,7 @@ impl Builder {
             pool,
             keeper,
             settings,
-            retries: call::Retries::new(self.retry_budget, self.hedging_budget, self.retry_throttling),
+            retries,
             failback: call::Failback::new(shared.clone()),
             gate: Gate::new(self.gate),
         });

@@ -60,6 +60,10 @@
 //! - **What cannot go well need not be tried**, where that is asked for: [`CircuitBreaker`]s for methods and the service, a
 //!   [`ConcurrencyLimit`] that goes by latency, and [`Throttling`] of what would be refused (reasons `CIRCUIT_OPEN`,
 //!   `CONCURRENCY_LIMIT` and `THROTTLED`).
+//! - **Settings are of methods, and change while calls go on.** A [`ServiceConfig`] in gRPC's JSON, from code, a file, live or announced
+//!   by the instances; a call goes by what holds when it begins. A mistake in one is told with its line, and changes nothing.
+//! - **What stands in for a service says so.** A fallback answers by force or after a failure, never instead of a business error, and
+//!   its responses carry [`Degraded`].
 //! - **In flight means until the end of the stream.** A subscription of an hour is an hour of load.
 //! - **Changes of the set leave the rest alone.** An instance that stays keeps its connection; one that goes finishes its calls
 //!   and gets no new ones. Losing the registry changes nothing: the last good set stays,
@@ -122,5 +126,5 @@ pub use route::{
     FORCE_TAG_HEADER, HeaderMatch, InvalidRoute, InvalidSubsetting, InvalidZonePreference, MethodMatch, RouteRule,
     Routes, Split, Subset, Subsetting, TAG_BAGGAGE, TAG_HEADER, ZonePreference,
 };
-pub use settings::{InvalidServiceConfig, Problem, ServiceConfig};
+pub use settings::{CallSettings, InvalidServiceConfig, Problem, ServiceConfig};
 pub use target::{InvalidTarget, RankedTarget, Target};

@@ -1,6 +1,6 @@
 //! How one user-svc process is set up. Plain values; nothing is read from the environment here.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// The settings of one user-svc process. [`Config::default`] is the demo's instance, without a registry.
 #[derive(Debug, Clone)]
@@ -16,6 +16,9 @@ pub struct Config {
     /// The ticket service's addresses (`host:port`), for those who have no registry. Not empty: used instead of it.
     /// Default: empty.
     pub ticket_addresses: Vec<String>,
+    /// A file that says how the ticket service is called: a gRPC service config (`docs/service-config.md`), followed while it
+    /// changes. One that cannot be used at the start is an error. Default: none.
+    pub service_config: Option<PathBuf>,
     /// Speaks TLS: it is registered and called with it, and calls with it. Default: without.
     pub tls: Option<tls::Tls>,
     /// The SQLite file, as a path or an `sqlite:` URL. One process drives its purchases. Default: `users.db`.
@@ -55,6 +58,7 @@ impl Default for Config {
             registry: Vec::new(),
             tls: None,
             ticket_addresses: Vec::new(),
+            service_config: None,
             store: "users.db".to_owned(),
             token: None,
             token_in_the_clear: false,

@@ -58,6 +58,12 @@ pub enum StartError {
     /// The ticket service's addresses make no sense.
     #[error("cannot use the ticket service's addresses")]
     Tickets(#[source] lb::InvalidTarget),
+    /// What says how the ticket service is called cannot be used, or asks for a ticket service at the start that is not there.
+    #[error("cannot call the ticket service")]
+    ServiceConfig(#[source] lb::ConnectError),
+    /// Our own descriptors are broken.
+    #[error("cannot use the ticket service's descriptors")]
+    Descriptors(#[from] lb::InvalidDescriptors),
     /// Nobody to buy from.
     #[error("no ticket service: give a registry to find it in, or its addresses")]
     NoTickets,
@@ -79,13 +85,13 @@ impl Users {
     /// Opens the store, binds, serves, takes up unfinished purchases, and registers last: nobody is sent here before there
     /// is someone to answer.
     ///
-    /// A registry or ticket service that is away does not stop it.
+    /// A registry or ticket service that is away does not stop it, unless its service config asks for that (`check`).
     ///
     /// # Errors
     /// [`StartError`], with what to do about it in its message.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let registry = registry(&config)?;
-        let tickets = Tickets::new(channel(&config, registry.as_ref())?);
+        let tickets = Tickets::new(channel(&config, registry.as_ref()).await?);
         let store = Store::open(&config.store, Arc::new(SystemClock)).await?;
         let accounts = Accounts::new(store.clone(), Passwords::new().await?, config.session_lifetime);
         let purchases = Purchases::new(store.clone(), tickets, config.max_purchases.max(1));
@@ -187,7 +193,7 @@ fn registry(config: &Config) -> Result<Option<Registry>, StartError> {
     }))
 }
 
-fn channel(config: &Config, registry: Option<&Registry>) -> Result<lb::Channel, StartError> {
+async fn channel(config: &Config, registry: Option<&Registry>) -> Result<lb::Channel, StartError> {
     let target: lb::Target = match registry {
         _ if !config.ticket_addresses.is_empty() => {
             lb::Target::fixed(&config.ticket_addresses).map_err(StartError::Tickets)?
@@ -195,10 +201,18 @@ fn channel(config: &Config, registry: Option<&Registry>) -> Result<lb::Channel, 
         Some(registry) => registry.discover(TICKET_SERVICE).into(),
         None => return Err(StartError::NoTickets),
     };
-    Ok(lb::Channel::builder(target)
+    let builder = lb::Channel::builder(target)
         .tls(client(config).cloned())
-        .ready_timeout(TICKETS_READY)
-        .build())
+        .ready_timeout(TICKETS_READY);
+    match &config.service_config {
+        None => Ok(builder.build()),
+        Some(file) => {
+            // With them a file can say what stands in for a reply.
+            let builder = builder.descriptors(proto::FILE_DESCRIPTOR_SET)?;
+            let connected = builder.service_config_file(file).connect().await;
+            connected.map_err(StartError::ServiceConfig)
+        }
+    }
 }
 
 fn client(config: &Config) -> Option<&tls::Client> {

@@ -225,6 +225,10 @@ pub(crate) struct UserArgs {
     #[arg(long, value_name = "HOST:PORT", env = "TESSERA_ADVERTISE")]
     pub(crate) advertise: Option<String>,
 
+    /// How the ticket service is called, as a gRPC service config in JSON; followed while it changes
+    #[arg(long, value_name = "FILE", env = "TESSERA_SERVICE_CONFIG")]
+    pub(crate) service_config: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) member: MemberArgs,
 

@@ -1,6 +1,6 @@
 //! `tessera user`: flags to settings, and the life of the process.
 
-use user_svc::{Config, Users};
+use user_svc::{Config, StartError, Users};
 
 use super::{End, Protection, Ways, admin, advertise, announce, discoverable, not_started, store};
 use crate::{
@@ -32,6 +32,7 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
         store: store(args.store, &args.data_dir, "users.db")?,
         token: shown.as_ref().map(Followed::token),
         token_in_the_clear: args.member.shown.insecure,
+        service_config: args.service_config,
         namespace: args.member.namespace,
         zone: args.member.zone,
         instance_id: args.host.instance_id,
@@ -41,9 +42,12 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
         heartbeat_misses: args.member.heartbeat_misses,
         ..Config::default()
     };
-    let mut running = Users::start(config)
-        .await
-        .map_err(|error| not_started("user", &error))?;
+    let mut running = Users::start(config).await.map_err(|error| match error {
+        StartError::ServiceConfig(ref source) if !matches!(source, lb::ConnectError::NotReady(_)) => {
+            Failure::usage("--service-config cannot be used").because(source)
+        }
+        error => not_started("user", &error),
+    })?;
     let failure = match discoverable(running.registrar()).await {
         Ok(()) => {
             announce("user", running.local_addr(), running.admin_addr())?;

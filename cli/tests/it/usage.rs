@@ -53,6 +53,25 @@ fn malformed_values_are_answered_with_what_would_be_right() {
     check(&["services", "--output", "yaml"], &["table", "json"]);
 }
 
+/// What is wrong in a file of settings is told with its line, before anything is opened.
+#[test]
+fn a_bad_service_config_is_told_with_its_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("service-config.json");
+    std::fs::write(
+        &file,
+        "{\"methodConfig\": [\n  {\"name\": [{}],\n   \"timeOut\": \"1s\"}\n]}",
+    )
+    .expect("written");
+    let user = |file: &std::path::Path| {
+        let mut command = tessera(&["user", "--listen", "127.0.0.1:0", "--service-config"]);
+        command.arg(file).arg("--data-dir").arg(folder.path());
+        end(command).code(2)
+    };
+    user(&file).says(&["line 3, column 4", "methodConfig[0].timeOut", "did you mean timeout?"]);
+    user(&folder.path().join("nowhere.json")).says(&["cannot read", "nowhere.json"]);
+}
+
 #[test]
 fn the_environment_is_held_to_the_same() {
     let mut command = tessera(&["ticket"]);

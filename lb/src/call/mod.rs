@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     pub(crate) pool: Arc<Pool>,
     pub(crate) keeper: Keeper,
     pub(crate) settings: Arc<Governed>,
-    pub(crate) retries: Retries,
+    pub(crate) retries: Arc<Retries>,
     pub(crate) failback: Failback,
     pub(crate) gate: Gate,
 }

@@ -6,7 +6,7 @@ use super::{
     json,
     problem::{InvalidServiceConfig, Problem},
     reader::{Fields, Place, Reader},
-    rules::{Entry, Rules, Scope, read_names},
+    rules::{ChannelRules, Entry, Rules, Scope, read_names},
 };
 use crate::degrade::FallbackRule;
 
@@ -41,6 +41,7 @@ const MAX_LENGTH: usize = 1 << 20;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceConfig {
     pub(crate) entries: BTreeMap<Scope, Entry>,
+    pub(crate) channel: ChannelRules,
     pub(crate) check: Option<bool>,
 }
 
@@ -103,6 +104,7 @@ fn read(reader: &mut Reader<'_>, root: &Place<'_, '_>) -> ServiceConfig {
         inherits = inherit(reader, &mut additions).unwrap_or(false);
         reader.finish(additions);
     }
+    config.channel = ChannelRules::read(reader, &mut fields);
     let entries = fields.take("methodConfig").map(|place| reader.list(&place));
     let mut lines: BTreeMap<Scope, usize> = BTreeMap::new();
     for place in entries.unwrap_or_default() {
@@ -130,16 +132,15 @@ fn read(reader: &mut Reader<'_>, root: &Place<'_, '_>) -> ServiceConfig {
 }
 
 fn read_entry(reader: &mut Reader<'_>, mut fields: Fields<'_, '_>, inherits: bool) -> Entry {
+    let additions = fields.take("tessera");
+    let mut additions = additions.and_then(|place| reader.object(&place));
     let mut entry = Entry {
-        rules: Rules::read_grpc(reader, &mut fields),
+        rules: Rules::read(reader, &mut fields, additions.as_mut()),
         fallback: None,
         inherits,
     };
-    if let Some(place) = fields.take("tessera")
-        && let Some(mut additions) = reader.object(&place)
-    {
+    if let Some(mut additions) = additions {
         entry.inherits = inherit(reader, &mut additions).unwrap_or(inherits);
-        entry.rules.read_additions(reader, &mut additions);
         entry.fallback = additions
             .take("fallback")
             .and_then(|place| read_fallback(reader, &place));
@@ -211,6 +212,8 @@ fn read_fallback(reader: &mut Reader<'_>, place: &Place<'_, '_>) -> Option<Fallb
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use tonic::Code;
 
     use super::*;
 
@@ -286,6 +289,148 @@ mod tests {
             error.to_string().contains("fallback.version is the caller's to set"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn retries_hedges_and_modes_are_one_answer() {
+        use crate::{FailbackPolicy, HedgingDelay, HedgingPolicy, Mode, RetryBackoff, RetryPolicy};
+
+        const RETRY: &str = r#""retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s",
+            "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE", 13, "aborted"]}"#;
+        const HEDGE: &str =
+            r#""hedgingPolicy": {"maxAttempts": 3, "hedgingDelay": "0.5s", "nonFatalStatusCodes": [14]}"#;
+        let entry = |inside: &str| format!("{{\"methodConfig\": [{{\"name\": [{{}}],\n{inside}}}]}}");
+        let mode = |inside: &str| {
+            let config: ServiceConfig = entry(inside).parse().expect(inside);
+            config.entries[&Scope::Every].rules.mode.clone()
+        };
+        let backoff = RetryBackoff::try_new(Duration::from_millis(100), Duration::from_secs(1), 2.0).expect("good");
+        let codes = [Code::Unavailable, Code::Internal, Code::Aborted];
+        let retry = Mode::Failover(RetryPolicy::try_new(4, backoff, codes).expect("good").revisiting());
+        let delay = HedgingDelay::After(Duration::from_millis(500));
+        let hedge = Mode::Hedging(HedgingPolicy::try_new(3, delay, [Code::Unavailable]).expect("good"));
+        let failback = FailbackPolicy::try_new(Duration::from_secs(1), 3).expect("good");
+        for (inside, expected) in [
+            (r#""timeout": "1s""#, None),
+            (RETRY, Some(retry.clone())),
+            (&format!(r#"{RETRY}, "tessera": {{"mode": "failover"}}"#), Some(retry)),
+            (HEDGE, Some(hedge.clone())),
+            (&format!(r#"{HEDGE}, "tessera": {{"mode": "hedging"}}"#), Some(hedge)),
+            (
+                r#""tessera": {"mode": "failover"}"#,
+                Some(Mode::Failover(RetryPolicy::default())),
+            ),
+            (
+                r#""tessera": {"mode": {"failback": {"every": "1s"}}}"#,
+                Some(Mode::Failback(failback)),
+            ),
+            (r#""tessera": {"mode": {"broadcast": {}}}"#, Some(Mode::Broadcast)),
+        ] {
+            assert_eq!(mode(inside), expected, "{inside}");
+        }
+        for (inside, expected) in [
+            (
+                format!("{RETRY},\n{HEDGE}"),
+                "hedgingPolicy contradicts the retryPolicy",
+            ),
+            (
+                format!(r#"{RETRY}, "tessera": {{"mode": "forking"}}"#),
+                "retryPolicy contradicts the mode forking",
+            ),
+            (
+                r#""retryPolicy": {"maxAttempts": 1}"#.to_owned(),
+                "maxAttempts is 1; it must be a number from 2",
+            ),
+            (
+                RETRY.replace("13", "77"),
+                "retryableStatusCodes[1] is no gRPC status code",
+            ),
+            (RETRY.replace("13", "14"), "lists UNAVAILABLE twice"),
+            (RETRY.replace("aborted", "ABORTDE"), "did you mean ABORTED?"),
+            (r#""tessera": {"mode": "failovr"}"#.to_owned(), "did you mean failover?"),
+            (r#""tessera": {"mode": {}}"#.to_owned(), "exactly one mode"),
+            (
+                r#""tessera": {"mode": {"forking": {"instances": 1}}}"#.to_owned(),
+                "must be a number from 2 to 16",
+            ),
+        ] {
+            let problems = problems(&entry(&inside));
+            assert!(
+                problems.iter().any(|problem| problem.contains(expected)),
+                "{inside}: {problems:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_balancing_policy_that_is_known_counts() {
+        use crate::{LeastRequest, Policy, RetryThrottling};
+
+        let of = |inside: &str| {
+            let config: ServiceConfig = format!("{{{inside}}}").parse().expect(inside);
+            config.channel
+        };
+        let least = Policy::LeastRequest(LeastRequest::try_new(3).expect("good"));
+        for (inside, expected) in [
+            (r#""loadBalancingConfig": [{"round_robin": {}}]"#, Policy::RoundRobin),
+            (
+                r#""loadBalancingConfig": [{"grpclb": {"x": 1}}, {"least_request": {"choiceCount": 3}}]"#,
+                least,
+            ),
+            (r#""loadBalancingPolicy": "ROUND_ROBIN""#, Policy::RoundRobin),
+            (
+                r#""loadBalancingPolicy": "random", "loadBalancingConfig": [{"peak_ewma": {}}]"#,
+                Policy::default(),
+            ),
+        ] {
+            assert_eq!(of(inside).policy, Some(expected), "{inside}");
+        }
+        let throttling = of(r#""retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1}"#).throttling;
+        assert_eq!(throttling, RetryThrottling::try_new(10, 0.1).ok());
+        for (inside, expected) in [
+            (
+                r#"{"loadBalancingConfig": [{"grpclb": {}}]}"#,
+                "no policy that is known here",
+            ),
+            (
+                r#"{"loadBalancingConfig": [{"random": {}, "round_robin": {}}]}"#,
+                "exactly one policy",
+            ),
+            (
+                r#"{"loadBalancingConfig": [{"least_request": {"choiceCont": 3}}]}"#,
+                "did you mean choiceCount?",
+            ),
+            (
+                r#"{"loadBalancingConfig": [{"ring_hash": {"boundedLoad": 1}}]}"#,
+                "boundedLoad is 1",
+            ),
+            (
+                r#"{"loadBalancingPolicy": "best"}"#,
+                "no load balancing policy \"best\"",
+            ),
+            (r#"{"retryThrottling": {"maxTokens": 1001}}"#, "has no tokenRatio"),
+        ] {
+            let problems = problems(inside);
+            assert!(
+                problems.iter().any(|problem| problem.contains(expected)),
+                "{inside}: {problems:?}"
+            );
+        }
+    }
+
+    /// The page that people copy from.
+    #[test]
+    fn the_documented_example_says_what_its_page_says() {
+        let page = include_str!("../../../docs/service-config.md");
+        let example = page.split("```json").nth(1).and_then(|rest| rest.split("```").next());
+        let config: ServiceConfig = example.expect("an example").parse().expect("a good example");
+        assert_eq!(config.check, Some(false));
+        assert!(matches!(config.channel.policy, Some(crate::Policy::LeastRequest(_))));
+        assert_eq!(config.entries.len(), 4);
+        let method = Scope::Method("/tessera.ticket.v1.TicketService/ListEvents".into());
+        let entry = &config.entries[&method];
+        assert!(entry.inherits && entry.fallback.is_some());
+        assert!(matches!(entry.rules.mode, Some(crate::Mode::Failover(_))));
     }
 
     #[test]

@@ -3,17 +3,17 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::{
-    InvalidServiceConfig, Layer, MethodSettings, Rules, Scope, ServiceConfig, Settings,
+    ChannelRules, InvalidServiceConfig, Layer, MethodSettings, Rules, Scope, ServiceConfig, Settings,
     layers::{Bound, Layers},
     provider::{METADATA_KEY, elect},
 };
-use crate::{degrade::Bindings, pool::Backend};
+use crate::{Policy, call::Retries, degrade::Bindings, pool::Backend};
 
 /// Read by every call without a lock; changed seldom, as a whole.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ pub(crate) struct Governed {
     current: ArcSwap<Settings>,
     layers: Mutex<Layers>,
     bindings: Bindings,
+    /// Told of what concerns more than single calls.
+    retries: Arc<Retries>,
+    /// What the channel was started with: it is built into what measures load.
+    policy: OnceLock<Policy>,
     follows_provider: bool,
     /// What the instances announced last.
     announced: Mutex<Vec<Option<String>>>,
@@ -32,8 +36,9 @@ impl Governed {
     pub(crate) fn new(
         service: Arc<str>,
         base: MethodSettings,
-        plain: Rules,
+        (plain, of_channel): (Rules, ChannelRules),
         bindings: Bindings,
+        retries: Arc<Retries>,
         follows_provider: bool,
     ) -> Self {
         let mut layers = Layers::new(base);
@@ -41,15 +46,25 @@ impl Governed {
             rules: plain,
             ..Bound::default()
         };
-        layers.set(Layer::Setters, BTreeMap::from([(Scope::Every, plain)]));
+        layers.set(Layer::Setters, BTreeMap::from([(Scope::Every, plain)]), of_channel);
+        let settings = layers.resolve();
+        retries.set_throttling(settings.channel().throttling);
         Self {
             service,
-            current: ArcSwap::from_pointee(layers.resolve()),
+            current: ArcSwap::from_pointee(settings),
+            retries,
+            policy: OnceLock::new(),
             layers: Mutex::new(layers),
             bindings,
             follows_provider,
             announced: Mutex::default(),
         }
+    }
+
+    /// The policy of the channel. Whatever is said of it later counts from the next start on.
+    pub(crate) fn settle_policy(&self) -> Policy {
+        let said = || self.load().channel().policy.clone().unwrap_or_default();
+        self.policy.get_or_init(said).clone()
     }
 
     pub(crate) fn load(&self) -> Guard<Arc<Settings>> {
@@ -85,8 +100,16 @@ impl Governed {
             return Err(InvalidServiceConfig::new(problems));
         }
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        layers.set(layer, entries);
-        self.current.store(Arc::new(layers.resolve()));
+        layers.set(layer, entries, config.channel.clone());
+        let settings = layers.resolve();
+        self.retries.set_throttling(settings.channel().throttling);
+        let policy = settings.channel().policy.as_ref();
+        if let (Some(started), Some(policy)) = (self.policy.get(), policy)
+            && started != policy
+        {
+            tracing::warn!(service = %self.service, "another load balancing policy counts from the next start on");
+        }
+        self.current.store(Arc::new(settings));
         Ok(())
     }
 
@@ -145,7 +168,10 @@ impl Governed {
             call_timeout: None,
             ..MethodSettings::default()
         };
-        Self::new("s".into(), base, Rules::default(), Bindings::default(), true)
+        let plain = (Rules::default(), ChannelRules::default());
+        let budget = crate::RetryBudget::default();
+        let retries = Arc::new(Retries::new(budget, budget, None));
+        Self::new("s".into(), base, plain, Bindings::default(), retries, true)
     }
 }
 

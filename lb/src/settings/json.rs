@@ -22,7 +22,8 @@ pub(super) struct Node<'t> {
 pub(super) enum Value<'t> {
     Null,
     Bool(bool),
-    Number,
+    /// As it was written.
+    Number(&'t str),
     String(String),
     Array(Vec<Node<'t>>),
     Object(Vec<Member<'t>>, &'t str),
@@ -50,7 +51,7 @@ impl Value<'_> {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "true or false",
-            Self::Number => "a number",
+            Self::Number(_) => "a number",
             Self::String(_) => "a string",
             Self::Array(_) => "a list",
             Self::Object(..) => "an object",
@@ -109,7 +110,7 @@ fn node<'t>(text: &'t str, raw: &'t str, depth: usize) -> Result<Node<'t>, Malfo
         Some(b't') => Value::Bool(true),
         Some(b'f') => Value::Bool(false),
         Some(b'n') => Value::Null,
-        _ => Value::Number,
+        _ => Value::Number(raw),
     };
     Ok(Node { at, value })
 }

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{MethodSettings, Rules, Scope, Settings, service_of};
+use super::{ChannelRules, MethodSettings, Rules, Scope, Settings, service_of};
 use crate::degrade::{Fallback, FallbackRule};
 
 /// Who says something, those that count more first.
@@ -41,6 +41,7 @@ pub(super) struct Bound {
 pub(super) struct Layers {
     base: MethodSettings,
     layers: [BTreeMap<Scope, Bound>; 5],
+    channel: [ChannelRules; 5],
     /// What came of it the last time.
     resolved: BTreeMap<Scope, (Said, Arc<MethodSettings>)>,
 }
@@ -58,12 +59,14 @@ impl Layers {
         Self {
             base,
             layers: Default::default(),
+            channel: Default::default(),
             resolved: BTreeMap::new(),
         }
     }
 
-    pub(super) fn set(&mut self, layer: Layer, entries: BTreeMap<Scope, Bound>) {
+    pub(super) fn set(&mut self, layer: Layer, entries: BTreeMap<Scope, Bound>, channel: ChannelRules) {
         self.layers[layer as usize] = entries;
+        self.channel[layer as usize] = channel;
     }
 
     /// Everything said, resolved. A scope of which the same is said as before keeps its very settings, and whatever is counted
@@ -85,7 +88,12 @@ impl Layers {
             resolved.insert(scope.clone(), (said, settings));
         }
         self.resolved = resolved;
+        let mut channel = ChannelRules::default();
+        for layer in &self.channel {
+            channel.fill_from(layer);
+        }
         let mut settings = Settings {
+            channel,
             every: Arc::new(self.base.clone()),
             services: HashMap::new(),
             methods: HashMap::new(),
@@ -148,7 +156,7 @@ mod tests {
 
     fn set(layers: &mut Layers, layer: Layer, text: &str) {
         let config: ServiceConfig = text.parse().expect("good");
-        let bound = config.entries.into_iter().map(|(scope, entry)| {
+        let bound = config.entries.clone().into_iter().map(|(scope, entry)| {
             let bound = Bound {
                 rules: entry.rules,
                 fallback: None,
@@ -156,7 +164,7 @@ mod tests {
             };
             (scope, bound)
         });
-        layers.set(layer, bound.collect());
+        layers.set(layer, bound.collect(), config.channel);
     }
 
     /// A config of timeouts in seconds, by name.

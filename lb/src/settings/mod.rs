@@ -7,11 +7,13 @@
 //!
 //! All of that is pure. What changes over time, a file or what instances announce, comes in through `governed` and `file`.
 
+mod balancing;
 mod document;
 mod file;
 mod governed;
 mod json;
 mod layers;
+mod modes;
 mod problem;
 mod provider;
 mod reader;
@@ -25,7 +27,7 @@ pub(crate) use governed::Governed;
 pub(crate) use layers::Layer;
 pub(crate) use problem::Spot;
 pub use problem::{InvalidServiceConfig, Problem};
-pub(crate) use rules::{Rules, Scope};
+pub(crate) use rules::{ChannelRules, Rules, Scope};
 
 use crate::{CircuitBreaker, Mode, degrade::Fallback};
 
@@ -39,17 +41,45 @@ pub(crate) struct MethodSettings {
     pub(crate) ready_timeout: Duration,
     /// The longest that a call may take, its response stream included.
     pub(crate) call_timeout: Option<Duration>,
+    /// What becomes of a call that fails.
+    pub(crate) mode: Mode,
     /// What stands in for the service.
     pub(crate) fallback: Option<Arc<Fallback>>,
-    /// What is done about a call that fails.
-    pub(crate) mode: Mode,
     /// When its calls fail at once for a while.
     pub(crate) breaker: Option<CircuitBreaker>,
+}
+
+/// What holds for the calls of one method at this moment, of all configs together. See
+/// [`Channel::settings_of`](crate::Channel::settings_of).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CallSettings {
+    /// The longest that a call may take, its response stream included.
+    pub timeout: Option<Duration>,
+    /// How long a call waits for an instance that is ready and has room; `None` until its deadline.
+    pub ready_timeout: Option<Duration>,
+    /// What becomes of a call that fails.
+    pub mode: Mode,
+    /// What stands in for the service, and when: `fail: reply`.
+    pub fallback: Option<String>,
+}
+
+impl MethodSettings {
+    pub(crate) fn view(&self) -> CallSettings {
+        let fallback = self.fallback.as_ref();
+        CallSettings {
+            timeout: self.call_timeout,
+            ready_timeout: Some(self.ready_timeout).filter(|timeout| *timeout < UNTIL_THE_DEADLINE),
+            mode: self.mode.clone(),
+            fallback: fallback.map(|fallback| format!("{}: {}", fallback.rule().when.as_str(), fallback.name())),
+        }
+    }
 }
 
 /// What holds for the calls of a channel: an immutable snapshot, replaced as a whole.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    channel: ChannelRules,
     every: Arc<MethodSettings>,
     services: HashMap<Box<str>, Arc<MethodSettings>>,
     /// By path.
@@ -57,6 +87,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// What is said of the channel as a whole.
+    pub(crate) fn channel(&self) -> &ChannelRules {
+        &self.channel
+    }
+
     /// What holds for the method with that path (`/package.Service/Method`).
     pub(crate) fn of(&self, path: &str) -> &Arc<MethodSettings> {
         // Most channels have no config, and then this is two loads.

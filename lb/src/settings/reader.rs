@@ -2,7 +2,9 @@
 //!
 //! A reader goes on after a problem: whoever corrects a file wants to hear of all of them at once.
 
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
+
+use tonic::Code;
 
 use super::{
     json::{self, Member, Node, Value},
@@ -32,6 +34,7 @@ pub(super) struct Place<'n, 't> {
 #[derive(Debug)]
 pub(super) struct Fields<'n, 't> {
     path: String,
+    at: usize,
     members: Vec<(&'n Member<'t>, bool)>,
     known: Vec<&'static str>,
 }
@@ -108,6 +111,7 @@ impl<'t> Reader<'t> {
         }
         Some(Fields {
             path: place.path.clone(),
+            at: place.node.at,
             // What is there twice has its problem already.
             members: members
                 .iter()
@@ -149,12 +153,41 @@ impl<'t> Reader<'t> {
         None
     }
 
+    pub(super) fn is_text(&self, place: &Place<'_, '_>) -> bool {
+        matches!(place.node.value, Value::String(_))
+    }
+
     pub(super) fn text<'n>(&mut self, place: &Place<'n, '_>) -> Option<&'n str> {
         if let Value::String(text) = &place.node.value {
             return Some(text);
         }
         self.unexpected(place, "a string");
         None
+    }
+
+    /// A number within a range, both ends included. As in protobuf's JSON form it may be written as a string.
+    pub(super) fn number<N>(&mut self, place: &Place<'_, '_>, least: N, most: N) -> Option<N>
+    where
+        N: FromStr + PartialOrd + fmt::Display,
+    {
+        let written = match &place.node.value {
+            Value::Number(written) => written,
+            Value::String(written) => written.as_str(),
+            _ => {
+                self.unexpected(place, &format!("a number from {least} to {most}"));
+                return None;
+            }
+        };
+        match written.parse::<N>() {
+            Ok(number) if number >= least && number <= most => Some(number),
+            _ => {
+                self.wrong(
+                    place,
+                    format!("is {written}; it must be a number from {least} to {most}"),
+                );
+                None
+            }
+        }
     }
 
     /// A duration in protobuf's JSON form: seconds with at most nine decimals and an `s`, as `"1.5s"`.
@@ -194,6 +227,30 @@ impl<'t> Reader<'t> {
         );
         None
     }
+
+    /// Status codes by name in any case, or by number, as gRFC A6 has them. None twice.
+    pub(super) fn codes(&mut self, place: &Place<'_, '_>) -> Vec<Code> {
+        let mut codes = Vec::new();
+        for item in self.list(place) {
+            let code = match &item.node.value {
+                Value::String(name) => CODES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)),
+                Value::Number(written) => CODES.iter().find(|(_, code)| written.parse() == Ok(i32::from(*code))),
+                _ => None,
+            };
+            match code {
+                None => {
+                    let meant = match &item.node.value {
+                        Value::String(name) => nearest(&name.to_ascii_uppercase(), CODES.iter().map(|(name, _)| *name)),
+                        _ => String::new(),
+                    };
+                    self.wrong(&item, format!("is no gRPC status code{meant}"));
+                }
+                Some((name, code)) if codes.contains(code) => self.wrong(&item, format!("lists {name} twice")),
+                Some((_, code)) => codes.push(*code),
+            }
+        }
+        codes
+    }
 }
 
 impl<'n, 't> Place<'n, 't> {
@@ -215,7 +272,61 @@ impl<'n, 't> Fields<'n, 't> {
             path: join(&self.path, name),
         })
     }
+
+    /// All that is left, whatever it is called.
+    pub(super) fn take_rest(&mut self) -> Vec<(&'n str, Place<'n, 't>)> {
+        let mut rest = Vec::new();
+        for (member, taken) in &mut self.members {
+            if !std::mem::replace(taken, true) {
+                let place = Place {
+                    node: &member.node,
+                    path: join(&self.path, &member.key),
+                };
+                rest.push((member.key.as_str(), place));
+            }
+        }
+        rest
+    }
+
+    /// The value of a member that has to be there.
+    pub(super) fn need(&mut self, reader: &mut Reader<'_>, name: &'static str) -> Option<Place<'n, 't>> {
+        let place = self.take(name);
+        if place.is_none() {
+            reader.wrong_at(self.at, &self.path, format!("has no {name}, and needs one"));
+        }
+        place
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Where the object begins.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
 }
+
+/// All but OK by the names of gRPC's specification.
+const CODES: [(&str, Code); 17] = [
+    ("OK", Code::Ok),
+    ("CANCELLED", Code::Cancelled),
+    ("UNKNOWN", Code::Unknown),
+    ("INVALID_ARGUMENT", Code::InvalidArgument),
+    ("DEADLINE_EXCEEDED", Code::DeadlineExceeded),
+    ("NOT_FOUND", Code::NotFound),
+    ("ALREADY_EXISTS", Code::AlreadyExists),
+    ("PERMISSION_DENIED", Code::PermissionDenied),
+    ("RESOURCE_EXHAUSTED", Code::ResourceExhausted),
+    ("FAILED_PRECONDITION", Code::FailedPrecondition),
+    ("ABORTED", Code::Aborted),
+    ("OUT_OF_RANGE", Code::OutOfRange),
+    ("UNIMPLEMENTED", Code::Unimplemented),
+    ("INTERNAL", Code::Internal),
+    ("UNAVAILABLE", Code::Unavailable),
+    ("DATA_LOSS", Code::DataLoss),
+    ("UNAUTHENTICATED", Code::Unauthenticated),
+];
 
 fn join(path: &str, key: &str) -> String {
     if path.is_empty() {

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use super::{
-    MethodSettings,
+    MethodSettings, balancing,
+    modes::{self, Attempts},
     reader::{Fields, Place, Reader},
 };
-use crate::{Mode, degrade::FallbackRule};
+use crate::{Mode, Policy, RetryThrottling, degrade::FallbackRule};
 
 /// Which calls an entry is about, as the `name` list of a `methodConfig` has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +30,13 @@ pub(crate) struct Rules {
     pub(crate) mode: Option<Mode>,
 }
 
+/// What a document says of a channel as a whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ChannelRules {
+    pub(crate) policy: Option<Policy>,
+    pub(crate) throttling: Option<RetryThrottling>,
+}
+
 /// An entry of a document.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Entry {
@@ -44,6 +52,31 @@ impl Scope {
         match self {
             Self::Method(path) => path.strip_prefix('/')?.split_once('/'),
             Self::Every | Self::Service(_) => None,
+        }
+    }
+}
+
+impl ChannelRules {
+    /// Takes what is open here from `next`, which counts less.
+    pub(crate) fn fill_from(&mut self, next: &Self) {
+        self.policy = self.policy.take().or_else(|| next.policy.clone());
+        self.throttling = self.throttling.or(next.throttling);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>, document: &mut Fields<'_, '_>) -> Self {
+        let config = document.take("loadBalancingConfig");
+        let name = document.take("loadBalancingPolicy");
+        let throttling = document.take("retryThrottling");
+        for unsupported in ["healthCheckConfig"] {
+            if let Some(place) = document.take(unsupported) {
+                reader.wrong(&place, "is gRPC's, and not supported here");
+            }
+        }
+        let config = config.map(|place| balancing::read_config(reader, &place));
+        let name = name.map(|place| balancing::read_name(reader, &place));
+        Self {
+            policy: config.or(name).flatten(),
+            throttling: throttling.and_then(|place| modes::read_throttling(reader, &place)),
         }
     }
 }
@@ -78,8 +111,25 @@ impl Rules {
         settings
     }
 
-    /// The settings that gRPC knows, of an entry of `methodConfig`.
-    pub(super) fn read_grpc(reader: &mut Reader<'_>, entry: &mut Fields<'_, '_>) -> Self {
+    /// The settings of an entry of `methodConfig`: those that gRPC knows, and of those beside them, which may be missing, all but
+    /// what concerns more than the calls themselves.
+    pub(super) fn read(
+        reader: &mut Reader<'_>,
+        entry: &mut Fields<'_, '_>,
+        additions: Option<&mut Fields<'_, '_>>,
+    ) -> Self {
+        let attempts = Attempts::read(reader, entry);
+        let mut rules = Self::read_grpc(reader, entry);
+        let mut mode = None;
+        if let Some(additions) = additions {
+            rules.read_additions(reader, additions);
+            mode = additions.take("mode");
+        }
+        rules.mode = attempts.with_mode(reader, mode.as_ref());
+        rules
+    }
+
+    fn read_grpc(reader: &mut Reader<'_>, entry: &mut Fields<'_, '_>) -> Self {
         let rules = Self {
             timeout: entry.take("timeout").and_then(|place| reader.positive(&place)),
             wait_for_ready: entry.take("waitForReady").and_then(|place| reader.flag(&place)),
@@ -96,8 +146,7 @@ impl Rules {
         rules
     }
 
-    /// Those beside gRPC's.
-    pub(super) fn read_additions(&mut self, reader: &mut Reader<'_>, additions: &mut Fields<'_, '_>) {
+    fn read_additions(&mut self, reader: &mut Reader<'_>, additions: &mut Fields<'_, '_>) {
         let ready_timeout = additions.take("readyTimeout");
         if let Some(place) = &ready_timeout {
             self.ready_timeout = reader.duration(place);

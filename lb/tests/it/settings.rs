@@ -274,3 +274,81 @@ async fn a_call_that_waits_for_ready_waits_until_its_deadline() {
         server.addr()
     );
 }
+
+/// The first policy of the list that is known counts, and the more weighty config's.
+#[tokio::test]
+async fn the_balancing_policy_is_the_configs() {
+    let servers = [TestServer::start(), TestServer::start()];
+    let addresses: Vec<String> = servers.iter().map(TestServer::addr).collect();
+    for (policy, expected) in [("round_robin", [5, 5]), ("ring_hash", [0, 10])] {
+        let text = format!(r#"{{"loadBalancingConfig": [{{"grpclb": {{}}}}, {{"{policy}": {{}}}}]}}"#);
+        let channel = lb::Channel::builder(lb::Target::fixed(&addresses).expect("good addresses"))
+            .policy(lb::Policy::Random)
+            .service_config(config(&text))
+            .build();
+        all_ready(&channel, 2).await;
+        let before = servers.each_ref().map(|server| server.seen.calls());
+        for _ in 0..10 {
+            let mut request = tonic::Request::new(ask(""));
+            request
+                .metadata_mut()
+                .insert("request-hash-key", "one".parse().expect("a value"));
+            client(&channel).check(request).await.expect("answered");
+        }
+        let mut calls = [0, 1].map(|n| servers[n].seen.calls() - before[n]);
+        calls.sort_unstable();
+        assert_eq!(calls, expected, "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn what_holds_for_a_method_can_be_asked() {
+    let server = TestServer::start();
+    let text = r#"{"methodConfig": [
+        {"name": [{}], "timeout": "4s", "hedgingPolicy": {"maxAttempts": 2}},
+        {"name": [{"service": "p.S"}], "waitForReady": true, "tessera": {"mode": "failover", "inherit": true,
+            "fallback": {"when": "fail", "reply": {}}}}
+    ]}"#;
+    let channel = builder(&server).service_config(config(text)).build();
+    let of_service = channel.settings_of("/p.S/M");
+    assert_eq!(of_service.timeout, Some(Duration::from_secs(4)));
+    assert_eq!(of_service.ready_timeout, None);
+    assert_eq!(of_service.mode, lb::Mode::Failover(lb::RetryPolicy::default()));
+    assert_eq!(of_service.fallback.as_deref(), Some("fail: reply"));
+    let of_others = channel.settings_of("/p.T/M");
+    assert_eq!(of_others.ready_timeout, Some(Duration::from_secs(3)));
+    assert!(matches!(of_others.mode, lb::Mode::Hedging(_)), "{:?}", of_others.mode);
+}
+
+/// gRPC's own words make attempts: a refused connection is no answer, an answered UNAVAILABLE is repeated.
+#[tokio::test]
+async fn a_retry_policy_out_of_a_config_retries() {
+    let attempts = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&attempts);
+    let server = ScriptedServer::start(move |_, mut connection| {
+        let count = Arc::clone(&count);
+        async move {
+            while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2 {
+                    let head = http::Response::builder()
+                        .header("content-type", "application/grpc")
+                        .header("grpc-status", "14")
+                        .body(())
+                        .expect("a head");
+                    respond.send_response(head, true).expect("the stream is open");
+                } else {
+                    answer(respond);
+                }
+            }
+        }
+    })
+    .await;
+    let text = r#"{"methodConfig": [{"name": [{"service": "grpc.health.v1.Health"}], "retryPolicy": {
+        "maxAttempts": 3, "initialBackoff": "0.001s", "maxBackoff": "0.01s", "backoffMultiplier": 1,
+        "retryableStatusCodes": ["UNAVAILABLE"]}}]}"#;
+    let channel = lb::Channel::builder(lb::Target::fixed([server.addr()]).expect("a good address"))
+        .service_config(config(text))
+        .build();
+    in_time(check(&channel)).await.expect("the third attempt");
+    assert_eq!(attempts.load(std::sync::atomic::Ordering::SeqCst), 3);
+}
