@@ -3,8 +3,9 @@
 //!
 //! - **All of few.** Up to [`SCAN_ALL`] of the same weight all are compared, as in `p2c`, and for the same reason.
 //! - **Noise is no reason.** Comparing all, the one that happens to be a few per cent faster would get every call of an idle fleet.
-//!   So latencies below [`FLOOR`] count as that, and one wins only if it is less busy, too, or clearly cheaper ([`CLEARLY`]).
-//!   Who is picked is never dearer than a third above the cheapest that was looked at.
+//!   So latencies below [`FLOOR`] count as that, and of two that take about as long one wins only if it is less busy, too, or
+//!   clearly cheaper ([`CLEARLY`]). Who is picked is never dearer than a third above the cheapest that was looked at; and one
+//!   that takes twice as long ([`ALIKE`]) is compared by its cost alone.
 //! - **One call at a time into the unknown.** Of whom nothing is known, and nothing is under way there, is the cheapest of all:
 //!   a newcomer is asked at once. Until that call ends it is the dearest: a newcomer that turns out to be slow has one call
 //!   and not all of them (linkerd/linkerd2#9652).
@@ -22,6 +23,10 @@ const FLOOR: f32 = 1000.0;
 /// A cost below this share of another one is not just noise. The estimates jump to peaks, so they are a noisy kind.
 const CLEARLY: f32 = 0.75;
 
+/// A latency of so many times another one is not noise either. With the benefit of the doubt an instance that was ten times
+/// slower than nine others got a quarter of a per cent of the calls; a plain comparison of costs, beside it, a twenty-fifth.
+const ALIKE: f32 = 2.0;
+
 /// In microseconds: about a quarter of an hour. Only another unknown one, with more calls under way, is dearer.
 const UNKNOWN: f32 = 1e9;
 
@@ -29,6 +34,7 @@ const UNKNOWN: f32 = 1e9;
 #[derive(Clone, Copy)]
 struct Cost {
     micros: f32,
+    latency: f32,
     in_flight: f32,
 }
 
@@ -36,15 +42,21 @@ impl Cost {
     /// `per_call` is what a call in flight counts for: 1, or less on an instance that weighs more than most.
     fn of(candidates: &impl Candidates, index: usize, per_call: f32, now: Tick) -> Self {
         let in_flight = candidates.in_flight(index) as f32 * per_call;
-        let micros = match candidates.latency(index, now) {
-            Some(latency) => latency.max(FLOOR) * (in_flight + 1.0),
-            None => UNKNOWN * in_flight,
+        let (latency, calls) = match candidates.latency(index, now) {
+            Some(latency) => (latency.max(FLOOR), in_flight + 1.0),
+            None => (UNKNOWN, in_flight),
         };
-        Self { micros, in_flight }
+        Self {
+            micros: latency * calls,
+            latency,
+            in_flight,
+        }
     }
 
     fn beats(self, other: Self) -> bool {
-        self.micros < other.micros && (self.in_flight < other.in_flight || self.micros < other.micros * CLEARLY)
+        let is_faster = self.latency * ALIKE < other.latency;
+        self.micros < other.micros
+            && (is_faster || self.in_flight < other.in_flight || self.micros < other.micros * CLEARLY)
     }
 }
 
