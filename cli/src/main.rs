@@ -1,6 +1,5 @@
 //! The binary `tessera`. This file is the life of the process; what each command does is in the module of its name.
 
-mod admin;
 mod allocator;
 mod announcement;
 mod args;
@@ -28,8 +27,6 @@ mod watch;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Parser as _;
-
 use crate::{args::Cli, failure::Failure};
 
 /// How long spans may take to leave at the end: a collector that is away must not keep a command from ending.
@@ -37,7 +34,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     // Ends the process with code 2 and a hint when the command line is wrong.
-    let cli = Cli::parse();
+    let cli: Cli = clap::Parser::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new("no threads can be started").because(&error).report(),

@@ -1,6 +1,8 @@
 //! `tessera lb` and `tessera explain call`: whom a caller would call, and why not the others. The one asks a process that runs, the
 //! other looks for itself, as a caller that starts now.
 
+mod admin;
+
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -9,7 +11,6 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    admin,
     args::{ExplainCallArgs, LbArgs},
     channel,
     failure::Failure,
