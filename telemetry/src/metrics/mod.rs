@@ -312,7 +312,7 @@ mod tests {
         before_encode(|| counter("test_collected", "Scrapes.", &[]).with(&[]).inc());
         encode();
         let before = counter("test_collected", "Scrapes.", &[]).with(&[]).get();
-        assert!(encode().contains("test_collected_total "));
+        assert!(encode().contains("test_collected_total{} "));
         assert!(counter("test_collected", "Scrapes.", &[]).with(&[]).get() > before);
     }
 
