@@ -16,6 +16,7 @@ use crate::{
     metrics::{self, rpc::MethodDurations},
     propagation, rpc, semconv,
     span::{self, Side},
+    stats,
 };
 
 /// One outgoing call, over all its attempts.
@@ -49,8 +50,9 @@ impl CallSpan {
             ];
             (method.into(), attributes)
         });
+        let counted = stats::Handle::caller(server_address, rpc::method_of(method_path));
         Self {
-            open: Open::new(cx, durations),
+            open: Open::new(cx, durations, counted),
         }
     }
 
@@ -77,8 +79,11 @@ impl CallSpan {
             }
             (name.into(), attributes)
         });
+        let counted = call
+            .counted
+            .attempt(if instance_id.is_empty() { peer } else { instance_id });
         AttemptSpan {
-            open: Open::new(cx, durations),
+            open: Open::new(cx, durations, counted),
         }
     }
 
@@ -112,6 +117,7 @@ impl AttemptSpan {
     /// Writes the attempt's context into the headers of its request, so that the server's span is its child.
     pub fn inject(&self, headers: &mut HeaderMap) {
         propagation::inject(&self.open.cx, headers);
+        stats::say_caller(headers);
     }
 
     /// The context of the attempt, parent of the server's span.
@@ -145,15 +151,17 @@ impl AttemptSpan {
 struct Open {
     cx: Context,
     durations: Arc<MethodDurations>,
+    counted: stats::Handle,
     started: Instant,
     ended: bool,
 }
 
 impl Open {
-    fn new(cx: Context, durations: Arc<MethodDurations>) -> Self {
+    fn new(cx: Context, durations: Arc<MethodDurations>, counted: stats::Handle) -> Self {
         Self {
             cx,
             durations,
+            counted,
             started: Instant::now(),
             ended: false,
         }
@@ -177,7 +185,9 @@ impl Open {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.durations.observe(code, self.started.elapsed(), &self.cx);
+        let took = self.started.elapsed();
+        self.durations.observe(code, took, &self.cx);
+        self.counted.record(code, took);
         span::end_rpc(&self.cx, Side::Client, code, |_| {});
     }
 }

@@ -21,6 +21,7 @@ pub mod server;
 
 pub mod messages;
 pub mod metrics;
+pub mod stats;
 
 mod env;
 mod export;

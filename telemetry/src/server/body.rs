@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Buf as _;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use opentelemetry::{Context, KeyValue};
 use pin_project_lite::pin_project;
@@ -17,6 +18,7 @@ use crate::{
     metrics::{self, rpc::MethodDurations},
     rpc, semconv,
     span::{self, Side},
+    stats,
 };
 
 /// Where a call's duration goes.
@@ -33,16 +35,18 @@ pub(super) enum Durations {
 pub(super) struct Call {
     cx: Context,
     durations: Durations,
+    counted: stats::Handle,
     sent: MessageCounter,
     started: Instant,
     ended: bool,
 }
 
 impl Call {
-    pub(super) fn new(cx: Context, durations: Durations) -> Self {
+    pub(super) fn new(cx: Context, durations: Durations, counted: stats::Handle) -> Self {
         Self {
             cx,
             durations,
+            counted,
             sent: MessageCounter::default(),
             started: Instant::now(),
             ended: false,
@@ -66,7 +70,12 @@ impl Call {
             Durations::ByStatus(_) if code == rpc::UNIMPLEMENTED => metrics::rpc::SERVER.of("", semconv::OTHER),
             Durations::ByStatus(method) => metrics::rpc::SERVER.of("", method),
         };
-        durations.observe(code, self.started.elapsed(), &self.cx);
+        let took = self.started.elapsed();
+        durations.observe(code, took, &self.cx);
+        match &self.durations {
+            Durations::Known(_) => self.counted.record(code, took),
+            Durations::ByStatus(_) => stats::Handle::provider(durations.method(), &HeaderMap::new()).record(code, took),
+        }
         let sent = self.sent.messages();
         span::end_rpc(&self.cx, Side::Server, code, |attributes| {
             attributes.push(KeyValue::new(

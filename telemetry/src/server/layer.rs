@@ -16,7 +16,7 @@ use super::{
     body::{Call, Durations, TraceBody},
     future::TraceFuture,
 };
-use crate::{metrics, propagation, rpc, semconv, span};
+use crate::{metrics, propagation, rpc, semconv, span, stats};
 
 /// Request extension: the caller's address, if the listener knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,12 @@ where
         } else {
             Durations::ByStatus(method.into())
         };
-        let call = Call::new(cx.clone(), durations);
+        let counted = match durations {
+            Durations::Known(_) => stats::Handle::provider(method, request.headers()),
+            // Known at the end.
+            Durations::ByStatus(_) => stats::Handle::default(),
+        };
+        let call = Call::new(cx.clone(), durations, counted);
         let _entered = cx.attach();
         TraceFuture::traced(self.inner.call(request), call)
     }

@@ -4,4 +4,5 @@ mod calls;
 mod metrics;
 mod process;
 mod server;
+mod stats;
 mod support;
