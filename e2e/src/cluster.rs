@@ -109,7 +109,8 @@ impl Cluster {
         self.tickets.insert(name.to_owned(), grpc);
     }
 
-    async fn start_user(&mut self) {
+    /// Starts the user service on its store.
+    pub async fn start_user(&mut self) {
         (self.user, _) = self.start_provider("user", "user-1", "127.0.0.1:0", &[]).await;
     }
 

@@ -19,6 +19,9 @@ pub struct Config {
     /// A file that says how the ticket service is called: a gRPC service config (`docs/service-config.md`), followed while it
     /// changes. One that cannot be used at the start is an error. Default: none.
     pub service_config: Option<PathBuf>,
+    /// Where the last good set of ticket instances is kept, so that a start while the registry is away can call them. Default:
+    /// nothing is kept.
+    pub discovery_cache: Option<PathBuf>,
     /// Speaks TLS: it is registered and called with it, and calls with it. Default: without.
     pub tls: Option<tls::Tls>,
     /// The SQLite file, as a path or an `sqlite:` URL. One process drives its purchases. Default: `users.db`.
@@ -59,6 +62,7 @@ impl Default for Config {
             tls: None,
             ticket_addresses: Vec::new(),
             service_config: None,
+            discovery_cache: None,
             store: "users.db".to_owned(),
             token: None,
             token_in_the_clear: false,

@@ -201,9 +201,12 @@ async fn channel(config: &Config, registry: Option<&Registry>) -> Result<lb::Cha
         Some(registry) => registry.discover(TICKET_SERVICE).into(),
         None => return Err(StartError::NoTickets),
     };
-    let builder = lb::Channel::builder(target)
+    let mut builder = lb::Channel::builder(target)
         .tls(client(config).cloned())
         .ready_timeout(TICKETS_READY);
+    if let Some(dir) = &config.discovery_cache {
+        builder = builder.cache_dir(dir);
+    }
     match &config.service_config {
         None => Ok(builder.build()),
         Some(file) => {

@@ -217,7 +217,7 @@ pub(crate) struct UserArgs {
     #[arg(long, value_name = "FILE", env = "TESSERA_STORE")]
     pub(crate) store: Option<String>,
 
-    /// Folder of the store
+    /// Folder of the store. Beside the store, `discovery` keeps the ticket instances last known, for a start without a registry
     #[arg(long, value_name = "DIR", env = "TESSERA_DATA_DIR", default_value = "./tessera-data")]
     pub(crate) data_dir: PathBuf,
 

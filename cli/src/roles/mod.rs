@@ -133,6 +133,17 @@ fn store(store: Option<String>, data_dir: &Path, file: &str) -> Result<String, F
     }
 }
 
+/// A folder of this name beside a store that is a file; a store elsewhere has no beside.
+fn beside(store: &str, name: &str) -> Option<PathBuf> {
+    let file = match store.split_once(':') {
+        Some(("sqlite", file)) => file.trim_start_matches("//").split('?').next()?,
+        Some((scheme, rest)) if scheme.len() > 1 && rest.starts_with("//") => return None,
+        _ => store,
+    };
+    let is_file = !file.is_empty() && file != ":memory:";
+    is_file.then(|| Path::new(file).with_file_name(name))
+}
+
 /// The data directory, made when missing.
 fn folder(folder: &Path) -> Result<PathBuf, Failure> {
     let made = std::fs::create_dir_all(folder);
@@ -141,4 +152,23 @@ fn folder(folder: &Path) -> Result<PathBuf, Failure> {
             .because(&error)
             .advice("pass --data-dir with a folder that you may write")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_beside_a_store_is_in_its_folder() {
+        for (store, expected) in [
+            ("/data/users.db", Some("/data/discovery")),
+            ("users.db", Some("discovery")),
+            ("sqlite:users.db", Some("discovery")),
+            ("sqlite:///data/users.db?mode=rwc", Some("/data/discovery")),
+            ("sqlite::memory:", None),
+            ("postgres://db/users", None),
+        ] {
+            assert_eq!(beside(store, "discovery"), expected.map(PathBuf::from), "{store}");
+        }
+    }
 }

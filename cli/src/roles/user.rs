@@ -2,7 +2,7 @@
 
 use user_svc::{Config, StartError, Users};
 
-use super::{End, Protection, Ways, admin, advertise, announce, discoverable, not_started, store};
+use super::{End, Protection, Ways, admin, advertise, announce, beside, discoverable, not_started, store};
 use crate::{
     args::UserArgs,
     failure::Failure,
@@ -23,13 +23,15 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
     let end = End::watch(args.host.exit_with_parent)?;
     let secured = security::member(&args.host.tls, &args.member.registry)?;
     let shown = credentials::followed(&args.member.shown)?;
+    let store = store(args.store, &args.data_dir, "users.db")?;
     let config = Config {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen, &protection)?,
         advertise: advertise::address(args.advertise.as_deref(), &args.member, args.listen)?,
         registry: args.member.registry.iter().map(ToString::to_string).collect(),
         tls: secured.as_ref().map(|secured| secured.tls.clone()),
-        store: store(args.store, &args.data_dir, "users.db")?,
+        discovery_cache: beside(&store, "discovery"),
+        store,
         token: shown.as_ref().map(Followed::token),
         token_in_the_clear: args.member.shown.insecure,
         service_config: args.service_config,

@@ -90,56 +90,7 @@ async fn losing_the_registry_stops_no_call_and_nobody_has_to_be_restarted() {
     cluster.tessera(&["demo"]).await.success();
     let address = cluster.registry.clone();
     cluster.kill("registry").await;
-    let user = cluster.user.clone();
-    let buy = async |user: &str| {
-        let call = |method: &'static str, body: String| {
-            let method = format!("tessera.user.v1.UserService/{method}");
-            async move {
-                e2e::run(["call", user, &method, &body, "--output", "json"])
-                    .await
-                    .success()
-                    .json()
-            }
-        };
-        let id = || uuid::Uuid::new_v4();
-        let body = format!(
-            r#"{{"requestId":"{}","email":"{}@example.com","displayName":"Ada","password":"correct horse"}}"#,
-            id(),
-            id()
-        );
-        let buyer = call("CreateUser", body).await["user"]["id"]
-            .as_str()
-            .expect("an id")
-            .to_owned();
-        let amount = r#"{"currencyCode":"EUR","minorUnits":"5000000"}"#;
-        call(
-            "TopUp",
-            format!(r#"{{"requestId":"{}","userId":"{buyer}","amount":{amount}}}"#, id()),
-        )
-        .await;
-        buyer
-    };
-    let buyer = buy(&user).await;
-    let events = e2e::run([
-        "call",
-        &cluster.tickets["ticket-2"],
-        "tessera.ticket.v1.TicketService/ListEvents",
-        "{}",
-    ])
-    .await;
-    let event = events.success().json()["events"][0]["id"]
-        .as_str()
-        .expect("an event")
-        .to_owned();
-    let body = format!(
-        r#"{{"requestId":"{}","userId":"{buyer}","eventId":"{event}","bestAvailable":{{"quantity":1}}}}"#,
-        uuid::Uuid::new_v4()
-    );
-    let order = e2e::run(["call", &user, "tessera.user.v1.UserService/BuyTicket", &body])
-        .await
-        .success()
-        .json();
-    assert_eq!(order["order"]["state"], "ORDER_STATE_SUCCEEDED", "{order:#}");
+    one_ticket_is_bought(&cluster).await;
 
     cluster.start_registry(&address).await;
     wait::until("all providers at the registry", || async {
@@ -150,6 +101,25 @@ async fn losing_the_registry_stops_no_call_and_nobody_has_to_be_restarted() {
     })
     .await;
     cluster.tessera(&["demo"]).await.success();
+}
+
+/// A user service that starts while the registry is away knows the ticket services from its disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_starts_without_the_registry_calls_whom_it_knew() {
+    let mut cluster = Cluster::start().await;
+    let kept = cluster.data().join("discovery");
+    wait::until("the instances to be on disk", || async {
+        let files = std::fs::read_dir(&kept).map_err(|error| error.to_string())?;
+        match files.count() {
+            0 => Err("no file".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    cluster.kill("registry").await;
+    cluster.kill("user-1").await;
+    cluster.start_user().await;
+    one_ticket_is_bought(&cluster).await;
 }
 
 /// An empty disk is not an empty service: whoever calls keeps the set that it knows until the providers are back in it, which
@@ -227,4 +197,38 @@ async fn instances(cluster: &Cluster) -> Vec<String> {
     rows.iter()
         .filter_map(|row| row["id"].as_str().map(str::to_owned))
         .collect()
+}
+
+/// Somebody signs up, gets money and buys a ticket, told nothing by the registry.
+async fn one_ticket_is_bought(cluster: &Cluster) {
+    let user = cluster.user.clone();
+    let call = |address: &str, method: &str, body: String| {
+        let (address, method) = (address.to_owned(), method.to_owned());
+        async move {
+            e2e::run(["call", &address, &method, &body, "--output", "json"])
+                .await
+                .success()
+                .json()
+        }
+    };
+    let id = || uuid::Uuid::new_v4();
+    let body = format!(
+        r#"{{"requestId":"{}","email":"{}@example.com","displayName":"Ada","password":"correct horse"}}"#,
+        id(),
+        id()
+    );
+    let made = call(&user, "tessera.user.v1.UserService/CreateUser", body).await;
+    let buyer = made["user"]["id"].as_str().expect("an id").to_owned();
+    let amount = r#"{"currencyCode":"EUR","minorUnits":"5000000"}"#;
+    let body = format!(r#"{{"requestId":"{}","userId":"{buyer}","amount":{amount}}}"#, id());
+    call(&user, "tessera.user.v1.UserService/TopUp", body).await;
+    let method = "tessera.ticket.v1.TicketService/ListEvents";
+    let events = call(&cluster.tickets["ticket-2"], method, "{}".to_owned()).await;
+    let event = events["events"][0]["id"].as_str().expect("an event").to_owned();
+    let body = format!(
+        r#"{{"requestId":"{}","userId":"{buyer}","eventId":"{event}","bestAvailable":{{"quantity":1}}}}"#,
+        id()
+    );
+    let order = call(&user, "tessera.user.v1.UserService/BuyTicket", body).await;
+    assert_eq!(order["order"]["state"], "ORDER_STATE_SUCCEEDED", "{order:#}");
 }
