@@ -6,11 +6,11 @@ use uuid::Uuid;
 use crate::registry::security;
 use crate::{
     args::{Cli, Command, LogFormat},
-    backup, balance, call,
+    backup, call,
     demo::{self, Demo},
     explain,
     failure::Failure,
-    govern, healthcheck, instances,
+    govern, healthcheck, inspect, instances,
     output::Output,
     roles, services, token, up, watch,
 };
@@ -30,7 +30,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Undrain(args) => govern::undrain(&args, output).await,
         Command::Weight(args) => govern::weight(&args, output).await,
         Command::Explain(args) => explain::run(&args, output).await,
-        Command::Lb(args) => balance::run(&args, output).await,
+        Command::Lb(args) => inspect::balance::run(&args, output).await,
+        Command::LogLevel(args) => inspect::log_level::run(&args, output).await,
         Command::Backup(args) => backup::backup(&args, output).await,
         Command::Restore(args) => backup::restore(&args, output).await,
         Command::Token(args) => token::run(&args, output),

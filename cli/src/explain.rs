@@ -8,16 +8,15 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{ExplainArgs, ExplainWhat, InstanceName},
-    balance,
     failure::Failure,
-    govern,
+    govern, inspect,
     output::{self, Output, Table, plain},
 };
 
 /// Tells it.
 pub(crate) async fn run(args: &ExplainArgs, output: Output) -> Result<(), Failure> {
     let name = match (&args.what, &args.instance) {
-        (Some(ExplainWhat::Call(call)), _) => return balance::explain(call, output).await,
+        (Some(ExplainWhat::Call(call)), _) => return inspect::balance::explain(call, output).await,
         (None, Some(name)) => name,
         (None, None) => return Err(Failure::usage("explain what?").advice("give SERVICE/ID, or `call SERVICE`")),
     };

@@ -64,6 +64,7 @@ pub enum InitError {
 pub fn init(config: Config) -> Result<Guard, InitError> {
     let mut environment = Environment::read(|name| std::env::var(name).ok());
     logs::install(config.log_format, &config.default_filter)?;
+    let keeper = logs::Keeper::start();
     propagation::install(environment.propagators);
 
     let mut provider = None;
@@ -82,7 +83,7 @@ pub fn init(config: Config) -> Result<Guard, InitError> {
     for warning in environment.warnings {
         tracing::warn!("{warning}");
     }
-    Ok(Guard { provider })
+    Ok(Guard { provider, keeper })
 }
 
 /// Keeps the exporter; ends with [`Guard::shutdown`].
@@ -90,12 +91,14 @@ pub fn init(config: Config) -> Result<Guard, InitError> {
 #[must_use = "spans still queued are lost unless shutdown is called"]
 pub struct Guard {
     provider: Option<SdkTracerProvider>,
+    keeper: logs::Keeper,
 }
 
 impl Guard {
     /// Exports what is queued and stops, for at most `deadline`. A failure is logged, not returned: at that point nobody
     /// can do anything about it.
     pub async fn shutdown(self, deadline: Duration) {
+        self.keeper.end().await;
         let Some(provider) = self.provider else {
             return;
         };

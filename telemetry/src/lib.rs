@@ -19,6 +19,7 @@ pub mod propagation;
 pub mod client;
 pub mod server;
 
+pub mod logs;
 pub mod messages;
 pub mod metrics;
 pub mod stats;
@@ -26,7 +27,6 @@ pub mod stats;
 mod env;
 mod export;
 mod init;
-mod logs;
 mod resource;
 pub mod rpc;
 mod span;

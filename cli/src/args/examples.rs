@@ -80,6 +80,14 @@ pub(super) const LB: &str = r#"Examples:
 
 It asks the process itself, at its admin port (--admin-listen of the role: its port + 2000), page /lb."#;
 
+pub(super) const LOG_LEVEL: &str = r#"Examples:
+  tessera log-level 127.0.0.1:9200                                      what the user service logs
+  tessera log-level 127.0.0.1:9200 info,user_svc=debug --for 10m        more of it, for ten minutes
+  tessera log-level 127.0.0.1:9000 --reset                              as it was started
+  docker compose exec registry tessera log-level 127.0.0.1:9000 debug
+
+Everybody who reaches the admin port may look; it is changed only from the machine or container itself."#;
+
 pub(super) const BACKUP: &str = r#"Examples:
   tessera backup registry.backup                                   while it serves
   tessera backup registry.backup --registry http://10.0.0.7:7000

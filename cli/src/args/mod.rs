@@ -16,7 +16,7 @@ pub(crate) use self::{
     cluster::{DemoArgs, UpArgs},
     operator::{
         BackupArgs, CallArgs, Discovery, DrainArgs, ExplainArgs, ExplainCallArgs, ExplainWhat, HealthcheckArgs,
-        InstancesArgs, LbArgs, RestoreArgs, ServicesArgs, UndrainArgs, WatchArgs, Weight, WeightArgs,
+        InstancesArgs, LbArgs, LogLevelArgs, RestoreArgs, ServicesArgs, UndrainArgs, WatchArgs, Weight, WeightArgs,
     },
     roles::{HostArgs, MemberArgs, RegistryArgs, TicketArgs, UserArgs},
     security::{IssueArgs, TokenArgs, TokenCommand, TokenDeed, TokenSource},
@@ -94,6 +94,8 @@ pub(crate) enum Command {
     Weight(WeightArgs),
     /// Show whom a running process calls: its live view of a service, asked at its admin port
     Lb(LbArgs),
+    /// Show what a running process logs, or change it while it runs
+    LogLevel(LogLevelArgs),
     /// Tell what became of an instance, or with `call` whom a call would go to, and why
     Explain(ExplainArgs),
     /// Save a registry's state to a file, while it serves or while it is stopped

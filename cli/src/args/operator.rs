@@ -262,6 +262,33 @@ pub(crate) struct LbArgs {
     pub(crate) timeout: Duration,
 }
 
+/// `tessera log-level`
+#[derive(Debug, Args)]
+#[command(after_help = examples::LOG_LEVEL)]
+pub(crate) struct LogLevelArgs {
+    /// The admin port of the process, HOST:PORT
+    #[arg(value_name = "ADDR", value_parser = values::address)]
+    pub(crate) address: String,
+
+    /// What it is to log: levels and TARGET=LEVEL, as in RUST_LOG [default: show what it logs]
+    #[arg(value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
+
+    /// Go back to what it logged before after this time
+    #[arg(long = "for", value_name = "DURATION", env = "TESSERA_FOR", requires = "filter")]
+    #[arg(allow_hyphen_values = true, value_parser = values::positive_duration)]
+    pub(crate) lasting: Option<Duration>,
+
+    /// Go back to what the process was started with
+    #[arg(long, env = "TESSERA_RESET", conflicts_with = "filter", value_parser = values::switch())]
+    pub(crate) reset: bool,
+
+    /// How long it may take to answer
+    #[arg(long, value_name = "DURATION", env = "TESSERA_TIMEOUT")]
+    #[arg(default_value = "2s", allow_hyphen_values = true, value_parser = values::positive_duration)]
+    pub(crate) timeout: Duration,
+}
+
 /// `tessera backup`
 #[derive(Debug, Args)]
 #[command(after_help = examples::BACKUP)]

@@ -14,17 +14,33 @@ const MOST: u64 = 8 << 20;
 /// The first byte of a TLS alert: what a server with TLS answers to somebody without.
 const ALERT: u8 = 21;
 
-/// The body of `GET path` at `address` (`HOST:PORT`).
-pub(crate) async fn get(address: &str, path: &str, timeout: Duration) -> Result<String, Failure> {
-    let asked = tokio::time::timeout(timeout, ask(address, path)).await;
+/// What is asked: a method, a page with its query, and what is sent along.
+pub(super) struct Question<'a> {
+    pub(super) method: &'static str,
+    pub(super) path: &'a str,
+    pub(super) body: &'a str,
+}
+
+impl<'a> Question<'a> {
+    pub(super) fn get(path: &'a str) -> Self {
+        Self {
+            method: "GET",
+            path,
+            body: "",
+        }
+    }
+}
+
+/// The body of the answer at `address` (`HOST:PORT`).
+pub(super) async fn ask(address: &str, question: &Question<'_>, timeout: Duration) -> Result<String, Failure> {
+    let asked = tokio::time::timeout(timeout, exchange(address, question)).await;
     let answer = match asked {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
             return Err(Failure::new(format!("nobody answers at {address}"))
                 .because(&error)
                 .advice(
-                    "give the admin address of a running process with --admin: a service's own port + 2000, or what its \
-                     --admin-listen says",
+                    "give the admin address of a running process: a service's own port + 2000, or what its --admin-listen says",
                 ));
         }
         Err(_) => {
@@ -32,12 +48,17 @@ pub(crate) async fn get(address: &str, path: &str, timeout: Duration) -> Result<
                 .advice("look at its log, or pass a longer --timeout"));
         }
     };
-    read(address, path, &answer)
+    read(address, question.path, &answer)
 }
 
-async fn ask(address: &str, path: &str) -> std::io::Result<Vec<u8>> {
+async fn exchange(address: &str, question: &Question<'_>) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let Question { method, path, body } = question;
+    let length = match *method {
+        "GET" => String::new(),
+        _ => format!("content-length: {}\r\n", body.len()),
+    };
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\n{length}connection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(MOST).read_to_end(&mut answer).await?;
@@ -67,6 +88,11 @@ fn read(address: &str, path: &str, answer: &[u8]) -> Result<String, Failure> {
         Some("200") => Err(Failure::new(format!("{address} has broken off its answer")).advice("ask again")),
         Some("404") => Err(Failure::new(format!("{address} has no page {path}"))
             .advice("ask a process that calls others, such as a user service")),
+        // It says what is wrong with the question.
+        Some("400" | "413") => Err(Failure::usage(format!("{address} refuses")).why(body.trim())),
+        Some("403") => Err(Failure::new(format!("{address} refuses")).why(body.trim()).advice(
+            "run this where that process runs; in a container: docker compose exec SERVICE tessera log-level 127.0.0.1:PORT FILTER",
+        )),
         Some(status) if head.starts_with("HTTP/") => Err(Failure::new(format!("{address} answered {status}"))),
         _ => Err(strange()),
     }
@@ -91,6 +117,8 @@ mod tests {
         check(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", Ok("{}"));
         check(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", Err("broken off"));
         check(b"HTTP/1.1 404 Not Found\r\n\r\n", Err("no page /lb"));
+        check(b"HTTP/1.1 400 Bad\r\n\r\nno level\n", Err("no level"));
+        check(b"HTTP/1.1 403 No\r\n\r\nonly from here\n", Err("only from here"));
         check(b"HTTP/1.1 503 Busy\r\n\r\n", Err("answered 503"));
         check(b"SSH-2.0-x\r\n", Err("no admin port"));
         check(b"", Err("no admin port"));

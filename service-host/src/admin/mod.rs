@@ -1,5 +1,7 @@
-//! `/healthz`, `/metrics` and the service's own pages over HTTP/1.1 (with TLS where the server has it), on an address of their own
-//! that need not be reachable from outside.
+//! `/healthz`, `/metrics`, `/log-level` and the service's own pages over HTTP/1.1 (with TLS where the server has it), on an
+//! address of their own that need not be reachable from outside.
+
+mod log_level;
 
 use std::{convert::Infallible, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -67,7 +69,11 @@ impl Shown {
     /// What to try instead.
     fn hint(&self) -> String {
         let own = self.pages.iter().map(|page| format!(", {}", page.path));
-        format!("try /healthz, /metrics{}\n", own.collect::<String>())
+        format!(
+            "try /healthz, /metrics, {}{}\n",
+            log_level::PATH,
+            own.collect::<String>()
+        )
     }
 }
 
@@ -103,8 +109,8 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let response = answer(request.method(), request.uri().path(), &shown);
-        async move { Ok::<_, Infallible>(response) }
+        let shown = shown.clone();
+        async move { Ok::<_, Infallible>(respond(request, peer, &shown, headers_timeout).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -125,32 +131,73 @@ where
     Ended::Closed
 }
 
-fn answer(method: &Method, path: &str, shown: &Shown) -> Response<Full<Bytes>> {
-    const TEXT: &str = "text/plain; charset=utf-8";
+async fn respond(
+    request: Request<hyper::body::Incoming>,
+    peer: SocketAddr,
+    shown: &Shown,
+    patience: Duration,
+) -> Response<Full<Bytes>> {
+    let answer = match request.uri().path() {
+        log_level::PATH => log_level::answer(request, peer.ip(), patience).await,
+        path => answer(request.method(), path, shown),
+    };
+    answer.into_response()
+}
+
+/// A status, a kind of text and the text.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    content_type: &'static str,
+    body: String,
+}
+
+impl Answer {
+    fn text(status: StatusCode, body: impl Into<String>) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: body.into(),
+        }
+    }
+
+    fn json(body: String) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type: "application/json",
+            body,
+        }
+    }
+
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::from(self.body)));
+        *response.status_mut() = self.status;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        response
+    }
+}
+
+fn answer(method: &Method, path: &str, shown: &Shown) -> Answer {
     let page = shown.page(path);
     let known = matches!(path, "/healthz" | "/metrics") || page.is_some();
-    let (status, content_type, body) = match path {
+    match path {
         _ if known && method != Method::GET && method != Method::HEAD => {
-            (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned())
+            Answer::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n")
         }
-        "/healthz" if shown.health.is_serving() => (StatusCode::OK, TEXT, "serving\n".to_owned()),
-        "/healthz" => (StatusCode::SERVICE_UNAVAILABLE, TEXT, "not serving\n".to_owned()),
-        "/metrics" => (
-            StatusCode::OK,
-            telemetry::metrics::CONTENT_TYPE,
-            telemetry::metrics::encode(),
-        ),
-        _ => match page {
-            Some(page) => (StatusCode::OK, "application/json", (page.render)()),
-            None => (StatusCode::NOT_FOUND, TEXT, shown.hint()),
+        "/healthz" if shown.health.is_serving() => Answer::text(StatusCode::OK, "serving\n"),
+        "/healthz" => Answer::text(StatusCode::SERVICE_UNAVAILABLE, "not serving\n"),
+        "/metrics" => Answer {
+            status: StatusCode::OK,
+            content_type: telemetry::metrics::CONTENT_TYPE,
+            body: telemetry::metrics::encode(),
         },
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
+        _ => match page {
+            Some(page) => Answer::json((page.render)()),
+            None => Answer::text(StatusCode::NOT_FOUND, shown.hint()),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -164,7 +211,7 @@ mod tests {
         let shown = Shown::new(health.clone(), vec![own]);
         let check = |method: Method, path: &str, expected: u16| {
             assert_eq!(
-                answer(&method, path, &shown).status().as_u16(),
+                answer(&method, path, &shown).status.as_u16(),
                 expected,
                 "{method} {path}"
             );

@@ -1,9 +1,7 @@
-//! Log lines on standard error that carry the trace they belong to.
-//!
-//! Text for people, JSON for machines; in both every record made while a call is served has its `trace_id` and `span_id`,
-//! from the OpenTelemetry context and not from `tracing` spans.
+//! The form of a log line: text for people, JSON for machines. In both every record made while a call is served has its
+//! `trace_id` and `span_id`, from the OpenTelemetry context and not from `tracing` spans. Not here: what is logged.
 
-use std::{collections::BTreeMap, fmt, io::IsTerminal as _};
+use std::{collections::BTreeMap, fmt};
 
 use opentelemetry::{Context, trace::TraceContextExt as _};
 use serde_json::Value;
@@ -12,56 +10,13 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter,
     fmt::{
         FmtContext, FormatEvent, FormatFields,
         format::Writer,
         time::{FormatTime as _, SystemTime},
     },
-    layer::SubscriberExt as _,
     registry::LookupSpan,
-    util::SubscriberInitExt as _,
 };
-
-use crate::init::{InitError, LogFormat};
-
-/// Crates that the exporter and every connection run through. At `info` or below they would log each exported batch,
-/// which would be a loop if logs were exported, and is noise when they are not. `RUST_LOG` can still name them.
-/// At `warn` h2 has a line for what any hostile peer may send.
-const QUIET: &str = "h2=error,hyper=warn,hyper_util=warn,tonic=warn,tower=warn,opentelemetry=off";
-
-pub(crate) fn install(format: LogFormat, default_filter: &str) -> Result<(), InitError> {
-    let filter = filter(std::env::var("RUST_LOG").ok().as_deref(), default_filter)?;
-    let json = match format {
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
-        LogFormat::Text => false,
-        LogFormat::Json => true,
-    };
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-    );
-    let registry = tracing_subscriber::registry().with(filter);
-    let installed = if json {
-        registry.with(layer.event_format(Json)).try_init()
-    } else {
-        registry.with(layer.event_format(Text)).try_init()
-    };
-    installed.map_err(InitError::AlreadyInstalled)
-}
-
-fn filter(rust_log: Option<&str>, default_filter: &str) -> Result<EnvFilter, InitError> {
-    let asked = rust_log
-        .map(str::trim)
-        .filter(|value| !value.is_empty())
-        .unwrap_or(default_filter);
-    // A later directive replaces an equal earlier one, and a longer target beats a shorter one.
-    EnvFilter::builder()
-        .parse(format!("{QUIET},{asked}"))
-        .map_err(|source| InitError::Filter {
-            filter: asked.to_owned(),
-            source,
-        })
-}
 
 /// The ids of the current context, if it belongs to a trace.
 fn ids() -> Option<(String, String)> {
@@ -75,7 +30,7 @@ fn ids() -> Option<(String, String)> {
 }
 
 /// `2026-11-20T11:25:03.123456Z  INFO ticket_svc::api: sold seats=2 trace_id=… span_id=…`
-struct Text;
+pub(super) struct Text;
 
 impl<S, N> FormatEvent<S, N> for Text
 where
@@ -108,7 +63,7 @@ where
 }
 
 /// One object a line: `timestamp`, `level`, `target`, `message`, the event's fields, `trace_id`, `span_id`.
-struct Json;
+pub(super) struct Json;
 
 impl<S, N> FormatEvent<S, N> for Json
 where
@@ -190,60 +145,19 @@ impl Visit for Fields {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use tracing::subscriber::with_default;
-
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Buffer {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("not poisoned").extend(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn logged<F>(format: F, work: impl FnOnce()) -> String
-    where
-        F: FormatEvent<
-                tracing_subscriber::layer::Layered<EnvFilter, tracing_subscriber::Registry>,
-                tracing_subscriber::fmt::format::DefaultFields,
-            > + Send
-            + Sync
-            + 'static,
-    {
-        let buffer = Buffer::default();
-        let writer = buffer.clone();
-        let subscriber = tracing_subscriber::registry()
-            .with(filter(None, "info").expect("valid"))
-            .with(
-                tracing_subscriber::fmt::layer()
-                    .with_ansi(false)
-                    .with_writer(move || writer.clone())
-                    .event_format(format),
-            );
-        with_default(subscriber, work);
-        let bytes = buffer.0.lock().expect("not poisoned").clone();
-        String::from_utf8(bytes).expect("text")
-    }
+    use super::{super::tests::logged, *};
 
     #[test]
     fn records_carry_the_trace_of_the_call_they_are_made_in() {
         let cx = crate::propagation::ensure_trace(&Context::new());
         let id = crate::propagation::trace_id(&cx).expect("valid");
-        let text = logged(Text, || {
+        let text = logged(Text, |_| {
             let _entered = cx.clone().attach();
             tracing::info!(seats = 2, "sold");
         });
         assert!(text.contains("sold seats=2"), "{text}");
         assert!(text.contains(&format!("trace_id={id}")), "{text}");
-        let json = logged(Json, || {
+        let json = logged(Json, |_| {
             let _entered = cx.clone().attach();
             tracing::warn!(seats = 2, free = true, name = "a\"b\n\u{1b}[31m", "sold");
         });
@@ -260,30 +174,7 @@ mod tests {
 
     #[test]
     fn outside_a_call_there_is_no_trace_id() {
-        assert!(!logged(Text, || tracing::info!("started")).contains("trace_id"));
-        assert!(!logged(Json, || tracing::info!("started")).contains("trace_id"));
-    }
-
-    #[test]
-    fn what_export_runs_through_is_quiet_unless_named() {
-        let text = logged(Text, || {
-            tracing::info!(target: "h2::codec", "frame");
-            tracing::error!(target: "opentelemetry-otlp", "failed");
-            tracing::warn!(target: "tonic::transport", "kept");
-        });
-        assert!(!text.contains("frame") && !text.contains("failed"), "{text}");
-        assert!(text.contains("kept"), "{text}");
-        assert!(
-            filter(Some("h2=trace"), "info")
-                .expect("valid")
-                .to_string()
-                .contains("h2=trace")
-        );
-    }
-
-    #[test]
-    fn a_bad_filter_is_an_error_that_shows_it() {
-        let error = filter(Some("info,tick et=debug=x"), "info").expect_err("invalid");
-        assert!(error.to_string().contains("tick et"), "{error}");
+        assert!(!logged(Text, |_| tracing::info!("started")).contains("trace_id"));
+        assert!(!logged(Json, |_| tracing::info!("started")).contains("trace_id"));
     }
 }

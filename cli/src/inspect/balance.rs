@@ -1,8 +1,6 @@
 //! `tessera lb` and `tessera explain call`: whom a caller would call, and why not the others. The one asks a process that runs, the
 //! other looks for itself, as a caller that starts now.
 
-mod admin;
-
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -10,6 +8,7 @@ use lb::{Explanation, InstanceView};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
+use super::admin;
 use crate::{
     args::{ExplainCallArgs, LbArgs},
     channel,
@@ -32,7 +31,7 @@ struct Page {
 
 /// The live view of a running process.
 pub(crate) async fn run(args: &LbArgs, output: Output) -> Result<(), Failure> {
-    let text = admin::get(&args.admin, "/lb", args.timeout).await?;
+    let text = admin::ask(&args.admin, &admin::Question::get("/lb"), args.timeout).await?;
     let page: Page = serde_json::from_str(&text).map_err(|error| {
         Failure::new(format!("{} has a page /lb that is not ours", args.admin))
             .because(&error)
