@@ -86,7 +86,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.ends(Ending::Cancelled);
         self.endpoint.load.is_over();
-        let before = self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
+        let before = self.endpoint.load.in_flight().fetch_sub(1, Ordering::SeqCst);
         if before == 1 && self.endpoint.draining.load(Ordering::SeqCst) {
             self.endpoint.idle.notify_one();
         }

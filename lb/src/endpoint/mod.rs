@@ -23,7 +23,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -99,7 +99,6 @@ pub(crate) struct Endpoint {
     /// Whose certificate is expected; `None` without TLS.
     secured: Option<tls::Expected>,
     identity: u64,
-    in_flight: AtomicU32,
     load: Load,
     served: AtomicU64,
     failed: AtomicU64,
@@ -130,7 +129,6 @@ impl Endpoint {
             address,
             authority,
             secured: None,
-            in_flight: AtomicU32::new(0),
             load: Load::default(),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -189,13 +187,13 @@ impl Endpoint {
 
     pub(crate) fn in_flight(&self) -> u32 {
         // A pick compares numbers that change under its eyes anyway: no ordering would make them truer.
-        self.in_flight.load(Ordering::Relaxed)
+        self.load.in_flight().load(Ordering::Relaxed)
     }
 
     /// Counts one call, which begins `now`, until the guard is dropped.
     pub(crate) fn begin(self: &Arc<Self>, now: Instant) -> InFlight {
         // In one order with the closing of the connection and the look at this count, see the driver's last state.
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.load.in_flight().fetch_add(1, Ordering::SeqCst);
         self.load.begins();
         InFlight::new(Arc::clone(self), now)
     }
@@ -323,7 +321,7 @@ impl Endpoint {
     async fn drained(&self) {
         // The flag first, the count second: a guard that is dropped in between sees the flag or we see its decrement.
         self.draining.store(true, Ordering::SeqCst);
-        while self.in_flight.load(Ordering::SeqCst) > 0 {
+        while self.load.in_flight().load(Ordering::SeqCst) > 0 {
             // `notify_one` leaves a permit, so nothing is missed between the check and the wait.
             self.idle.notified().await;
         }

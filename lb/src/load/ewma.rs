@@ -59,6 +59,13 @@ pub(super) struct Ewma {
 }
 
 impl Ewma {
+    /// As new: the place of one that is gone is somebody else's now.
+    pub(super) fn forget(&self) {
+        self.latency.0.store(0, Relaxed);
+        self.penalty.0.store(0, Relaxed);
+        self.failures.store(0, Relaxed);
+    }
+
     /// An answer has come, so long after the call was picked.
     pub(super) fn answered(&self, after: Duration, now: Tick, pace: &Pace) {
         if self.failures.load(Relaxed) > 0 {

@@ -5,6 +5,7 @@
 //! depends on the policy: what is off costs a look at a flag.
 
 mod ewma;
+mod hot;
 mod probes;
 mod report;
 
@@ -19,7 +20,11 @@ use std::{
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use self::ewma::{Ewma, Pace};
+pub(crate) use self::hot::{Hot, Places};
+use self::{
+    ewma::Pace,
+    hot::{Blocks, Place},
+};
 pub(crate) use self::{
     probes::{Probes, SLOTS, Seen},
     report::Report,
@@ -69,6 +74,7 @@ pub(crate) struct Fleet {
     /// `None` where reports are not asked for.
     probes: Option<Probes>,
     endpoints: AtomicU32,
+    blocks: Blocks,
 }
 
 impl Fleet {
@@ -89,6 +95,7 @@ impl Fleet {
             in_flight: matches!(policy, Policy::ConsistentHash(_)).then(AtomicU32::default),
             probes,
             endpoints: AtomicU32::new(0),
+            blocks: Blocks::default(),
         }
     }
 
@@ -98,6 +105,16 @@ impl Fleet {
 
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.as_ref().map_or(0, |count| count.load(Relaxed))
+    }
+
+    /// The microseconds to be expected there at `now`; see [`Candidates::latency`](crate::pick::Candidates::latency).
+    pub(crate) fn latency(&self, hot: &Hot, now: Tick) -> Option<f32> {
+        hot.ewma.latency(now, self.pace.as_ref()?)
+    }
+
+    /// What is left of a penalty there; see [`Candidates::penalty`](crate::pick::Candidates::penalty).
+    pub(crate) fn penalty(&self, hot: &Hot, now: Tick) -> f32 {
+        self.pace.as_ref().map_or(0.0, |pace| hot.ewma.penalty(now, pace))
     }
 
     /// What the endpoints said of themselves, if the policy asks for it.
@@ -114,26 +131,49 @@ impl Default for Fleet {
             in_flight: None,
             probes: None,
             endpoints: AtomicU32::new(0),
+            blocks: Blocks::default(),
         }
     }
 }
 
 /// What is known of one endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Load {
     fleet: Arc<Fleet>,
     /// Tells it from the others of its fleet, those that are gone included. Not 0.
     number: u32,
-    ewma: Ewma,
+    place: Place,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self::new(Arc::default())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.fleet.blocks.give_back(&self.place);
+    }
 }
 
 impl Load {
     pub(crate) fn new(fleet: Arc<Fleet>) -> Self {
         Self {
             number: fleet.endpoints.fetch_add(1, Relaxed).wrapping_add(1),
+            place: fleet.blocks.take(),
             fleet,
-            ewma: Ewma::default(),
         }
+    }
+
+    /// What picks read of those endpoints, in that order.
+    pub(crate) fn places<'a>(loads: impl Iterator<Item = &'a Self>) -> Places {
+        Places::new(loads.map(|load| &load.place))
+    }
+
+    /// Calls under way there.
+    pub(crate) fn in_flight(&self) -> &AtomicU32 {
+        &self.place.hot().in_flight
     }
 
     /// A call has begun.
@@ -154,7 +194,7 @@ impl Load {
     pub(crate) fn answered(&self, began: Instant) {
         if let Some(pace) = &self.fleet.pace {
             let now = Instant::now();
-            self.ewma
+            self.ewma()
                 .answered(now.saturating_duration_since(began), self.fleet.tick(now), pace);
         }
     }
@@ -163,7 +203,7 @@ impl Load {
     pub(crate) fn given_up(&self, began: Instant) {
         if let Some(pace) = &self.fleet.pace {
             let now = Instant::now();
-            self.ewma
+            self.ewma()
                 .given_up(now.saturating_duration_since(began), self.fleet.tick(now), pace);
         }
     }
@@ -173,7 +213,7 @@ impl Load {
         if let Some(pace) = &self.fleet.pace {
             let now = Instant::now();
             let after = now.saturating_duration_since(began);
-            self.ewma.failed(after, pushback, self.fleet.tick(now), pace);
+            self.ewma().failed(after, pushback, self.fleet.tick(now), pace);
         }
     }
 
@@ -206,17 +246,13 @@ impl Load {
         probes.add(self.number, report, now);
     }
 
-    /// See [`Candidates::penalty`](crate::pick::Candidates::penalty).
-    pub(crate) fn penalty(&self, now: Tick) -> f32 {
-        self.fleet
-            .pace
-            .as_ref()
-            .map_or(0.0, |pace| self.ewma.penalty(now, pace))
-    }
-
     /// See [`Candidates::latency`](crate::pick::Candidates::latency).
     pub(crate) fn latency(&self, now: Tick) -> Option<f32> {
-        self.ewma.latency(now, self.fleet.pace.as_ref()?)
+        self.fleet.latency(self.place.hot(), now)
+    }
+
+    fn ewma(&self) -> &ewma::Ewma {
+        &self.place.hot().ewma
     }
 }
 

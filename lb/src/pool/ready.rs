@@ -1,6 +1,6 @@
 //! The ready set: an immutable extract of the pool that calls pick from. Nothing here changes it.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::{
         Endpoint, InFlight,
         connection::{Connection, Slot},
     },
-    load::{Fleet, Probes, Tick},
+    load::{Fleet, Load, Places, Probes, Tick},
     pick::{Candidates, Maglev, Numbers, Weights},
     route::Weighed,
 };
@@ -20,6 +20,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct ReadySet {
     members: Vec<Member>,
+    /// Of the members, in their order: what a pick compares.
+    places: Places,
     weights: Weights,
     fleet: Arc<Fleet>,
     maglev: Option<Arc<Maglev>>,
@@ -117,6 +119,7 @@ impl Default for ReadySet {
     fn default() -> Self {
         Self {
             members: Vec::new(),
+            places: Places::default(),
             weights: Weights::Equal,
             fleet: Arc::default(),
             maglev: None,
@@ -133,6 +136,7 @@ impl ReadySet {
         let on_probation = members.iter().any(|member| member.admission != Admission::All);
         Self {
             on_probation,
+            places: Load::places(members.iter().map(|member| member.endpoint.load())),
             members,
             weights,
             fleet: Arc::clone(fleet),
@@ -217,7 +221,7 @@ impl Candidates for ReadySet {
     }
 
     fn in_flight(&self, index: usize) -> u32 {
-        self.members[index].endpoint.in_flight()
+        self.places.hot(index).in_flight.load(Relaxed)
     }
 
     fn all_in_flight(&self) -> u32 {
@@ -225,7 +229,7 @@ impl Candidates for ReadySet {
     }
 
     fn latency(&self, index: usize, now: Tick) -> Option<f32> {
-        self.members[index].endpoint.load().latency(now)
+        self.fleet.latency(self.places.hot(index), now)
     }
 
     fn identity(&self, index: usize) -> u64 {
@@ -241,7 +245,7 @@ impl Candidates for ReadySet {
     }
 
     fn penalty(&self, index: usize, now: Tick) -> f32 {
-        self.members[index].endpoint.load().penalty(now)
+        self.fleet.penalty(self.places.hot(index), now)
     }
 
     fn probes(&self) -> Option<&Probes> {
