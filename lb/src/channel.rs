@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use prost_reflect::DescriptorPool;
 use rand::Rng as _;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tonic::{Status, body::Body};
 use tower_service::Service;
 
@@ -21,21 +21,18 @@ use crate::{
     Backoff, CircuitBreaker, ConcurrencyLimit, ConnectError, EndpointView, Error, Explanation, FallbackRequest,
     FaultCounts, HedgingPolicy, InvalidDescriptors, InvalidServiceConfig, Mode, OutlierDetection, Policy, ResponseBody,
     RetryBudget, RetryPolicy, RetryThrottling, ServiceConfig, SlowStart, Target, Throttling,
-    call::{
-        self,
-        gate::{Gate, GateSettings},
-    },
+    call::{self, gate::Gate},
     degrade::{self, Act, Bindings},
     endpoint::Dial,
     explain::live,
-    pool::{Care, Keeper, KeeperSettings, Pool, Wish},
+    pool::{Keeper, KeeperSettings, Pool, Wish},
     route,
-    settings::{CallSettings, ChannelRules, Governed, Layer, MethodSettings, Rules, read_file},
+    settings::{CallSettings, ChannelRules, Governed, Layer, MethodSettings, Rules, Subject, read_file},
 };
 
 /// Where the defaults stand.
 mod defaults {
-    use super::{Duration, RetryBudget};
+    use super::Duration;
 
     /// Long enough for a restart of a small service, short enough for a person in front of a screen.
     pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -46,8 +43,6 @@ mod defaults {
     pub(super) const MAX_CONNECTIONS: usize = 4;
     /// As gRPC's channels.
     pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-    /// With the 95th percentile, as hedging begins by default, a twentieth would do; the rest is for attempts that failed.
-    pub(super) const HEDGING_BUDGET: RetryBudget = RetryBudget::tenth();
 }
 
 /// A connection to all instances of a service. Any generated tonic client takes it in place of a [`tonic::transport::Channel`].
@@ -70,20 +65,15 @@ pub struct Builder {
     idle_timeout: Option<Duration>,
     backoff: Backoff,
     tls: Option<tls::Client>,
-    care: Care,
-    method_breaker: Option<CircuitBreaker>,
-    gate: GateSettings,
     rules: Rules,
     pub(crate) routing: route::Setup,
-    channel: ChannelRules,
+    pub(crate) channel: ChannelRules,
     config: ServiceConfig,
     file: Option<PathBuf>,
     ignores_provider: bool,
     check: Option<bool>,
     standins: BTreeMap<String, Act>,
     descriptors: Option<DescriptorPool>,
-    retry_budget: RetryBudget,
-    hedging_budget: RetryBudget,
 }
 
 /// What became of what a builder was given.
@@ -131,14 +121,6 @@ impl Channel {
             check: None,
             standins: BTreeMap::new(),
             descriptors: None,
-            retry_budget: RetryBudget::default(),
-            hedging_budget: defaults::HEDGING_BUDGET,
-            care: Care {
-                outlier: Some(OutlierDetection::default()),
-                slow_start: Some(SlowStart::default()),
-            },
-            method_breaker: None,
-            gate: GateSettings::default(),
         }
     }
 
@@ -304,18 +286,20 @@ impl Builder {
     }
 
     /// How many attempts more than calls failover may make, all methods together. Default: a fifth of the calls, and 10 a second.
-    pub fn retry_budget(self, retry_budget: RetryBudget) -> Self {
-        Self { retry_budget, ..self }
+    pub fn retry_budget(mut self, retry_budget: RetryBudget) -> Self {
+        self.channel.retry_budget = Some(retry_budget);
+        self
     }
 
     /// How many attempts more than calls hedging may make, all methods together. Default: a tenth of the calls, and 10 a second.
-    pub fn hedging_budget(self, hedging_budget: RetryBudget) -> Self {
-        Self { hedging_budget, ..self }
+    pub fn hedging_budget(mut self, hedging_budget: RetryBudget) -> Self {
+        self.channel.hedging_budget = Some(hedging_budget);
+        self
     }
 
     /// gRPC's throttle, in addition to the budgets. Default: none.
     pub fn retry_throttling(mut self, retry_throttling: impl Into<Option<RetryThrottling>>) -> Self {
-        self.channel.throttling = retry_throttling.into();
+        self.channel.retry_throttling = retry_throttling.into();
         self
     }
 
@@ -327,38 +311,38 @@ impl Builder {
     /// How instances that fail are taken out of service and come back; `None` keeps everybody in. Default:
     /// [`OutlierDetection::default`].
     pub fn outlier_detection(mut self, outlier: impl Into<Option<OutlierDetection>>) -> Self {
-        self.care.outlier = outlier.into();
+        self.channel.outlier = Some(outlier.into());
         self
     }
 
     /// How instances that are new come to their share of the calls; with `None` they have it at once. Default:
     /// [`SlowStart::default`].
     pub fn slow_start(mut self, slow_start: impl Into<Option<SlowStart>>) -> Self {
-        self.care.slow_start = slow_start.into();
+        self.channel.slow_start = Some(slow_start.into());
         self
     }
 
     /// When calls of a method fail at once for a while: a breaker for each. Default: never.
     pub fn method_breaker(mut self, breaker: impl Into<Option<CircuitBreaker>>) -> Self {
-        self.method_breaker = breaker.into();
+        self.rules.breaker = Some(breaker.into());
         self
     }
 
     /// When calls of the service fail at once for a while, whatever the method. Default: never.
     pub fn service_breaker(mut self, breaker: impl Into<Option<CircuitBreaker>>) -> Self {
-        self.gate.breaker = breaker.into();
+        self.channel.breaker = Some(breaker.into());
         self
     }
 
     /// How many calls may be under way at a time, by how long they take. Default: no limit.
     pub fn concurrency_limit(mut self, limit: impl Into<Option<ConcurrencyLimit>>) -> Self {
-        self.gate.limit = limit.into();
+        self.channel.limit = Some(limit.into());
         self
     }
 
     /// When calls that would probably be refused for overload are not sent. Default: never.
     pub fn throttling(mut self, throttling: impl Into<Option<Throttling>>) -> Self {
-        self.gate.throttling = throttling.into();
+        self.channel.throttling = Some(throttling.into());
         self
     }
 
@@ -477,7 +461,7 @@ impl Builder {
             ready_timeout: defaults::READY_TIMEOUT,
             call_timeout: None,
             mode: Mode::default(),
-            breaker: self.method_breaker,
+            breaker: None,
             fallback: None,
         };
         let bindings = Bindings {
@@ -487,14 +471,24 @@ impl Builder {
             tls: self.tls.clone(),
             ..Bindings::default()
         };
-        let retries = Arc::new(call::Retries::new(self.retry_budget, self.hedging_budget, None));
+        let retries = Arc::new(call::Retries::new());
+        let gate: Arc<Gate> = Arc::default();
+        let pool = Arc::new(Pool::new(self.channel.policy.clone().unwrap_or_default()));
+        let subject = Subject {
+            pool: Arc::clone(&pool),
+            gate: Arc::clone(&gate),
+            retries: Arc::clone(&retries),
+            caller: self.routing.caller,
+            registries: source.ranks().into(),
+            subsetting: watch::Sender::new(None),
+        };
         let follows_provider = !self.ignores_provider;
         let governed = Governed::new(
             Arc::clone(&service),
             base,
             (self.rules, self.channel),
             bindings,
-            Arc::clone(&retries),
+            subject,
             follows_provider,
         );
         let mut check = self.config.check;
@@ -524,9 +518,6 @@ impl Builder {
             check: check.unwrap_or(false),
         };
         let settings = Arc::new(governed);
-        let pool = Arc::new(Pool::new(settings.settle_policy()));
-        self.routing.apply(&pool, source.ranks());
-        pool.set_care(self.care);
         let keeping = KeeperSettings {
             dial: Dial {
                 tls: self.tls,
@@ -538,21 +529,17 @@ impl Builder {
             governed: Arc::clone(&settings),
             file,
             cache_dir: self.routing.cache_dir,
-            subsetting: self
-                .routing
-                .subsetting
-                .map(|subsetting| subsetting.seeded(rand::rng().next_u64())),
+            subset_seed: rand::rng().next_u64(),
         };
         let keeper = Keeper::spawn(Arc::clone(&pool), source, keeping);
         let shared = Arc::new_cyclic(|shared| call::Shared {
             service,
-            caller: self.routing.caller,
             pool,
             keeper,
             settings,
             retries,
             failback: call::Failback::new(shared.clone()),
-            gate: Gate::new(self.gate),
+            gate,
         });
         live::opened(&shared);
         (Channel { shared }, outcomes)

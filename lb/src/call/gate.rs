@@ -94,12 +94,6 @@ pub(super) async fn through(
 }
 
 impl Gate {
-    pub(crate) fn new(settings: GateSettings) -> Self {
-        let gate = Self::default();
-        gate.set(settings);
-        gate
-    }
-
     /// The states of all breakers, see [`Breaker::level`]; the one of the service has no method.
     pub(crate) fn breakers(&self) -> Vec<(Option<Box<str>>, u8)> {
         let together = self.together.load_full();
@@ -315,7 +309,8 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_has_room_counts_as_overload() {
-        let gate = Gate::new(GateSettings {
+        let gate = Gate::default();
+        gate.set(GateSettings {
             throttling: Some(Throttling::default()),
             ..GateSettings::default()
         });

@@ -45,7 +45,7 @@ use crate::{
     Explanation,
     load::Report,
     pool::{Keeper, Pool},
-    route::{Caller, Route, Tag},
+    route::{Route, Tag},
     settings::Governed,
 };
 
@@ -54,14 +54,12 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) service: Arc<str>,
-    /// Who calls, for rules.
-    pub(crate) caller: Caller,
     pub(crate) pool: Arc<Pool>,
     pub(crate) keeper: Keeper,
     pub(crate) settings: Arc<Governed>,
     pub(crate) retries: Arc<Retries>,
     pub(crate) failback: Failback,
-    pub(crate) gate: Gate,
+    pub(crate) gate: Arc<Gate>,
 }
 
 impl Shared {

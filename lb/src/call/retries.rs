@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::Instant;
 
 use crate::{
     RetryBudget, RetryThrottling,
     retry::{Budget, Latencies, Throttle},
+    settings::ChannelSettings,
 };
 
 /// Methods whose latencies are kept apart. A service has some dozens; a proxy that passes on whatever paths it is given shall
@@ -26,12 +27,36 @@ const THE_REST: &str = "";
 #[derive(Debug)]
 pub(crate) struct Retries {
     /// For failover.
-    budget: Budget,
+    budget: Terms,
     /// For hedging.
-    hedges: Budget,
+    hedges: Terms,
     throttle: ArcSwapOption<Throttle>,
     latencies: RwLock<HashMap<Box<str>, Arc<Latencies>>>,
     counts: Counts,
+}
+
+/// A budget whose terms may change: one that is changed begins anew.
+#[derive(Debug)]
+struct Terms(ArcSwap<(RetryBudget, Budget)>);
+
+impl Terms {
+    fn new(terms: RetryBudget) -> Self {
+        Self(ArcSwap::from_pointee((terms, Budget::new(terms, Instant::now()))))
+    }
+
+    fn set(&self, terms: RetryBudget) {
+        if self.0.load().0 != terms {
+            self.0.store(Arc::new((terms, Budget::new(terms, Instant::now()))));
+        }
+    }
+
+    fn deposit(&self) {
+        self.0.load().1.deposit(Instant::now());
+    }
+
+    fn withdraw(&self) -> bool {
+        self.0.load().1.withdraw(Instant::now())
+    }
 }
 
 /// How often what has happened on a channel, since it was built.
@@ -75,17 +100,22 @@ pub(super) fn count(counter: &AtomicU64) {
 }
 
 impl Retries {
-    pub(crate) fn new(budget: RetryBudget, hedges: RetryBudget, throttling: Option<RetryThrottling>) -> Self {
-        let now = Instant::now();
-        let retries = Self {
-            budget: Budget::new(budget, now),
-            hedges: Budget::new(hedges, now),
+    /// With budgets of the default terms, and no throttle.
+    pub(crate) fn new() -> Self {
+        let defaults = ChannelSettings::default();
+        Self {
+            budget: Terms::new(defaults.retry_budget),
+            hedges: Terms::new(defaults.hedging_budget),
             throttle: ArcSwapOption::empty(),
             latencies: RwLock::default(),
             counts: Counts::default(),
-        };
-        retries.set_throttling(throttling);
-        retries
+        }
+    }
+
+    /// From now on so many attempts may be made beyond calls; a budget that is as before keeps its balance.
+    pub(crate) fn set_budgets(&self, retries: RetryBudget, hedges: RetryBudget) {
+        self.budget.set(retries);
+        self.hedges.set(hedges);
     }
 
     /// From now on retries and hedges are throttled so; one that is as before keeps its count.
@@ -117,17 +147,17 @@ impl Retries {
 
     /// A call begins that may need retries.
     pub(super) fn begin_retriable(&self) {
-        self.budget.deposit(Instant::now());
+        self.budget.deposit();
     }
 
     /// A call begins that may need hedges.
     pub(super) fn begin_hedged(&self) {
-        self.hedges.deposit(Instant::now());
+        self.hedges.deposit();
     }
 
     /// One more attempt of a call that has failed, if it may be made.
     pub(super) fn retry(&self) -> bool {
-        let may = self.throttle_allows() && self.budget.withdraw(Instant::now());
+        let may = self.throttle_allows() && self.budget.withdraw();
         count(if may {
             &self.counts.retries
         } else {
@@ -138,7 +168,7 @@ impl Retries {
 
     /// One more attempt of a call that is late, if it may be made.
     pub(super) fn hedge(&self) -> bool {
-        let may = self.throttle_allows() && self.hedges.withdraw(Instant::now());
+        let may = self.throttle_allows() && self.hedges.withdraw();
         count(if may {
             &self.counts.hedges
         } else {

@@ -23,10 +23,12 @@ pub(crate) struct InFlight {
     pushback: Option<Duration>,
     /// Whether its end decides on the endpoint's return.
     to_prove: bool,
+    /// Whether it counts among the calls of all endpoints.
+    is_counted: bool,
 }
 
 impl InFlight {
-    pub(super) fn new(endpoint: Arc<Endpoint>, now: Instant) -> Self {
+    pub(super) fn new(endpoint: Arc<Endpoint>, now: Instant, is_counted: bool) -> Self {
         Self {
             endpoint,
             began: now,
@@ -34,6 +36,7 @@ impl InFlight {
             ended: false,
             pushback: None,
             to_prove: false,
+            is_counted,
         }
     }
 
@@ -85,7 +88,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.ends(Ending::Cancelled);
-        self.endpoint.load.is_over();
+        self.endpoint.load.is_over(self.is_counted);
         let before = self.endpoint.load.in_flight().fetch_sub(1, Ordering::SeqCst);
         if before == 1 && self.endpoint.draining.load(Ordering::SeqCst) {
             self.endpoint.idle.notify_one();

@@ -194,8 +194,8 @@ impl Endpoint {
     pub(crate) fn begin(self: &Arc<Self>, now: Instant) -> InFlight {
         // In one order with the closing of the connection and the look at this count, see the driver's last state.
         self.load.in_flight().fetch_add(1, Ordering::SeqCst);
-        self.load.begins();
-        InFlight::new(Arc::clone(self), now)
+        let is_counted = self.load.begins();
+        InFlight::new(Arc::clone(self), now, is_counted)
     }
 
     /// An attempt has ended, so long after it was picked.

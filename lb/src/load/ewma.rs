@@ -49,6 +49,37 @@ impl From<PeakEwma> for Pace {
     }
 }
 
+/// A pace that may change while it is read: a reader in between sees some of both, which is a guess as good as either.
+#[derive(Debug)]
+pub(super) struct LivePace([AtomicU32; 3]);
+
+impl LivePace {
+    pub(super) fn new(pace: Pace) -> Self {
+        let live = Self(Default::default());
+        live.set(pace);
+        live
+    }
+
+    pub(super) fn set(&self, pace: Pace) {
+        for (word, value) in self
+            .0
+            .iter()
+            .zip([pace.latency_fades, pace.penalty_fades, pace.penalty])
+        {
+            word.store(value.to_bits(), Relaxed);
+        }
+    }
+
+    pub(super) fn get(&self) -> Pace {
+        let value = |at: usize| f32::from_bits(self.0[at].load(Relaxed));
+        Pace {
+            latency_fades: value(0),
+            penalty_fades: value(1),
+            penalty: value(2),
+        }
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Ewma {

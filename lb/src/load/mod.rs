@@ -12,17 +12,18 @@ mod report;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use http::HeaderMap;
 use tokio::time::Instant;
 
 pub(crate) use self::hot::{Hot, Places};
 use self::{
-    ewma::Pace,
+    ewma::{LivePace, Pace},
     hot::{Blocks, Place},
 };
 pub(crate) use self::{
@@ -63,76 +64,112 @@ impl Tick {
     }
 }
 
+/// What a policy wants to know: bits of [`Fleet::wanted`].
+mod wanted {
+    pub(super) const LATENCIES: u8 = 1;
+    /// Calls in flight on all together.
+    pub(super) const IN_FLIGHT: u8 = 2;
+    pub(super) const REPORTS: u8 = 4;
+    /// What keeps calls together with others.
+    pub(super) const KEYS: u8 = 8;
+}
+
 /// What the endpoints of a channel have in common.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     started: Instant,
-    /// `None` where latencies are not asked for.
-    pace: Option<Pace>,
-    /// Calls in flight on all; `None` where nobody asks.
-    in_flight: Option<AtomicU32>,
-    /// `None` where reports are not asked for.
-    probes: Option<Probes>,
+    /// What is measured at all: all that a call looks at of what is not.
+    wanted: AtomicU8,
+    pace: LivePace,
+    in_flight: AtomicU32,
+    probes: ArcSwapOption<Probes>,
     endpoints: AtomicU32,
     blocks: Blocks,
 }
 
 impl Fleet {
     pub(crate) fn new(policy: &Policy) -> Self {
-        let pace = match policy {
-            Policy::PeakEwma(settings) => Some((*settings).into()),
-            // For its penalties, and of whom nothing is reported.
-            Policy::Prequal(_) => Some(PeakEwma::default().into()),
-            _ => None,
-        };
-        let probes = match policy {
-            Policy::Prequal(settings) => Some(Probes::new(*settings)),
-            _ => None,
-        };
-        Self {
+        let fleet = Self {
             started: Instant::now(),
-            pace,
-            in_flight: matches!(policy, Policy::ConsistentHash(_)).then(AtomicU32::default),
-            probes,
+            wanted: AtomicU8::new(0),
+            pace: LivePace::new(PeakEwma::default().into()),
+            in_flight: AtomicU32::new(0),
+            probes: ArcSwapOption::empty(),
             endpoints: AtomicU32::new(0),
             blocks: Blocks::default(),
-        }
+        };
+        fleet.follow(policy);
+        fleet
+    }
+
+    /// From here on what that policy asks for is measured. What is known already stays known.
+    pub(crate) fn follow(&self, policy: &Policy) {
+        let (wanted, pace) = match policy {
+            Policy::PeakEwma(settings) => (wanted::LATENCIES, *settings),
+            // For its penalties, and of whom nothing is reported.
+            Policy::Prequal(_) => (wanted::LATENCIES | wanted::REPORTS, PeakEwma::default()),
+            Policy::ConsistentHash(_) => (wanted::IN_FLIGHT | wanted::KEYS, PeakEwma::default()),
+            _ => (0, PeakEwma::default()),
+        };
+        self.pace.set(pace.into());
+        let probes = self.probes();
+        self.probes.store(match policy {
+            Policy::Prequal(settings) => {
+                let kept = probes.filter(|probes| probes.settings() == settings);
+                Some(kept.unwrap_or_else(|| Arc::new(Probes::new(*settings))))
+            }
+            _ => None,
+        });
+        self.wanted.store(wanted, Relaxed);
+    }
+
+    fn wants(&self, what: u8) -> bool {
+        self.wanted.load(Relaxed) & what != 0
     }
 
     pub(crate) fn tick(&self, now: Instant) -> Tick {
         Tick::new(now.saturating_duration_since(self.started))
     }
 
+    /// Calls in flight on all that have begun while somebody asked.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.as_ref().map_or(0, |count| count.load(Relaxed))
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Whether the endpoints are asked how they are.
+    pub(crate) fn wants_reports(&self) -> bool {
+        self.wants(wanted::REPORTS)
+    }
+
+    /// Whether calls are kept together by a key.
+    pub(crate) fn wants_keys(&self) -> bool {
+        self.wants(wanted::KEYS)
+    }
+
+    /// What the endpoints said of themselves, if the policy asks for it.
+    pub(crate) fn probes(&self) -> Option<Arc<Probes>> {
+        self.probes.load_full()
     }
 
     /// The microseconds to be expected there at `now`; see [`Candidates::latency`](crate::pick::Candidates::latency).
     pub(crate) fn latency(&self, hot: &Hot, now: Tick) -> Option<f32> {
-        hot.ewma.latency(now, self.pace.as_ref()?)
+        hot.ewma.latency(now, &self.pace()?)
     }
 
     /// What is left of a penalty there; see [`Candidates::penalty`](crate::pick::Candidates::penalty).
     pub(crate) fn penalty(&self, hot: &Hot, now: Tick) -> f32 {
-        self.pace.as_ref().map_or(0.0, |pace| hot.ewma.penalty(now, pace))
+        self.pace().map_or(0.0, |pace| hot.ewma.penalty(now, &pace))
     }
 
-    /// What the endpoints said of themselves, if the policy asks for it.
-    pub(crate) fn probes(&self) -> Option<&Probes> {
-        self.probes.as_ref()
+    /// `None` where latencies are not asked for.
+    fn pace(&self) -> Option<Pace> {
+        self.wants(wanted::LATENCIES).then(|| self.pace.get())
     }
 }
 
 impl Default for Fleet {
     fn default() -> Self {
-        Self {
-            started: Instant::now(),
-            pace: Some(PeakEwma::default().into()),
-            in_flight: None,
-            probes: None,
-            endpoints: AtomicU32::new(0),
-            blocks: Blocks::default(),
-        }
+        Self::new(&Policy::default())
     }
 }
 
@@ -176,23 +213,25 @@ impl Load {
         &self.place.hot().in_flight
     }
 
-    /// A call has begun.
-    pub(crate) fn begins(&self) {
-        if let Some(all) = &self.fleet.in_flight {
-            all.fetch_add(1, Relaxed);
+    /// A call has begun. Whether it is counted among all: its end needs to know, since that may change meanwhile.
+    pub(crate) fn begins(&self) -> bool {
+        let is_counted = self.fleet.wants(wanted::IN_FLIGHT);
+        if is_counted {
+            self.fleet.in_flight.fetch_add(1, Relaxed);
         }
+        is_counted
     }
 
     /// It is over.
-    pub(crate) fn is_over(&self) {
-        if let Some(all) = &self.fleet.in_flight {
-            all.fetch_sub(1, Relaxed);
+    pub(crate) fn is_over(&self, is_counted: bool) {
+        if is_counted {
+            self.fleet.in_flight.fetch_sub(1, Relaxed);
         }
     }
 
     /// A call that began then has got its first answer.
     pub(crate) fn answered(&self, began: Instant) {
-        if let Some(pace) = &self.fleet.pace {
+        if let Some(pace) = &self.fleet.pace() {
             let now = Instant::now();
             self.ewma()
                 .answered(now.saturating_duration_since(began), self.fleet.tick(now), pace);
@@ -201,7 +240,7 @@ impl Load {
 
     /// A call that began then was given up without an answer.
     pub(crate) fn given_up(&self, began: Instant) {
-        if let Some(pace) = &self.fleet.pace {
+        if let Some(pace) = &self.fleet.pace() {
             let now = Instant::now();
             self.ewma()
                 .given_up(now.saturating_duration_since(began), self.fleet.tick(now), pace);
@@ -210,7 +249,7 @@ impl Load {
 
     /// A call that began then has failed.
     pub(crate) fn failed(&self, began: Instant, pushback: Option<Duration>) {
-        if let Some(pace) = &self.fleet.pace {
+        if let Some(pace) = &self.fleet.pace() {
             let now = Instant::now();
             let after = now.saturating_duration_since(began);
             self.ewma().failed(after, pushback, self.fleet.tick(now), pace);
@@ -224,7 +263,8 @@ impl Load {
 
     /// A call has ended with those trailers.
     pub(crate) fn says(&self, trailers: &HeaderMap) {
-        if let Some(probes) = &self.fleet.probes
+        if self.fleet.wants_reports()
+            && let Some(probes) = &*self.fleet.probes.load()
             && let Some(report) = Report::of(trailers)
         {
             probes.add(self.number, report, self.fleet.tick(Instant::now()));
@@ -233,7 +273,7 @@ impl Load {
 
     /// A probe that began then was answered with those trailers. Without a report it counts what is seen from here.
     pub(crate) fn was_probed(&self, trailers: &HeaderMap, in_flight: u32, began: Instant) {
-        let Some(probes) = &self.fleet.probes else { return };
+        let Some(probes) = self.fleet.probes() else { return };
         let instant = Instant::now();
         let now = self.fleet.tick(instant);
         let report = Report::of(trailers).unwrap_or_else(|| Report {

@@ -83,6 +83,10 @@ impl Probes {
         }
     }
 
+    pub(crate) fn settings(&self) -> &Prequal {
+        &self.settings
+    }
+
     /// There are so many instances: the pool has half as many reports, and 2 to 16. With reports of all of them, the paper's
     /// reuse budget has no meaning, and a slow instance's report stays until nothing better is left.
     pub(crate) fn fit(&self, instances: usize) {

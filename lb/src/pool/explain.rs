@@ -87,7 +87,7 @@ impl Pool {
         let candidates = instances.iter().filter(|instance| instance.is_candidate()).count();
         let more = instances.len().saturating_sub(MOST_LISTED);
         instances.truncate(MOST_LISTED);
-        let (policy, criterion) = described(&self.policy);
+        let (policy, criterion) = described(&book.policy);
         Explanation {
             target: target.to_owned(),
             policy: policy.to_owned(),
@@ -107,7 +107,7 @@ impl Pool {
         let ready = self.ready.load();
         let routed = ready.view(wish.route);
         let now = self.fleet.tick(Instant::now());
-        let mut note = PickNote::new(&self.policy, chosen);
+        let mut note = PickNote::new(&book.policy, chosen);
         let is_chosen = |member: &&Member| std::ptr::eq(Arc::as_ptr(&member.endpoint), chosen);
         // The chosen one is always among those that are listed.
         let first = routed.members().iter().filter(is_chosen);

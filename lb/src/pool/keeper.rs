@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use rand::rngs::StdRng;
 use tokio::{
+    sync::watch,
     task::{JoinError, JoinHandle, JoinSet},
     time::{Instant, Interval, interval_at},
 };
@@ -31,8 +32,8 @@ pub(crate) struct KeeperSettings {
     pub(crate) governed: Arc<Governed>,
     /// The caller's service config, if it has a file for it.
     pub(crate) file: Option<(PathBuf, Found)>,
-    /// How many instances are connected to; with its seed.
-    pub(crate) subsetting: Option<Subsetting>,
+    /// By which instances are chosen where only some are connected to and nobody has given a seed.
+    pub(crate) subset_seed: u64,
     /// Where the last good set is kept.
     pub(crate) cache_dir: Option<PathBuf>,
 }
@@ -106,13 +107,13 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSe
     let mut drivers = JoinSet::new();
     let governed = Arc::clone(&settings.governed);
     let mut file = settings.file.take().map(|(path, found)| WatchedFile::new(path, found));
-    let subsetting = settings.subsetting;
-    let apply = |roster: Roster| {
+    let mut wanted = governed.subsetting();
+    let apply = |roster: Roster, subsetting: Option<Subsetting>| {
         // Before anybody of them can be called.
         governed.hears(&roster.backends);
         pool.apply(match subsetting {
             None => roster,
-            Some(subsetting) => narrowed(roster, &subsetting),
+            Some(subsetting) => narrowed(roster, &subsetting.seeded(settings.subset_seed)),
         })
     };
     let start = |drivers: &mut JoinSet<()>, newcomers: Vec<Newcomer>| {
@@ -133,7 +134,10 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSe
             });
         }
     };
-    start(&mut drivers, apply(updates.current()));
+    // All that there is, of which the present subset is a part.
+    let mut latest = updates.current();
+    let subsetting = *wanted.borrow_and_update();
+    start(&mut drivers, apply(latest.clone(), subsetting));
     updates.applied();
     let mut seen = 0;
     let mut idle = settings
@@ -147,10 +151,13 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSe
             () = stop.cancelled() => break,
             () = &mut prober => {}
             roster = updates.next() => {
-                start(&mut drivers, apply(roster));
+                latest = roster;
+                let subsetting = *wanted.borrow_and_update();
+                start(&mut drivers, apply(latest.clone(), subsetting));
                 // Only now: an instance that drains takes this for the promise that no new call comes from here.
                 updates.applied();
             }
+            subsetting = other(&mut wanted) => start(&mut drivers, apply(latest.clone(), subsetting)),
             () = tick(&mut idle) => pool.rest_if_idle(&mut seen),
             (path, found) = changed(&mut file) => governed.file_changed(&path, found),
             () = pool.wants_attention(due) => due = pool.attend(Instant::now()),
@@ -174,6 +181,15 @@ fn narrowed(mut roster: Roster, subsetting: &Subsetting) -> Roster {
     let others: Vec<PassedOver> = others.map(PassedOver::outside_subset).collect();
     roster.passed_over.extend(others);
     roster
+}
+
+/// What is wanted now, when that is something else than before. Cancel safe.
+async fn other(wanted: &mut watch::Receiver<Option<Subsetting>>) -> Option<Subsetting> {
+    if wanted.changed().await.is_err() {
+        // Whoever could change it is gone, and with it soon this task.
+        std::future::pending::<()>().await;
+    }
+    *wanted.borrow_and_update()
 }
 
 async fn tick(every: &mut Option<Interval>) {
@@ -261,7 +277,7 @@ mod tests {
                 most: 1,
             },
             idle_timeout: None,
-            subsetting: None,
+            subset_seed: 0,
             cache_dir: None,
             backoff: Backoff::default(),
             governed: Arc::new(Governed::plain()),

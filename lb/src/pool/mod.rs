@@ -74,7 +74,6 @@ use crate::{
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    policy: Policy,
     fleet: Arc<Fleet>,
     ready: ArcSwap<Ready>,
     /// Told whenever the ready set has changed.
@@ -100,6 +99,7 @@ struct Book {
     /// What the discovery says of itself, for error messages.
     origin: Origin,
     unspoken: Option<String>,
+    policy: Policy,
     routing: Routing,
     care: Care,
     next_sweep: Option<Instant>,
@@ -137,49 +137,66 @@ impl Pool {
     fn with(policy: Policy, chance: Chance) -> Self {
         Self {
             fleet: Arc::new(Fleet::new(&policy)),
-            policy,
-            ready: ArcSwap::from_pointee(Ready::default()),
+            ready: ArcSwap::from_pointee(Ready::empty(&policy)),
             changed: Notify::new(),
             turn: AtomicU64::new(chance.bits() >> 32),
             chance,
             waiting: Waiting::default(),
             attention: Notify::new(),
-            book: Mutex::default(),
+            book: Mutex::new(Book {
+                policy,
+                ..Book::default()
+            }),
         }
     }
 
     /// The next endpoint, one call counted on it; `None` when none is ready.
     pub(crate) fn pick(&self, wish: Wish<'_>) -> Option<Choice> {
-        self.pick_from(&self.ready.load().view(wish.route), wish)
+        let ready = self.ready.load();
+        self.pick_from(ready.policy(), &ready.view(wish.route), wish)
     }
 
-    fn pick_from(&self, ready: &ReadySet, wish: Wish<'_>) -> Option<Choice> {
+    fn pick_from(&self, policy: &Policy, ready: &ReadySet, wish: Wish<'_>) -> Option<Choice> {
         let now = Instant::now();
         if let Some(choice) = ready.take_to_prove(wish, now) {
             self.let_through(&choice);
             return Some(choice);
         }
-        Some(ready.take(self.index(ready, wish, now)?, wish, now))
+        Some(ready.take(self.index(policy, ready, wish, now)?, wish, now))
     }
 
-    fn index(&self, ready: &ReadySet, wish: Wish<'_>, now: Instant) -> Option<usize> {
+    fn index(&self, policy: &Policy, ready: &ReadySet, wish: Wish<'_>, now: Instant) -> Option<usize> {
         let draw = Draw {
             bits: self.chance.bits(),
             now: self.fleet.tick(now),
             key: wish.key,
         };
         let turn = || self.turn.fetch_add(1, Ordering::Relaxed);
-        self.policy.pick(ready, turn, draw)
+        policy.pick(ready, turn, draw)
+    }
+
+    /// From here on calls choose by `policy`. What is known of the endpoints stays known, as far as both look at it.
+    pub(crate) fn set_policy(&self, policy: &Policy) {
+        let mut book = self.book();
+        if book.policy != *policy {
+            book.policy = policy.clone();
+            // First of all: a set that is made for the policy looks at what it measures.
+            self.fleet.follow(policy);
+            self.publish(&book);
+        }
     }
 
     /// Whether calls ask the instances for reports of their load.
     pub(crate) fn asks_for_reports(&self) -> bool {
-        self.fleet.probes().is_some()
+        self.fleet.wants_reports()
     }
 
     /// The digest of the key by which calls with those headers and that body are kept together, if the policy does that.
     pub(crate) fn key_of(&self, headers: &HeaderMap, body: &RequestBody) -> Option<u64> {
-        match &self.policy {
+        if !self.fleet.wants_keys() {
+            return None;
+        }
+        match self.ready.load().policy() {
             Policy::ConsistentHash(settings) => settings.key.digest(headers, body.whole()),
             _ => None,
         }
@@ -198,8 +215,9 @@ impl Pool {
             member.endpoint.crowd();
         }
         loop {
-            let with_room = self.ready.load().view(wish.route).with_room();
-            let choice = self.pick_from(&with_room, wish)?;
+            let ready = self.ready.load();
+            let with_room = ready.view(wish.route).with_room();
+            let choice = self.pick_from(ready.policy(), &with_room, wish)?;
             // Otherwise somebody else was faster, and the next look sees one less.
             if let Ok(Some(slot)) = choice.connection.try_room() {
                 return Some(Place { choice, slot });
@@ -443,17 +461,17 @@ impl Pool {
 
     fn publish(&self, book: &Book) {
         let members = book.members(Instant::now()).into_iter();
-        self.set_ready(members, &book.routing, book.slots.len());
+        self.set_ready(members, &book.policy, &book.routing, book.slots.len());
         self.changed.notify_waiters();
     }
 
     /// What calls pick from, from now on.
-    fn set_ready(&self, members: impl Iterator<Item = Member>, routing: &Routing, expected: usize) {
+    fn set_ready(&self, members: impl Iterator<Item = Member>, policy: &Policy, routing: &Routing, expected: usize) {
         let all = ReadySet::new(members, &self.fleet);
         if let Some(probes) = self.fleet.probes() {
             probes.fit(all.members().len());
         }
-        let ready = Ready::new(all, routing, expected, &self.policy, &self.ready.load());
+        let ready = Ready::new(all, routing, expected, policy, &self.ready.load());
         self.ready.store(Arc::new(ready));
     }
 
@@ -489,12 +507,13 @@ impl Pool {
 
     /// All at once and without a book.
     pub(crate) fn set_members(&self, members: impl Iterator<Item = Member>) {
-        self.set_ready(members, &Routing::default(), 0);
+        self.set_ready(members, &self.book().policy, &Routing::default(), 0);
     }
 
     /// As [`Pool::pick`], without anything being counted.
     pub(crate) fn choose(&self, wish: Wish<'_>) -> Option<usize> {
-        self.index(&self.ready.load().view(wish.route), wish, Instant::now())
+        let ready = self.ready.load();
+        self.index(ready.policy(), &ready.view(wish.route), wish, Instant::now())
     }
 }
 

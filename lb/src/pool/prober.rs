@@ -36,17 +36,25 @@ const TIMEOUT: Duration = Duration::from_millis(250);
 /// An instance that does not answer holds probes for their timeout; more than these are never under way.
 const MOST: usize = 64;
 
-/// Probes for as long as it is polled, and only while there are calls. Never resolves.
+/// Probes for as long as it is polled, and only while there are calls and the policy asks for it. Never resolves.
 pub(super) async fn probe(pool: &Pool, mut rng: impl Rng) {
-    let (Policy::Prequal(settings), Some(probes)) = (&pool.policy, pool.fleet.probes()) else {
-        return std::future::pending().await;
-    };
     // Dropped, and the probes with it, when this is.
     let mut under_way = JoinSet::new();
     loop {
-        let calls = probes.demanded().await;
+        let changed = pool.changed.notified();
+        tokio::pin!(changed);
+        // Listening before looking: another policy is not missed.
+        changed.as_mut().enable();
+        let (ready, probes) = (pool.ready.load_full(), pool.fleet.probes());
+        let (Policy::Prequal(settings), Some(probes)) = (ready.policy(), probes) else {
+            changed.await;
+            continue;
+        };
+        let calls = tokio::select! {
+            calls = probes.demanded() => calls,
+            () = changed => continue,
+        };
         while under_way.try_join_next().is_some() {}
-        let ready = pool.ready.load_full();
         let now = pool.fleet.tick(Instant::now());
         let wanted = if probes.seen(now).take(2).count() < 2 {
             // The first calls are placed at random: the sooner there is a choice, the better.

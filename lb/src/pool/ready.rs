@@ -24,6 +24,7 @@ pub(crate) struct ReadySet {
     places: Places,
     weights: Weights,
     fleet: Arc<Fleet>,
+    probes: Option<Arc<Probes>>,
     maglev: Option<Arc<Maglev>>,
     /// Whether somebody is to prove itself.
     on_probation: bool,
@@ -122,6 +123,7 @@ impl Default for ReadySet {
             places: Places::default(),
             weights: Weights::Equal,
             fleet: Arc::default(),
+            probes: None,
             maglev: None,
             on_probation: false,
             numbers: None,
@@ -140,6 +142,7 @@ impl ReadySet {
             members,
             weights,
             fleet: Arc::clone(fleet),
+            probes: fleet.probes(),
             maglev: None,
             numbers: None,
         }
@@ -249,7 +252,7 @@ impl Candidates for ReadySet {
     }
 
     fn probes(&self) -> Option<&Probes> {
-        self.fleet.probes()
+        self.probes.as_deref()
     }
 
     fn find(&self, number: u32) -> Option<usize> {

@@ -28,6 +28,7 @@ pub(crate) struct Routing {
 pub(crate) struct Ready {
     all: ReadySet,
     routing: Routing,
+    policy: Policy,
     /// Fewer than half of those that should be ready are.
     is_panic: bool,
     /// Of the ready instances, in order.
@@ -57,6 +58,14 @@ impl Deref for View<'_> {
 }
 
 impl Ready {
+    /// Nobody, from whom calls choose by `policy`.
+    pub(crate) fn empty(policy: &Policy) -> Self {
+        Self {
+            policy: policy.clone(),
+            ..Self::default()
+        }
+    }
+
     /// `expected`: how many instances should be ready. The view of calls without a route, that is of most, is built here and not
     /// by the first of them; it is the one that is prepared for `policy`, which may take long.
     pub(crate) fn new(all: ReadySet, routing: &Routing, expected: usize, policy: &Policy, former: &Self) -> Self {
@@ -82,6 +91,7 @@ impl Ready {
             is_panic: all.members().len() * 2 < expected,
             all,
             routing: routing.clone(),
+            policy: policy.clone(),
             tags,
             kept,
             nobody: ReadySet::default(),
@@ -98,6 +108,11 @@ impl Ready {
     /// Whatever their routes.
     pub(crate) fn all(&self) -> &ReadySet {
         &self.all
+    }
+
+    /// How calls choose from any of the views.
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     pub(crate) fn table(&self) -> &Arc<Table> {

@@ -5,30 +5,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Caller, Rank, Refine, Routes, Subsetting, Table, ZonePreference};
-use crate::{Builder, Channel, pool::Pool};
+use super::{Caller, Routes, Subsetting, ZonePreference};
+use crate::{Builder, Channel};
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Setup {
     pub(crate) caller: Caller,
-    pub(crate) subsetting: Option<Subsetting>,
     /// Where the last good set is kept.
     pub(crate) cache_dir: Option<PathBuf>,
-    routes: Routes,
-    preference: Option<ZonePreference>,
-}
-
-impl Setup {
-    /// Before the pool has anybody.
-    pub(crate) fn apply(&self, pool: &Pool, registries: Vec<Rank>) {
-        pool.set_routes(Table::new(&self.routes, &self.caller));
-        pool.set_refine(Refine {
-            zone: self.caller.zone.clone(),
-            preference: self.preference.clone(),
-            registries: registries.into(),
-        });
-    }
 }
 
 impl Builder {
@@ -47,13 +32,13 @@ impl Builder {
 
     /// Which calls go to which instances. Default: no rules. [`Channel::set_routes`] replaces them.
     pub fn routes(mut self, routes: Routes) -> Self {
-        self.routing.routes = routes;
+        self.channel.routes = Some(routes);
         self
     }
 
     /// Keeps calls in the caller's zone, as far as that keeps the load on every instance even. Default: zones do not count.
     pub fn prefer_zone(mut self, preference: impl Into<Option<ZonePreference>>) -> Self {
-        self.routing.preference = preference.into();
+        self.channel.zone_preference = Some(preference.into());
         self
     }
 
@@ -68,7 +53,7 @@ impl Builder {
 
     /// Connects to some of the instances only. Default: to all.
     pub fn subset(mut self, subsetting: impl Into<Option<Subsetting>>) -> Self {
-        self.routing.subsetting = subsetting.into();
+        self.channel.subsetting = Some(subsetting.into());
         self
     }
 }
@@ -87,8 +72,9 @@ impl Channel {
         self.shared.pool.origin().to_string()
     }
 
-    /// Routes calls by these rules from here on, on all clones; calls under way go on as they were routed.
+    /// Routes calls by these rules from here on, on all clones; calls under way go on as they were routed. It is a live config
+    /// that has only these: [`Channel::configure`] takes it back, or replaces it by routes of its own.
     pub fn set_routes(&self, routes: &Routes) {
-        self.shared.pool.set_routes(Table::new(routes, &self.shared.caller));
+        self.shared.settings.set_live_routes(routes.clone());
     }
 }

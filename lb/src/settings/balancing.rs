@@ -5,11 +5,30 @@ use std::num::NonZeroU32;
 
 use http::HeaderName;
 
-use super::reader::{Fields, Place, Reader};
-use crate::{ConsistentHash, HashKey, LeastRequest, PeakEwma, Policy};
+use super::{
+    protection::{self, Words},
+    reader::{Fields, Place, Reader},
+};
+use crate::{ConsistentHash, HashKey, LeastRequest, OutlierDetection, PeakEwma, Policy, Prequal};
+
+/// What `loadBalancingConfig` comes to.
+#[derive(Debug, Default)]
+pub(super) struct Balancing {
+    pub(super) policy: Option<Policy>,
+    /// Of gRPC's `outlier_detection_experimental`, which stands around a policy.
+    pub(super) outlier: Option<OutlierDetection>,
+}
+
+/// Of names that gRPC has not settled on: `least_request_experimental`, `ring_hash_experimental`, `outlier_detection_experimental`.
+const UNSETTLED: &str = "_experimental";
+const OUTLIERS: &str = "outlier_detection";
 
 /// `[{"name": {settings}}, ...]`: the first that is known here (gRFC A24), so that one config can serve several kinds of clients.
-pub(super) fn read_config(reader: &mut Reader<'_>, place: &Place<'_, '_>) -> Option<Policy> {
+pub(super) fn read_config(reader: &mut Reader<'_>, place: &Place<'_, '_>) -> Balancing {
+    read_list(reader, place, false)
+}
+
+fn read_list(reader: &mut Reader<'_>, place: &Place<'_, '_>, is_child: bool) -> Balancing {
     let before = reader.count();
     let mut unknown = Vec::new();
     for item in reader.list(place) {
@@ -18,23 +37,48 @@ pub(super) fn read_config(reader: &mut Reader<'_>, place: &Place<'_, '_>) -> Opt
         };
         let mut named = fields.take_rest();
         reader.finish(fields);
-        let (Some((name, settings)), true) = (named.pop(), named.is_empty()) else {
+        let (Some((given, settings)), true) = (named.pop(), named.is_empty()) else {
             reader.wrong(&item, "must have exactly one policy, as {\"round_robin\": {}}");
             continue;
         };
+        let name = given.strip_suffix(UNSETTLED).unwrap_or(given);
+        if name == OUTLIERS {
+            if is_child {
+                reader.wrong(&item, "is within another one; once is enough");
+                return Balancing::default();
+            }
+            return read_outliers(reader, &settings);
+        }
         let Ok(policy) = name.parse::<Policy>() else {
-            unknown.push(name);
+            unknown.push(given);
             continue;
         };
-        let mut fields = reader.object(&settings)?;
+        let Some(mut fields) = reader.object(&settings) else {
+            return Balancing::default();
+        };
         let policy = with_settings(reader, policy, &mut fields, &settings);
         reader.finish(fields);
-        return policy;
+        return Balancing { policy, outlier: None };
     }
     if reader.count() == before {
         reader.wrong(place, format!("has no policy that is known here, only {unknown:?}"));
     }
-    None
+    Balancing::default()
+}
+
+/// gRFC A50, as it is.
+fn read_outliers(reader: &mut Reader<'_>, place: &Place<'_, '_>) -> Balancing {
+    let Some(mut fields) = reader.object(place) else {
+        return Balancing::default();
+    };
+    let outlier = protection::read_outlier(reader, &mut fields, Words::Grpc);
+    let child = fields.need(reader, "childPolicy");
+    reader.finish(fields);
+    let child = child.map(|place| read_list(reader, &place, true));
+    Balancing {
+        outlier,
+        ..child.unwrap_or_default()
+    }
 }
 
 /// The older form: a name. `loadBalancingConfig` counts more.
@@ -107,6 +151,24 @@ fn with_settings(
                 None => Ok(made),
             }
             .map(Policy::ConsistentHash)
+        }
+        Policy::Prequal(default) => {
+            let probes = fields
+                .take("probesPerCall")
+                .map(|place| reader.number(&place, 0.01, 3.0));
+            let quantile = fields.take("hotQuantile").map(|place| reader.number(&place, 0.5, 0.99));
+            let made = match probes {
+                Some(probes) => Prequal::try_new(probes?),
+                None => Ok(default),
+            };
+            match quantile {
+                Some(quantile) => {
+                    let quantile = quantile?;
+                    made.and_then(|made| made.hot_quantile(quantile))
+                }
+                None => made,
+            }
+            .map(Policy::Prequal)
         }
         Policy::WeightedRoundRobin => {
             for of_reports in [

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, str::FromStr};
 
 use super::{
+    channel::ChannelRules,
     json,
-    problem::{InvalidServiceConfig, Problem},
+    problem::{InvalidServiceConfig, Problem, Spot},
     reader::{Fields, Place, Reader},
-    rules::{ChannelRules, Entry, Rules, Scope, read_names},
+    rules::{Entry, Rules, Scope, read_names},
 };
 use crate::degrade::FallbackRule;
 
@@ -43,6 +44,8 @@ pub struct ServiceConfig {
     pub(crate) entries: BTreeMap<Scope, Entry>,
     pub(crate) channel: ChannelRules,
     pub(crate) check: Option<bool>,
+    /// Where it says what instances may not say of themselves, fallbacks aside.
+    callers: Vec<Spot>,
 }
 
 impl FromStr for ServiceConfig {
@@ -74,14 +77,16 @@ impl FromStr for ServiceConfig {
 }
 
 impl ServiceConfig {
-    /// As one that instances announce of themselves: they may not say what stands in for them, nor when their callers start.
+    /// As one that instances announce of themselves: they may not say what stands in for them, which of them are called, nor when
+    /// their callers start.
     ///
     /// # Errors
     /// If it says so.
     pub(crate) fn into_announced(self) -> Result<Self, InvalidServiceConfig> {
         let fallbacks = self.entries.values().filter_map(|entry| entry.fallback.as_ref());
-        let problems: Vec<Problem> = fallbacks
-            .map(|fallback| Problem::new(fallback.spot.clone(), "is the caller's to set"))
+        let reserved = fallbacks.map(|fallback| &fallback.spot).chain(&self.callers);
+        let problems: Vec<Problem> = reserved
+            .map(|spot| Problem::new(spot.clone(), "is the caller's to set"))
             .collect();
         if problems.is_empty() {
             Ok(Self { check: None, ..self })
@@ -97,14 +102,15 @@ fn read(reader: &mut Reader<'_>, root: &Place<'_, '_>) -> ServiceConfig {
         return config;
     };
     let mut inherits = false;
-    if let Some(place) = fields.take("tessera")
-        && let Some(mut additions) = reader.object(&place)
-    {
+    let mut additions = fields.take("tessera").and_then(|place| reader.object(&place));
+    if let Some(additions) = &mut additions {
         config.check = additions.take("check").and_then(|place| reader.flag(&place));
-        inherits = inherit(reader, &mut additions).unwrap_or(false);
+        inherits = inherit(reader, additions).unwrap_or(false);
+    }
+    (config.channel, config.callers) = ChannelRules::read(reader, &mut fields, additions.as_mut());
+    if let Some(additions) = additions {
         reader.finish(additions);
     }
-    config.channel = ChannelRules::read(reader, &mut fields);
     let entries = fields.take("methodConfig").map(|place| reader.list(&place));
     let mut lines: BTreeMap<Scope, usize> = BTreeMap::new();
     for place in entries.unwrap_or_default() {
@@ -385,7 +391,7 @@ mod tests {
         ] {
             assert_eq!(of(inside).policy, Some(expected), "{inside}");
         }
-        let throttling = of(r#""retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1}"#).throttling;
+        let throttling = of(r#""retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1}"#).retry_throttling;
         assert_eq!(throttling, RetryThrottling::try_new(10, 0.1).ok());
         for (inside, expected) in [
             (
@@ -431,6 +437,15 @@ mod tests {
         let entry = &config.entries[&method];
         assert!(entry.inherits && entry.fallback.is_some());
         assert!(matches!(entry.rules.mode, Some(crate::Mode::Failover(_))));
+        let service = Scope::Service("tessera.ticket.v1.TicketService".into());
+        assert!(matches!(config.entries[&service].rules.breaker, Some(Some(_))));
+        let channel = config.channel.resolved();
+        assert_eq!(channel.routes.len(), 2);
+        assert!(channel.zone_preference.is_some() && channel.subsetting.is_some());
+        assert!(channel.gate.limit.is_some() && channel.gate.throttling.is_some() && channel.gate.breaker.is_none());
+        assert_eq!(channel.hedging_budget, crate::RetryBudget::tenth());
+        let outlier = crate::OutlierDetection::default().success_rate(None);
+        assert_eq!(channel.care.outlier, Some(outlier), "what A50's words leave out is off");
     }
 
     #[test]

@@ -3,17 +3,18 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 
 use super::{
-    ChannelRules, InvalidServiceConfig, Layer, MethodSettings, Rules, Scope, ServiceConfig, Settings,
+    ChannelRules, InvalidServiceConfig, Layer, MethodSettings, Rules, Scope, ServiceConfig, Settings, Subject,
     layers::{Bound, Layers},
     provider::{METADATA_KEY, elect},
 };
-use crate::{Policy, call::Retries, degrade::Bindings, pool::Backend};
+use crate::{Routes, Subsetting, degrade::Bindings, pool::Backend};
 
 /// Read by every call without a lock; changed seldom, as a whole.
 #[derive(Debug)]
@@ -23,9 +24,7 @@ pub(crate) struct Governed {
     layers: Mutex<Layers>,
     bindings: Bindings,
     /// Told of what concerns more than single calls.
-    retries: Arc<Retries>,
-    /// What the channel was started with: it is built into what measures load.
-    policy: OnceLock<Policy>,
+    subject: Subject,
     follows_provider: bool,
     /// What the instances announced last.
     announced: Mutex<Vec<Option<String>>>,
@@ -38,7 +37,7 @@ impl Governed {
         base: MethodSettings,
         (plain, of_channel): (Rules, ChannelRules),
         bindings: Bindings,
-        retries: Arc<Retries>,
+        subject: Subject,
         follows_provider: bool,
     ) -> Self {
         let mut layers = Layers::new(base);
@@ -48,23 +47,16 @@ impl Governed {
         };
         layers.set(Layer::Setters, BTreeMap::from([(Scope::Every, plain)]), of_channel);
         let settings = layers.resolve();
-        retries.set_throttling(settings.channel().throttling);
+        subject.follow(settings.channel(), None);
         Self {
             service,
             current: ArcSwap::from_pointee(settings),
-            retries,
-            policy: OnceLock::new(),
+            subject,
             layers: Mutex::new(layers),
             bindings,
             follows_provider,
             announced: Mutex::default(),
         }
-    }
-
-    /// The policy of the channel. Whatever is said of it later counts from the next start on.
-    pub(crate) fn settle_policy(&self) -> Policy {
-        let said = || self.load().channel().policy.clone().unwrap_or_default();
-        self.policy.get_or_init(said).clone()
     }
 
     pub(crate) fn load(&self) -> Guard<Arc<Settings>> {
@@ -101,16 +93,27 @@ impl Governed {
         }
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         layers.set(layer, entries, config.channel.clone());
-        let settings = layers.resolve();
-        self.retries.set_throttling(settings.channel().throttling);
-        let policy = settings.channel().policy.as_ref();
-        if let (Some(started), Some(policy)) = (self.policy.get(), policy)
-            && started != policy
-        {
-            tracing::warn!(service = %self.service, "another load balancing policy counts from the next start on");
-        }
-        self.current.store(Arc::new(settings));
+        self.publish(&mut layers);
         Ok(())
+    }
+
+    /// From here on the live config has these routes, whatever else it says.
+    pub(crate) fn set_live_routes(&self, routes: Routes) {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.channel_mut(Layer::Live).routes = Some(routes);
+        self.publish(&mut layers);
+    }
+
+    /// How many instances are to be connected to, now and whenever that changes.
+    pub(crate) fn subsetting(&self) -> watch::Receiver<Option<Subsetting>> {
+        self.subject.subsetting.subscribe()
+    }
+
+    /// What the layers say holds from here on. Under their lock: of two changes, both see to it in the same order.
+    fn publish(&self, layers: &mut Layers) {
+        let settings = layers.resolve();
+        self.subject.follow(settings.channel(), Some(self.load().channel()));
+        self.current.store(Arc::new(settings));
     }
 
     /// The file has another text now. One that cannot be used is told of, once, and changes nothing.
@@ -152,7 +155,7 @@ impl Governed {
             }
         }
         *before = announced;
-        // It has no fallbacks, and those are all that can be wrong.
+        // It has no fallbacks, and those are all that can be wrong with a config that was read.
         if let Err(error) = self.set(Layer::Provider, &elected.config) {
             tracing::warn!(service = %self.service, %error, "the service config that instances announce is refused");
         }
@@ -169,9 +172,15 @@ impl Governed {
             ..MethodSettings::default()
         };
         let plain = (Rules::default(), ChannelRules::default());
-        let budget = crate::RetryBudget::default();
-        let retries = Arc::new(Retries::new(budget, budget, None));
-        Self::new("s".into(), base, plain, Bindings::default(), retries, true)
+        let subject = Subject {
+            pool: Arc::new(crate::pool::Pool::new(crate::Policy::default())),
+            gate: Arc::default(),
+            retries: Arc::new(crate::call::Retries::new()),
+            caller: crate::route::Caller::default(),
+            registries: Arc::default(),
+            subsetting: watch::Sender::new(None),
+        };
+        Self::new("s".into(), base, plain, Bindings::default(), subject, true)
     }
 }
 

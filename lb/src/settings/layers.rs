@@ -69,6 +69,11 @@ impl Layers {
         self.channel[layer as usize] = channel;
     }
 
+    /// What one of them says of the channel as a whole.
+    pub(super) fn channel_mut(&mut self, layer: Layer) -> &mut ChannelRules {
+        &mut self.channel[layer as usize]
+    }
+
     /// Everything said, resolved. A scope of which the same is said as before keeps its very settings, and whatever is counted
     /// by them.
     pub(super) fn resolve(&mut self) -> Settings {
@@ -93,7 +98,7 @@ impl Layers {
             channel.fill_from(layer);
         }
         let mut settings = Settings {
-            channel,
+            channel: channel.resolved(),
             every: Arc::new(self.base.clone()),
             services: HashMap::new(),
             methods: HashMap::new(),

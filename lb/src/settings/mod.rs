@@ -8,6 +8,7 @@
 //! All of that is pure. What changes over time, a file or what instances announce, comes in through `governed` and `file`.
 
 mod balancing;
+mod channel;
 mod document;
 mod file;
 mod governed;
@@ -15,19 +16,24 @@ mod json;
 mod layers;
 mod modes;
 mod problem;
+mod protection;
 mod provider;
 mod reader;
+mod routing;
 mod rules;
+mod subject;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+pub(crate) use channel::{ChannelRules, ChannelSettings};
 pub use document::ServiceConfig;
 pub(crate) use file::{Found, WatchedFile, read_file};
 pub(crate) use governed::Governed;
 pub(crate) use layers::Layer;
 pub(crate) use problem::Spot;
 pub use problem::{InvalidServiceConfig, Problem};
-pub(crate) use rules::{ChannelRules, Rules, Scope};
+pub(crate) use rules::{Rules, Scope};
+pub(crate) use subject::Subject;
 
 use crate::{CircuitBreaker, Mode, degrade::Fallback};
 
@@ -62,6 +68,8 @@ pub struct CallSettings {
     pub mode: Mode,
     /// What stands in for the service, and when: `fail: reply`.
     pub fallback: Option<String>,
+    /// When calls of the method fail at once for a while; `None` never.
+    pub circuit_breaker: Option<CircuitBreaker>,
 }
 
 impl MethodSettings {
@@ -72,6 +80,7 @@ impl MethodSettings {
             ready_timeout: Some(self.ready_timeout).filter(|timeout| *timeout < UNTIL_THE_DEADLINE),
             mode: self.mode.clone(),
             fallback: fallback.map(|fallback| format!("{}: {}", fallback.rule().when.as_str(), fallback.name())),
+            circuit_breaker: self.breaker,
         }
     }
 }
@@ -79,7 +88,7 @@ impl MethodSettings {
 /// What holds for the calls of a channel: an immutable snapshot, replaced as a whole.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    channel: ChannelRules,
+    channel: ChannelSettings,
     every: Arc<MethodSettings>,
     services: HashMap<Box<str>, Arc<MethodSettings>>,
     /// By path.
@@ -87,8 +96,8 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// What is said of the channel as a whole.
-    pub(crate) fn channel(&self) -> &ChannelRules {
+    /// What holds for the channel as a whole.
+    pub(crate) fn channel(&self) -> &ChannelSettings {
         &self.channel
     }
 

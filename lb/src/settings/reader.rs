@@ -261,6 +261,16 @@ impl<'n, 't> Place<'n, 't> {
 }
 
 impl<'n, 't> Fields<'n, 't> {
+    /// As of an object without members that stands there.
+    pub(super) fn none(place: &Place<'n, 't>) -> Self {
+        Self {
+            path: place.path.clone(),
+            at: place.node.at,
+            members: Vec::new(),
+            known: Vec::new(),
+        }
+    }
+
     /// The value of that member. `null` is as good as nothing, as in protobuf's JSON form.
     pub(super) fn take(&mut self, name: &'static str) -> Option<Place<'n, 't>> {
         self.known.push(name);

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use super::{
-    MethodSettings, balancing,
-    modes::{self, Attempts},
+    MethodSettings,
+    modes::Attempts,
+    protection,
     reader::{Fields, Place, Reader},
 };
-use crate::{Mode, Policy, RetryThrottling, degrade::FallbackRule};
+use crate::{CircuitBreaker, Mode, degrade::FallbackRule};
 
 /// Which calls an entry is about, as the `name` list of a `methodConfig` has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,13 +29,8 @@ pub(crate) struct Rules {
     pub(crate) wait_for_ready: Option<bool>,
     pub(crate) ready_timeout: Option<Duration>,
     pub(crate) mode: Option<Mode>,
-}
-
-/// What a document says of a channel as a whole.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct ChannelRules {
-    pub(crate) policy: Option<Policy>,
-    pub(crate) throttling: Option<RetryThrottling>,
+    /// The inner `None` switches it off.
+    pub(crate) breaker: Option<Option<CircuitBreaker>>,
 }
 
 /// An entry of a document.
@@ -56,31 +52,6 @@ impl Scope {
     }
 }
 
-impl ChannelRules {
-    /// Takes what is open here from `next`, which counts less.
-    pub(crate) fn fill_from(&mut self, next: &Self) {
-        self.policy = self.policy.take().or_else(|| next.policy.clone());
-        self.throttling = self.throttling.or(next.throttling);
-    }
-
-    pub(super) fn read(reader: &mut Reader<'_>, document: &mut Fields<'_, '_>) -> Self {
-        let config = document.take("loadBalancingConfig");
-        let name = document.take("loadBalancingPolicy");
-        let throttling = document.take("retryThrottling");
-        for unsupported in ["healthCheckConfig"] {
-            if let Some(place) = document.take(unsupported) {
-                reader.wrong(&place, "is gRPC's, and not supported here");
-            }
-        }
-        let config = config.map(|place| balancing::read_config(reader, &place));
-        let name = name.map(|place| balancing::read_name(reader, &place));
-        Self {
-            policy: config.or(name).flatten(),
-            throttling: throttling.and_then(|place| modes::read_throttling(reader, &place)),
-        }
-    }
-}
-
 impl Rules {
     /// Takes what is open here from `next`, which counts less.
     pub(crate) fn fill_from(&mut self, next: &Self) {
@@ -93,6 +64,7 @@ impl Rules {
         if self.mode.is_none() {
             self.mode.clone_from(&next.mode);
         }
+        self.breaker = self.breaker.or(next.breaker);
     }
 
     /// `base` with what is said here.
@@ -108,6 +80,7 @@ impl Rules {
         if let Some(mode) = &self.mode {
             settings.mode = mode.clone();
         }
+        settings.breaker = self.breaker.unwrap_or(settings.breaker);
         settings
     }
 
@@ -154,6 +127,9 @@ impl Rules {
                 reader.wrong(place, "contradicts waitForReady, which waits until the deadline");
             }
         }
+        self.breaker = additions
+            .take("circuitBreaker")
+            .and_then(|place| protection::read_breaker(reader, &place));
     }
 }
 

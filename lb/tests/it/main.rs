@@ -11,6 +11,7 @@ mod headers;
 mod hedging;
 mod in_flight;
 mod lines;
+mod live;
 mod modes;
 mod outage;
 mod policies;
