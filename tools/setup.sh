@@ -17,6 +17,9 @@ need cc gcc
 need git git
 need npm npm
 need curl curl
+# A caller in another language.
+need python3 python3
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 # What the tests of faults hurt the registry with, and the store of its replicas. Without them these tests say so and are skipped.
 need strace strace
 need iptables iptables
@@ -56,5 +59,13 @@ if ! command -v grpcurl >/dev/null && [ ! -x "$tools/bin/grpcurl" ]; then
   else
     say "no Go here: tests that use grpcurl will be skipped"
   fi
+fi
+# A caller in Python, from PyPI's packages.
+wanted="e2e/tests/python/requirements.txt"
+if ! cmp -s "$wanted" "$tools/python/requirements.txt"; then
+  say "installing gRPC and OpenTelemetry for Python (PyPI) into target/tools/python"
+  python3 -m venv --clear "$tools/python"
+  "$tools/python/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+  cp "$wanted" "$tools/python/requirements.txt"
 fi
 say "ready"

@@ -92,17 +92,16 @@ impl Environment {
     }
 
     fn propagators(list: &str, warnings: &mut Vec<String>) -> Propagators {
-        let mut chosen = Propagators {
-            trace_context: false,
-            baggage: false,
-        };
+        let mut chosen = Propagators::NONE;
         for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             match name {
                 "tracecontext" => chosen.trace_context = true,
                 "baggage" => chosen.baggage = true,
+                "b3" => chosen.b3 = true,
+                "b3multi" => chosen.b3_multi = true,
                 "none" => {}
                 other => warnings.push(format!(
-                    "OTEL_PROPAGATORS: {other} is not supported (tracecontext, baggage, none)"
+                    "OTEL_PROPAGATORS: {other} is not supported (tracecontext, baggage, b3, b3multi, none)"
                 )),
             }
         }
@@ -193,15 +192,23 @@ mod tests {
 
     #[test]
     fn propagators_are_chosen_by_name() {
-        for (list, trace_context, baggage, warnings) in [
-            ("tracecontext,baggage", true, true, 0),
-            ("tracecontext", true, false, 0),
-            (" baggage ", false, true, 0),
-            ("none", false, false, 0),
-            ("b3,tracecontext", true, false, 1),
+        let chosen = |trace_context, baggage, b3, b3_multi| Propagators {
+            trace_context,
+            baggage,
+            b3,
+            b3_multi,
+        };
+        for (list, expected, warnings) in [
+            ("tracecontext,baggage", chosen(true, true, false, false), 0),
+            ("tracecontext", chosen(true, false, false, false), 0),
+            (" baggage ", chosen(false, true, false, false), 0),
+            ("none", Propagators::NONE, 0),
+            ("b3,tracecontext", chosen(true, false, true, false), 0),
+            ("b3multi,baggage", chosen(false, true, false, true), 0),
+            ("jaeger,b3", chosen(false, false, true, false), 1),
         ] {
             let read = read(&[("OTEL_PROPAGATORS", list)]);
-            assert_eq!(read.propagators, Propagators { trace_context, baggage }, "{list}");
+            assert_eq!(read.propagators, expected, "{list}");
             assert_eq!(read.warnings.len(), warnings, "{list}");
         }
     }

@@ -1,7 +1,10 @@
-//! How a trace travels: W3C `traceparent` / `tracestate` and `baggage` in the headers of a call.
+//! How a trace travels: W3C `traceparent` / `tracestate` and `baggage` in the headers of a call, and B3 where it is asked for.
 //!
-//! Which of the two are used follows `OTEL_PROPAGATORS` once [`crate::init`] has run; before that, or without it, both.
+//! Which of them are used follows `OTEL_PROPAGATORS` once [`crate::init`] has run; before that, or without it, the W3C's. Of several
+//! that a caller sent, the W3C's counts.
 //! Not here: making spans.
+
+mod b3;
 
 use std::sync::OnceLock;
 
@@ -27,13 +30,26 @@ static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 pub(crate) struct Propagators {
     pub(crate) trace_context: bool,
     pub(crate) baggage: bool,
+    /// In the one header `b3`.
+    pub(crate) b3: bool,
+    /// In the headers `x-b3-...`.
+    pub(crate) b3_multi: bool,
 }
 
 impl Propagators {
-    /// OpenTelemetry's default: both.
+    /// What `none` means.
+    pub(crate) const NONE: Self = Self {
+        trace_context: false,
+        baggage: false,
+        b3: false,
+        b3_multi: false,
+    };
+
+    /// OpenTelemetry's default: the W3C's two.
     pub(crate) const DEFAULT: Self = Self {
         trace_context: true,
         baggage: true,
+        ..Self::NONE
     };
 }
 
@@ -55,6 +71,12 @@ pub fn extract(headers: &HeaderMap) -> Context {
     let formats = installed();
     if formats.trace_context && headers.contains_key(&TRACEPARENT) {
         cx = TraceContextPropagator::new().extract_with_context(&cx, &HeaderExtractor(headers));
+    }
+    if (formats.b3 || formats.b3_multi)
+        && !cx.span().span_context().is_valid()
+        && let Some(parent) = b3::extract(headers)
+    {
+        cx = cx.with_remote_span_context(parent);
     }
     if formats.baggage && headers.contains_key(&BAGGAGE) {
         cx = BaggagePropagator::new().extract_with_context(&cx, &HeaderExtractor(headers));
@@ -85,6 +107,12 @@ pub fn inject(cx: &Context, headers: &mut HeaderMap) {
         {
             headers.insert(TRACESTATE.clone(), value);
         }
+    }
+    if formats.b3 && span_context.is_valid() {
+        b3::inject(span_context, headers);
+    }
+    if formats.b3_multi && span_context.is_valid() {
+        b3::inject_several(span_context, headers);
     }
     if formats.baggage && !cx.baggage().is_empty() {
         BaggagePropagator::new().inject_context(cx, &mut HeaderInjector(headers));

@@ -8,6 +8,7 @@ mod drain;
 mod expiring;
 mod faults;
 mod grpcurl;
+mod languages;
 mod logs;
 mod operator;
 mod secured;
