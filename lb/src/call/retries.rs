@@ -146,7 +146,7 @@ impl Retries {
     }
 
     /// A call begins that may need retries.
-    pub(super) fn begin_retriable(&self) {
+    pub(crate) fn begin_retriable(&self) {
         self.budget.deposit();
     }
 
@@ -156,7 +156,7 @@ impl Retries {
     }
 
     /// One more attempt of a call that has failed, if it may be made.
-    pub(super) fn retry(&self) -> bool {
+    pub(crate) fn retry(&self) -> bool {
         let may = self.throttle_allows() && self.budget.withdraw();
         count(if may {
             &self.counts.retries
@@ -182,13 +182,13 @@ impl Retries {
     }
 
     /// An attempt has failed in a way that asks for another one.
-    pub(super) fn failed(&self) {
+    pub(crate) fn failed(&self) {
         if let Some(throttle) = &*self.throttle.load() {
             throttle.failed();
         }
     }
 
-    pub(super) fn succeeded(&self) {
+    pub(crate) fn succeeded(&self) {
         if let Some(throttle) = &*self.throttle.load() {
             throttle.succeeded();
         }

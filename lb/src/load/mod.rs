@@ -27,7 +27,7 @@ use self::{
     hot::{Blocks, Place},
 };
 pub(crate) use self::{
-    probes::{Probes, SLOTS, Seen},
+    probes::{NOTHING, Probes, Ranked, SLOTS, Seen},
     report::Report,
 };
 use crate::{PeakEwma, Policy};
@@ -267,6 +267,14 @@ impl Load {
             && let Some(probes) = &*self.fleet.probes.load()
             && let Some(report) = Report::of(trailers)
         {
+            probes.add(self.number, report, self.fleet.tick(Instant::now()));
+        }
+    }
+
+    /// It says so now.
+    #[cfg(test)]
+    pub(crate) fn hears(&self, report: Report) {
+        if let Some(probes) = &self.fleet.probes {
             probes.add(self.number, report, self.fleet.tick(Instant::now()));
         }
     }

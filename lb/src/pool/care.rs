@@ -6,7 +6,6 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use rand::RngExt as _;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -51,7 +50,7 @@ impl Pool {
     }
 
     /// Resolves when [`Pool::attend`] is due: at `due`, or earlier because something has changed.
-    pub(super) async fn wants_attention(&self, due: Option<Instant>) {
+    pub(crate) async fn wants_attention(&self, due: Option<Instant>) {
         let come = async {
             match due {
                 Some(due) => sleep_until(due).await,
@@ -65,12 +64,12 @@ impl Pool {
     }
 
     /// Does what time has brought, and says when there will be more.
-    pub(super) fn attend(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn attend(&self, now: Instant) -> Option<Instant> {
         let mut book = self.book();
         let mut changed = false;
         if let Some(config) = book.care.outlier {
             if book.next_sweep.is_none_or(|at| at <= now) {
-                changed |= book.sweep(now, &config);
+                changed |= book.sweep(now, &config, || self.chance.share());
                 book.next_sweep = Some(now + config.interval);
             }
             for slot in book.slots.values_mut() {
@@ -121,6 +120,16 @@ impl Pool {
     }
 }
 
+#[cfg(test)]
+impl Pool {
+    /// Shows `look` the standing of everybody in the set.
+    pub(crate) fn standings(&self, mut look: impl FnMut(&Arc<Endpoint>, &Standing)) {
+        for slot in self.book().slots.values() {
+            look(&slot.endpoint, &slot.cared.standing);
+        }
+    }
+}
+
 impl Overseer for Pool {
     fn suspects(&self, endpoint: &Endpoint) {
         let mut book = self.book();
@@ -130,7 +139,12 @@ impl Overseer for Pool {
         if may_eject(book.out_of_service(), book.slots.len(), config.max_ejection_percent)
             && let Some(slot) = book.slot_of(endpoint)
         {
-            slot.eject(EjectionReason::ConsecutiveFailures, Instant::now(), &config);
+            slot.eject(
+                EjectionReason::ConsecutiveFailures,
+                Instant::now(),
+                &config,
+                self.chance.share(),
+            );
             self.publish(&book);
             self.attention.notify_one();
         }
@@ -149,7 +163,7 @@ impl Overseer for Pool {
                     // Proving -> Ejected. Who is overloaded by one call is not to have more of them.
                     Ending::Failed | Ending::Overloaded => {
                         slot.endpoint.further().is_ejected(EjectionReason::ProbeFailed);
-                        Standing::Ejected(proving.failed(now, config, rand::rng().random()))
+                        Standing::Ejected(proving.failed(now, config, self.chance.share()))
                     }
                     // Proving -> OnProbation
                     Ending::Cancelled => {
@@ -241,8 +255,8 @@ impl Book {
         settled
     }
 
-    /// Whether anybody was ejected.
-    fn sweep(&mut self, now: Instant, config: &OutlierDetection) -> bool {
+    /// Whether anybody was ejected. `draw` yields numbers in 0..1.
+    fn sweep(&mut self, now: Instant, config: &OutlierDetection, mut draw: impl FnMut() -> f64) -> bool {
         let mut slots: Vec<&mut Slot> = self.slots.values_mut().collect();
         let hosts: Vec<Host> = slots
             .iter()
@@ -255,14 +269,14 @@ impl Book {
                 }
             })
             .collect();
-        let found = sweep(&hosts, config, || rand::rng().random());
+        let found = sweep(&hosts, config, &mut draw);
         for slot in &mut slots {
             if let Standing::InService(in_service) = &mut slot.cared.standing {
                 *in_service = std::mem::take(in_service).swept();
             }
         }
         for (index, why) in &found {
-            slots[*index].eject(*why, now, config);
+            slots[*index].eject(*why, now, config, draw());
         }
         !found.is_empty()
     }
@@ -320,13 +334,14 @@ impl Slot {
         }
     }
 
-    fn eject(&mut self, why: EjectionReason, now: Instant, config: &OutlierDetection) {
+    /// `draw` is in 0..1.
+    fn eject(&mut self, why: EjectionReason, now: Instant, config: &OutlierDetection, draw: f64) {
         self.cared.standing = match std::mem::take(&mut self.cared.standing) {
             // InService -> Ejected
             Standing::InService(in_service) => {
                 tracing::info!(address = %self.endpoint.address, instance = %self.endpoint.instance_id, ?why, "ejected");
                 self.endpoint.further().is_ejected(why);
-                Standing::Ejected(in_service.eject(why, now, config, rand::rng().random()))
+                Standing::Ejected(in_service.eject(why, now, config, draw))
             }
             // Calls that were under way when it was ejected end later.
             other => other,

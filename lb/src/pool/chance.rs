@@ -17,6 +17,12 @@ impl Chance {
         Self::Seeded(Box::new(std::sync::Mutex::new(rand::SeedableRng::seed_from_u64(seed))))
     }
 
+    /// In 0..1.
+    pub(super) fn share(&self) -> f64 {
+        // As many bits as a number below one has.
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     pub(super) fn bits(&self) -> u64 {
         match self {
             Self::Thread => rand::rng().next_u64(),

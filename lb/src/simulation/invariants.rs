@@ -1,6 +1,10 @@
 //! What must hold after every step of every history.
 
-use super::world::{Picked, World};
+use super::{
+    calls::Picked,
+    protection::was_panic,
+    world::{Instance, Phase, World},
+};
 
 /// A property, and how to look whether it holds.
 #[derive(Clone, Copy)]
@@ -21,6 +25,10 @@ pub(super) const INVARIANTS: &[Invariant] = &[
     Invariant {
         name: "calls are counted",
         check: counted,
+    },
+    Invariant {
+        name: "nothing is left in the end",
+        check: nothing_left,
     },
     Invariant {
         name: "a retry goes elsewhere",
@@ -70,15 +78,30 @@ fn counted(world: &World) -> Result<(), String> {
     Ok(())
 }
 
+fn nothing_left(world: &World) -> Result<(), String> {
+    if !world.is_over() {
+        return Ok(());
+    }
+    let counts = |(_, instance): &(usize, &Instance)| instance.endpoint.in_flight() > 0;
+    match world.instances.iter().enumerate().find(counts) {
+        Some((at, _)) => Err(format!("every call has ended, and instance {at} counts one")),
+        None => Ok(()),
+    }
+}
+
 fn elsewhere(world: &World) -> Result<(), String> {
     let Some(Picked {
         instance: Some(at),
         tried,
+        ..
     }) = &world.picked
     else {
         return Ok(());
     };
-    if tried.contains(at) && world.callable().any(|(other, _)| !tried.contains(&other)) {
+    let everybody = was_panic(world);
+    let is_open = |other: usize| everybody || world.before[other] == Phase::InService;
+    let is_another = |(other, _): (usize, _)| !tried.contains(&other) && is_open(other);
+    if tried.contains(at) && world.callable().any(is_another) {
         return Err(format!("a call that instances {tried:?} had before went to {at}"));
     }
     Ok(())
@@ -87,8 +110,9 @@ fn elsewhere(world: &World) -> Result<(), String> {
 /// Failing is fast, and what is fast looks good to whoever measures latency (linkerd2-proxy#4537).
 fn no_sinkhole(world: &World) -> Result<(), String> {
     let (picks, fair) = world.failing;
-    // Where weights differ two are drawn by weight, and both draws may be the same one: a heavy instance has its part of that.
-    let most = if world.plan().weighs_evenly() { 0.5 } else { 0.9 };
+    // Where weights differ, if only since some are new, two are drawn by weight, and both draws may be the same one: a heavy instance has its part of that.
+    let is_even = world.plan().weighs_evenly() && !world.plan().slow_start;
+    let most = if is_even { 0.5 } else { 0.9 };
     if world.is_over() && world.measures_latency() && fair >= 100.0 && picks > most * fair {
         return Err(format!(
             "{picks} first attempts went to failing instances, {fair:.0} would be fair"

@@ -1,4 +1,5 @@
-//! A history as it happens: instances, calls, and time that goes from one event to the next. What must hold is asked elsewhere.
+//! A history as it happens: instances, the set, and time that goes from one event to the next. What calls do is in `calls`, what
+//! must hold is asked elsewhere.
 
 use std::{
     cmp::Reverse,
@@ -8,40 +9,56 @@ use std::{
 };
 
 use http::uri::Authority;
-use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{SeedableRng as _, rngs::StdRng};
 use tokio::time::Instant;
 
 use super::{
     Plant,
+    calls::{Call, Picked},
+    ledger,
     plan::{Incident, Nature, Plan},
 };
 use crate::{
-    Policy,
-    endpoint::{Ending, Endpoint, InFlight, connection::Connection, driver::ReadySink as _},
-    pool::{Backend, Key, Origin, Pool, Roster, Wish},
+    Backoff, CircuitBreaker, Policy, RetryBudget, RetryThrottling, SlowStart,
+    breaker::Breaker,
+    call::Retries,
+    endpoint::{Endpoint, connection::Connection, driver::ReadySink as _},
+    outlier::Standing,
+    pool::{Backend, Care, Key, Newcomer, Origin, Pool, Roster},
 };
 
 /// What an instance allows: more than any history opens.
 const STREAMS: usize = 1 << 20;
-/// Attempts of a call besides the first.
-const RETRIES: usize = 1;
-/// After the healing, until the shares are looked at: averages with a time constant of 10 s have forgotten by then.
-const SETTLED: Duration = Duration::from_secs(20);
 
 pub(super) struct World {
-    plan: Plan,
-    plant: Plant,
-    pool: Arc<Pool>,
-    rng: StdRng,
+    pub(super) plan: Plan,
+    pub(super) plant: Plant,
+    pub(super) pool: Arc<Pool>,
+    pub(super) breaker: Option<Arc<Breaker>>,
+    pub(super) retries: Retries,
+    /// What those two should do.
+    pub(super) circuit: Option<ledger::Breaker>,
+    pub(super) ledger: ledger::Retries,
+    pub(super) rng: StdRng,
     began: Instant,
+    /// No call begins any more.
+    pub(super) is_closing: bool,
     over: bool,
     events: BinaryHeap<Reverse<(Instant, u64)>>,
     what: HashMap<u64, Event>,
+    /// When the pool wants to be attended to.
+    due: Option<Instant>,
     pub(super) instances: Vec<Instance>,
-    calls: HashMap<u64, Call>,
-    next: u64,
-    /// The pick of the last step, if there was one.
+    numbers: HashMap<*const Endpoint, usize>,
+    pub(super) calls: HashMap<u64, Call>,
+    pub(super) next: u64,
+    /// Where the instances were before this step, and where they are after it.
+    pub(super) before: Vec<Phase>,
+    pub(super) now: Vec<Phase>,
+    /// The pick of this step, if there was one.
     pub(super) picked: Option<Picked>,
+    /// The instance that has failed often enough in a row with this step.
+    pub(super) suspect: Option<usize>,
     /// First attempts on instances that fail, and how many their weights would have sent there.
     pub(super) failing: (f64, f64),
     /// Calls that were picked since the fleet has settled.
@@ -52,67 +69,107 @@ pub(super) struct Instance {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) nature: Nature,
     pub(super) weight: u32,
+    /// When it joined the others; nothing if it was there from the beginning.
+    pub(super) since: Option<Instant>,
     pub(super) removed: bool,
     pub(super) connected: bool,
     /// Calls that are open, as counted here.
     pub(super) open: u32,
+    /// Failures since the last success, or since they were as many as make suspect.
+    pub(super) row: u32,
+    /// The call that it is to prove itself by, and since when.
+    pub(super) proving: Option<(u64, Instant)>,
     /// Since the fleet has settled.
     pub(super) picks: f64,
     backend: Backend,
 }
 
-/// What the pool was asked, and what it answered.
-#[derive(Debug)]
-pub(super) struct Picked {
-    /// Which instance; nothing if the pool had none.
-    pub(super) instance: Option<usize>,
-    /// The instances that had the call before.
-    pub(super) tried: Vec<usize>,
+/// Where an instance is between being in service and being out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    InService,
+    Ejected,
+    OnProbation,
+    Proving,
+    /// Not in the set.
+    Gone,
 }
 
-enum Event {
+pub(super) enum Event {
     Arrival,
-    Answer(u64),
+    /// To the attempt of that call that began then.
+    Answer(u64, Instant),
+    Retry(u64),
+    GivenUp(u64),
     Incident(Incident),
     Back(usize),
+    Attend,
     Healed,
-    End,
-}
-
-struct Call {
-    in_flight: InFlight,
-    instance: usize,
-    tried: Vec<usize>,
+    Closing,
 }
 
 impl World {
     pub(super) async fn new(plan: Plan, plant: Plant) -> Self {
         let began = Instant::now();
+        let circuit = plan.circuit;
+        let terms = plan.retries;
+        let budget =
+            RetryBudget::try_new(f64::from(terms.thousandths) / 1000.0, terms.per_second).expect("in its ranges");
+        let throttling = terms
+            .throttle
+            .map(|(tokens, gain)| RetryThrottling::try_new(tokens, f64::from(gain) / 1000.0).expect("in its ranges"));
         let mut world = Self {
             pool: Arc::new(Pool::seeded(plan.policy.clone(), plan.seed)),
+            breaker: circuit.map(|circuit| {
+                let open = Backoff::doubling(circuit.open, circuit.longest, 0.0);
+                let breaker = CircuitBreaker::default()
+                    .window(circuit.window)
+                    .and_then(|it| it.minimum_calls(circuit.minimum_calls))
+                    .and_then(|it| it.error_ratio(circuit.error_ratio))
+                    .and_then(|it| it.probes(circuit.probes))
+                    .expect("in their ranges");
+                Arc::new(Breaker::new(breaker.open(open)))
+            }),
+            retries: Retries::new(budget, budget, throttling),
+            circuit: circuit.map(|circuit| ledger::Breaker::new(circuit, began)),
+            ledger: ledger::Retries::new(terms),
             rng: StdRng::seed_from_u64(!plan.seed),
             plant,
             began,
+            is_closing: false,
             over: false,
             events: BinaryHeap::new(),
             what: HashMap::new(),
+            due: None,
             instances: Vec::new(),
             calls: HashMap::new(),
             next: 0,
+            before: Vec::new(),
+            now: Vec::new(),
+            numbers: HashMap::new(),
             picked: None,
+            suspect: None,
             failing: (0.0, 0.0),
             settled: 0.0,
             plan,
         };
-        for (nature, weight) in world.plan.natures.clone() {
-            world.add(nature, weight).await;
-        }
+        let uncapped = |config: crate::OutlierDetection| match plant {
+            Plant::Uncapped => config.max_ejection_percent(100).expect("a percentage"),
+            _ => config,
+        };
+        world.pool.set_care(Care {
+            outlier: world.plan.outlier.map(uncapped),
+            slow_start: world.plan.slow_start.then(SlowStart::default),
+        });
+        world.add(world.plan.natures.clone()).await;
         world.at(Duration::ZERO, Event::Arrival);
         for (at, incident) in world.plan.incidents.clone() {
             world.at(at, Event::Incident(incident));
         }
         world.at(world.plan.healed, Event::Healed);
-        world.at(world.plan.lasts, Event::End);
+        world.at(world.plan.lasts, Event::Closing);
+        world.attend();
+        world.now = world.phases();
         world
     }
 
@@ -124,7 +181,7 @@ impl World {
         self.began.elapsed()
     }
 
-    /// Whether the history has come to its end.
+    /// Whether the history has come to its end: the last call has ended.
     pub(super) fn is_over(&self) -> bool {
         self.over
     }
@@ -142,6 +199,29 @@ impl World {
         matches!(self.plan.policy, Policy::PeakEwma(_))
     }
 
+    pub(super) fn phases(&self) -> Vec<Phase> {
+        let mut phases = vec![Phase::Gone; self.instances.len()];
+        self.pool.standings(|endpoint, standing| {
+            let at = self.numbers.get(&Arc::as_ptr(endpoint));
+            if let Some(at) = at.filter(|at| !self.instances[**at].removed) {
+                phases[*at] = match standing {
+                    Standing::InService(_) => Phase::InService,
+                    Standing::Ejected(_) => Phase::Ejected,
+                    Standing::OnProbation(_) => Phase::OnProbation,
+                    Standing::Proving(_) => Phase::Proving,
+                };
+            }
+        });
+        phases
+    }
+
+    /// Whether a call is out by which that instance is to prove itself, and has not been for too long.
+    pub(super) fn is_proving(&self, at: usize, now: Instant) -> bool {
+        let interval = self.plan.outlier.map_or(Duration::ZERO, |config| config.interval);
+        let proving = self.instances[at].proving;
+        proving.is_some_and(|(_, since)| now - since < interval)
+    }
+
     /// The next event; false when the history is over.
     pub(super) async fn step(&mut self) -> bool {
         if self.over {
@@ -151,28 +231,61 @@ impl World {
             return false;
         };
         tokio::time::advance(at.saturating_duration_since(Instant::now())).await;
-        self.picked = None;
+        self.before = std::mem::take(&mut self.now);
+        (self.picked, self.suspect, self.ledger.asked) = (None, None, None);
+        if let Some(circuit) = &mut self.circuit {
+            circuit.met = None;
+        }
         match self.what.remove(&id).expect("each event is there once") {
-            Event::Arrival => {
-                let uniform: f64 = self.rng.random_range(f64::EPSILON..1.0);
-                self.after(Duration::from_secs_f64(-uniform.ln() / self.plan.rate), Event::Arrival);
-                self.attempt(Vec::new());
-            }
-            Event::Answer(call) => self.answer(call),
+            Event::Arrival if self.is_closing => {}
+            Event::Arrival => self.arrives(),
+            Event::Answer(call, began) => self.answer(call, began),
+            Event::Retry(call) => self.attempt(call),
+            Event::GivenUp(call) => self.given_up(call),
             Event::Incident(incident) => self.happens(incident).await,
             Event::Back(at) => self.connect(at).await,
+            Event::Attend if self.due.is_some_and(|due| due <= Instant::now()) => self.attend(),
+            Event::Attend => {}
             Event::Healed => {
                 if self.instances.iter().all(|instance| instance.removed) {
-                    self.add(Nature::Well, 100).await;
+                    self.add(vec![(Nature::Well, 100)]).await;
                 }
                 for at in 0..self.instances.len() {
                     self.instances[at].nature = Nature::Well;
                     self.connect(at).await;
                 }
             }
-            Event::End => self.over = true,
+            Event::Closing => self.is_closing = true,
         }
+        self.keep().await;
+        self.now = self.phases();
+        self.over = self.is_closing && self.calls.is_empty();
         true
+    }
+
+    /// What the keeper's task does: it attends to the pool whenever that asks for it.
+    async fn keep(&mut self) {
+        loop {
+            let asks = tokio::select! {
+                biased;
+                () = self.pool.wants_attention(None) => true,
+                () = std::future::ready(()) => false,
+            };
+            if !asks {
+                return;
+            }
+            self.attend();
+        }
+    }
+
+    fn attend(&mut self) {
+        if self.plant == Plant::Unattended {
+            return;
+        }
+        self.due = self.pool.attend(Instant::now());
+        if let Some(due) = self.due {
+            self.after(due.saturating_duration_since(Instant::now()), Event::Attend);
+        }
     }
 
     async fn happens(&mut self, incident: Incident) {
@@ -190,41 +303,56 @@ impl World {
                     self.tell();
                 }
             }
-            Incident::Added => self.add(Nature::Well, 100).await,
+            Incident::Added => self.add(vec![(Nature::Well, 100)]).await,
         }
     }
 
-    async fn add(&mut self, nature: Nature, weight: u32) {
-        let name = format!("instance-{}", self.instances.len());
-        let backend = Backend {
-            key: Key {
-                instance_id: name.as_str().into(),
-                address: "127.0.0.1:1".into(),
-                is_secured: false,
-            },
-            authority: Authority::from_static("127.0.0.1:1"),
-            secured: None,
-            weight,
-            attributes: Arc::default(),
-            epoch: 1,
-            registry: 0,
-        };
-        let known = self.backends().chain([backend.clone()]).collect();
-        let newcomers = self.pool.apply(roster(known));
-        let [newcomer] = &newcomers[..] else {
-            panic!("one is new")
-        };
-        self.instances.push(Instance {
-            endpoint: Arc::clone(&newcomer.endpoint),
-            nature,
-            weight,
-            removed: false,
-            connected: false,
-            open: 0,
-            picks: 0.0,
-            backend,
-        });
-        self.connect(self.instances.len() - 1).await;
+    /// New ones, all known at the same moment.
+    async fn add(&mut self, all: Vec<(Nature, u32)>) {
+        let is_warm = self.callable().next().is_some();
+        let first = self.instances.len();
+        let new: Vec<Backend> = all
+            .iter()
+            .enumerate()
+            .map(|(at, (_, weight))| Backend {
+                key: Key {
+                    // In the order of their numbers.
+                    instance_id: format!("instance-{:04}", first + at).into(),
+                    address: "127.0.0.1:1".into(),
+                    is_secured: false,
+                },
+                authority: Authority::from_static("127.0.0.1:1"),
+                secured: None,
+                weight: *weight,
+                attributes: Arc::default(),
+                epoch: 1,
+                registry: 0,
+            })
+            .collect();
+        let newcomers = self
+            .pool
+            .apply(roster(self.backends().chain(new.iter().cloned()).collect()));
+        assert_eq!(newcomers.len(), new.len(), "they are new");
+        for (backend, (nature, weight)) in new.into_iter().zip(all) {
+            let is_it = |newcomer: &&Newcomer| newcomer.endpoint.instance_id == backend.key.instance_id;
+            let newcomer = newcomers.iter().find(is_it).expect("one of them");
+            self.numbers
+                .insert(Arc::as_ptr(&newcomer.endpoint), self.instances.len());
+            self.instances.push(Instance {
+                endpoint: Arc::clone(&newcomer.endpoint),
+                nature,
+                weight,
+                since: is_warm.then(Instant::now),
+                removed: false,
+                connected: false,
+                open: 0,
+                row: 0,
+                proving: None,
+                picks: 0.0,
+                backend,
+            });
+            self.connect(self.instances.len() - 1).await;
+        }
     }
 
     fn tell(&self) {
@@ -246,102 +374,7 @@ impl World {
         }
     }
 
-    fn attempt(&mut self, tried: Vec<usize>) {
-        let avoid: Vec<Arc<Endpoint>> = match self.plant {
-            Plant::NotAvoided => Vec::new(),
-            Plant::Sticky => self.instances[1..]
-                .iter()
-                .map(|instance| Arc::clone(&instance.endpoint))
-                .collect(),
-            _ => tried
-                .iter()
-                .map(|at| Arc::clone(&self.instances[*at].endpoint))
-                .collect(),
-        };
-        let wish = Wish {
-            avoid: &avoid,
-            key: Some(self.rng.next_u64()),
-            route: None,
-        };
-        let Some(choice) = self.pool.pick(wish) else {
-            self.picked = Some(Picked { instance: None, tried });
-            return;
-        };
-        let is_it = |instance: &Instance| Arc::ptr_eq(&instance.endpoint, choice.in_flight.endpoint());
-        let at = self.instances.iter().position(is_it).expect("one of them");
-        if tried.is_empty() {
-            self.count(at);
-        }
-        let instance = &mut self.instances[at];
-        instance.open += 1;
-        let usual = self.plan.usual.mul_f64(self.rng.random_range(0.8..1.2));
-        let takes = match instance.nature {
-            Nature::Well => usual,
-            Nature::Slow(times) => usual * times,
-            Nature::Failing => Duration::from_micros(50),
-        };
-        let id = self.next;
-        self.calls.insert(
-            id,
-            Call {
-                in_flight: choice.in_flight,
-                instance: at,
-                tried: tried.clone(),
-            },
-        );
-        self.picked = Some(Picked {
-            instance: Some(at),
-            tried,
-        });
-        self.after(takes, Event::Answer(id));
-    }
-
-    /// What the shares are judged by.
-    fn count(&mut self, at: usize) {
-        fn is_failing(instance: &Instance) -> bool {
-            instance.nature == Nature::Failing
-        }
-        let weigh = |count: fn(&Instance) -> bool| -> f64 {
-            let counted = self.callable().filter(|(_, instance)| count(instance));
-            counted.map(|(_, instance)| f64::from(instance.weight)).sum()
-        };
-        let (failing, all) = (weigh(is_failing), weigh(|_| true));
-        if failing > 0.0 && failing < all {
-            self.failing.0 += f64::from(u8::from(is_failing(&self.instances[at])));
-            self.failing.1 += failing / all;
-        }
-        if self.elapsed() >= self.plan.healed + SETTLED {
-            self.settled += 1.0;
-            self.instances[at].picks += 1.0;
-        }
-    }
-
-    fn answer(&mut self, id: u64) {
-        let Call {
-            mut in_flight,
-            instance: at,
-            mut tried,
-        } = self.calls.remove(&id).expect("each call is answered once");
-        self.instances[at].open -= 1;
-        let failed = self.instances[at].nature == Nature::Failing;
-        if failed {
-            in_flight.ends(Ending::Failed);
-        } else {
-            in_flight.speaks();
-            in_flight.ends(Ending::Served);
-        }
-        if self.plant == Plant::LeakedCall && id.is_multiple_of(5) {
-            std::mem::forget(in_flight);
-        } else {
-            drop(in_flight);
-        }
-        if failed && tried.len() < RETRIES {
-            tried.push(at);
-            self.attempt(tried);
-        }
-    }
-
-    fn after(&mut self, pause: Duration, event: Event) {
+    pub(super) fn after(&mut self, pause: Duration, event: Event) {
         self.at(self.elapsed() + pause, event);
     }
 
