@@ -103,6 +103,7 @@ mod settings;
 #[cfg(test)]
 mod simulation;
 mod status;
+mod sync;
 mod target;
 mod window;
 

@@ -12,10 +12,7 @@ mod core;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -25,6 +22,7 @@ use tokio::time::Instant;
 pub use self::config::CircuitBreaker;
 pub(crate) use self::core::Outcome;
 use self::core::{Core, Generation};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// More methods than any service has; those beyond share one breaker.
 const MOST_METHODS: usize = 1024;
@@ -66,9 +64,9 @@ impl Breaker {
     ///
     /// # Errors
     /// Open, or half-open with enough probes under way.
-    pub(crate) fn admit(self: &Arc<Self>) -> Result<Permit, Duration> {
+    pub(crate) fn admit(self: &Arc<Self>, now: Instant) -> Result<Permit, Duration> {
         let generation = match self.closed.load(Ordering::Acquire) {
-            0 => self.core().admit(Instant::now(), &self.config)?,
+            0 => self.core().admit(now, &self.config)?,
             closed => Generation::of(closed),
         };
         Ok(Permit {
@@ -90,8 +88,8 @@ impl Breaker {
 }
 
 impl Permit {
-    /// The call is over; it took so long to its first answer.
-    pub(crate) fn ends(mut self, has_failed: bool, took: Duration) {
+    /// The call is over `now`; it took so long to its first answer.
+    pub(crate) fn ends(mut self, has_failed: bool, took: Duration, now: Instant) {
         self.ended = true;
         let config = &self.breaker.config;
         let outcome = match (has_failed, config.is_slow(took)) {
@@ -100,7 +98,7 @@ impl Permit {
             (false, false) => Outcome::Good,
         };
         let mut core = self.breaker.core();
-        core.record(self.generation, outcome, Instant::now(), config, &mut rand::rng());
+        core.record(self.generation, outcome, now, config, &mut rand::rng());
         // Under the lock, or an older state could be written over a newer one.
         self.breaker.closed.store(core.closed(), Ordering::Release);
     }
@@ -163,7 +161,10 @@ mod tests {
 
     fn fail(breaker: &Arc<Breaker>, count: usize) {
         for _ in 0..count {
-            breaker.admit().expect("closed").ends(true, Duration::ZERO);
+            breaker
+                .admit(Instant::now())
+                .expect("closed")
+                .ends(true, Duration::ZERO, Instant::now());
         }
     }
 
@@ -171,15 +172,20 @@ mod tests {
     async fn it_opens_and_lets_probes_through_and_closes() {
         let breaker = Arc::new(Breaker::new(config()));
         fail(&breaker, 4);
-        let wait = breaker.admit().expect_err("open");
+        let wait = breaker.admit(Instant::now()).expect_err("open");
         assert!(wait <= Duration::from_secs(5), "{wait:?}");
         tokio::time::advance(wait).await;
-        let probes: Vec<Permit> = (0..3).map(|_| breaker.admit().expect("half-open")).collect();
-        breaker.admit().expect_err("three are enough");
+        let probes: Vec<Permit> = (0..3)
+            .map(|_| breaker.admit(Instant::now()).expect("half-open"))
+            .collect();
+        breaker.admit(Instant::now()).expect_err("three are enough");
         for probe in probes {
-            probe.ends(false, Duration::ZERO);
+            probe.ends(false, Duration::ZERO, Instant::now());
         }
-        breaker.admit().expect("closed").ends(false, Duration::ZERO);
+        breaker
+            .admit(Instant::now())
+            .expect("closed")
+            .ends(false, Duration::ZERO, Instant::now());
     }
 
     #[tokio::test(start_paused = true)]
@@ -187,27 +193,37 @@ mod tests {
         let breaker = Arc::new(Breaker::new(config()));
         fail(&breaker, 4);
         tokio::time::advance(Duration::from_secs(5)).await;
-        let probes: Vec<Permit> = (0..3).map(|_| breaker.admit().expect("half-open")).collect();
+        let probes: Vec<Permit> = (0..3)
+            .map(|_| breaker.admit(Instant::now()).expect("half-open"))
+            .collect();
         drop(probes);
-        breaker.admit().expect("half-open").ends(true, Duration::ZERO);
-        breaker.admit().expect_err("open again");
+        breaker
+            .admit(Instant::now())
+            .expect("half-open")
+            .ends(true, Duration::ZERO, Instant::now());
+        breaker.admit(Instant::now()).expect_err("open again");
     }
 
     #[tokio::test]
     async fn each_method_has_its_own_and_another_configuration_begins_anew() {
         let breakers = Breakers::default();
         fail(&breakers.of("/a", &config()), 4);
-        breakers.of("/a", &config()).admit().expect_err("open");
-        drop(breakers.of("/b", &config()).admit().expect("closed"));
+        breakers.of("/a", &config()).admit(Instant::now()).expect_err("open");
+        drop(breakers.of("/b", &config()).admit(Instant::now()).expect("closed"));
         let other = config().minimum_calls(5).expect("valid");
-        drop(breakers.of("/a", &other).admit().expect("closed"));
+        drop(breakers.of("/a", &other).admit(Instant::now()).expect("closed"));
     }
 
     #[tokio::test]
     async fn methods_without_end_do_not_fill_the_memory() {
         let breakers = Breakers::default();
         for n in 0..MOST_METHODS + 50 {
-            drop(breakers.of(&format!("/{n}"), &config()).admit().expect("closed"));
+            drop(
+                breakers
+                    .of(&format!("/{n}"), &config())
+                    .admit(Instant::now())
+                    .expect("closed"),
+            );
         }
         assert!(breakers.by_path.load().len() <= MOST_METHODS + 1);
     }

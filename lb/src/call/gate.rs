@@ -168,7 +168,7 @@ impl Gate {
             });
         }
         let method = method
-            .map(|config| self.methods.of(path, config).admit())
+            .map(|config| self.methods.of(path, config).admit(began))
             .transpose()
             .map_err(|retry_after| Error::CircuitOpen {
                 service: Arc::clone(service),
@@ -177,7 +177,7 @@ impl Gate {
             })?;
         let breaker = together.and_then(|together| together.breaker.as_ref());
         let breaker = breaker
-            .map(|breaker| breaker.admit())
+            .map(|breaker| breaker.admit(began))
             .transpose()
             .map_err(|retry_after| Error::CircuitOpen {
                 service: Arc::clone(service),
@@ -216,13 +216,14 @@ impl Admission {
         if ending == Ending::Cancelled {
             return;
         }
-        let took = self.answered.unwrap_or_else(|| self.began.elapsed());
+        let now = Instant::now();
+        let took = self.answered.unwrap_or_else(|| now - self.began);
         let overloaded = ending == Ending::Overloaded;
         if let Some(throttle) = self.throttle {
-            throttle.learn(Instant::now(), !overloaded);
+            throttle.learn(now, !overloaded);
         }
         for permit in [self.method, self.service].into_iter().flatten() {
-            permit.ends(ending != Ending::Served, took);
+            permit.ends(ending != Ending::Served, took, now);
         }
         if let Some(within) = self.within {
             within.ends(took, overloaded);

@@ -11,7 +11,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering, fence},
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
 };
@@ -190,15 +190,13 @@ impl Connection {
     /// No more calls: who waits for room goes elsewhere, who has it stays.
     ///
     /// Whoever counts a call and *then* asks for room either finds it closed, or is seen by whoever closes it and *then*
-    /// looks at the count ([`fence`] makes that so on every machine): none slips through between the two.
+    /// looks at the count (`occupancy`): none slips through between the two.
     pub(crate) fn close(&self) {
         self.inner.room.close();
-        fence(Ordering::SeqCst);
     }
 
     /// For who had room before its call was counted: whether the connection still takes it.
     pub(crate) fn still_takes(&self) -> bool {
-        fence(Ordering::SeqCst);
         !self.is_closed()
     }
 }

@@ -1,10 +1,7 @@
 //! One call under way on an endpoint: what is counted from its being picked to its end, and what its end teaches. It decides
 //! nothing.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -89,8 +86,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.ends(Ending::Cancelled);
         self.endpoint.load.is_over(self.is_counted);
-        let before = self.endpoint.load.in_flight().fetch_sub(1, Ordering::SeqCst);
-        if before == 1 && self.endpoint.draining.load(Ordering::SeqCst) {
+        if self.endpoint.load.occupancy().exit() {
             self.endpoint.idle.notify_one();
         }
     }

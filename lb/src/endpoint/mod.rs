@@ -23,7 +23,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -108,7 +108,6 @@ pub(crate) struct Endpoint {
     overseer: Option<Weak<dyn Overseer>>,
     further: Further,
     state: AtomicU8,
-    draining: AtomicBool,
     /// Told when a draining endpoint's last call ends.
     idle: Notify,
     /// Told when the registry has news that make an early dial worth while.
@@ -137,7 +136,6 @@ impl Endpoint {
             overseer: None,
             further: Further::default(),
             state: AtomicU8::new(EndpointState::Idle as u8),
-            draining: AtomicBool::new(false),
             idle: Notify::new(),
             nudge: Notify::new(),
             crowded: Notify::new(),
@@ -186,14 +184,12 @@ impl Endpoint {
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
-        // A pick compares numbers that change under its eyes anyway: no ordering would make them truer.
-        self.load.in_flight().load(Ordering::Relaxed)
+        self.load.occupancy().calls()
     }
 
     /// Counts one call, which begins `now`, until the guard is dropped.
     pub(crate) fn begin(self: &Arc<Self>, now: Instant) -> InFlight {
-        // In one order with the closing of the connection and the look at this count, see the driver's last state.
-        self.load.in_flight().fetch_add(1, Ordering::SeqCst);
+        self.load.occupancy().enter();
         let is_counted = self.load.begins();
         InFlight::new(Arc::clone(self), now, is_counted)
     }
@@ -319,9 +315,8 @@ impl Endpoint {
 
     /// Resolves when no call is under way. Only meaningful once no new ones can begin.
     async fn drained(&self) {
-        // The flag first, the count second: a guard that is dropped in between sees the flag or we see its decrement.
-        self.draining.store(true, Ordering::SeqCst);
-        while self.load.in_flight().load(Ordering::SeqCst) > 0 {
+        self.load.occupancy().leave();
+        while !self.load.occupancy().is_empty() {
             // `notify_one` leaves a permit, so nothing is missed between the check and the wait.
             self.idle.notified().await;
         }

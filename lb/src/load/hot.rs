@@ -5,12 +5,9 @@
 //! endpoint, and the averages further down in it. Here it waits for the line that it compares, and nothing else. It decides
 //! nothing.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU32, Ordering::Relaxed},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::ewma::Ewma;
+use super::{ewma::Ewma, occupancy::Occupancy};
 
 /// Endpoints a block. A channel to five has one block; one to ten thousand has 157.
 const BLOCK: usize = 64;
@@ -21,7 +18,7 @@ const BLOCK: usize = 64;
 #[repr(align(64))]
 pub(crate) struct Hot {
     /// Calls under way.
-    pub(crate) in_flight: AtomicU32,
+    pub(crate) occupancy: Occupancy,
     pub(super) ewma: Ewma,
 }
 
@@ -70,7 +67,7 @@ impl Blocks {
         let block = Arc::clone(&inner.blocks[at]);
         drop(inner);
         let place = Place { block, number };
-        place.hot().in_flight.store(0, Relaxed);
+        place.hot().occupancy.renew();
         place.hot().ewma.forget();
         place
     }
@@ -127,15 +124,15 @@ mod tests {
         let blocks = Blocks::default();
         let places: Vec<Place> = (0..200).map(|_| blocks.take()).collect();
         for (count, place) in places.iter().enumerate() {
-            place.hot().in_flight.store(count as u32, Relaxed);
+            (0..count).for_each(|_| place.hot().occupancy.enter());
         }
         let elsewhere = Blocks::default().take();
-        elsewhere.hot().in_flight.store(1000, Relaxed);
+        (0..1000).for_each(|_| elsewhere.hot().occupancy.enter());
         let backwards = Places::new(places.iter().rev().chain([&elsewhere]));
         for index in 0..200 {
-            assert_eq!(backwards.hot(index).in_flight.load(Relaxed), 199 - index as u32);
+            assert_eq!(backwards.hot(index).occupancy.calls(), 199 - index as u32);
         }
-        assert_eq!(backwards.hot(200).in_flight.load(Relaxed), 1000);
+        assert_eq!(backwards.hot(200).occupancy.calls(), 1000);
     }
 
     #[test]
@@ -144,7 +141,8 @@ mod tests {
         for _ in 0..1000 {
             let place = blocks.take();
             assert_eq!(place.number, 0);
-            assert_eq!(place.hot().in_flight.fetch_add(7, Relaxed), 0);
+            assert_eq!(place.hot().occupancy.calls(), 0);
+            place.hot().occupancy.enter();
             blocks.give_back(&place);
         }
     }

@@ -6,6 +6,7 @@
 
 mod ewma;
 mod hot;
+mod occupancy;
 mod probes;
 mod report;
 
@@ -25,6 +26,7 @@ pub(crate) use self::hot::{Hot, Places};
 use self::{
     ewma::{LivePace, Pace},
     hot::{Blocks, Place},
+    occupancy::Occupancy,
 };
 pub(crate) use self::{
     probes::{NOTHING, Probes, Ranked, SLOTS, Seen},
@@ -209,8 +211,8 @@ impl Load {
     }
 
     /// Calls under way there.
-    pub(crate) fn in_flight(&self) -> &AtomicU32 {
-        &self.place.hot().in_flight
+    pub(crate) fn occupancy(&self) -> &Occupancy {
+        &self.place.hot().occupancy
     }
 
     /// A call has begun. Whether it is counted among all: its end needs to know, since that may change meanwhile.

@@ -16,10 +16,6 @@ mod config;
 mod record;
 mod standing;
 mod sweep;
-/// What [`record`] counts with; its model test brings atomics of its own.
-mod sync {
-    pub(super) use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-}
 
 pub use config::{FailurePercentage, OutlierDetection, SuccessRate};
 pub(crate) use record::Record;

@@ -1,6 +1,6 @@
 //! What calls write of their instance: counts without a lock. It judges only rows; the rest is for the sweep.
 
-use super::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// Rows of no length are looked at: counted for the sweep, never suspect.
 const NO_ROW: u32 = u32::MAX;

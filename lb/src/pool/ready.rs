@@ -1,6 +1,6 @@
 //! The ready set: an immutable extract of the pool that calls pick from. Nothing here changes it.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -224,7 +224,7 @@ impl Candidates for ReadySet {
     }
 
     fn in_flight(&self, index: usize) -> u32 {
-        self.places.hot(index).in_flight.load(Relaxed)
+        self.places.hot(index).occupancy.calls()
     }
 
     fn all_in_flight(&self) -> u32 {

@@ -6,14 +6,12 @@
 //! here they lose a tenth of their worth every second, so that the whole balance is one atomic word and no two calls can
 //! ever spend the same token. And its allowance for ten seconds may be spent at once; here that of one second.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::InvalidRetry;
+use crate::sync::{AtomicU64, Ordering};
 
 /// The unit of balances: thousandths of an attempt.
 const TOKEN: u32 = 1000;

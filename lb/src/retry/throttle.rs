@@ -1,8 +1,7 @@
 //! gRPC's throttle of retries (gRFC A6, `retryThrottling`): while more than half of the attempts fail, nothing is repeated.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use super::InvalidRetry;
+use crate::sync::{AtomicU32, Ordering};
 
 /// The unit of the count: thousandths of a token, which is as fine as gRFC A6 goes.
 const TOKEN: u32 = 1000;
