@@ -48,6 +48,42 @@ struct Slot {
     said: AtomicU64,
 }
 
+/// The rank of a slot without a report.
+pub(crate) const NOTHING: u64 = u64::MAX;
+
+/// Behind everybody who is not hot; in microseconds, as the ranks are.
+const HOT: u64 = 1 << 40;
+
+/// All slots at one moment, as they are compared. As many steps for a few reports as for many, so that a pick takes as long in
+/// a small fleet as in a large one.
+#[derive(Debug)]
+pub(crate) struct Ranked {
+    words: [u64; SLOTS],
+    latencies: [u32; SLOTS],
+    /// In ticks.
+    pub(crate) ages: [u32; SLOTS],
+    /// The less the better; [`NOTHING`] where there is no report, or an old one. The latency of those that are not hot; behind
+    /// them the hot ones, by their requests in flight.
+    pub(crate) ranks: [u64; SLOTS],
+}
+
+impl Ranked {
+    pub(crate) fn count(&self) -> usize {
+        self.ranks.iter().filter(|rank| **rank != NOTHING).count()
+    }
+
+    pub(crate) fn seen(&self, slot: usize) -> Seen {
+        let word = self.words[slot];
+        Seen {
+            slot,
+            number: (word >> 32) as u32,
+            rif: (word >> 16) as u16,
+            uses: word as u16,
+            latency: self.latencies[slot],
+        }
+    }
+}
+
 /// A report as a pick sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Seen {
@@ -58,8 +94,6 @@ pub(crate) struct Seen {
     /// For so many calls more.
     uses: u16,
     pub(crate) latency: u32,
-    /// In ticks.
-    pub(crate) age: f32,
 }
 
 impl Seen {
@@ -126,7 +160,6 @@ impl Probes {
             rif: report.rif,
             uses: self.settings.uses(),
             latency: report.latency,
-            age: 0.0,
         };
         slot.said
             .store(u64::from(report.latency) << 32 | u64::from(now.0), Relaxed);
@@ -156,25 +189,37 @@ impl Probes {
         u16::try_from(self.hot_above.load(Relaxed)).unwrap_or(u16::MAX)
     }
 
-    /// The reports that are not too old.
-    pub(crate) fn seen(&self, now: Tick) -> impl Iterator<Item = Seen> {
-        let oldest = Tick::span(self.settings.age);
-        self.slots.iter().enumerate().filter_map(move |(slot, words)| {
-            let word = words.whose.load(Relaxed);
-            if word == 0 {
-                return None;
-            }
-            let said = words.said.load(Relaxed);
-            let age = now.since(Tick(said as u32));
-            (age <= oldest).then_some(Seen {
-                slot,
-                number: (word >> 32) as u32,
-                rif: (word >> 16) as u16,
-                uses: word as u16,
-                latency: (said >> 32) as u32,
-                age,
-            })
-        })
+    /// Everything that was said lately.
+    pub(crate) fn ranked(&self, now: Tick) -> Ranked {
+        let (oldest, hot_above) = (Tick::span(self.settings.age) as u32, self.hot_above());
+        let mut ranked = Ranked {
+            words: [0; SLOTS],
+            latencies: [0; SLOTS],
+            ages: [0; SLOTS],
+            ranks: [NOTHING; SLOTS],
+        };
+        for (slot, words) in self.slots.iter().enumerate() {
+            let (word, said) = (words.whose.load(Relaxed), words.said.load(Relaxed));
+            let (latency, rif) = ((said >> 32) as u32, (word >> 16) as u16);
+            // One that is of a later moment than this pick is as good as of this one.
+            let age = (now.0.wrapping_sub(said as u32) as i32).max(0) as u32;
+            let rank = if rif > hot_above {
+                HOT + u64::from(rif)
+            } else {
+                u64::from(latency)
+            };
+            let is_there = (word != 0) & (age <= oldest);
+            ranked.words[slot] = word;
+            ranked.latencies[slot] = latency;
+            ranked.ages[slot] = age;
+            ranked.ranks[slot] = if is_there { rank } else { NOTHING };
+        }
+        ranked
+    }
+
+    /// Whether there is something to choose between.
+    pub(crate) fn has_choice(&self, now: Tick) -> bool {
+        self.ranked(now).count() >= 2
     }
 
     /// A call goes there by that report: it counts as in flight until the next report, and the report wears out.
@@ -237,8 +282,14 @@ mod tests {
         Report { rif, latency }
     }
 
+    fn seen(probes: &Probes, now: Tick) -> Vec<Seen> {
+        let ranked = probes.ranked(now);
+        let slots = (0..SLOTS).filter(|slot| ranked.ranks[*slot] != NOTHING);
+        slots.map(|slot| ranked.seen(slot)).collect()
+    }
+
     fn numbers(probes: &Probes, now: Tick) -> Vec<u32> {
-        probes.seen(now).map(|seen| seen.number).collect()
+        seen(probes, now).iter().map(|seen| seen.number).collect()
     }
 
     #[test]
@@ -261,7 +312,7 @@ mod tests {
         probes.add(1, report(6, 6000), later(2));
         assert_eq!(numbers(&probes, later(2)), [1, 2]);
         assert_eq!(
-            probes.seen(later(2)).next().map(|seen| (seen.rif, seen.latency)),
+            seen(&probes, later(2)).first().map(|seen| (seen.rif, seen.latency)),
             Some((6, 6000))
         );
         probes.add(3, report(5, 5000), later(3));
@@ -282,9 +333,9 @@ mod tests {
         probes.add(1, report(5, 5000), NOW);
         let uses = Prequal::default().uses();
         for n in 0..uses {
-            let seen = probes.seen(NOW).next().expect("still there");
-            assert_eq!(seen.rif, 5 + n);
-            probes.used(&seen);
+            let seen = seen(&probes, NOW);
+            assert_eq!(seen[0].rif, 5 + n);
+            probes.used(&seen[0]);
         }
         assert!(numbers(&probes, NOW).is_empty());
     }
@@ -293,11 +344,11 @@ mod tests {
     fn of_two_that_use_a_report_at_once_one_counts() {
         let probes = probes(10);
         probes.add(1, report(5, 5000), NOW);
-        let seen = probes.seen(NOW).next().expect("there");
-        probes.used(&seen);
-        probes.used(&seen);
-        probes.remove(&seen);
-        assert_eq!(probes.seen(NOW).next().map(|seen| seen.rif), Some(6));
+        let before = seen(&probes, NOW);
+        probes.used(&before[0]);
+        probes.used(&before[0]);
+        probes.remove(&before[0]);
+        assert_eq!(seen(&probes, NOW)[0].rif, 6);
     }
 
     #[test]

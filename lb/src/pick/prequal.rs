@@ -12,7 +12,7 @@
 use super::{Candidates, Draw, below, mix, random};
 use crate::{
     Prequal,
-    load::{Probes, SLOTS, Seen},
+    load::{NOTHING, Probes, Ranked, SLOTS, Seen},
 };
 
 /// The paper's: with one report there is no choice.
@@ -24,61 +24,70 @@ pub(super) fn pick(candidates: &impl Candidates, settings: &Prequal, draw: Draw)
         return random::weighted(candidates, draw.bits);
     };
     probes.demand();
-    let mut rows: [Option<Row>; SLOTS] = [None; SLOTS];
-    let mut count = 0;
-    for seen in probes.seen(draw.now) {
+    let mut ranked = probes.ranked(draw.now);
+    // From the best on by what they say, as far as one may still be the best when its failures are counted: nearly always two are
+    // looked up, and however many there are does not matter.
+    let mut left = ranked.ranks;
+    let (mut best, mut count): (Option<Choice>, usize) = (None, 0);
+    while let Some(slot) = least(&left) {
+        let settled = best.as_ref().is_some_and(|best| best.rank <= left[slot]);
+        if settled && count >= LEAST {
+            break;
+        }
+        left[slot] = NOTHING;
+        let seen = ranked.seen(slot);
         // Whoever is not ready any more has no index.
-        if let Some(index) = candidates.find(seen.number) {
-            let penalty = candidates.penalty(index, draw.now);
-            rows[count] = Some(Row { seen, index, penalty });
-            count += 1;
+        let Some(index) = candidates.find(seen.number) else {
+            continue;
+        };
+        count += 1;
+        let rank = ranked.ranks[slot].max(candidates.penalty(index, draw.now) as u64);
+        ranked.ranks[slot] = rank;
+        if best.as_ref().is_none_or(|best| rank < best.rank) {
+            best = Some(Choice { seen, index, rank });
         }
     }
-    let rows = &rows[..count];
-    let hot_above = probes.hot_above();
-    let best = rows
-        .iter()
-        .flatten()
-        .min_by(|a, b| a.rank(hot_above).total_cmp(&b.rank(hot_above)));
     let Some(best) = best.filter(|_| count >= LEAST) else {
         return random::weighted(candidates, draw.bits);
     };
     probes.used(&best.seen);
     let removal = below((mix(draw.bits) >> 32) as u32, 1024);
     // Never down to where there is no choice: with a small pool every other pick were random.
-    if removal < settings.removals && count > LEAST {
-        discard(probes, rows, best, hot_above);
+    if removal < settings.removals && ranked.count() > LEAST {
+        discard(probes, &ranked, &best);
     }
     Some(best.index)
 }
 
-/// A report of somebody who is there.
-#[derive(Clone, Copy)]
-struct Row {
+/// Whose report is the best so far.
+struct Choice {
     seen: Seen,
     index: usize,
-    penalty: f32,
+    rank: u64,
 }
 
-impl Row {
-    /// The less the better. In microseconds, the hot ones behind all others.
-    fn rank(&self, hot_above: u16) -> f32 {
-        const HOT: f32 = 1e12;
-        if self.seen.rif > hot_above {
-            HOT * (1.0 + f32::from(self.seen.rif))
-        } else {
-            (self.seen.latency as f32).max(self.penalty)
-        }
+/// The slot with the least rank, if there is any.
+fn least(ranks: &[u64; SLOTS]) -> Option<usize> {
+    let (mut at, mut least) = (0, NOTHING);
+    for (slot, rank) in ranks.iter().enumerate() {
+        (at, least) = if *rank < least { (slot, *rank) } else { (at, least) };
     }
+    (least != NOTHING).then_some(at)
 }
 
 /// Takes a report out, in turns the oldest and the worst: else bad ones, which nobody uses, would fill the pool.
-fn discard(probes: &Probes, rows: &[Option<Row>], best: &Row, hot_above: u16) {
+fn discard(probes: &Probes, ranked: &Ranked, best: &Choice) {
     let oldest = probes.removes_oldest();
-    let others = rows.iter().flatten().filter(|row| row.seen.slot != best.seen.slot);
-    let by = |row: &Row| if oldest { row.seen.age } else { row.rank(hot_above) };
-    if let Some(row) = others.max_by(|a, b| by(a).total_cmp(&by(b))) {
-        probes.remove(&row.seen);
+    let others = (0..SLOTS).filter(|slot| ranked.ranks[*slot] != NOTHING && *slot != best.seen.slot);
+    let by = |slot: &usize| {
+        if oldest {
+            u64::from(ranked.ages[*slot])
+        } else {
+            ranked.ranks[*slot]
+        }
+    };
+    if let Some(slot) = others.max_by_key(by) {
+        probes.remove(&ranked.seen(slot));
     }
 }
 

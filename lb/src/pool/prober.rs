@@ -56,11 +56,11 @@ pub(super) async fn probe(pool: &Pool, mut rng: impl Rng) {
         };
         while under_way.try_join_next().is_some() {}
         let now = pool.fleet.tick(Instant::now());
-        let wanted = if probes.seen(now).take(2).count() < 2 {
+        let wanted = if probes.has_choice(now) {
+            settings.probes(calls, rng.next_u32()).min(A_ROUND)
+        } else {
             // The first calls are placed at random: the sooner there is a choice, the better.
             probes.capacity()
-        } else {
-            settings.probes(calls, rng.next_u32()).min(A_ROUND)
         };
         let room = MOST.saturating_sub(under_way.len());
         for (endpoint, slot) in targets(&ready.view(None), wanted.min(room), &mut rng) {
