@@ -1,25 +1,11 @@
-//! One instance: a process that answers as it was told to, and the handle by which the bench holds it.
+//! One instance as the bench holds it: how it is to behave, and the handle of its process. What that process does is in
+//! `answers`.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader},
     net::SocketAddr,
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::Duration,
-};
-
-use rand::RngExt as _;
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    sync::Semaphore,
-};
-use tonic::{
-    Request, Response, Status,
-    transport::{Server, server::TcpIncoming},
-};
-use tonic_health::pb::{
-    HealthCheckRequest, HealthCheckResponse,
-    health_server::{Health, HealthServer},
 };
 
 use crate::Failed;
@@ -34,8 +20,12 @@ pub(crate) struct Nature {
     pub(crate) takes: Duration,
     /// How many calls it works on at a time; the others wait in it.
     pub(crate) at_once: usize,
+    /// How many may wait; it refuses the others with UNAVAILABLE, at once.
+    pub(crate) queue: usize,
     /// Answers UNAVAILABLE, at once.
     pub(crate) fails: bool,
+    /// Half of what it can do is taken from it, every other one of these times. Zero: never.
+    pub(crate) squeezed: Duration,
 }
 
 impl Nature {
@@ -43,7 +33,9 @@ impl Nature {
         Self {
             takes: Duration::from_millis(millis),
             at_once: 100_000,
+            queue: 100_000,
             fails: false,
+            squeezed: Duration::ZERO,
         }
     }
 
@@ -51,11 +43,47 @@ impl Nature {
         Self { at_once, ..self }
     }
 
+    pub(crate) const fn queue(self, queue: usize) -> Self {
+        Self { queue, ..self }
+    }
+
+    pub(crate) const fn squeezed(self, turns: Duration) -> Self {
+        Self {
+            squeezed: turns,
+            ..self
+        }
+    }
+
     pub(crate) const fn failing() -> Self {
         Self {
             fails: true,
             ..Self::takes(0)
         }
+    }
+
+    /// As the arguments of a process.
+    fn to_args(self) -> [String; 5] {
+        [
+            self.takes.as_micros().to_string(),
+            self.at_once.to_string(),
+            self.queue.to_string(),
+            self.fails.to_string(),
+            self.squeezed.as_micros().to_string(),
+        ]
+    }
+
+    /// And back.
+    pub(crate) fn from_args(args: &[String]) -> Result<Self, Failed> {
+        let [takes, at_once, queue, fails, squeezed] = args else {
+            return Err("a nature has five arguments".into());
+        };
+        Ok(Self {
+            takes: Duration::from_micros(takes.parse()?),
+            at_once: at_once.parse()?,
+            queue: queue.parse()?,
+            fails: fails.parse()?,
+            squeezed: Duration::from_micros(squeezed.parse()?),
+        })
     }
 }
 
@@ -76,13 +104,8 @@ impl Instance {
     fn at(number: usize, nature: Nature, port: u16) -> Result<Self, Failed> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(FLAG)
-            .args([
-                number.to_string(),
-                port.to_string(),
-                nature.takes.as_micros().to_string(),
-                nature.at_once.to_string(),
-                nature.fails.to_string(),
-            ])
+            .args([number.to_string(), port.to_string()])
+            .args(nature.to_args())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -139,73 +162,4 @@ pub(crate) fn fleet(natures: &[Nature]) -> Result<Vec<Instance>, Failed> {
 
 pub(crate) fn addresses(fleet: &[Instance]) -> Vec<String> {
     fleet.iter().map(|instance| instance.address.to_string()).collect()
-}
-
-struct Answers {
-    number: i32,
-    nature: Nature,
-    room: Arc<Semaphore>,
-}
-
-#[tonic::async_trait]
-impl Health for Answers {
-    /// The status is the number of the instance: who answered.
-    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        if self.nature.fails {
-            return Err(Status::unavailable("told to fail"));
-        }
-        let _room = self.room.acquire().await.map_err(|_| Status::internal("closed"))?;
-        let share = rand::rng().random_range(0.8..1.2);
-        tokio::time::sleep(self.nature.takes.mul_f64(share)).await;
-        Ok(Response::new(HealthCheckResponse { status: self.number }))
-    }
-
-    type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
-
-    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-}
-
-/// The process of an instance: until its stdin ends.
-pub(crate) fn serve(args: &[String]) -> Result<(), Failed> {
-    let [number, port, takes, at_once, fails] = args else {
-        return Err("an instance takes five arguments".into());
-    };
-    let answers = Answers {
-        number: number.parse()?,
-        nature: Nature {
-            takes: Duration::from_micros(takes.parse()?),
-            at_once: at_once.parse()?,
-            fails: fails.parse()?,
-        },
-        room: Arc::new(Semaphore::new(at_once.parse()?)),
-    };
-    let address = SocketAddr::from(([127, 0, 0, 1], port.parse()?));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let listener = listen(address)?;
-        println!("{}", listener.local_addr()?);
-        std::io::stdout().flush()?;
-        let (ended, end) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            // The bench's end of the pipe closes when it says so, or ends, however it ends.
-            let _ = std::io::stdin().read_to_end(&mut Vec::new());
-            let _ = ended.send(());
-        });
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Server::builder()
-            .add_service(HealthServer::new(answers))
-            .serve_with_incoming_shutdown(incoming, async { drop(end.await) })
-            .await?;
-        Ok(())
-    })
-}
-
-/// One that may be where another one was a moment ago.
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(1024)
 }

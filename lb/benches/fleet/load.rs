@@ -35,6 +35,12 @@ impl Outcome {
         self.latencies.get(at).copied().unwrap_or(f64::NAN)
     }
 
+    /// As [`Outcome::quantile`], with calls that failed as slower than any answer.
+    pub(crate) fn quantile_of_all(&self, q: f64) -> f64 {
+        let at = (self.calls() as f64 * q) as usize;
+        self.latencies.get(at).copied().unwrap_or(f64::INFINITY)
+    }
+
     /// The part of the answers that came from that instance.
     pub(crate) fn share(&self, number: i32) -> f64 {
         let answers = self.answered_by.get(&number).copied().unwrap_or(0);
@@ -48,6 +54,11 @@ impl Outcome {
             .map(|(code, count)| format!("{count} {:?}", Code::from(*code)));
         told.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Each call is made by any of those.
+pub(crate) fn any_of(calls: Vec<Call>) -> Call {
+    Arc::new(move || calls[rand::rng().random_range(0..calls.len())]())
 }
 
 /// Calls at random moments (a Poisson process) at `rate` a second for `duration`; then waits for those under way.

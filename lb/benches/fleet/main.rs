@@ -5,11 +5,13 @@
 //! all that it would have met. Every instance is a process of its own (this binary again) that sleeps, holds a semaphore or
 //! fails; on shared cores, instances that compute would hide every difference. Arms take turns.
 
+mod answers;
 mod arms;
 mod backend;
 mod cases;
 mod load;
 mod report;
+mod reports;
 
 use std::process::ExitCode;
 
@@ -18,7 +20,7 @@ pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match args.iter().position(|arg| arg == backend::FLAG) {
-        Some(at) => backend::serve(&args[at + 1..]),
+        Some(at) => answers::serve(&args[at + 1..]),
         None if args.iter().any(|arg| arg == "--bench") => {
             let wanted: Vec<&str> = args
                 .iter()
