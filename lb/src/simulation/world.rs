@@ -130,7 +130,7 @@ impl World {
                     .expect("in their ranges");
                 Arc::new(Breaker::new(breaker.open(open)))
             }),
-            retries: Retries::new(budget, budget, throttling),
+            retries: Retries::new(),
             circuit: circuit.map(|circuit| ledger::Breaker::new(circuit, began)),
             ledger: ledger::Retries::new(terms),
             rng: StdRng::seed_from_u64(!plan.seed),
@@ -153,6 +153,8 @@ impl World {
             settled: 0.0,
             plan,
         };
+        world.retries.set_budgets(budget, budget);
+        world.retries.set_throttling(throttling);
         let uncapped = |config: crate::OutlierDetection| match plant {
             Plant::Uncapped => config.max_ejection_percent(100).expect("a percentage"),
             _ => config,
