@@ -1,7 +1,9 @@
 //! Prequal's choice (Wydrowski et al., "Load is not what you should balance", NSDI'24, section 4): of the instances that said
 //! lately how they are, the fastest of those that are not hot; if all are, the least hot.
 //!
-//! Hot is who has more requests in flight than five in six of the reports. Going by latency alone runs into instances that are
+//! Hot is who has more requests in flight than three in five of the reports (the paper: five in six, in fleets where there are more
+//! reports than these; here that many callers took the same few for cold, and the slowest call in a hundred took a fifth longer).
+//! Going by latency alone runs into instances that are
 //! fast because nobody has filled them yet (the paper: p99.9 1.6 to 2.4 times as high); going by requests in flight alone never
 //! finds out who is fast.
 //!
