@@ -276,7 +276,7 @@ impl Load {
     /// It says so now.
     #[cfg(test)]
     pub(crate) fn hears(&self, report: Report) {
-        if let Some(probes) = &self.fleet.probes {
+        if let Some(probes) = self.fleet.probes() {
             probes.add(self.number, report, self.fleet.tick(Instant::now()));
         }
     }
