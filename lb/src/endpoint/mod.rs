@@ -58,6 +58,8 @@ pub enum EndpointState {
     Draining,
     /// Connected, but taken out of service since it failed; see [`OutlierDetection`](crate::OutlierDetection).
     Ejected,
+    /// Connected, but it does not say that it serves: where a service config has gRPC's `healthCheckConfig`.
+    Unhealthy,
 }
 
 /// One endpoint as [`Channel::endpoints`](crate::Channel::endpoints) shows it.

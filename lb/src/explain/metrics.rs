@@ -24,11 +24,12 @@ const OUTCOMES: [&str; 3] = ["served", "failed", "cancelled"];
 /// Of an instance that is known and never dialled, since it takes no calls.
 const PASSED_OVER: &str = "passed_over";
 const FAULTS: [&str; 4] = ["retry_withheld", "hedge", "hedge_withheld", "swallowed"];
-const STATES: [(EndpointState, &str); 6] = [
+const STATES: [(EndpointState, &str); 7] = [
     (EndpointState::Idle, "idle"),
     (EndpointState::Connecting, "connecting"),
     (EndpointState::Ready, "ready"),
     (EndpointState::Ejected, "ejected"),
+    (EndpointState::Unhealthy, "unhealthy"),
     (EndpointState::BackingOff, "backing_off"),
     (EndpointState::Draining, "draining"),
 ];

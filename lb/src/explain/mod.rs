@@ -130,6 +130,8 @@ pub enum Filter {
     Connection,
     /// It failed, and is out of service for a while.
     Ejection,
+    /// It is asked whether it serves, and does not say so.
+    Health,
     /// The rules of the call, or its tag, lead elsewhere.
     Route,
     /// It has as many calls under way as it allows.

@@ -48,6 +48,7 @@ impl fmt::Display for Filter {
             Self::Subset => "not in the subset",
             Self::Connection => "not connected",
             Self::Ejection => "ejected",
+            Self::Health => "not healthy",
             Self::Route => "not on the route",
             Self::Room => "full",
             Self::Removal => "leaving",

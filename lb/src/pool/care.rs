@@ -180,8 +180,8 @@ impl Overseer for Pool {
 impl Book {
     /// Those that calls pick from.
     pub(super) fn members(&self, now: Instant) -> Vec<Member> {
-        let connected = self.slots.values().filter(|slot| slot.is_connected());
-        let (in_service, all) = connected.fold((0, 0), |(in_service, all), slot| {
+        let callable = self.slots.values().filter(|slot| slot.is_callable());
+        let (in_service, all) = callable.fold((0, 0), |(in_service, all), slot| {
             (in_service + usize::from(slot.cared.standing.is_in_service()), all + 1)
         });
         let everybody = self
@@ -191,7 +191,7 @@ impl Book {
         let slow_start = self.care.slow_start.as_ref();
         let ramping = self.is_anybody_ramping(now);
         let members = self.slots.values().filter_map(|slot| {
-            if !slot.is_connected() {
+            if !slot.is_callable() {
                 return None;
             }
             let admission = match (&slot.cared.standing, everybody) {
@@ -220,7 +220,7 @@ impl Book {
 
     /// Whether somebody is being called: then whoever appears is a newcomer.
     pub(super) fn is_warm(&self) -> bool {
-        self.slots.values().any(|slot| slot.is_connected())
+        self.slots.values().any(Slot::is_callable)
     }
 
     fn slot_of(&mut self, endpoint: &Endpoint) -> Option<&mut Slot> {
@@ -234,12 +234,12 @@ impl Book {
         out.count()
     }
 
-    /// Only those that are connected: who is not takes no part.
+    /// Only those that can be called: who cannot takes no part.
     fn is_anybody_ramping(&self, now: Instant) -> bool {
         let slow_start = self.care.slow_start.as_ref();
         self.slots
             .values()
-            .any(|slot| slot.is_connected() && slot.cared.ramp.share(slow_start, now).is_some())
+            .any(|slot| slot.is_callable() && slot.cared.ramp.share(slow_start, now).is_some())
     }
 
     /// Whether somebody has come to its full weight since the last time.
@@ -297,7 +297,7 @@ impl Slot {
         };
         self.watch(care);
         // Of one that is connected already: the registry was slower than the connection.
-        if self.is_connected() {
+        if self.is_callable() {
             self.ready(Instant::now());
         }
     }
@@ -306,7 +306,12 @@ impl Slot {
         !self.connections.is_empty()
     }
 
-    /// It has become connected.
+    /// Connected, and, where that is asked, well by its own word.
+    pub(super) fn is_callable(&self) -> bool {
+        self.is_connected() && self.health.is_well()
+    }
+
+    /// It can be called from here on.
     pub(super) fn ready(&mut self, now: Instant) {
         self.cared.ramp = self.cared.ramp.ready(now);
         // It may be another process by now: calls that broke off when the last one died must not keep this one waiting.

@@ -195,6 +195,9 @@ impl Slot {
         if view.ejection.is_some() && view.state == EndpointState::Ready {
             view.state = EndpointState::Ejected;
         }
+        if !self.health.is_well() && view.state != EndpointState::Idle && self.is_connected() {
+            view.state = EndpointState::Unhealthy;
+        }
         view
     }
 
@@ -227,15 +230,17 @@ impl Slot {
                     EndpointState::Connecting => "a connect is under way",
                     EndpointState::BackingOff => "will be dialled again after a pause",
                     // The driver is about to show something else.
-                    EndpointState::Ready | EndpointState::Ejected | EndpointState::Draining => {
-                        "its connection has just ended"
-                    }
+                    EndpointState::Ready
+                    | EndpointState::Ejected
+                    | EndpointState::Unhealthy
+                    | EndpointState::Draining => "its connection has just ended",
                 };
                 match view.last_error {
                     Some(error) => format!("{state}: {error}"),
                     None => state.to_owned(),
                 }
             }
+            Filter::Health => self.health.why_not().unwrap_or_else(|| "it has just become well".to_owned()),
             Filter::Ejection => match self.cared.standing.ejection(Instant::now()) {
                 Some(ejection) => {
                     let why = match ejection.why {
@@ -263,6 +268,7 @@ fn filter(slot: &Slot, member: Option<&Member>, all: &Members<'_>) -> Option<Fil
         Some(member) if member.has_room() => None,
         Some(_) => Some(Filter::Room),
         None if slot.connections.is_empty() => Some(Filter::Connection),
+        None if !slot.is_callable() => Some(Filter::Health),
         None if all.get(&slot.endpoint).is_some() => Some(Filter::Route),
         // Connected, and not even in the whole of the ready set.
         None if slot.backend.weight > 0 => Some(Filter::Ejection),

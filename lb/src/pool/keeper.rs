@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Key, Newcomer, PassedOver, Pool, Roster, prober};
+use super::{Key, Newcomer, PassedOver, Pool, Roster, health, prober};
 use crate::{
     endpoint::{Backoff, Dial, driver::drive},
     route::Subsetting,
@@ -145,11 +145,13 @@ async fn keep(pool: Arc<Pool>, mut updates: impl Rosters, mut settings: KeeperSe
         .map(|every| interval_at(Instant::now() + every, every));
     let mut due = None;
     let prober = prober::probe(&pool, rand::make_rng::<StdRng>());
-    tokio::pin!(prober);
+    let health = health::watch(&pool);
+    tokio::pin!(prober, health);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             () = &mut prober => {}
+            () = &mut health => {}
             roster = updates.next() => {
                 latest = roster;
                 let subsetting = *wanted.borrow_and_update();

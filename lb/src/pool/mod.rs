@@ -14,6 +14,7 @@ mod care;
 mod chance;
 mod diff;
 mod explain;
+mod health;
 mod keeper;
 mod prober;
 mod queues;
@@ -57,6 +58,7 @@ use self::{
     care::Cared,
     chance::Chance,
     diff::{Change, diff},
+    health::Health,
     queues::Queues,
     ready::ReadySet,
     views::Ready,
@@ -103,6 +105,8 @@ struct Book {
     routing: Routing,
     care: Care,
     next_sweep: Option<Instant>,
+    /// Of which service the endpoints are asked whether they serve it, if they are asked.
+    health_of: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -112,6 +116,7 @@ struct Slot {
     /// Those that take calls.
     connections: Vec<Connection>,
     removed: CancellationToken,
+    health: Health,
     cared: Cared,
 }
 
@@ -402,6 +407,7 @@ impl Pool {
                         endpoint,
                         connections: Vec::new(),
                         removed: removal,
+                        health: Health::default(),
                         cared: Cared::default(),
                     };
                     slot.begin(&care, is_warm);
@@ -477,15 +483,20 @@ impl Pool {
 
     fn connected(&self, endpoint: &Arc<Endpoint>, connections: Vec<Connection>) {
         let mut book = self.book();
+        let health_of = book.health_of.clone();
         // Not found when it was removed a moment ago; its driver is about to see that too.
         if let Some(slot) = book
             .slots
             .values_mut()
             .find(|slot| Arc::ptr_eq(&slot.endpoint, endpoint))
         {
-            let was_connected = slot.is_connected();
+            let (was_connected, was_callable) = (slot.is_connected(), slot.is_callable());
             slot.connections = connections;
             if !was_connected && slot.is_connected() {
+                // It may be another process: what the last one said is no word of this one's.
+                slot.health = health_of.map_or(Health::Unasked, |_| Health::Awaited);
+            }
+            if !was_callable && slot.is_callable() {
                 slot.ready(Instant::now());
                 self.attention.notify_one();
             }

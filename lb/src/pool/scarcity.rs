@@ -39,7 +39,11 @@ impl Pool {
             callable: slots
                 .map(|slot| EndpointFailure {
                     address: slot.backend.key.address.to_string(),
-                    error: slot.endpoint.last_error(),
+                    // Of one that is connected, its last error is of the past.
+                    error: match slot.health.why_not().filter(|_| slot.is_connected()) {
+                        Some(why) => Some(why),
+                        None => slot.endpoint.last_error(),
+                    },
                 })
                 .collect(),
             discovery: match &book.unspoken {

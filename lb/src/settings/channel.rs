@@ -1,17 +1,22 @@
 //! What configs say of a channel as a whole, and what comes of it. Values; how they are read is in `balancing`, `protection`
 //! and `routing`, and what is done about a change in `subject`.
 
+use std::sync::Arc;
+
 use super::{
     balancing, modes,
     problem::Spot,
     protection,
-    reader::{Fields, Reader},
+    reader::{Fields, Place, Reader},
     routing,
 };
 use crate::{
     CircuitBreaker, ConcurrencyLimit, OutlierDetection, Policy, RetryBudget, RetryThrottling, Routes, SlowStart,
     Subsetting, Throttling, ZonePreference, call::gate::GateSettings, pool::Care,
 };
+
+/// Of a service's name: what a person types.
+const LONGEST_NAME: usize = 1024;
 
 /// What a document says of a channel as a whole. Of what can be switched off, the inner `None` does that; the outer one says
 /// nothing.
@@ -32,6 +37,8 @@ pub(crate) struct ChannelRules {
     pub(crate) routes: Option<Routes>,
     pub(crate) zone_preference: Option<Option<ZonePreference>>,
     pub(crate) subsetting: Option<Option<Subsetting>>,
+    /// The service that instances are asked for.
+    pub(crate) health_check: Option<Option<Arc<str>>>,
 }
 
 /// What holds for a channel as a whole.
@@ -46,6 +53,7 @@ pub(crate) struct ChannelSettings {
     pub(crate) routes: Routes,
     pub(crate) zone_preference: Option<ZonePreference>,
     pub(crate) subsetting: Option<Subsetting>,
+    pub(crate) health_check: Option<Arc<str>>,
 }
 
 impl Default for ChannelSettings {
@@ -65,6 +73,7 @@ impl Default for ChannelSettings {
             routes: Routes::default(),
             zone_preference: None,
             subsetting: None,
+            health_check: None,
         }
     }
 }
@@ -89,6 +98,7 @@ impl ChannelRules {
         fill(&mut self.routes, &next.routes);
         fill(&mut self.zone_preference, &next.zone_preference);
         fill(&mut self.subsetting, &next.subsetting);
+        fill(&mut self.health_check, &next.health_check);
     }
 
     /// With the defaults where nothing is said.
@@ -111,6 +121,7 @@ impl ChannelRules {
             routes: self.routes.unwrap_or(base.routes),
             zone_preference: self.zone_preference.unwrap_or(base.zone_preference),
             subsetting: self.subsetting.unwrap_or(base.subsetting),
+            health_check: self.health_check.unwrap_or(base.health_check),
         }
     }
 
@@ -123,11 +134,7 @@ impl ChannelRules {
         let config = document.take("loadBalancingConfig");
         let name = document.take("loadBalancingPolicy");
         let throttling = document.take("retryThrottling");
-        for unsupported in ["healthCheckConfig"] {
-            if let Some(place) = document.take(unsupported) {
-                reader.wrong(&place, "is gRPC's, and not supported here");
-            }
-        }
+        let health_check = document.take("healthCheckConfig");
         let config = config.map(|place| balancing::read_config(reader, &place));
         let name = name.and_then(|place| balancing::read_name(reader, &place));
         let config = config.unwrap_or_default();
@@ -135,6 +142,7 @@ impl ChannelRules {
             policy: config.policy.or(name),
             outlier: config.outlier.map(Some),
             retry_throttling: throttling.and_then(|place| modes::read_throttling(reader, &place)),
+            health_check: health_check.and_then(|place| read_health_check(reader, &place)),
             ..Self::default()
         };
         let mut callers = Vec::new();
@@ -144,4 +152,18 @@ impl ChannelRules {
         }
         (rules, callers)
     }
+}
+
+/// gRFC A17: without a name nobody is asked; an empty one asks for the server as a whole.
+fn read_health_check(reader: &mut Reader<'_>, place: &Place<'_, '_>) -> Option<Option<Arc<str>>> {
+    let mut fields = reader.object(place)?;
+    let name = fields.take("serviceName");
+    reader.finish(fields);
+    let Some(place) = name else { return Some(None) };
+    let name = reader.text(&place)?;
+    if name.len() > LONGEST_NAME {
+        reader.wrong(&place, format!("is longer than {LONGEST_NAME} bytes"));
+        return None;
+    }
+    Some(Some(name.into()))
 }

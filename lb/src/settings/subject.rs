@@ -55,6 +55,9 @@ impl Subject {
         if differs(new, before, |it| &it.gate) {
             self.gate.set(new.gate);
         }
+        if differs(new, before, |it| &it.health_check) {
+            self.pool.set_health_check(new.health_check.clone());
+        }
         self.retries.set_budgets(new.retry_budget, new.hedging_budget);
         self.retries.set_throttling(new.retry_throttling);
         self.subsetting.send_if_modified(|current| {

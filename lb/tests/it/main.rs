@@ -8,6 +8,7 @@ mod failover;
 mod fallback;
 mod goaway;
 mod headers;
+mod health;
 mod hedging;
 mod in_flight;
 mod lines;

@@ -107,6 +107,12 @@ impl Seen {
         }
     }
 
+    /// How many watch.
+    pub(crate) fn watchers(&self) -> usize {
+        let watchers = self.watchers.lock().expect("not poisoned");
+        watchers.iter().filter(|watcher| !watcher.is_closed()).count()
+    }
+
     /// Ends all watches with OK.
     pub(crate) fn end_watches(&self) {
         self.watchers.lock().expect("not poisoned").clear();
