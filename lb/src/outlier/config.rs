@@ -104,8 +104,8 @@ impl OutlierDetection {
         })
     }
 
-    /// When fewer than so many percent of the connected instances are in service, those ejected can be picked as well.
-    /// Default: 50; 0 never.
+    /// When fewer than so many percent of the connected instances that a call may go to are in service, those ejected can be picked as
+    /// well. With none of them in service, a call whose route allows others goes to others first. Default: 50; 0 never.
     ///
     /// # Errors
     /// Above 100.

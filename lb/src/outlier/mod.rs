@@ -30,7 +30,8 @@ pub(crate) fn may_eject(ejected: usize, all: usize, percent: u8) -> bool {
 }
 
 /// Whether so few of those connected can be picked that all shall be: a guess of who is well must not put the whole load on a
-/// few. Envoy's panic threshold, here of what is connected, since what is not can be picked in no case.
+/// few. Envoy's panic threshold, here of what is connected, since what is not can be picked in no case, and of what a call's route
+/// leads to.
 pub(crate) fn panics(pickable: usize, connected: usize, threshold_percent: u8) -> bool {
     pickable * 100 < connected * usize::from(threshold_percent)
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     EjectionReason, OutlierDetection,
     endpoint::{Ending, Endpoint, Overseer},
-    outlier::{Host, InService, Standing, may_eject, panics, sweep},
+    outlier::{Host, InService, Standing, may_eject, sweep},
 };
 
 /// What is not set is not done.
@@ -178,28 +178,19 @@ impl Overseer for Pool {
 }
 
 impl Book {
-    /// Those that calls pick from.
+    /// Those that can be called, ejected or not: whether a call may go to one that is out of service depends on the others that its
+    /// route leads to, and is decided for each view.
     pub(super) fn members(&self, now: Instant) -> Vec<Member> {
-        let callable = self.slots.values().filter(|slot| slot.is_callable());
-        let (in_service, all) = callable.fold((0, 0), |(in_service, all), slot| {
-            (in_service + usize::from(slot.cared.standing.is_in_service()), all + 1)
-        });
-        let everybody = self
-            .care
-            .outlier
-            .is_some_and(|config| panics(in_service, all, config.panic_threshold_percent));
         let slow_start = self.care.slow_start.as_ref();
         let ramping = self.is_anybody_ramping(now);
         let members = self.slots.values().filter_map(|slot| {
             if !slot.is_callable() {
                 return None;
             }
-            let admission = match (&slot.cared.standing, everybody) {
-                (Standing::InService(_), _) => Admission::All,
-                (Standing::OnProbation(_), false) => Admission::OneToProve,
-                (Standing::OnProbation(_), true) => Admission::AllAndOneToProve,
-                (Standing::Ejected(_) | Standing::Proving(_), true) => Admission::All,
-                (Standing::Ejected(_) | Standing::Proving(_), false) => return None,
+            let admission = match &slot.cared.standing {
+                Standing::InService(_) => Admission::All,
+                Standing::OnProbation(_) => Admission::OneToProve,
+                Standing::Ejected(_) | Standing::Proving(_) => Admission::Nobody,
             };
             let weight = slot.backend.weight;
             Some(Member {
@@ -216,6 +207,11 @@ impl Book {
             })
         });
         members.collect()
+    }
+
+    /// See [`OutlierDetection::panic_threshold_percent`].
+    pub(super) fn panic_threshold_percent(&self) -> u8 {
+        self.care.outlier.map_or(0, |config| config.panic_threshold_percent)
     }
 
     /// Whether somebody is being called: then whoever appears is a newcomer.

@@ -269,7 +269,7 @@ fn filter(slot: &Slot, member: Option<&Member>, all: &Members<'_>) -> Option<Fil
         Some(_) => Some(Filter::Room),
         None if slot.connections.is_empty() => Some(Filter::Connection),
         None if !slot.is_callable() => Some(Filter::Health),
-        None if all.get(&slot.endpoint).is_some() => Some(Filter::Route),
+        None if all.get(&slot.endpoint).is_some_and(Member::is_open) => Some(Filter::Route),
         // Connected, and not even in the whole of the ready set.
         None if slot.backend.weight > 0 => Some(Filter::Ejection),
         None => Some(Filter::Weight),

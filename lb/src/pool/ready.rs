@@ -29,6 +29,8 @@ pub(crate) struct ReadySet {
     /// Whether somebody is to prove itself.
     on_probation: bool,
     numbers: Option<Numbers>,
+    /// Everybody is here, since nobody is in service.
+    is_last_resort: bool,
 }
 
 /// One of them.
@@ -52,6 +54,8 @@ pub(crate) enum Admission {
     OneToProve,
     /// As everybody else is no better; but one of them counts.
     AllAndOneToProve,
+    /// It is out of service. Such a member is in no view.
+    Nobody,
 }
 
 /// A choice: the connection to use, and one call counted on its endpoint.
@@ -84,7 +88,7 @@ impl Place {
 impl Member {
     /// Whether calls may go there that prove nothing.
     pub(crate) fn is_open(&self) -> bool {
-        self.admission != Admission::OneToProve
+        matches!(self.admission, Admission::All | Admission::AllAndOneToProve)
     }
 
     /// Counts a call that already has room here; nothing if the connection was closed meanwhile.
@@ -127,6 +131,7 @@ impl Default for ReadySet {
             maglev: None,
             on_probation: false,
             numbers: None,
+            is_last_resort: false,
         }
     }
 }
@@ -145,22 +150,33 @@ impl ReadySet {
             probes: fleet.probes(),
             maglev: None,
             numbers: None,
+            is_last_resort: false,
         }
     }
 
-    /// With what `policy` has to have ready beforehand, taken over from `former` if it is of the same members. That may take
-    /// milliseconds: a set that is made for one pick does without, and every policy copes.
-    pub(crate) fn prepared_for(mut self, policy: &Policy, former: &Self) -> Self {
+    /// One that calls go to only when they can go nowhere else.
+    pub(crate) fn as_last_resort(self, is_last_resort: bool) -> Self {
+        Self { is_last_resort, ..self }
+    }
+
+    pub(crate) fn is_last_resort(&self) -> bool {
+        self.is_last_resort
+    }
+
+    /// With what `policy` has to have ready beforehand; `table` makes the one of consistent hashing for those identities and weights,
+    /// or does not. That may take milliseconds: a set that is made for one pick does without, and every policy copes.
+    pub(crate) fn prepared_for(
+        mut self,
+        policy: &Policy,
+        table: impl FnOnce(Vec<(u64, u32)>) -> Option<Arc<Maglev>>,
+    ) -> Self {
         if let Policy::ConsistentHash(_) = policy {
             let of: Vec<_> = self
                 .members
                 .iter()
                 .map(|member| (member.endpoint.identity(), member.weight))
                 .collect();
-            self.maglev = match &former.maglev {
-                Some(maglev) if maglev.is_of(&of) => Some(Arc::clone(maglev)),
-                _ => Maglev::new(of).map(Arc::new),
-            };
+            self.maglev = table(of);
         }
         if let Policy::Prequal(_) = policy {
             self.numbers = Some(Numbers::new(
@@ -176,6 +192,11 @@ impl ReadySet {
 
     pub(crate) fn weights(&self) -> &Weights {
         &self.weights
+    }
+
+    /// What was prepared for consistent hashing.
+    pub(crate) fn table(&self) -> Option<&Arc<Maglev>> {
+        self.maglev.as_ref()
     }
 
     /// Those that have room for a stream now.

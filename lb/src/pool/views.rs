@@ -3,18 +3,28 @@
 
 use std::{
     ops::Deref,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
-use super::ready::{Member, ReadySet};
+use super::ready::{Admission, Member, ReadySet};
 use crate::{
     Policy,
+    outlier::panics,
+    pick::Maglev,
     route::{Destination, Refine, Route, Table, Weighed, refine},
 };
 
 /// Views that are kept for one ready set, some hundred bytes each while they are not used. Those beyond are built for every call:
 /// it takes 64 tags and as many destinations to get there.
 const MAX_KEPT: usize = 4096;
+
+/// Views that have a table for consistent hashing, 128 KiB each; the usual one is among them. To make one takes milliseconds, and
+/// while newcomers come to their weight each is made anew ten times a second. Calls of other views are kept together all the same,
+/// by a hash of every instance (rendezvous) in place of a look into the table.
+const MAX_TABLES: usize = 8;
 
 /// By what calls are routed. Changes seldom.
 #[derive(Clone, Debug, Default)]
@@ -23,12 +33,25 @@ pub(crate) struct Routing {
     pub(crate) refine: Arc<Refine>,
 }
 
+/// What a ready set and its views are made by.
+#[derive(Debug)]
+pub(crate) struct Terms<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) routing: &'a Routing,
+    /// How many instances should be ready.
+    pub(crate) expected: usize,
+    /// With fewer in service than so many percent of a view, its calls go to all of it.
+    pub(crate) panic_threshold_percent: u8,
+}
+
 /// The ready set and its views: what the pool publishes.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
+    /// Those out of service included.
     all: ReadySet,
     routing: Routing,
     policy: Policy,
+    panic_threshold_percent: u8,
     /// Fewer than half of those that should be ready are.
     is_panic: bool,
     /// Of the ready instances, in order.
@@ -36,7 +59,18 @@ pub(crate) struct Ready {
     /// By destination (0: none) and tag (0: untagged), the latter running faster. Empty when nothing distinguishes instances:
     /// then every view is the whole.
     kept: Box<[OnceLock<ReadySet>]>,
+    /// How many of them have a table, and those of the set before this one.
+    tables: AtomicUsize,
+    former_tables: Vec<Arc<Maglev>>,
     nobody: ReadySet,
+}
+
+/// Where calls of a route go.
+#[derive(Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) view: View<'a>,
+    /// Those that would have gone before it, had anybody there been in service.
+    pub(crate) passed_over: Vec<View<'a>>,
 }
 
 /// A view, kept or not.
@@ -66,9 +100,10 @@ impl Ready {
         }
     }
 
-    /// `expected`: how many instances should be ready. The view of calls without a route, that is of most, is built here and not
-    /// by the first of them; it is the one that is prepared for `policy`, which may take long.
-    pub(crate) fn new(all: ReadySet, routing: &Routing, expected: usize, policy: &Policy, former: &Self) -> Self {
+    /// The view of calls without a route, that is of most, is built here and not by the first of them; so are those that had a table
+    /// in the `former` set, since to make one may take long.
+    pub(crate) fn new(all: ReadySet, terms: &Terms<'_>, former: &Self) -> Self {
+        let routing = terms.routing;
         let mut tags: Vec<String> = all
             .members()
             .iter()
@@ -78,7 +113,12 @@ impl Ready {
             .collect();
         tags.sort_unstable();
         tags.dedup();
-        let is_split = !tags.is_empty() || !routing.table.is_empty() || routing.refine.is_active();
+        let in_service = all.members().iter().filter(|member| member.admission == Admission::All);
+        let in_service = in_service.count();
+        let is_split = !tags.is_empty()
+            || !routing.table.is_empty()
+            || routing.refine.is_active()
+            || in_service < all.members().len();
         let kept = if is_split {
             let views = (routing.table.len() + 1).saturating_mul(tags.len() + 1);
             std::iter::repeat_with(OnceLock::new)
@@ -87,25 +127,53 @@ impl Ready {
         } else {
             Box::default()
         };
+        let with_tables = former.kept.iter().enumerate().filter_map(|(at, cell)| {
+            let table = cell.get()?.table()?;
+            Some((at, Arc::clone(table)))
+        });
+        let with_tables: Vec<(usize, Arc<Maglev>)> = with_tables.collect();
+        let mut former_tables: Vec<Arc<Maglev>> = with_tables.iter().map(|(_, table)| Arc::clone(table)).collect();
+        former_tables.extend(former.all.table().cloned());
         let mut ready = Self {
-            is_panic: all.members().len() * 2 < expected,
+            is_panic: in_service * 2 < terms.expected,
             all,
             routing: routing.clone(),
-            policy: policy.clone(),
+            policy: terms.policy.clone(),
+            panic_threshold_percent: terms.panic_threshold_percent,
             tags,
             kept,
+            tables: AtomicUsize::new(0),
+            former_tables,
             nobody: ReadySet::default(),
         };
-        let former = former.view(None);
-        match ready.kept.first() {
-            None => ready.all = ready.all.prepared_for(policy, &former),
-            // Nobody else can have set it yet.
-            Some(usual) => drop(usual.set(ready.build(None, "").prepared_for(policy, &former))),
+        if ready.kept.is_empty() {
+            let all = std::mem::take(&mut ready.all);
+            ready.all = ready.prepared(all);
+            return ready;
+        }
+        ready.strict(None, 0);
+        if Arc::ptr_eq(&ready.routing.table, &former.routing.table) && ready.tags == former.tags {
+            let columns = ready.tags.len() + 1;
+            for (at, _) in with_tables {
+                let row = (at / columns).checked_sub(1);
+                let ruled = row.map(|row| (ready.routing.table.destination(row), Some(row)));
+                ready.strict(ruled, at % columns);
+            }
         }
         ready
     }
 
-    /// Whatever their routes.
+    fn prepared(&self, set: ReadySet) -> ReadySet {
+        set.prepared_for(&self.policy, |of| {
+            if self.tables.fetch_add(1, Relaxed) >= MAX_TABLES {
+                return None;
+            }
+            let former = self.former_tables.iter().find(|table| table.is_of(&of));
+            former.cloned().or_else(|| Maglev::new(of).map(Arc::new))
+        })
+    }
+
+    /// Whatever their routes, and those out of service.
     pub(crate) fn all(&self) -> &ReadySet {
         &self.all
     }
@@ -121,13 +189,21 @@ impl Ready {
 
     /// Those that a call of that route may go to. Empty when the route has nobody.
     pub(crate) fn view(&self, route: Option<&Route>) -> View<'_> {
+        self.find(route).view
+    }
+
+    /// As [`Ready::view`], with what was passed over.
+    pub(crate) fn find(&self, route: Option<&Route>) -> Found<'_> {
         match route.filter(|route| !route.is_plain()) {
-            None => self.strict(None, 0),
+            None => Found {
+                view: self.strict(None, 0),
+                passed_over: Vec::new(),
+            },
             Some(route) => self.routed(route),
         }
     }
 
-    fn routed(&self, route: &Route) -> View<'_> {
+    fn routed(&self, route: &Route) -> Found<'_> {
         let tag = match route.tag().filter(|tag| !tag.is_empty()) {
             None => Some(0),
             Some(tag) => self
@@ -139,25 +215,35 @@ impl Ready {
         let ruled = route
             .ruled()
             .map(|(table, index)| (table.destination(index), self.number(table, index)));
+        let untagged = (tag != Some(0) && !route.is_tag_forced()).then_some(0);
+        // Where nobody is in service: a call that may go elsewhere does so.
+        let mut last_resorts: Vec<View<'_>> = Vec::new();
         // The narrowest first: by rule and tag, by rule alone, by tag alone, by neither.
         for ruled in [ruled, None] {
-            if let Some(tag) = tag {
+            for tag in [tag, untagged].into_iter().flatten() {
                 let view = self.strict(ruled, tag);
-                if !view.members().is_empty() {
-                    return view;
-                }
-            }
-            if tag != Some(0) && !route.is_tag_forced() {
-                let view = self.strict(ruled, 0);
-                if !view.members().is_empty() {
-                    return view;
+                if view.is_last_resort() {
+                    last_resorts.push(view);
+                } else if !view.members().is_empty() {
+                    return Found {
+                        view,
+                        passed_over: last_resorts,
+                    };
                 }
             }
             if ruled.is_none() || route.is_rule_forced() {
                 break;
             }
         }
-        View::Kept(&self.nobody)
+        let view = match last_resorts.is_empty() {
+            true => View::Kept(&self.nobody),
+            // The narrowest.
+            false => last_resorts.remove(0),
+        };
+        Found {
+            view,
+            passed_over: last_resorts,
+        }
     }
 
     /// The number of a destination here, if it has one: rules may have changed since the route was decided.
@@ -183,7 +269,7 @@ impl Ready {
             self.build(ruled.map(|(destination, _)| destination), tag)
         };
         match cell {
-            Some(cell) => View::Kept(cell.get_or_init(build)),
+            Some(cell) => View::Kept(cell.get_or_init(|| self.prepared(build()))),
             None => View::Made(Box::new(build())),
         }
     }
@@ -194,15 +280,32 @@ impl Ready {
             admitted && member.attributes.tag == tag
         };
         let members: Vec<&Member> = self.all.members().iter().filter(is_in).collect();
-        let weighed: Vec<Weighed<'_>> = members.iter().map(|member| member.weighed()).collect();
-        let members = members.into_iter().cloned();
-        match refine(&self.routing.refine, &weighed, self.is_panic) {
-            None => self.all.narrowed(members),
+        let in_service = members.iter().filter(|member| member.admission == Admission::All).count();
+        // Of those that a call may go to: a rule whose instances are all ejected has nobody else, however many others are well.
+        let everybody = panics(in_service, members.len(), self.panic_threshold_percent);
+        let admission = |member: &Member| match (member.admission, everybody) {
+            (Admission::Nobody, false) => None,
+            (Admission::Nobody, true) => Some(Admission::All),
+            (Admission::OneToProve, true) => Some(Admission::AllAndOneToProve),
+            (as_it_is, _) => Some(as_it_is),
+        };
+        let admitted = members.iter().filter_map(|member| {
+            let admission = admission(member)?;
+            Some(Member {
+                admission,
+                ..(*member).clone()
+            })
+        });
+        let admitted: Vec<Member> = admitted.collect();
+        let weighed: Vec<Weighed<'_>> = admitted.iter().map(Member::weighed).collect();
+        let set = match refine(&self.routing.refine, &weighed, self.is_panic) {
+            None => self.all.narrowed(admitted.into_iter()),
             Some(weights) => {
-                let shifted = members.zip(weights);
+                let shifted = admitted.into_iter().zip(weights);
                 self.all
                     .narrowed(shifted.map(|(member, weight)| Member { weight, ..member }))
             }
-        }
+        };
+        set.as_last_resort(in_service == 0 && !members.is_empty())
     }
 }
