@@ -48,7 +48,7 @@
 //!   that allows no more calls at a time is passed over while another one has room, and gets another connection. The deadline of a call is the earliest
 //!   of its own, the caller's and the channel's; it travels as `grpc-timeout` and covers the whole response stream.
 //! - **Calls keep away from the slow and the failing, and come back.** The default policy goes by the latency that is to be expected;
-//!   a failure counts as slow, since failing is fast. [`Policy`] has the others.
+//!   a failure counts as slow, since failing is fast. [`Policy`] has the others, and takes one that is written elsewhere ([`Choose`]).
 //! - **A call goes where it may, and nowhere else.** Rules by method, header and caller narrow the instances by version, group,
 //!   zone, tag or metadata ([`Routes`]), weighted and sticky where that is asked; an untagged call never reaches a tagged
 //!   instance; a zone is preferred only as far as the load on every instance stays even ([`ZonePreference`]). A route that leads
@@ -116,7 +116,10 @@ pub use error::{ConnectError, EndpointFailure, Error};
 pub use explain::{DiscoveryView, Explanation, Filter, InstanceView, Removed, live_page};
 pub use limit::{ConcurrencyLimit, Throttling};
 pub use outlier::{Ejection, EjectionReason, FailurePercentage, OutlierDetection, SuccessRate};
-pub use pick::{ConsistentHash, HashKey, InvalidPolicy, LeastRequest, PeakEwma, Policy, Prequal, UnknownPolicy};
+pub use pick::{
+    Choose, ConsistentHash, Draw, HashKey, InstanceRef, Instances, InvalidPolicy, LeastRequest, OwnPolicy, PeakEwma,
+    Policy, Prequal, UnknownPolicy,
+};
 pub use pool::SlowStart;
 pub use range::OutOfRange;
 pub use retry::{

@@ -55,6 +55,8 @@ pub const LB_CRITERION: &str = "tessera.lb.criterion";
 pub const LB_CANDIDATES: &str = "tessera.lb.candidates";
 /// Ours, on `lb.pick`: the first of the candidates, with their weights and loads, the chosen one before the others.
 pub const LB_CONSIDERED: &str = "tessera.lb.considered";
+/// Ours, on `lb.pick`: those that the policy compared, and what the call would have cost with each.
+pub const LB_COMPARED: &str = "tessera.lb.compared";
 /// Ours, on `lb.pick`: how many instances could not be chosen, why, and some of their ids.
 pub const LB_REMOVED: &str = "tessera.lb.removed";
 

@@ -113,6 +113,7 @@ impl<'c> Attempt<'c> {
                 .clone_from(&taken.lock().unwrap_or_else(PoisonError::into_inner));
         }
         let mut timer = None;
+        let mut is_again = false;
         loop {
             if call.deadline.is_some_and(Deadline::is_expired) {
                 return Err(Failure::Final(call.too_late("its turn: nothing was sent".to_owned())));
@@ -121,10 +122,14 @@ impl<'c> Attempt<'c> {
             if !self.may_go_to(place.choice.in_flight.endpoint()) {
                 return Err(Failure::NowhereElse);
             }
-            let broken = match call.exchange(place, head, body, self.previous, &mut timer).await {
+            let broken = match call
+                .exchange(place, head, body, (self.previous, is_again), &mut timer)
+                .await
+            {
                 Ok(answer) => return Ok(Answer { timer, ..answer }),
                 Err(broken) => broken,
             };
+            is_again = true;
             match broken {
                 Broken::Closed(choice) => self.give_up_on(&choice)?,
                 Broken::Stream(endpoint, error) if was_refused(&error) && body.is_there() => {
@@ -254,18 +259,19 @@ impl<'c> Attempt<'c> {
 }
 
 impl Attempts<'_> {
-    /// Sends the request to that place, and awaits the head of the response.
+    /// Sends the request to that place, and awaits the head of the response. `previous` attempts of the call have failed; it goes out
+    /// `is_again` since the last one provably reached no handler.
     pub(super) async fn exchange(
         &self,
         place: Place,
         head: &mut Head,
         body: &RequestBody,
-        previous: u32,
+        (previous, is_again): (u32, bool),
         timer: &mut Timer,
     ) -> Result<Answer, Broken> {
         let Place { mut choice, slot } = place;
         let endpoint = &Arc::clone(choice.in_flight.endpoint());
-        let attempt = self.begin(endpoint);
+        let attempt = self.begin(&choice, is_again);
         head.prepare(&attempt, self.deadline, previous);
         let addressed = || head.addressed_to(endpoint.scheme(), &endpoint.authority);
         let exchange = match Connection::send(slot, addressed, body) {

@@ -25,7 +25,12 @@ use super::{
     response::{Open, Spans},
 };
 use crate::{
-    Error, Mode, Picked, endpoint::Endpoint, explain::note::PICK, pool::Wish, route::Route, settings::MethodSettings,
+    Error, Mode, Picked,
+    endpoint::{Endpoint, Why},
+    explain::note::PICK,
+    pool::{Choice, Wish},
+    route::Route,
+    settings::MethodSettings,
 };
 
 /// What all attempts of one call have in common.
@@ -121,14 +126,21 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// The span of one more attempt.
-    pub(super) fn begin(&self, endpoint: &Endpoint) -> AttemptSpan {
+    /// The span of one more attempt, which goes where `choice` says. `is_again` if the one before it provably reached no handler.
+    pub(super) fn begin(&self, choice: &Choice, is_again: bool) -> AttemptSpan {
+        let endpoint = choice.in_flight.endpoint();
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         if number > 1 {
-            endpoint.further().arrives();
+            endpoint.further().arrives(match &self.settings.mode {
+                _ if is_again => Why::Unprocessed,
+                Mode::Hedging(_) => Why::Hedge,
+                Mode::Forking(_) => Why::Fork,
+                Mode::Broadcast => Why::Broadcast,
+                Mode::Failfast | Mode::Failover(_) | Mode::Failsafe | Mode::Failback(_) => Why::Retry,
+            });
         }
         self.span.event(PICK, || {
-            let note = self.shared.pool.note(endpoint, self.wish(&[]));
+            let note = self.shared.pool.note(endpoint, self.wish(&[]), choice.drawn);
             note.attributes(number)
         });
         self.span.attempt(number, &endpoint.address, &endpoint.instance_id)

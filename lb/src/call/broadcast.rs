@@ -140,7 +140,7 @@ async fn ask(
     let mut timer = None;
     loop {
         let place = place(call, endpoint, until).await?;
-        match call.exchange(place, head, body, 0, &mut timer).await {
+        match call.exchange(place, head, body, (0, false), &mut timer).await {
             Ok(answer) => return read(call, Answer { timer, ..answer }).await,
             // Not sent: there may be another connection.
             Err(Broken::Closed(choice)) => call.shared.pool.take_out(&choice),

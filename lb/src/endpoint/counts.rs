@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use telemetry::rpc::code_name;
 use tonic::Code;
 
 use crate::EjectionReason;
@@ -17,6 +18,29 @@ pub(crate) enum RetryReason {
     Code(Code),
 }
 
+/// gRPC's status codes, from 0.
+const CODES: usize = 17;
+
+/// Why there was an attempt that was not the first of its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The one before it provably reached no handler.
+    Unprocessed,
+    /// The one before it had failed.
+    Retry,
+    /// Those before it were late, or had failed in a way that a hedge makes up for.
+    Hedge,
+    /// The mode sends every call to several instances at once.
+    Fork,
+    /// The mode sends every call to all of them.
+    Broadcast,
+}
+
+impl Why {
+    /// In the order of the variants.
+    pub(crate) const NAMES: [&str; 5] = ["unprocessed", "retry", "hedge", "fork", "broadcast"];
+}
+
 /// Why instances are ejected, in the order of [`EjectionReason`]'s variants.
 pub(crate) const EJECTIONS: [&str; 4] = [
     "consecutive_failures",
@@ -28,8 +52,8 @@ pub(crate) const EJECTIONS: [&str; 4] = [
 /// What happens rarely: attempts beyond the first of a call, and ejections.
 #[derive(Debug, Default)]
 pub(crate) struct Further {
-    arrived: AtomicU64,
-    retried: [AtomicU64; RetryReason::NAMES.len()],
+    arrived: [AtomicU64; Why::NAMES.len()],
+    retried: [AtomicU64; RetryReason::COUNT],
     ejected: [AtomicU64; EJECTIONS.len()],
 }
 
@@ -39,37 +63,22 @@ pub(crate) struct Counts {
     pub(crate) served: u64,
     pub(crate) failed: u64,
     pub(crate) cancelled: u64,
-    /// Attempts that were not the first of their calls, ended or not.
-    pub(crate) further: u64,
-    /// Attempts that were followed by another one, in the order of [`RetryReason::NAMES`].
-    pub(crate) retried: [u64; RetryReason::NAMES.len()],
+    /// Attempts that were not the first of their calls, ended or not, in the order of [`Why::NAMES`].
+    pub(crate) further: [u64; Why::NAMES.len()],
+    /// Attempts that were followed by another one, in the order of [`RetryReason::names`].
+    pub(crate) retried: [u64; RetryReason::COUNT],
     /// In the order of [`EJECTIONS`].
     pub(crate) ejected: [u64; EJECTIONS.len()],
 }
 
 impl RetryReason {
+    pub(crate) const COUNT: usize = 2 + CODES;
+
     /// Of each, in the order of their places. Codes stand behind the others, in the order of their numbers.
-    pub(crate) const NAMES: [&str; 19] = [
-        "unsent",
-        "refused",
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        let codes = (0..CODES as i32).map(code_name);
+        ["unsent", "refused"].into_iter().chain(codes)
+    }
 
     fn place(self) -> usize {
         match self {
@@ -82,8 +91,8 @@ impl RetryReason {
 
 impl Further {
     /// An attempt comes here that is not the first of its call.
-    pub(crate) fn arrives(&self) {
-        self.arrived.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn arrives(&self, why: Why) {
+        self.arrived[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// One that was here is followed by another one.
@@ -100,11 +109,11 @@ impl Further {
         std::array::from_fn(|at| self.ejected[at].load(Ordering::Relaxed))
     }
 
-    pub(super) fn arrived(&self) -> u64 {
-        self.arrived.load(Ordering::Relaxed)
+    pub(super) fn arrived(&self) -> [u64; Why::NAMES.len()] {
+        std::array::from_fn(|at| self.arrived[at].load(Ordering::Relaxed))
     }
 
-    pub(super) fn retried(&self) -> [u64; RetryReason::NAMES.len()] {
+    pub(super) fn retried(&self) -> [u64; RetryReason::COUNT] {
         std::array::from_fn(|at| self.retried[at].load(Ordering::Relaxed))
     }
 }
@@ -112,7 +121,8 @@ impl Further {
 impl Counts {
     /// Calls whose first attempt was here and has ended. While a further one is under way it is one too low.
     pub(crate) fn requests(&self) -> u64 {
-        (self.served + self.failed + self.cancelled).saturating_sub(self.further)
+        let further: u64 = self.further.iter().sum();
+        (self.served + self.failed + self.cancelled).saturating_sub(further)
     }
 
     /// Those of both.
@@ -134,7 +144,7 @@ impl Counts {
             served: by(self.served, other.served),
             failed: by(self.failed, other.failed),
             cancelled: by(self.cancelled, other.cancelled),
-            further: by(self.further, other.further),
+            further: std::array::from_fn(|at| by(self.further[at], other.further[at])),
             retried: std::array::from_fn(|at| by(self.retried[at], other.retried[at])),
             ejected: std::array::from_fn(|at| by(self.ejected[at], other.ejected[at])),
         }
@@ -149,7 +159,7 @@ mod tests {
         Counts {
             served,
             failed,
-            further,
+            further: [0, further, 0, 0, 0],
             ..Counts::default()
         }
     }
@@ -173,9 +183,19 @@ mod tests {
             (last, "UNAUTHENTICATED"),
         ] {
             further.is_retried(reason);
-            let at = RetryReason::NAMES.iter().position(|it| *it == name);
+            let at = RetryReason::names().position(|it| it == name);
             assert_eq!(further.retried()[at.expect("a name")], 1, "{name}");
         }
         assert_eq!(further.retried().iter().sum::<u64>(), 4);
+        assert_eq!(RetryReason::names().count(), RetryReason::COUNT);
+    }
+
+    #[test]
+    fn every_attempt_beyond_the_first_says_why() {
+        let further = Further::default();
+        for why in [Why::Unprocessed, Why::Retry, Why::Hedge, Why::Fork, Why::Broadcast] {
+            further.arrives(why);
+        }
+        assert_eq!(further.arrived(), [1; 5]);
     }
 }

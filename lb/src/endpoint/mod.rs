@@ -32,7 +32,7 @@ use http::uri::{Authority, Scheme};
 use tokio::{sync::Notify, time::Instant};
 
 pub use backoff::{Backoff, InvalidBackoff};
-pub(crate) use counts::{Counts, EJECTIONS, Further, RetryReason};
+pub(crate) use counts::{Counts, EJECTIONS, Further, RetryReason, Why};
 pub(crate) use ending::Ending;
 pub(crate) use in_flight::InFlight;
 pub(crate) use lines::Dial;

@@ -17,7 +17,7 @@ use telemetry::{
 use super::live;
 use crate::{
     EndpointState, FaultCounts,
-    endpoint::{Counts, EJECTIONS, RetryReason},
+    endpoint::{Counts, EJECTIONS, RetryReason, Why},
 };
 
 const OUTCOMES: [&str; 3] = ["served", "failed", "cancelled"];
@@ -38,6 +38,7 @@ struct Families {
     requests: CounterFamily,
     attempts: CounterFamily,
     retries: CounterFamily,
+    further: CounterFamily,
     in_flight: GaugeFamily,
     ejections: CounterFamily,
     faults: CounterFamily,
@@ -61,6 +62,11 @@ static FAMILIES: LazyLock<Families> = LazyLock::new(|| Families {
         "tessera_lb_retries",
         "Attempts at the instance that were followed by another one, by reason",
         &["target", "instance", "reason"],
+    ),
+    further: counter(
+        "tessera_lb_further_attempts",
+        "Attempts at the instance that were not the first of their calls, by why they were made",
+        &["target", "instance", "why"],
     ),
     ejections: counter(
         "tessera_lb_ejections",
@@ -210,7 +216,13 @@ impl Series {
             let series = FAMILIES.attempts.with(&[target, instance, outcome]);
             series.inc_by(count);
         }
-        for (reason, count) in RetryReason::NAMES.into_iter().zip(new.retried) {
+        for (why, count) in Why::NAMES.into_iter().zip(new.further) {
+            if count > 0 {
+                let series = FAMILIES.further.with(&[target, instance, why]);
+                series.inc_by(count);
+            }
+        }
+        for (reason, count) in RetryReason::names().zip(new.retried) {
             // One that never happened needs no series.
             if count > 0 {
                 let series = FAMILIES.retries.with(&[target, instance, reason]);
@@ -240,7 +252,10 @@ impl Series {
         for outcome in OUTCOMES {
             FAMILIES.attempts.remove(&[target, instance, outcome]);
         }
-        for reason in RetryReason::NAMES {
+        for why in Why::NAMES {
+            FAMILIES.further.remove(&[target, instance, why]);
+        }
+        for reason in RetryReason::names() {
             FAMILIES.retries.remove(&[target, instance, reason]);
         }
         for reason in EJECTIONS {

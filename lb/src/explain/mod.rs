@@ -206,6 +206,7 @@ pub(crate) fn described(policy: &Policy) -> (&'static str, &'static str) {
             "prequal",
             "by the loads that instances report: the fastest of those that are not hot, else the least loaded",
         ),
+        Policy::Own(own) => (own.chooser().name(), own.chooser().criterion()),
         Policy::ConsistentHash(_) => (
             "ring_hash",
             "the one that the call's key leads to, unless it is overloaded",

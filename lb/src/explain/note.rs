@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 use telemetry::{KeyValue, semconv};
 
 use super::{Filter, described};
-use crate::{Policy, endpoint::Endpoint};
+use crate::{Policy, endpoint::Endpoint, pick::Price};
 
 /// The event's name.
 pub(crate) const PICK: &str = "lb.pick";
@@ -22,6 +22,7 @@ pub(crate) struct PickNote {
     /// How many there were, listed or not.
     pub(crate) candidates: usize,
     listed: Vec<String>,
+    compared: Vec<String>,
     removed: BTreeMap<Filter, (usize, Vec<Arc<str>>)>,
 }
 
@@ -32,6 +33,7 @@ impl PickNote {
             chosen: Arc::clone(&chosen.instance_id),
             candidates: 0,
             listed: Vec::new(),
+            compared: Vec::new(),
             removed: BTreeMap::new(),
         }
     }
@@ -47,6 +49,18 @@ impl PickNote {
             let _ = write!(text, ", {:.1} ms expected", micros / 1000.0);
         }
         self.listed.push(text);
+    }
+
+    /// One that the policy looked at, and what the call would have cost there.
+    pub(crate) fn compares(&mut self, endpoint: &Endpoint, price: Price) {
+        if self.compared.len() == MOST_CANDIDATES {
+            return;
+        }
+        let id = &endpoint.instance_id;
+        self.compared.push(match price {
+            Price::Micros(micros) => format!("{id} {:.1} ms", micros / 1000.0),
+            Price::Calls(calls) => format!("{id} {calls:.1} calls"),
+        });
     }
 
     /// One that could not.
@@ -68,6 +82,7 @@ impl PickNote {
             KeyValue::new(semconv::LB_CRITERION, self.policy.1),
             KeyValue::new(semconv::LB_CANDIDATES, count(self.candidates)),
             KeyValue::new(semconv::LB_CONSIDERED, self.listed.join("; ")),
+            KeyValue::new(semconv::LB_COMPARED, self.compared.join("; ")),
             KeyValue::new(semconv::LB_REMOVED, self.removed()),
         ]
     }

@@ -111,6 +111,11 @@ impl Fleet {
             // For its penalties, and of whom nothing is reported.
             Policy::Prequal(_) => (wanted::LATENCIES | wanted::REPORTS, PeakEwma::default()),
             Policy::ConsistentHash(_) => (wanted::IN_FLIGHT | wanted::KEYS, PeakEwma::default()),
+            // Whatever it may look at.
+            Policy::Own(own) => {
+                let keys = own.chooser().key().map_or(0, |_| wanted::KEYS);
+                (wanted::LATENCIES | keys, PeakEwma::default())
+            }
             _ => (0, PeakEwma::default()),
         };
         self.pace.set(pace.into());

@@ -62,6 +62,11 @@ impl Cost {
     }
 }
 
+/// What a call to that candidate would cost, in microseconds; `per_call` is what a call in flight counts for there.
+pub(super) fn cost(candidates: &impl Candidates, index: usize, per_call: f32, now: Tick) -> f32 {
+    Cost::of(candidates, index, per_call, now).micros
+}
+
 /// The cheaper one of two, its cost, and that of the other one.
 fn cheaper((first, second): (usize, usize), cost: &impl Fn(usize) -> Cost) -> (usize, Cost, Cost) {
     let costs = (cost(first), cost(second));

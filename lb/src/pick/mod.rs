@@ -6,7 +6,9 @@
 mod ewma;
 mod hash;
 mod least_active;
+mod looked;
 mod numbers;
+mod own;
 mod p2c;
 mod policy;
 mod prequal;
@@ -16,7 +18,9 @@ mod weights;
 
 pub use hash::HashKey;
 pub(crate) use hash::{Maglev, identity};
+pub(crate) use looked::Price;
 pub(crate) use numbers::Numbers;
+pub use own::{Choose, InstanceRef, Instances, OwnPolicy};
 pub use policy::{ConsistentHash, InvalidPolicy, LeastRequest, PeakEwma, Policy, Prequal, UnknownPolicy};
 pub(crate) use weights::Weights;
 
@@ -43,16 +47,32 @@ pub(crate) trait Candidates {
     fn probes(&self) -> Option<&Probes>;
     /// Which candidate has that number.
     fn find(&self, number: u32) -> Option<usize>;
+    /// What candidate `index` says of itself.
+    fn about(&self, index: usize) -> InstanceRef<'_>;
 }
 
 /// What a pick gets from outside: it has no randomness and no clock of its own.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Draw {
+pub struct Draw {
     /// 64 random bits.
     pub(crate) bits: u64,
     pub(crate) now: Tick,
     /// The digest of the call's key, if it has one.
     pub(crate) key: Option<u64>,
+}
+
+impl Draw {
+    /// 64 random bits, new for every pick.
+    #[must_use]
+    pub fn random(&self) -> u64 {
+        self.bits
+    }
+
+    /// The digest of the call's key, if it has one: see [`Choose::key`].
+    #[must_use]
+    pub fn key(&self) -> Option<u64> {
+        self.key
+    }
 }
 
 impl Policy {
@@ -68,6 +88,7 @@ impl Policy {
             Self::PeakEwma(_) => ewma::pick(candidates, draw.bits, draw.now),
             Self::ConsistentHash(settings) => hash::pick(candidates, settings.factor, draw),
             Self::Prequal(settings) => prequal::pick(candidates, settings, draw),
+            Self::Own(policy) => policy.pick(candidates, draw),
         }
     }
 }
@@ -183,6 +204,20 @@ pub(crate) mod testing {
         fn find(&self, number: u32) -> Option<usize> {
             let index = (number as usize).checked_sub(1)?;
             (index < self.loads.len()).then_some(index)
+        }
+
+        fn about(&self, index: usize) -> InstanceRef<'_> {
+            const IDS: [&str; 4] = ["0", "1", "2", "3"];
+            static NOTHING: std::sync::LazyLock<crate::pool::Attributes> = std::sync::LazyLock::new(Default::default);
+            InstanceRef {
+                id: IDS[index % IDS.len()],
+                address: "",
+                weight: match &self.weights {
+                    Weights::Equal => 100,
+                    Weights::Mixed(weights) => weights.of(index),
+                },
+                attributes: &NOTHING,
+            }
         }
     }
 

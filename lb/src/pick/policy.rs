@@ -1,8 +1,8 @@
 //! Which policy, and how it is set: values with rules. How each of them chooses is in the files beside this one.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
-use super::HashKey;
+use super::{Choose, HashKey, OwnPolicy};
 
 /// How the instance of a call is chosen.
 ///
@@ -48,6 +48,16 @@ pub enum Policy {
     /// others: it goes by their load from all callers, which a single caller cannot see. The instances have to say it
     /// (`service-host` does); of others it knows what is seen from here.
     Prequal(Prequal),
+    /// As a policy of the caller's own has it: see [`Policy::own`].
+    Own(OwnPolicy),
+}
+
+impl Policy {
+    /// A policy that is written outside of this crate. Not to be had by name, and so not in a service config; one of those that counts more
+    /// than the code's takes its place.
+    pub fn own(policy: impl Choose) -> Self {
+        Self::Own(OwnPolicy(Arc::new(policy)))
+    }
 }
 
 impl Default for Policy {

@@ -16,6 +16,7 @@ use crate::{
         Explanation, Filter, InstanceView, MOST_LISTED, Removed, described,
         note::{MOST_CANDIDATES, PickNote},
     },
+    pick::Draw,
     route::Route,
 };
 
@@ -102,7 +103,8 @@ impl Pool {
     }
 
     /// What a pick that has chosen `chosen` had to choose from. The call that was picked for is counted already, and left out.
-    pub(crate) fn note(&self, chosen: &Endpoint, wish: Wish<'_>) -> PickNote {
+    /// `drawn` are the random bits that it was picked by.
+    pub(crate) fn note(&self, chosen: &Endpoint, wish: Wish<'_>, drawn: Option<u64>) -> PickNote {
         let book = self.book();
         let ready = self.ready.load();
         let routed = ready.view(wish.route);
@@ -117,6 +119,17 @@ impl Pool {
             let own = u32::from(std::ptr::eq(endpoint, chosen));
             let in_flight = endpoint.in_flight().saturating_sub(own);
             note.considers(endpoint, member.weight, in_flight, endpoint.load().latency(now));
+        }
+        if let Some(bits) = drawn {
+            let draw = Draw {
+                bits,
+                now,
+                key: wish.key,
+            };
+            let own = routed.members().iter().position(|member| is_chosen(&member));
+            for (index, cost) in ready.policy().compared(&*routed, own, draw) {
+                note.compares(&routed.members()[index].endpoint, cost);
+            }
         }
         let (members, all) = (Members::of(&routed), Members::of(ready.all()));
         for slot in book.slots.values() {
@@ -240,7 +253,10 @@ impl Slot {
                     None => state.to_owned(),
                 }
             }
-            Filter::Health => self.health.why_not().unwrap_or_else(|| "it has just become well".to_owned()),
+            Filter::Health => self
+                .health
+                .why_not()
+                .unwrap_or_else(|| "it has just become well".to_owned()),
             Filter::Ejection => match self.cared.standing.ejection(Instant::now()) {
                 Some(ejection) => {
                     let why = match ejection.why {

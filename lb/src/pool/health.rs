@@ -132,7 +132,14 @@ pub(super) async fn watch(pool: &Arc<Pool>) {
             let (on, service) = (connection.clone(), Arc::clone(&patient.service));
             let task = under_way.spawn(async move { ask_on(&pool, &endpoint, &on, &service).await });
             let (connection, service) = (connection.id(), Arc::clone(&patient.service));
-            asked.insert(key, Asked { connection, service, task });
+            asked.insert(
+                key,
+                Asked {
+                    connection,
+                    service,
+                    task,
+                },
+            );
         }
         loop {
             tokio::select! {
@@ -351,7 +358,10 @@ mod tests {
                 found.push(health_of(&message, "s").to_string());
             }
         }
-        assert_eq!(found, ["serving", "it says UNKNOWN of \"s\"", "it says NOT_SERVING of \"s\""]);
+        assert_eq!(
+            found,
+            ["serving", "it says UNKNOWN of \"s\"", "it says NOT_SERVING of \"s\""]
+        );
         assert_eq!(read.len(), 2);
     }
 

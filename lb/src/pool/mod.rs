@@ -175,12 +175,14 @@ impl Pool {
             self.let_through(&choice);
             return Some(choice);
         }
-        Some(ready.take(self.index(policy, ready, wish, now)?, wish, now))
+        let bits = self.chance.bits();
+        let index = self.index(policy, ready, wish, now, bits)?;
+        Some(ready.take((index, bits), wish, now))
     }
 
-    fn index(&self, policy: &Policy, ready: &ReadySet, wish: Wish<'_>, now: Instant) -> Option<usize> {
+    fn index(&self, policy: &Policy, ready: &ReadySet, wish: Wish<'_>, now: Instant, bits: u64) -> Option<usize> {
         let draw = Draw {
-            bits: self.chance.bits(),
+            bits,
             now: self.fleet.tick(now),
             key: wish.key,
         };
@@ -211,6 +213,7 @@ impl Pool {
         }
         match self.ready.load().policy() {
             Policy::ConsistentHash(settings) => settings.key.digest(headers, body.whole()),
+            Policy::Own(own) => own.chooser().key()?.digest(headers, body.whole()),
             _ => None,
         }
     }
@@ -544,7 +547,8 @@ impl Pool {
     /// As [`Pool::pick`], without anything being counted.
     pub(crate) fn choose(&self, wish: Wish<'_>) -> Option<usize> {
         let ready = self.ready.load();
-        self.index(ready.policy(), &ready.view(wish.route), wish, Instant::now())
+        let bits = self.chance.bits();
+        self.index(ready.policy(), &ready.view(wish.route), wish, Instant::now(), bits)
     }
 }
 

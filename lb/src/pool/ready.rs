@@ -12,7 +12,7 @@ use crate::{
         connection::{Connection, Slot},
     },
     load::{Fleet, Load, Places, Probes, Tick},
-    pick::{Candidates, Maglev, Numbers, Weights},
+    pick::{Candidates, InstanceRef, Maglev, Numbers, Weights},
     route::Weighed,
 };
 
@@ -63,6 +63,8 @@ pub(crate) enum Admission {
 pub(crate) struct Choice {
     pub(crate) connection: Connection,
     pub(crate) in_flight: InFlight,
+    /// The random bits by which a policy has chosen it, if one has: who was drawn besides can be told from them.
+    pub(crate) drawn: Option<u64>,
 }
 
 /// A choice with room for its stream: nothing stands between the call and its being sent.
@@ -79,7 +81,11 @@ impl Place {
         let connection = slot.connection().clone();
         // Only now, see `Connection::close`.
         connection.still_takes().then(|| Self {
-            choice: Choice { connection, in_flight },
+            choice: Choice {
+                connection,
+                in_flight,
+                drawn: None,
+            },
             slot,
         })
     }
@@ -221,11 +227,12 @@ impl ReadySet {
         Some(Choice {
             in_flight: member.endpoint.begin(now).proving(),
             connection: member.connection().clone(),
+            drawn: None,
         })
     }
 
     /// Counts a call on member `index`; if that is one to avoid, on the next one that is not, as long as there is any.
-    pub(crate) fn take(&self, index: usize, wish: Wish<'_>, now: Instant) -> Choice {
+    pub(crate) fn take(&self, (index, drawn): (usize, u64), wish: Wish<'_>, now: Instant) -> Choice {
         let (before, from) = self.members.split_at(index);
         let around = || from.iter().chain(before);
         let wanted = around().find(|member| member.is_open() && !wish.avoids(&member.endpoint));
@@ -235,6 +242,7 @@ impl ReadySet {
         Choice {
             in_flight: chosen.endpoint.begin(now),
             connection: chosen.connection().clone(),
+            drawn: Some(drawn),
         }
     }
 }
@@ -278,5 +286,15 @@ impl Candidates for ReadySet {
 
     fn find(&self, number: u32) -> Option<usize> {
         self.numbers.as_ref()?.find(number)
+    }
+
+    fn about(&self, index: usize) -> InstanceRef<'_> {
+        let member = &self.members[index];
+        InstanceRef {
+            id: &member.endpoint.instance_id,
+            address: &member.endpoint.address,
+            weight: member.weight,
+            attributes: &member.attributes,
+        }
     }
 }

@@ -116,8 +116,9 @@ fn met(pool: &Pool, route: &Route) -> String {
         route: Some(route),
         ..Wish::default()
     };
-    pool.pick(wish)
-        .map_or_else(String::new, |choice| choice.in_flight.endpoint().instance_id.to_string())
+    pool.pick(wish).map_or_else(String::new, |choice| {
+        choice.in_flight.endpoint().instance_id.to_string()
+    })
 }
 
 /// The panic threshold looked at all instances together: with four of six in service there was no panic, and calls that a rule leads
@@ -125,7 +126,9 @@ fn met(pool: &Pool, route: &Route) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_route_whose_instances_are_all_ejected_still_leads_somewhere() {
     let pool = Arc::new(Pool::new(Policy::RoundRobin));
-    let outlier = crate::OutlierDetection::default().max_ejection_percent(100).expect("valid");
+    let outlier = crate::OutlierDetection::default()
+        .max_ejection_percent(100)
+        .expect("valid");
     pool.set_care(Care {
         outlier: Some(outlier),
         slow_start: None,
@@ -139,7 +142,10 @@ async fn a_route_whose_instances_are_all_ejected_still_leads_somewhere() {
     assert_eq!(everybody.into_iter().collect::<Vec<_>>(), ["i4", "i5"]);
     let usual = Route::default();
     for _ in 0..12 {
-        assert!(!["i4", "i5"].contains(&met(&pool, &usual).as_str()), "four of six are enough for all others");
+        assert!(
+            !["i4", "i5"].contains(&met(&pool, &usual).as_str()),
+            "four of six are enough for all others"
+        );
     }
 
     // Who may go elsewhere does, but for the one call by which somebody there is to prove itself.
@@ -159,7 +165,10 @@ async fn views_have_tables_of_their_own_which_outlive_changes_that_do_not_touch_
     versions(&pool, 4, 2).await;
     let route = to_the_second(&pool, false);
     let table = |route| pool.ready.load().view(route).table().cloned();
-    let (usual, second) = (table(None).expect("made at once"), table(Some(&route)).expect("made by the first"));
+    let (usual, second) = (
+        table(None).expect("made at once"),
+        table(Some(&route)).expect("made by the first"),
+    );
     assert!(!Arc::ptr_eq(&usual, &second));
     pool.publish(&pool.book());
     assert!(Arc::ptr_eq(&usual, &table(None).expect("kept")));

@@ -280,7 +280,10 @@ impl Ready {
             admitted && member.attributes.tag == tag
         };
         let members: Vec<&Member> = self.all.members().iter().filter(is_in).collect();
-        let in_service = members.iter().filter(|member| member.admission == Admission::All).count();
+        let in_service = members
+            .iter()
+            .filter(|member| member.admission == Admission::All)
+            .count();
         // Of those that a call may go to: a rule whose instances are all ejected has nobody else, however many others are well.
         let everybody = panics(in_service, members.len(), self.panic_threshold_percent);
         let admission = |member: &Member| match (member.admission, everybody) {

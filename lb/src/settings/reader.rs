@@ -4,6 +4,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use telemetry::rpc::code_name;
 use tonic::Code;
 
 use super::{
@@ -233,20 +234,20 @@ impl<'t> Reader<'t> {
         let mut codes = Vec::new();
         for item in self.list(place) {
             let code = match &item.node.value {
-                Value::String(name) => CODES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)),
-                Value::Number(written) => CODES.iter().find(|(_, code)| written.parse() == Ok(i32::from(*code))),
+                Value::String(name) => known_codes().find(|(known, _)| known.eq_ignore_ascii_case(name)),
+                Value::Number(written) => known_codes().find(|(_, code)| written.parse() == Ok(i32::from(*code))),
                 _ => None,
             };
             match code {
                 None => {
                     let meant = match &item.node.value {
-                        Value::String(name) => nearest(&name.to_ascii_uppercase(), CODES.iter().map(|(name, _)| *name)),
+                        Value::String(name) => nearest(&name.to_ascii_uppercase(), known_codes().map(|(name, _)| name)),
                         _ => String::new(),
                     };
                     self.wrong(&item, format!("is no gRPC status code{meant}"));
                 }
-                Some((name, code)) if codes.contains(code) => self.wrong(&item, format!("lists {name} twice")),
-                Some((_, code)) => codes.push(*code),
+                Some((name, code)) if codes.contains(&code) => self.wrong(&item, format!("lists {name} twice")),
+                Some((_, code)) => codes.push(code),
             }
         }
         codes
@@ -317,26 +318,10 @@ impl<'n, 't> Fields<'n, 't> {
     }
 }
 
-/// All but OK by the names of gRPC's specification.
-const CODES: [(&str, Code); 17] = [
-    ("OK", Code::Ok),
-    ("CANCELLED", Code::Cancelled),
-    ("UNKNOWN", Code::Unknown),
-    ("INVALID_ARGUMENT", Code::InvalidArgument),
-    ("DEADLINE_EXCEEDED", Code::DeadlineExceeded),
-    ("NOT_FOUND", Code::NotFound),
-    ("ALREADY_EXISTS", Code::AlreadyExists),
-    ("PERMISSION_DENIED", Code::PermissionDenied),
-    ("RESOURCE_EXHAUSTED", Code::ResourceExhausted),
-    ("FAILED_PRECONDITION", Code::FailedPrecondition),
-    ("ABORTED", Code::Aborted),
-    ("OUT_OF_RANGE", Code::OutOfRange),
-    ("UNIMPLEMENTED", Code::Unimplemented),
-    ("INTERNAL", Code::Internal),
-    ("UNAVAILABLE", Code::Unavailable),
-    ("DATA_LOSS", Code::DataLoss),
-    ("UNAUTHENTICATED", Code::Unauthenticated),
-];
+/// gRPC's, by name.
+fn known_codes() -> impl Iterator<Item = (&'static str, Code)> {
+    (0..17).map(|number| (code_name(number), Code::from_i32(number)))
+}
 
 fn join(path: &str, key: &str) -> String {
     if path.is_empty() {

@@ -188,7 +188,41 @@ async fn a_recorded_call_says_why_it_went_where_it_went() {
         considered[0].starts_with("chosen weight 100, 0 in flight"),
         "{considered:?}"
     );
+    assert_eq!(said("tessera.lb.compared"), [""], "there was no choice");
     assert_eq!(said("tessera.lb.removed"), ["1 drained (drained)"]);
+}
+
+#[tokio::test]
+async fn a_recorded_call_says_what_it_would_have_cost_elsewhere() {
+    let spans = telemetry::testing::install_in_memory();
+    let servers = [TestServer::start(), TestServer::start()];
+    let (_told, channel) = fed(
+        "compared",
+        [
+            instance("one", &servers[0].addr()),
+            instance("other", &servers[1].addr()),
+        ],
+    );
+    eventually("both are ready", || ready(&channel) == 2).await;
+    let mut compared = Vec::new();
+    for _ in 0..6 {
+        let by = check(&channel).await.expect("answered");
+        let server = servers.iter().find(|server| server.addr() == by).expect("one of them");
+        let parent = server.seen.metadata("traceparent").expect("traced");
+        let trace = spans.of_trace(parent.split('-').nth(1).expect("a trace id"));
+        let call = trace.iter().find(|span| span.name == "grpc.health.v1.Health/Check");
+        let found = event(call.expect("the call's span"), "tessera.lb.compared");
+        compared.extend(found.iter().map(|found| found.value.to_string()));
+    }
+    assert_eq!(compared.len(), 6);
+    for text in compared {
+        let parts: Vec<&str> = text.split("; ").collect();
+        assert!(
+            parts.len() == 2 && parts.iter().all(|part| part.ends_with(" ms")),
+            "{text}"
+        );
+        assert!(text.contains("one ") && text.contains("other "), "{text}");
+    }
 }
 
 #[tokio::test]

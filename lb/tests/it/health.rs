@@ -35,7 +35,11 @@ impl Reporting {
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(listener));
         let task = tokio::spawn(async move { serving.await.expect("serves") });
-        Self { address, reporter, task }
+        Self {
+            address,
+            reporter,
+            task,
+        }
     }
 
     async fn says(&self, status: ServingStatus) {
@@ -121,7 +125,9 @@ async fn only_who_says_that_it_serves_is_called() {
     assert!(status.message().contains("NOT_SERVING"), "{status}");
 
     // No more asked, all are as good as connected.
-    channel.configure(&config(r#"{"healthCheckConfig": {}}"#)).expect("usable");
+    channel
+        .configure(&config(r#"{"healthCheckConfig": {}}"#))
+        .expect("usable");
     all_ready(&channel, 2).await;
     assert_eq!(answering(&channel).await.len(), 2);
 }
@@ -178,7 +184,10 @@ async fn who_has_no_health_service_is_well_and_not_asked_again() {
     assert_eq!(answering(&channel).await, [server.addr()]);
     // The word travels with the next publication, not with a clock: many of those change nothing.
     for _ in 0..10 {
-        channel.configure(&config(r#"{"healthCheckConfig": {"serviceName": "shop"}, "tessera": {"slowStart": false}}"#))
+        channel
+            .configure(&config(
+                r#"{"healthCheckConfig": {"serviceName": "shop"}, "tessera": {"slowStart": false}}"#,
+            ))
             .expect("usable");
         channel.configure(&asked()).expect("usable");
         assert_eq!(answering(&channel).await, [server.addr()]);
@@ -211,7 +220,9 @@ async fn a_stream_that_fails_is_begun_again_after_a_pause_and_nobody_is_ready_me
 async fn nobody_is_asked_who_need_not_be() {
     let (questions, server) = asked_of(|_, respond| status(respond, "14"));
     let server = server.await;
-    let channel = builder(&[server.addr()]).service_config(config(r#"{"healthCheckConfig": {}}"#)).build();
+    let channel = builder(&[server.addr()])
+        .service_config(config(r#"{"healthCheckConfig": {}}"#))
+        .build();
     all_ready(&channel, 1).await;
     assert_eq!(answering(&channel).await, [server.addr()]);
     assert_eq!(questions.load(Ordering::SeqCst), 0);

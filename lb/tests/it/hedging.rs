@@ -31,6 +31,19 @@ async fn a_late_call_is_answered_by_another_one_and_the_loser_is_cancelled() {
     })
     .await;
     assert_eq!(channel.fault_counts().hedges as usize, servers[0].seen.calls());
+    let series = format!(
+        r#"tessera_lb_further_attempts_total{{target="{}",instance="{}",why="hedge"}} "#,
+        channel.service(),
+        servers[1].addr()
+    );
+    let page = telemetry::metrics::encode();
+    let counted = page.lines().find_map(|line| line.strip_prefix(&series));
+    let counted: f64 = counted.expect("a series").parse().expect("a number");
+    assert_eq!(
+        counted as u64,
+        channel.fault_counts().hedges,
+        "why there was another attempt"
+    );
     assert_eq!(servers[1].seen.calls(), 4);
     assert!(channel.endpoints().iter().all(|endpoint| endpoint.in_flight == 0));
     assert!(

@@ -15,6 +15,7 @@ mod lines;
 mod live;
 mod modes;
 mod outage;
+mod own_policy;
 mod policies;
 mod prequal;
 mod protection;
