@@ -26,6 +26,7 @@ use crate::{
     endpoint::Dial,
     explain::live,
     pool::{Keeper, KeeperSettings, Pool, Wish},
+    range::FOR_EVER,
     route,
     settings::{CallSettings, ChannelRules, Governed, Layer, MethodSettings, Rules, Subject, read_file},
 };
@@ -91,6 +92,7 @@ struct Outcomes {
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Picked {
     /// The instance's id; of a fixed target, its address.
     pub instance_id: Arc<str>,
@@ -130,7 +132,7 @@ impl Channel {
     /// [`Error::NoInstances`] or [`Error::NotReady`] when there is none within `timeout`.
     pub async fn ready(&self, timeout: Duration) -> Result<(), Error> {
         let started = Instant::now();
-        match self.shared.pool.pick_by(started + timeout).await {
+        match self.shared.pool.pick_by(started + timeout.min(FOR_EVER)).await {
             Some(_) => Ok(()),
             None => Err(self
                 .shared
@@ -231,14 +233,14 @@ impl Builder {
     /// How long a call waits when no instance is ready, or all that are have as many calls under way as they allow, before it
     /// fails with UNAVAILABLE. Default: 3 s; zero fails at once.
     pub fn ready_timeout(mut self, ready_timeout: Duration) -> Self {
-        self.rules.ready_timeout = Some(ready_timeout);
+        self.rules.ready_timeout = Some(ready_timeout.min(FOR_EVER));
         self
     }
 
     /// How long one attempt to connect may take, the server's first word included. Default: 1 s.
     pub fn connect_timeout(self, connect_timeout: Duration) -> Self {
         Self {
-            connect_timeout,
+            connect_timeout: connect_timeout.min(FOR_EVER),
             ..self
         }
     }
@@ -256,7 +258,7 @@ impl Builder {
     /// Default: 30 minutes, as in gRPC; `None` or zero keeps them for ever.
     pub fn idle_timeout(self, idle_timeout: impl Into<Option<Duration>>) -> Self {
         Self {
-            idle_timeout: idle_timeout.into(),
+            idle_timeout: idle_timeout.into().map(|timeout| timeout.min(FOR_EVER)),
             ..self
         }
     }
@@ -264,7 +266,7 @@ impl Builder {
     /// The longest that a call may take, its response stream included, where no service config says otherwise; a call's own
     /// `grpc-timeout` and the deadline of the call that is being worked for shorten it. Default: none.
     pub fn call_timeout(mut self, call_timeout: impl Into<Option<Duration>>) -> Self {
-        self.rules.timeout = call_timeout.into();
+        self.rules.timeout = call_timeout.into().map(|timeout| timeout.min(FOR_EVER));
         self
     }
 

@@ -176,6 +176,7 @@ pub enum ConnectError {
 
 /// A callable instance that could not be used, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EndpointFailure {
     /// `host:port`.
     pub address: String,

@@ -74,6 +74,12 @@
 //!
 //! What it does not do: it does not know by itself which methods may be processed twice.
 //!
+//! # Versions
+//!
+//! Rust 1.88 or later, tonic 0.14, Tokio. What may grow without a break is `#[non_exhaustive]`: enums, errors, and structs that this crate
+//! gives out with public fields. Settings are made by constructors and setters that check their ranges and say what is wrong; nothing that
+//! comes from outside (configs, addresses, answers, what instances announce) makes the crate panic.
+//!
 //! # The way of a call
 //!
 //! [`Channel`] → `call` (deadline, spans, at most a few attempts) → `pool` (the ready set, a snapshot read without a lock) →

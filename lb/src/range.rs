@@ -1,10 +1,14 @@
 //! The one refusal of a number that makes no sense as a setting. Which numbers do is said where the setting is.
 
-use std::fmt;
+use std::{fmt, time::Duration};
+
+/// For ever, as far as a process goes: no instant overflows by it, as it would by [`Duration::MAX`].
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// A setting outside of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{setting} must be {allowed}, not {given}")]
+#[non_exhaustive]
 pub struct OutOfRange {
     /// Which setting, in words.
     pub setting: &'static str,

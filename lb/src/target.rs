@@ -33,6 +33,7 @@ pub struct RankedTarget {
 
 /// Why a target was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidTarget {
     /// A list without addresses could never be called.
     #[error("a fixed target needs at least one address")]

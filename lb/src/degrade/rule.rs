@@ -8,6 +8,7 @@ use crate::{endpoint::Ending, settings::Spot};
 
 /// When a fallback answers instead of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FallbackWhen {
     /// Always: the service is not called.
     Force,

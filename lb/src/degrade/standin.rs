@@ -51,6 +51,7 @@ pub struct FallbackRequest<'a> {
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Degraded {
     /// By which rule.
     pub when: FallbackWhen,

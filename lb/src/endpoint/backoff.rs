@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
+use crate::range::FOR_EVER;
+
 /// Exponential back-off between attempts to connect to one endpoint. See [`Backoff::try_new`].
 ///
 /// The default is 100 ms doubling to 10 s with a jitter of one half.
@@ -19,6 +21,7 @@ pub struct Backoff {
 
 /// Why a [`Backoff`] was refused.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidBackoff {
     /// A back-off of nothing is a busy loop.
     #[error("the shortest back-off must be longer than zero")]
@@ -63,6 +66,7 @@ impl Backoff {
         if !(0.0..=1.0).contains(&jitter) {
             return Err(InvalidBackoff::JitterOutOfRange(jitter));
         }
+        let (min, max) = (min.min(FOR_EVER), max.min(FOR_EVER));
         Ok(Self { min, max, jitter })
     }
 

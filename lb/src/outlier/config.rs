@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::range::{OutOfRange, check};
+use crate::range::{FOR_EVER, OutOfRange, check};
 
 /// How instances that fail are taken out of service and come back. The default is on; see the setters for the values.
 ///
@@ -71,7 +71,7 @@ impl OutlierDetection {
     /// # Errors
     /// Zero.
     pub fn interval(self, interval: Duration) -> Result<Self, OutOfRange> {
-        let interval = check("the interval", "above zero", interval, |is| !is.is_zero())?;
+        let interval = check("the interval", "above zero", interval, |is| !is.is_zero())?.min(FOR_EVER);
         Ok(Self { interval, ..self })
     }
 
@@ -80,14 +80,17 @@ impl OutlierDetection {
     /// # Errors
     /// Zero.
     pub fn base_ejection(self, base_ejection: Duration) -> Result<Self, OutOfRange> {
-        let base_ejection = check("the base ejection", "above zero", base_ejection, |is| !is.is_zero())?;
+        let base_ejection = check("the base ejection", "above zero", base_ejection, |is| !is.is_zero())?.min(FOR_EVER);
         Ok(Self { base_ejection, ..self })
     }
 
     /// The longest ejection; one that is shorter than the base means the base. Default: 300 s.
     #[must_use]
     pub fn max_ejection(self, max_ejection: Duration) -> Self {
-        Self { max_ejection, ..self }
+        Self {
+            max_ejection: max_ejection.min(FOR_EVER),
+            ..self
+        }
     }
 
     /// How many of the instances may be out at a time. It is looked at before each ejection, so any number but 0 lets one go

@@ -82,6 +82,13 @@ pub(super) struct Patient {
     pub(super) service: Arc<str>,
 }
 
+impl Patient {
+    /// Tells it from the others while somebody holds its endpoint, as its task does.
+    fn key(&self) -> usize {
+        Arc::as_ptr(&self.endpoint) as usize
+    }
+}
+
 /// Who is being asked, or need not be asked again.
 struct Asked {
     connection: u64,
@@ -102,17 +109,14 @@ enum End {
 pub(super) async fn watch(pool: &Arc<Pool>) {
     // Dropped, and the streams with it, when this is.
     let mut under_way = JoinSet::new();
-    let mut asked: HashMap<*const Endpoint, Asked> = HashMap::new();
+    let mut asked: HashMap<usize, Asked> = HashMap::new();
     loop {
         let changed = pool.changed.notified();
         tokio::pin!(changed);
         // Listening before looking: a change in between is not missed.
         changed.as_mut().enable();
         let patients = pool.patients();
-        let of: HashMap<*const Endpoint, &Patient> = patients
-            .iter()
-            .map(|patient| (Arc::as_ptr(&patient.endpoint), patient))
-            .collect();
+        let of: HashMap<usize, &Patient> = patients.iter().map(|patient| (patient.key(), patient)).collect();
         asked.retain(|endpoint, asked| {
             let stays = of.get(endpoint).is_some_and(|patient| {
                 let mut connections = patient.connections.iter();
@@ -124,7 +128,7 @@ pub(super) async fn watch(pool: &Arc<Pool>) {
             stays
         });
         for patient in &patients {
-            let key = Arc::as_ptr(&patient.endpoint);
+            let key = patient.key();
             let Some(connection) = patient.connections.first().filter(|_| !asked.contains_key(&key)) else {
                 continue;
             };

@@ -161,7 +161,7 @@ impl ReadySet {
     }
 
     /// One that calls go to only when they can go nowhere else.
-    pub(crate) fn as_last_resort(self, is_last_resort: bool) -> Self {
+    pub(crate) fn marked_last_resort(self, is_last_resort: bool) -> Self {
         Self { is_last_resort, ..self }
     }
 

@@ -309,6 +309,6 @@ impl Ready {
                     .narrowed(shifted.map(|(member, weight)| Member { weight, ..member }))
             }
         };
-        set.as_last_resort(in_service == 0 && !members.is_empty())
+        set.marked_last_resort(in_service == 0 && !members.is_empty())
     }
 }

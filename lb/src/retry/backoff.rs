@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::InvalidRetry;
+use crate::range::FOR_EVER;
 
 /// The pause before a retry: `initial` times `multiplier` for each retry before it, at most `max`, and of that a share drawn
 /// evenly from 0.8 to 1.2 (gRFC A6).
@@ -39,8 +40,8 @@ impl RetryBackoff {
             return Err(InvalidRetry::Multiplier(multiplier));
         }
         Ok(Self {
-            initial,
-            max,
+            initial: initial.min(FOR_EVER),
+            max: max.min(FOR_EVER),
             multiplier,
         })
     }

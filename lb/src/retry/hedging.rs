@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::{InvalidRetry, codes::Codes, pushback::Pushback};
+use crate::range::FOR_EVER;
 
 /// gRFC A6: more attempts count as so many.
 const MOST_ATTEMPTS: u32 = 5;
@@ -65,7 +66,10 @@ impl HedgingPolicy {
         }
         Ok(Self {
             max_attempts: max_attempts.min(MOST_ATTEMPTS),
-            delay,
+            delay: match delay {
+                HedgingDelay::After(delay) => HedgingDelay::After(delay.min(FOR_EVER)),
+                measured => measured,
+            },
             non_fatal: Codes::try_new(non_fatal)?,
         })
     }

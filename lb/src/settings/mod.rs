@@ -38,7 +38,7 @@ pub(crate) use subject::Subject;
 use crate::{CircuitBreaker, Mode, degrade::Fallback};
 
 /// As a ready timeout: longer than any deadline, and no instant overflows by it.
-const UNTIL_THE_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+const UNTIL_THE_DEADLINE: Duration = crate::range::FOR_EVER;
 
 /// What holds for the calls of one method.
 #[derive(Clone, Debug, Default)]

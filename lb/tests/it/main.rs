@@ -4,6 +4,7 @@ mod broken_off;
 mod cache;
 mod deadline;
 mod explain;
+mod extremes;
 mod failover;
 mod fallback;
 mod goaway;
