@@ -20,6 +20,7 @@ use tonic::transport::Endpoint;
 use crate::{
     dial::Dialer,
     token::{Bearer, Line},
+    traced::Traced,
 };
 
 /// Below the 100 streams that our servers and many others allow, with room for the streams that have ended here and not yet
@@ -82,7 +83,7 @@ impl Connections {
             Some(dialer) => self.transport.connect_with_connector_lazy(dialer.clone()),
             None => self.transport.connect_lazy(),
         };
-        Line::new(channel, self.bearer.clone())
+        Line::new(Traced::new(channel), self.bearer.clone())
     }
 
     fn watches(&self) -> MutexGuard<'_, Seating<Line>> {

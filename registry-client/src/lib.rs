@@ -76,6 +76,7 @@ mod registrar;
 mod registration;
 mod registry;
 mod token;
+mod traced;
 mod watcher;
 mod wire;
 

@@ -10,6 +10,8 @@ use tonic::{
     transport::{Channel, Uri},
 };
 
+use crate::traced::Traced;
+
 /// The longest token that is sent; a registry reads no longer ones.
 const MAX_TOKEN: usize = 4_000;
 
@@ -68,7 +70,7 @@ impl Bearer {
 }
 
 /// A connection with what is shown on it.
-pub(crate) type Line = InterceptedService<Channel, Bearer>;
+pub(crate) type Line = InterceptedService<Traced<Channel>, Bearer>;
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {

@@ -25,10 +25,12 @@ use crate::{
 
 pub(crate) use acks::takes_out;
 use acks::{Acked, Acks};
+use changes::Changes;
 use reducer::{Change, Reducer};
 use replicas::Replicas;
 
 mod acks;
+mod changes;
 mod reducer;
 mod replicas;
 
@@ -86,6 +88,7 @@ impl Watcher {
                     published: Arc::clone(&published),
                     loud: 0,
                     applied: applied_seen,
+                    changes: Changes::default(),
                 };
                 Self {
                     snapshots,
@@ -183,6 +186,8 @@ struct Driver {
     loud: u64,
     /// Up to which of them the owner has applied them.
     applied: watch::Receiver<u64>,
+    /// The spans of what was heard lately.
+    changes: Changes,
 }
 
 /// An acknowledgement under way.
@@ -292,7 +297,13 @@ impl Driver {
         let mut acknowledging: Option<Acknowledging> = None;
         loop {
             if let Some(revision) = acks.begin(now()) {
-                acknowledging = Some(Box::pin(steps.acknowledge(revision)));
+                let span = self.changes.take_acknowledged();
+                let acknowledgement = span.around(steps.acknowledge(revision));
+                acknowledging = Some(Box::pin(async move {
+                    let answer = acknowledgement.await;
+                    span.end();
+                    answer
+                }));
             }
             let alarms = [
                 self.reducer.next_tick(),
@@ -306,6 +317,10 @@ impl Driver {
                 Ok(()) = self.applied.changed() => {
                     let applied = *self.applied.borrow_and_update();
                     acks.applied(now(), applied, &mut self.rng);
+                    self.changes.applied(applied);
+                    if !acks.is_due() {
+                        self.changes.settle();
+                    }
                     continue;
                 }
                 answer = answered(&mut acknowledging) => {
@@ -348,6 +363,12 @@ impl Driver {
                         acks.applied(now(), applied, &mut self.rng);
                     }
                     let (takes_out, revision) = (takes_out(&told.step), told.step.revision());
+                    if let Some(cause) = told.cause {
+                        // What is published next has it.
+                        let publication = self.published.load(Ordering::Acquire) + 1;
+                        self.changes
+                            .heard(cause, &self.service, revision, takes_out, publication);
+                    }
                     let change = self.reducer.step(now(), told);
                     self.publish(change);
                     if takes_out {

@@ -254,7 +254,13 @@ impl From<v1::WatchResponse> for WatchStep {
 
 impl From<v1::WatchResponse> for Told {
     fn from(mut wire: v1::WatchResponse) -> Self {
+        // One that cannot be read is none.
+        let cause = match &wire.change {
+            Some(v1::watch_response::Change::Delta(delta)) => delta.traceparent.parse().ok(),
+            _ => None,
+        };
         Self {
+            cause,
             history: std::mem::take(&mut wire.history_id),
             step: wire.into(),
         }

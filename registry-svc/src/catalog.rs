@@ -358,6 +358,7 @@ impl Catalog {
             leases,
             overrides,
             by: None,
+            trace: None,
         })
     }
 

@@ -98,6 +98,10 @@ pub(crate) struct Driver {
 
 /// Everything that can wake the driver.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is moved once, and a box would be an allocation for every change"
+)]
 enum Input {
     Mutation(Mutation),
     Renewals(Vec<Renewals>),

@@ -164,6 +164,10 @@ impl Registry {
         let mut settings = service_host::Config::new("registry", config.listen)
             .admin(config.admin_listen)
             .tls(config.tls)
+            .quiet(&[
+                "tessera.registry.v1.RegistryService/Renew",
+                "tessera.registry.v1.RegistryService/KeepAlive",
+            ])
             .limits(limits);
         if let Some(gatekeeper) = &gatekeeper {
             settings = settings.gate(Some(Arc::new(ApiGate(Arc::clone(gatekeeper)))));

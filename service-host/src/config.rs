@@ -14,6 +14,7 @@ pub struct Config {
     pub(crate) default_deadline: Option<Duration>,
     pub(crate) limits: Limits,
     pub(crate) gate: Option<Arc<dyn Gate>>,
+    pub(crate) quiet: &'static [&'static str],
     pub(crate) tls: Option<tls::Server>,
     pub(crate) pages: Vec<Page>,
 }
@@ -29,6 +30,7 @@ impl Config {
             default_deadline: None,
             limits: Limits::default(),
             gate: None,
+            quiet: &[],
             tls: None,
             pages: Vec::new(),
         }
@@ -78,6 +80,13 @@ impl Config {
     #[must_use]
     pub fn gate(mut self, gate: Option<Arc<dyn Gate>>) -> Self {
         self.gate = gate;
+        self
+    }
+
+    /// Methods (`pkg.Service/Method`) whose calls make no spans: heartbeats. By default there are none.
+    #[must_use]
+    pub fn quiet(mut self, methods: &'static [&'static str]) -> Self {
+        self.quiet = methods;
         self
     }
 

@@ -118,6 +118,7 @@ impl Host {
                 drain: self.drain.clone(),
                 in_flight: in_flight.clone(),
                 gate: self.config.gate.clone(),
+                quiet: self.config.quiet,
             },
         );
         let limits = &self.config.limits;

@@ -11,6 +11,10 @@ mod open;
 use std::{fmt, sync::Arc, time::Duration};
 
 use sqlx::{Sqlite, SqlitePool, Transaction};
+use telemetry::{
+    KeyValue, semconv,
+    work::{Kind, Work},
+};
 use tokio::time::Instant;
 
 pub use self::open::OpenError;
@@ -47,12 +51,20 @@ impl Database {
     /// One that [`is_busy`] when others kept the file for all that time; otherwise SQLite's own.
     pub async fn begin(&self, time_left: Option<Duration>) -> Result<Write, sqlx::Error> {
         let give_up = Instant::now() + patience(time_left);
+        // Waiting for the file is what a slow write mostly does: it shows by itself.
+        let waits = span("BEGIN IMMEDIATE");
         loop {
             match tokio::time::timeout_at(give_up, self.writer.begin_with("BEGIN IMMEDIATE")).await {
                 Ok(Ok(tx)) => return Ok(Write { tx, now: self.now() }),
-                Ok(Err(error)) if is_busy(&error) => {}
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(sqlx::Error::PoolTimedOut),
+                Ok(Err(error)) if is_busy(&error) => waits.event("busy", Vec::new),
+                Ok(Err(error)) => {
+                    waits.fail(kind_of(&error));
+                    return Err(error);
+                }
+                Err(_) => {
+                    waits.fail("timeout");
+                    return Err(sqlx::Error::PoolTimedOut);
+                }
             }
             // SQLite has waited already (see `open`); the jitter only keeps processes from marching in step.
             tokio::time::sleep(Duration::from_millis(rand::random_range(1..=10))).await;
@@ -84,7 +96,34 @@ impl Write {
     /// # Errors
     /// SQLite's. Nothing was written then.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
-        self.tx.commit().await
+        let commits = span("COMMIT");
+        let result = self.tx.commit().await;
+        if let Err(error) = &result {
+            commits.fail(kind_of(error));
+        }
+        result
+    }
+}
+
+/// A span of the store by the conventions for databases; nothing where the call that asks is not recorded. No statement is in
+/// it: those are in the code, and what they are given is people's.
+fn span(operation: &'static str) -> Work {
+    Work::begin_here(Kind::Store, operation, || {
+        vec![
+            KeyValue::new(semconv::DB_SYSTEM_NAME, "sqlite"),
+            KeyValue::new(semconv::DB_OPERATION_NAME, operation),
+        ]
+    })
+}
+
+/// What an error is called in spans: a code of SQLite, or the name of what else there is. Never its text.
+fn kind_of(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(database) => database
+            .code()
+            .map_or_else(|| "sqlite".into(), |code| format!("sqlite {code}")),
+        sqlx::Error::PoolTimedOut => "timeout".into(),
+        _ => "_OTHER".into(),
     }
 }
 

@@ -13,6 +13,8 @@ use opentelemetry::{
 };
 
 use crate::{
+    deadline::Deadline,
+    messages::MessageCounter,
     metrics::{self, rpc::MethodDurations},
     propagation, rpc, semconv,
     span::{self, Side},
@@ -29,6 +31,48 @@ pub struct CallSpan {
 #[derive(Debug)]
 pub struct AttemptSpan {
     open: Open,
+}
+
+/// Where an attempt goes, as far as that is known; what is not is empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Peer<'a> {
+    /// `host:port`.
+    pub address: &'a str,
+    /// The instance's id, as registered.
+    pub instance_id: &'a str,
+    /// Its zone.
+    pub zone: &'a str,
+    /// Its version.
+    pub version: &'a str,
+}
+
+/// Why there is an attempt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AttemptKind {
+    /// The call is made.
+    #[default]
+    First,
+    /// The one before has failed.
+    Retry,
+    /// The one before is late.
+    Hedge,
+    /// It is one of several that are made at once.
+    Fork,
+    /// The one before was certainly not processed (gRFC A6).
+    Transparent,
+}
+
+impl AttemptKind {
+    /// As spans say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+            Self::Hedge => "hedge",
+            Self::Fork => "fork",
+            Self::Transparent => "transparent",
+        }
+    }
 }
 
 impl CallSpan {
@@ -56,13 +100,24 @@ impl CallSpan {
         }
     }
 
-    /// Starts attempt number `n` (from 1) to the instance `instance_id` (empty if unknown) at `peer` (`host:port`).
-    pub fn attempt(&self, n: u32, peer: &str, instance_id: &str) -> AttemptSpan {
+    /// The call has to be over by then.
+    pub fn has_deadline(&mut self, deadline: Option<Deadline>) {
+        if let (Some(recorded), Some(deadline)) = (&mut self.open.recorded, deadline) {
+            recorded.deadline = Some(deadline);
+            self.set_attribute(semconv::DEADLINE_BUDGET_MS, span::millis(deadline.remaining()));
+        }
+    }
+
+    /// Starts attempt number `n` (from 1).
+    pub fn attempt(&self, n: u32, kind: AttemptKind, peer: Peer<'_>) -> AttemptSpan {
         let call = &self.open;
         let durations = call.durations.attempt_started();
-        if call.cx.span().is_recording() {
+        if call.recorded.is_some() {
             // The conventions want the instance last tried on the call's own span too.
-            call.cx.span().set_attributes(span::peer_attributes(peer));
+            call.cx.span().set_attributes(span::peer_attributes(peer.address));
+            if n > 1 {
+                self.set_attribute(semconv::ATTEMPTS, i64::from(n));
+            }
         }
         let cx = span::start(&call.cx, SpanKind::Client, || {
             // gRFC A72 names attempts so; it keeps them apart from the call in any list of spans.
@@ -73,15 +128,26 @@ impl CallSpan {
                 KeyValue::new(semconv::SERVER_ADDRESS, call.durations.target().to_owned()),
                 KeyValue::new(semconv::ATTEMPT, i64::from(n)),
             ];
-            attributes.extend(span::peer_attributes(peer));
-            if !instance_id.is_empty() {
-                attributes.push(KeyValue::new(semconv::PEER_INSTANCE_ID, instance_id.to_owned()));
+            attributes.extend(span::peer_attributes(peer.address));
+            if kind != AttemptKind::First {
+                attributes.push(KeyValue::new(semconv::ATTEMPT_KIND, kind.as_str()));
+            }
+            for (key, value) in [
+                (semconv::PEER_INSTANCE_ID, peer.instance_id),
+                (semconv::PEER_ZONE, peer.zone),
+                (semconv::PEER_VERSION, peer.version),
+            ] {
+                if !value.is_empty() {
+                    attributes.push(KeyValue::new(key, value.to_owned()));
+                }
             }
             (name.into(), attributes)
         });
-        let counted = call
-            .counted
-            .attempt(if instance_id.is_empty() { peer } else { instance_id });
+        let counted = call.counted.attempt(if peer.instance_id.is_empty() {
+            peer.address
+        } else {
+            peer.instance_id
+        });
         AttemptSpan {
             open: Open::new(cx, durations, counted),
         }
@@ -114,6 +180,13 @@ impl CallSpan {
 }
 
 impl AttemptSpan {
+    /// Counts the messages in the next bytes of the response, if anything is recorded.
+    pub fn received(&mut self, bytes: &[u8]) {
+        if let Some(recorded) = &mut self.open.recorded {
+            recorded.received.get_or_insert_default().feed(bytes);
+        }
+    }
+
     /// Writes the attempt's context into the headers of its request, so that the server's span is its child.
     pub fn inject(&self, headers: &mut HeaderMap) {
         propagation::inject(&self.open.cx, headers);
@@ -146,6 +219,14 @@ impl AttemptSpan {
     }
 }
 
+/// See [`Open::recorded`].
+#[derive(Debug, Default)]
+struct Recorded {
+    deadline: Option<Deadline>,
+    /// Of the response, once there was any of it.
+    received: Option<MessageCounter>,
+}
+
 /// What both have in common: a context, a clock and where the duration goes.
 #[derive(Debug)]
 struct Open {
@@ -153,12 +234,15 @@ struct Open {
     durations: Arc<MethodDurations>,
     counted: stats::Handle,
     started: Instant,
+    /// What is kept for the span's end; `None` where it is not recorded, so that a call that is not is no larger for it.
+    recorded: Option<Box<Recorded>>,
     ended: bool,
 }
 
 impl Open {
     fn new(cx: Context, durations: Arc<MethodDurations>, counted: stats::Handle) -> Self {
         Self {
+            recorded: cx.span().is_recording().then(Box::default),
             cx,
             durations,
             counted,
@@ -168,16 +252,14 @@ impl Open {
     }
 
     fn event(&self, name: &'static str, attributes: impl FnOnce() -> Vec<KeyValue>) {
-        let span = self.cx.span();
-        if span.is_recording() {
-            span.add_event(name, attributes());
+        if self.recorded.is_some() {
+            self.cx.span().add_event(name, attributes());
         }
     }
 
     fn set_attribute(&self, key: &'static str, value: impl Into<Value>) {
-        let span = self.cx.span();
-        if span.is_recording() {
-            span.set_attribute(KeyValue::new(key, value));
+        if self.recorded.is_some() {
+            self.cx.span().set_attribute(KeyValue::new(key, value));
         }
     }
 
@@ -188,7 +270,23 @@ impl Open {
         let took = self.started.elapsed();
         self.durations.observe(code, took, &self.cx);
         self.counted.record(code, took);
-        span::end_rpc(&self.cx, Side::Client, code, |_| {});
+        let Some(recorded) = self.recorded.take() else {
+            return;
+        };
+        span::end_rpc(&self.cx, Side::Client, code, |attributes| {
+            if let Some(deadline) = recorded.deadline {
+                attributes.push(KeyValue::new(
+                    semconv::DEADLINE_LEFT_MS,
+                    span::left(deadline.instant().into_std()),
+                ));
+            }
+            if let Some(received) = &recorded.received {
+                attributes.push(KeyValue::new(
+                    semconv::RECEIVED_MESSAGES,
+                    span::count(received.messages()),
+                ));
+            }
+        });
     }
 }
 

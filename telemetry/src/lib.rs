@@ -15,9 +15,13 @@ pub mod semconv;
 
 pub mod deadline;
 pub mod propagation;
+mod traceparent;
 
 pub mod client;
 pub mod server;
+pub mod work;
+
+pub mod budget;
 
 pub mod logs;
 pub mod messages;
@@ -41,3 +45,4 @@ pub use opentelemetry::Context;
 pub use opentelemetry::KeyValue;
 /// Attaches a [`Context`] to a future, for work that is spawned off a call: `tokio::spawn(work.with_context(cx))`.
 pub use opentelemetry::trace::FutureExt as WithContext;
+pub use traceparent::{InvalidTraceParent, TraceParent};

@@ -36,10 +36,49 @@ pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 /// Resource: the operating system's process id.
 pub const PROCESS_PID: &str = "process.pid";
 
-/// Ours: how many messages a server sent on the call.
+/// Which store it is, in lower case: `sqlite`, `etcd`, or [`DB_SYSTEM_EMBEDDED`].
+pub const DB_SYSTEM_NAME: &str = "db.system.name";
+/// The value of [`DB_SYSTEM_NAME`] for the registry's own log and runs, which no list has.
+pub const DB_SYSTEM_EMBEDDED: &str = "tessera.embedded";
+/// What the store does: `COMMIT`, `BEGIN IMMEDIATE`.
+pub const DB_OPERATION_NAME: &str = "db.operation.name";
+/// How many changes one commit makes durable; only where it is more than one.
+pub const DB_OPERATION_BATCH_SIZE: &str = "db.operation.batch.size";
+/// What a message is handed to: the selection that is watched.
+pub const MESSAGING_DESTINATION_NAME: &str = "messaging.destination.name";
+/// [`MESSAGING_SYSTEM_REGISTRY`] on the spans of a change on its way to watchers.
+pub const MESSAGING_SYSTEM: &str = "messaging.system";
+/// The value of [`MESSAGING_SYSTEM`] for the registry's watches, which no list has.
+pub const MESSAGING_SYSTEM_REGISTRY: &str = "tessera.registry";
+/// `send` or `process`.
+pub const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type";
+
+/// Ours: how many messages this side sent on the call.
 pub const SENT_MESSAGES: &str = "tessera.rpc.sent_messages";
+/// Ours: how many messages this side received on the call.
+pub const RECEIVED_MESSAGES: &str = "tessera.rpc.received_messages";
+/// Ours: the time until the call's deadline when it began, in milliseconds. Only on calls that have one.
+pub const DEADLINE_BUDGET_MS: &str = "tessera.deadline.budget_ms";
+/// Ours: what was left of it when the call ended, in milliseconds; negative: it ended too late.
+pub const DEADLINE_LEFT_MS: &str = "tessera.deadline.left_ms";
+/// Ours, on server spans that end when the stream is open: it has no end of its own.
+pub const ENDLESS: &str = "tessera.rpc.endless";
 /// Ours: the id of the instance an attempt went to, as registered.
 pub const PEER_INSTANCE_ID: &str = "tessera.peer.instance_id";
+/// Ours: the zone of that instance, as registered.
+pub const PEER_ZONE: &str = "tessera.peer.zone";
+/// Ours: the version of that instance, as registered.
+pub const PEER_VERSION: &str = "tessera.peer.version";
+/// Ours, on attempts after the first: `retry`, `hedge`, `fork`, or `transparent` where the one before was certainly not processed.
+pub const ATTEMPT_KIND: &str = "tessera.attempt.kind";
+/// Ours, on calls of more than one attempt: how many there were.
+pub const ATTEMPTS: &str = "tessera.attempts";
+/// Ours, on the spans of a change of the registry: its revision.
+pub const REVISION: &str = "tessera.registry.revision";
+/// Ours, on the spans of a change: by how many revisions a watcher was behind when it was told.
+pub const WATCH_LAG: &str = "tessera.watch.lag";
+/// Ours, on the spans of a change: whether an acknowledgement is owed for it.
+pub const WATCH_TAKES_OUT: &str = "tessera.watch.takes_out";
 /// Ours: which attempt of its call this is, from 1.
 pub const ATTEMPT: &str = "tessera.attempt";
 /// Ours: what stood in for the service, on a call that a fallback answered, and when it does: `fail: reply`.

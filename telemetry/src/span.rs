@@ -1,6 +1,10 @@
 //! Starting spans, or not: the one place that knows whether this process records any.
 
-use std::{borrow::Cow, sync::OnceLock};
+use std::{
+    borrow::Cow,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use opentelemetry::{
     Context, KeyValue,
@@ -46,6 +50,22 @@ where
     }
 }
 
+/// Whether a span under `parent` would be recorded: what is no call makes no trace of its own.
+pub(crate) fn follows(parent: &Context) -> bool {
+    if !is_recorded() {
+        return false;
+    }
+    let span = parent.span();
+    let span_context = span.span_context();
+    span_context.is_valid() && (span_context.is_sampled() || span.is_recording())
+}
+
+/// A context with that span under `parent`; `None` where it is not recorded.
+pub(crate) fn build(builder: SpanBuilder, parent: &Context) -> Option<Context> {
+    let cx = parent.with_span(TRACER.get()?.build_with_context(builder, parent));
+    cx.span().is_recording().then_some(cx)
+}
+
 /// Whose rules decide that a status is an error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Side {
@@ -75,6 +95,22 @@ pub(crate) fn end_rpc(cx: &Context, side: Side, code: i32, more: impl FnOnce(&mu
         span.set_status(Status::error(name));
     }
     span.end();
+}
+
+/// Milliseconds as an attribute.
+pub(crate) fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Milliseconds until then, or since then and negative.
+pub(crate) fn left(deadline: Instant) -> i64 {
+    let now = Instant::now();
+    millis(deadline.saturating_duration_since(now)) - millis(now.saturating_duration_since(deadline))
+}
+
+/// A count as an attribute.
+pub(crate) fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// `network.peer.address` and `network.peer.port` of a `host:port` text; a text without a port is an address.

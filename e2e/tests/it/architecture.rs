@@ -17,8 +17,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("tls", &[]),
     ("service-host", &["telemetry", "tls"]),
-    ("service-store", &[]),
-    ("registry-client", &["proto", "tls"]),
+    ("service-store", &["telemetry"]),
+    ("registry-client", &["proto", "telemetry", "tls"]),
     ("lb", &["registry-client", "telemetry", "tls"]),
     ("registry-svc", &["proto", "service-host", "telemetry", "tls"]),
     (

@@ -10,7 +10,7 @@ use std::{
 
 use http::Response;
 use telemetry::{
-    client::{AttemptSpan, CallSpan},
+    client::{AttemptKind, AttemptSpan, CallSpan, Peer},
     deadline::Deadline,
 };
 use tonic::{Code, Status};
@@ -50,11 +50,12 @@ impl<'a> Attempts<'a> {
     pub(crate) fn new(
         shared: &'a Shared,
         settings: &'a MethodSettings,
-        span: CallSpan,
+        mut span: CallSpan,
         deadline: Option<Deadline>,
         key: Option<u64>,
         route: &'a Route,
     ) -> Self {
+        span.has_deadline(deadline);
         Self {
             shared,
             settings,
@@ -130,20 +131,35 @@ impl<'a> Attempts<'a> {
     pub(super) fn begin(&self, choice: &Choice, is_again: bool) -> AttemptSpan {
         let endpoint = choice.in_flight.endpoint();
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut kind = AttemptKind::First;
         if number > 1 {
-            endpoint.further().arrives(match &self.settings.mode {
+            let why = match &self.settings.mode {
                 _ if is_again => Why::Unprocessed,
                 Mode::Hedging(_) => Why::Hedge,
                 Mode::Forking(_) => Why::Fork,
                 Mode::Broadcast => Why::Broadcast,
                 Mode::Failfast | Mode::Failover(_) | Mode::Failsafe | Mode::Failback(_) => Why::Retry,
-            });
+            };
+            kind = match why {
+                Why::Unprocessed => AttemptKind::Transparent,
+                Why::Hedge => AttemptKind::Hedge,
+                Why::Fork | Why::Broadcast => AttemptKind::Fork,
+                Why::Retry => AttemptKind::Retry,
+            };
+            endpoint.further().arrives(why);
         }
         self.span.event(PICK, || {
             let note = self.shared.pool.note(endpoint, self.wish(&[]), choice.drawn);
             note.attributes(number)
         });
-        self.span.attempt(number, &endpoint.address, &endpoint.instance_id)
+        let labels = endpoint.labels();
+        let peer = Peer {
+            address: &endpoint.address,
+            instance_id: &endpoint.instance_id,
+            zone: &labels.zone,
+            version: &labels.version,
+        };
+        self.span.attempt(number, kind, peer)
     }
 
     /// Awaits `future`; `None` if the deadline comes first.

@@ -200,6 +200,9 @@ impl Body for ResponseBody {
                     // A server that never stops talking never leaves us waiting: its time is up all the same.
                     None if open.is_late() => return this.fail(Open::too_late),
                     None => {
+                        if let Some(data) = frame.data_ref() {
+                            open.spans.attempt.received(data);
+                        }
                         open.in_flight.speaks();
                         if let Some(admission) = &mut open.admission {
                             admission.speaks();

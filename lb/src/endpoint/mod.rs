@@ -28,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use http::uri::{Authority, Scheme};
 use tokio::{sync::Notify, time::Instant};
 
@@ -37,7 +38,7 @@ pub(crate) use ending::Ending;
 pub(crate) use in_flight::InFlight;
 pub(crate) use lines::Dial;
 
-use crate::{load::Load, pick::identity};
+use crate::{load::Load, pick::identity, pool::Attributes};
 
 use crate::outlier::{Ejection, Record};
 
@@ -98,6 +99,8 @@ pub(crate) struct Endpoint {
     pub(crate) instance_id: Arc<str>,
     pub(crate) address: Arc<str>,
     pub(crate) authority: Authority,
+    /// Where it runs and what, as registered: a process that comes back under the same name may be another version.
+    labels: ArcSwap<Attributes>,
     /// Whose certificate is expected; `None` without TLS.
     secured: Option<tls::Expected>,
     identity: u64,
@@ -129,6 +132,7 @@ impl Endpoint {
             instance_id,
             address,
             authority,
+            labels: ArcSwap::default(),
             secured: None,
             load: Load::default(),
             served: AtomicU64::new(0),
@@ -150,6 +154,16 @@ impl Endpoint {
     /// To be spoken to with TLS, if somebody is expected there.
     pub(crate) fn secured(self, secured: Option<tls::Expected>) -> Self {
         Self { secured, ..self }
+    }
+
+    /// Where it runs and what.
+    pub(crate) fn labels(&self) -> arc_swap::Guard<Arc<Attributes>> {
+        self.labels.load()
+    }
+
+    /// It says so of itself from now on.
+    pub(crate) fn says(&self, labels: &Arc<Attributes>) {
+        self.labels.store(Arc::clone(labels));
     }
 
     /// Measured as the others of its channel.

@@ -408,6 +408,7 @@ impl Pool {
                             .measured_by(Load::new(Arc::clone(&self.fleet)))
                             .overseen_by(overseer),
                     );
+                    endpoint.says(&backend.attributes);
                     let removal = CancellationToken::new();
                     newcomers.push(Newcomer {
                         endpoint: Arc::clone(&endpoint),
@@ -426,6 +427,7 @@ impl Pool {
                 }
                 Change::Update { backend, reborn } => {
                     if let Some(slot) = book.slots.get_mut(&backend.key) {
+                        slot.endpoint.says(&backend.attributes);
                         slot.backend = backend;
                         if reborn {
                             slot.endpoint.nudge();

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
+use telemetry::TraceParent;
+
 use super::{Confidence, Instance};
 
 /// What an owner says when it takes its instance back.
@@ -93,6 +95,8 @@ pub(crate) struct Told {
     /// The history that counts its revision; empty when the registry does not name it.
     pub(crate) history: String,
     pub(crate) step: WatchStep,
+    /// The call that caused a delta, if the registry names it.
+    pub(crate) cause: Option<TraceParent>,
 }
 
 /// One step of a raw watch: see [`Registry::watch`](crate::Registry::watch).

@@ -92,6 +92,11 @@ impl Acks {
         }
     }
 
+    /// Whether one is to be said.
+    pub(crate) fn is_due(&self) -> bool {
+        self.due.is_some() && !self.is_refused
+    }
+
     /// When the next one is to be said.
     pub(crate) fn next_at(&self) -> Option<Instant> {
         let may = self.under_way.is_none() && !self.is_refused;

@@ -133,7 +133,7 @@ impl Reducer {
 
     /// The watch told something that is [admitted](Self::admits).
     pub(crate) fn step(&mut self, now: Instant, told: Told) -> Change {
-        let Told { history, step } = told;
+        let Told { history, step, .. } = told;
         let was_up = matches!(self.link, Link::Up);
         self.heard(now);
         let confidence = step.confidence();

@@ -99,6 +99,7 @@ fn an_event_without_content_is_passed_over() {
                     })),
                 },
             ],
+            ..Default::default()
         })),
         ..v1::WatchResponse::default()
     });

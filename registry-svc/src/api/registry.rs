@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proto::registry::v1::{self as wire, registry_service_server::RegistryService};
 use service_host::Peer;
+use telemetry::TraceParent;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -234,6 +235,7 @@ impl Api {
 
     /// Asks for a change, for the one who asks us.
     pub(super) async fn submit(&self, command: Command, by: Option<Who>) -> Result<Reply, ApiError> {
-        Ok(self.driver.submit(Asked { command, by }).await?)
+        let trace = TraceParent::of_current_if_sampled();
+        Ok(self.driver.submit(Asked { command, by, trace }).await?)
     }
 }

@@ -19,6 +19,7 @@ use std::{
 use http::{Request, Response, header};
 use proto::registry::v1::{self as wire, registry_service_server::RegistryServiceServer};
 use service_host::{DrainSignal, status};
+use telemetry::server::Endless;
 use tonic::{Code, Status, Streaming, body::Body, server::NamedService};
 use tonic_prost::ProstDecoder;
 use tower_service::Service;
@@ -53,10 +54,7 @@ pub(super) struct WithWatch {
 impl WithWatch {
     /// What the generated service serves, Watch and ListInstances.
     pub(super) fn new(api: Api, generated: RegistryServiceServer<Api>) -> Self {
-        let instruments = Instruments {
-            clock: api.clock,
-            metrics: api.metrics.clone(),
-        };
+        let instruments = Instruments::new(api.clock, api.metrics.clone());
         Self {
             api: Arc::new(api),
             instruments: Arc::new(instruments),
@@ -108,6 +106,7 @@ async fn serve(api: &Api, instruments: Arc<Instruments>, request: Request<Body>)
     let (share, drained) = (api.backlog.join(peer), api.drain.clone().into_wait());
     let body = WatchBody::new(instruments, watcher, names, share, idle, drained);
     let mut response = Response::new(Body::new(body));
+    response.extensions_mut().insert(Endless);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
     Ok(response)

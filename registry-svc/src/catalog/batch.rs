@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use telemetry::TraceParent;
+
 use crate::model::{
     Act, Detail, Health, Heartbeat, Instance, InstanceKey, Labels, LeaseId, Override, Registrant, RemovalReason,
     ReplicaId, Revision, SecretHash, WallTime, Who,
@@ -22,6 +24,8 @@ pub(crate) struct Batch {
     pub(crate) overrides: Vec<OverrideChange>,
     /// Where it was asked for: the address of the peer; `None` for what the registry does by itself.
     pub(crate) by: Option<Who>,
+    /// The span of the call that asked for it, if its trace is sampled. In memory only: the store does not keep it.
+    pub(crate) trace: Option<TraceParent>,
 }
 
 /// Something was laid over an instance, or taken away from it.
@@ -135,6 +139,7 @@ impl Batch {
             leases: Vec::new(),
             overrides: self.overrides.clone(),
             by: self.by.clone(),
+            trace: self.trace,
         })
     }
 

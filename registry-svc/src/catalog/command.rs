@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use telemetry::TraceParent;
 use thiserror::Error;
 
 use super::{Batch, Undo};
@@ -40,11 +41,17 @@ pub(crate) struct Asked {
     pub(crate) command: Command,
     /// The address of the peer; `None`: nobody's, the registry's own.
     pub(crate) by: Option<Who>,
+    /// The span of the call, if its trace is sampled.
+    pub(crate) trace: Option<TraceParent>,
 }
 
 impl From<Command> for Asked {
     fn from(command: Command) -> Self {
-        Self { command, by: None }
+        Self {
+            command,
+            by: None,
+            trace: None,
+        }
     }
 }
 
@@ -225,6 +232,14 @@ impl Outcome {
         if let (Some(batch), Some(by)) = (&mut self.batch, by) {
             // It has just been made and is nobody else's yet.
             Arc::make_mut(batch).by = Some(by.clone());
+        }
+        self
+    }
+
+    /// Notes for whose call it was done.
+    pub(crate) fn traced(mut self, trace: Option<TraceParent>) -> Self {
+        if let (Some(batch), Some(_)) = (&mut self.batch, trace) {
+            Arc::make_mut(batch).trace = trace;
         }
         self
     }

@@ -138,6 +138,11 @@ impl Core {
         }
     }
 
+    /// Whether others commit to the store.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared
+    }
+
     /// The time; every input begins with it.
     pub(crate) fn look(&mut self, now: Now) {
         if let Some(pause) = self.catalog.look(now) {
@@ -162,10 +167,11 @@ impl Core {
 
     /// A change is asked for.
     pub(crate) fn mutate(&mut self, asked: impl Into<Asked>, caller: oneshot::Sender<Answer>, now: Now) {
-        let Asked { command, by } = asked.into();
+        let Asked { command, by, trace } = asked.into();
         let task = Task {
             command,
             by,
+            trace,
             caller: Caller::Waits(caller),
         };
         if task.is_abandoned() {
@@ -307,6 +313,7 @@ impl Core {
         let task = Task {
             command: Command::Claim(owners),
             by: None,
+            trace: None,
             caller: Caller::Driver,
         };
         let outcome = task.apply(&mut self.catalog, now.wall);

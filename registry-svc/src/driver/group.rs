@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use telemetry::TraceParent;
 use tokio::sync::oneshot;
 
 use super::{Answer, SubmitError, parked::Parked, rounds::Round};
@@ -45,6 +46,8 @@ pub(super) struct Task {
     pub(super) command: Command,
     /// Who asks, for the record.
     pub(super) by: Option<Who>,
+    /// The span of the call.
+    pub(super) trace: Option<TraceParent>,
     pub(super) caller: Caller,
 }
 
@@ -113,7 +116,10 @@ impl Task {
 
     /// Applies it.
     pub(super) fn apply(&self, catalog: &mut Catalog, wall: WallTime) -> Outcome {
-        catalog.apply(&self.command, wall).by(self.by.as_ref())
+        catalog
+            .apply(&self.command, wall)
+            .by(self.by.as_ref())
+            .traced(self.trace)
     }
 
     /// Whether it makes leases this replica's own.

@@ -1,13 +1,23 @@
 //! What the logs and the counters are told of what happened.
 
+use std::time::Duration;
+
+use telemetry::{
+    KeyValue, semconv,
+    work::{Kind, Work},
+};
 use tracing::{debug, info};
 
-use super::{core::Core, count};
+use super::{core::Core, count, group::Group};
 use crate::{
     catalog::{Batch, Change, LeaseChange},
     metrics::Protecting,
-    model::{Now, RemovalReason},
+    model::{Now, RemovalReason, Revision},
 };
+
+fn signed(revision: Revision) -> i64 {
+    i64::try_from(revision.get()).unwrap_or(i64::MAX)
+}
 
 impl Core {
     /// We have committed it. Of all replicas one says so.
@@ -37,6 +47,31 @@ impl Core {
             if let LeaseChange::Ended(lease) = change {
                 debug!(%lease, revision, "lease ended");
             }
+        }
+    }
+
+    /// A span for each call that waited for this commit, in its own trace.
+    pub(super) fn trace_commit(&self, group: &Group, took: Duration) {
+        let batches = group.batches();
+        for batch in batches {
+            let Some(trace) = batch.trace else { continue };
+            let system = if self.is_shared() {
+                "etcd"
+            } else {
+                semconv::DB_SYSTEM_EMBEDDED
+            };
+            Work::record(Kind::Store, "COMMIT", &trace.context(), took, || {
+                let mut attributes = vec![
+                    KeyValue::new(semconv::DB_SYSTEM_NAME, system),
+                    KeyValue::new(semconv::DB_OPERATION_NAME, "COMMIT"),
+                    KeyValue::new(semconv::REVISION, signed(batch.revision)),
+                ];
+                if batches.len() > 1 {
+                    let size = i64::try_from(batches.len()).unwrap_or(i64::MAX);
+                    attributes.push(KeyValue::new(semconv::DB_OPERATION_BATCH_SIZE, size));
+                }
+                attributes
+            });
         }
     }
 

@@ -42,7 +42,10 @@ impl Core {
             self.metrics.commit_seconds.observe(took.as_secs_f64());
         }
         match verdict {
-            Verdict::Durable => self.durable(group),
+            Verdict::Durable => {
+                self.trace_commit(&group, took);
+                self.durable(group);
+            }
             Verdict::NoRoom(why) => self.no_room(group, why, now),
             Verdict::Overtaken => self.overtaken(group, now),
         }

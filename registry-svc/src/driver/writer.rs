@@ -192,6 +192,7 @@ mod tests {
                 leases: Vec::new(),
                 overrides: Vec::new(),
                 by: None,
+                trace: None,
             };
             writer.commit(Job {
                 base: Revision::ZERO,

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use telemetry::TraceParent;
+
 use super::{Selection, snapshot::Snapshot};
 use crate::{
     catalog::{Batch, Change, Removal},
@@ -56,6 +58,8 @@ pub(crate) enum Content<'a> {
     Events {
         /// When it was committed.
         at: WallTime,
+        /// For whose call.
+        trace: Option<TraceParent>,
         /// What.
         events: Vec<Event>,
     },

@@ -68,6 +68,7 @@ fn publish(hub: &Hub, changes: Vec<Change>) -> Arc<Batch> {
         leases: Vec::new(),
         overrides: Vec::new(),
         by: None,
+        trace: None,
     });
     hub.publish(&[Arc::clone(&batch)]);
     batch
@@ -124,6 +125,7 @@ fn the_history_keeps_no_leases() {
         leases: vec![crate::catalog::LeaseChange::Ended(LeaseId::from_random(1))],
         overrides: Vec::new(),
         by: None,
+        trace: None,
     };
     hub.publish(&[Arc::new(batch)]);
     let state = hub.read();

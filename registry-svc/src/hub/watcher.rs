@@ -15,7 +15,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::{
-    Hub, State,
+    Hub, Scope, State,
     acks::{Holder, Seat},
     encodings::Key,
     feeds::Feed,
@@ -287,6 +287,7 @@ impl Watcher {
                 let make = || {
                     encode(&Content::Events {
                         at: batch.at,
+                        trace: batch.trace,
                         events: step::events(batch, self.feed.selection()),
                     })
                 };
@@ -294,6 +295,11 @@ impl Watcher {
             }
             Told::Bookmark => None,
         }
+    }
+
+    /// What it is told of.
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.feed.selection().scope
     }
 
     /// Roughly what a step costs on the wire that may be large. A part of a snapshot never is: it holds one instance, or few

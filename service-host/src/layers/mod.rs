@@ -47,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) drain: DrainSignal,
     pub(crate) in_flight: InFlight,
     pub(crate) gate: Option<Arc<dyn Gate>>,
+    pub(crate) quiet: &'static [&'static str],
 }
 
 /// The routes with everything around them.
@@ -69,6 +70,7 @@ pub(crate) fn stack(
     } else {
         ServerTraceLayer::new().with_methods(catalogue.methods())
     };
+    let trace = trace.with_quiet(settings.quiet);
     let instance = HeaderValue::from_str(&settings.instance_id).ok();
     if instance.is_none() {
         tracing::warn!(

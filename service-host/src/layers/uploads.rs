@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use telemetry::messages::MessageCounter;
+use telemetry::{messages::MessageCounter, server::ReceivedMessages};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
 use tower_service::Service;
@@ -72,9 +72,10 @@ where
         };
         let was_read = WasRead::default();
         request.extensions_mut().insert(was_read.clone());
+        let told = request.extensions().get::<ReceivedMessages>().cloned();
         let patience = Patience::new(expects, self.timeout);
         self.inner
-            .call(request.map(|body| Upload::new(body, patience, was_read)))
+            .call(request.map(|body| Upload::new(body, patience, was_read, told)))
     }
 }
 
@@ -185,17 +186,20 @@ pin_project! {
         // Made when something is waited for, which for most requests never happens.
         timer: Option<Pin<Box<Sleep>>>,
         was_read: WasRead,
+        // Where to tell how many messages came, if anybody wants to know.
+        told: Option<ReceivedMessages>,
     }
 }
 
 impl<B> Upload<B> {
-    fn new(inner: B, patience: Patience, was_read: WasRead) -> Self {
+    fn new(inner: B, patience: Patience, was_read: WasRead, told: Option<ReceivedMessages>) -> Self {
         Self {
             inner: Some(inner),
             patience,
             waiting: None,
             timer: None,
             was_read,
+            told,
         }
     }
 }
@@ -218,7 +222,12 @@ where
             }
             match &frame {
                 Some(Ok(frame)) => match frame.data_ref() {
-                    Some(data) => this.patience.received(data),
+                    Some(data) => {
+                        this.patience.received(data);
+                        if let Some(told) = this.told {
+                            told.set(this.patience.counter.messages());
+                        }
+                    }
                     None => this.was_read.0.store(this.patience.is_whole(), Ordering::Relaxed),
                 },
                 None => this.was_read.0.store(this.patience.is_whole(), Ordering::Relaxed),

@@ -10,9 +10,10 @@ use std::{
 use bytes::Buf as _;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, KeyValue, trace::TraceContextExt as _};
 use pin_project_lite::pin_project;
 
+use super::layer::ReceivedMessages;
 use crate::{
     messages::MessageCounter,
     metrics::{self, rpc::MethodDurations},
@@ -38,19 +39,41 @@ pub(super) struct Call {
     counted: stats::Handle,
     sent: MessageCounter,
     started: Instant,
+    /// Asked once: a span answers under a lock.
+    is_recorded: bool,
+    received: Option<ReceivedMessages>,
+    /// When its caller will have gone.
+    until: Option<Instant>,
     ended: bool,
 }
 
 impl Call {
     pub(super) fn new(cx: Context, durations: Durations, counted: stats::Handle) -> Self {
         Self {
+            is_recorded: cx.span().is_recording(),
             cx,
             durations,
             counted,
             sent: MessageCounter::default(),
             started: Instant::now(),
+            received: None,
+            until: None,
             ended: false,
         }
+    }
+
+    pub(super) fn is_recorded(&self) -> bool {
+        self.is_recorded
+    }
+
+    /// Who reads its request tells there; and when its caller will have gone.
+    pub(super) fn reads(&mut self, received: ReceivedMessages, until: Option<Instant>) {
+        (self.received, self.until) = (Some(received), until);
+    }
+
+    /// Its stream is open and has no end of its own: the span ends here, well as far as anybody can say.
+    pub(super) fn is_endless(&mut self) {
+        self.end_span(rpc::OK, true);
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -76,12 +99,30 @@ impl Call {
             Durations::Known(_) => self.counted.record(code, took),
             Durations::ByStatus(_) => stats::Handle::provider(durations.method(), &HeaderMap::new()).record(code, took),
         }
-        let sent = self.sent.messages();
+        self.end_span(code, false);
+    }
+
+    fn end_span(&mut self, code: i32, endless: bool) {
+        if !std::mem::replace(&mut self.is_recorded, false) {
+            return;
+        }
         span::end_rpc(&self.cx, Side::Server, code, |attributes| {
-            attributes.push(KeyValue::new(
-                semconv::SENT_MESSAGES,
-                i64::try_from(sent).unwrap_or(i64::MAX),
-            ));
+            if endless {
+                attributes.push(KeyValue::new(semconv::ENDLESS, true));
+                return;
+            }
+            attributes.push(KeyValue::new(semconv::SENT_MESSAGES, span::count(self.sent.messages())));
+            if let Some(received) = self
+                .received
+                .as_ref()
+                .map(ReceivedMessages::get)
+                .filter(|messages| *messages > 0)
+            {
+                attributes.push(KeyValue::new(semconv::RECEIVED_MESSAGES, span::count(received)));
+            }
+            if let Some(until) = self.until {
+                attributes.push(KeyValue::new(semconv::DEADLINE_LEFT_MS, span::left(until)));
+            }
         });
     }
 }

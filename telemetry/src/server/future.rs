@@ -9,7 +9,10 @@ use std::{
 use http::Response;
 use pin_project_lite::pin_project;
 
-use super::body::{Call, TraceBody};
+use super::{
+    body::{Call, TraceBody},
+    layer::Endless,
+};
 use crate::rpc;
 
 pin_project! {
@@ -56,6 +59,11 @@ where
                     && let Some(call) = call.take()
                 {
                     call.end(code);
+                }
+                if response.extensions().get::<Endless>().is_some()
+                    && let Some(call) = &mut call
+                {
+                    call.is_endless();
                 }
                 Ok(response.map(|body| TraceBody::new(body, call)))
             }

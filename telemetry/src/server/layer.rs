@@ -3,12 +3,16 @@
 use std::{
     collections::HashSet,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{self, Poll},
+    time::{Duration, Instant},
 };
 
-use http::{Request, Response};
-use opentelemetry::{KeyValue, trace::SpanKind};
+use http::{HeaderMap, Request, Response};
+use opentelemetry::{Context, KeyValue, trace::SpanKind};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -16,16 +20,40 @@ use super::{
     body::{Call, Durations, TraceBody},
     future::TraceFuture,
 };
-use crate::{metrics, propagation, rpc, semconv, span, stats};
+use crate::{
+    deadline::{GRPC_TIMEOUT, parse_grpc_timeout},
+    metrics, propagation, rpc, semconv, span, stats,
+};
 
 /// Request extension: the caller's address, if the listener knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 
+/// Response extension: the stream has no end of its own. Its span ends when the stream is open, so that there is none that lasts
+/// for days and is seen after that; its duration is measured as ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endless;
+
+/// Request extension of calls whose span is recorded: whoever reads the request tells here how many messages came.
+#[derive(Debug, Clone, Default)]
+pub struct ReceivedMessages(Arc<AtomicU64>);
+
+impl ReceivedMessages {
+    /// There were so many as yet.
+    pub fn set(&self, messages: u64) {
+        self.0.store(messages, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Makes [`ServerTrace`].
 #[derive(Debug, Clone, Default)]
 pub struct ServerTraceLayer {
     methods: Option<Arc<HashSet<String>>>,
+    quiet: &'static [&'static str],
 }
 
 impl ServerTraceLayer {
@@ -41,6 +69,14 @@ impl ServerTraceLayer {
         self.methods = Some(Arc::new(methods.into_iter().map(Into::into).collect()));
         self
     }
+
+    /// Calls of these methods (`pkg.Service/Method`) are measured and make no span: heartbeats, of which there are more than of all
+    /// the rest, and which tell nothing one by one.
+    #[must_use]
+    pub fn with_quiet(mut self, methods: &'static [&'static str]) -> Self {
+        self.quiet = methods;
+        self
+    }
 }
 
 impl<S> Layer<S> for ServerTraceLayer {
@@ -50,6 +86,7 @@ impl<S> Layer<S> for ServerTraceLayer {
         ServerTrace {
             inner,
             methods: self.methods.clone(),
+            quiet: self.quiet,
         }
     }
 }
@@ -59,6 +96,7 @@ impl<S> Layer<S> for ServerTraceLayer {
 pub struct ServerTrace<S> {
     inner: S,
     methods: Option<Arc<HashSet<String>>>,
+    quiet: &'static [&'static str],
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for ServerTrace<S>
@@ -74,7 +112,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let path_method = rpc::method_of(request.uri().path());
         if rpc::is_infrastructure(path_method) {
             return TraceFuture::untraced(self.inner.call(request));
@@ -84,22 +122,6 @@ where
             .as_ref()
             .is_none_or(|methods| methods.contains(path_method));
         let method = if known { path_method } else { semconv::OTHER };
-        // The parent first, then the span: the other order makes every span a root.
-        let parent = propagation::extract(request.headers());
-        let cx = span::start(&parent, SpanKind::Server, || {
-            let mut attributes = vec![
-                KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
-                KeyValue::new(semconv::RPC_METHOD, method.to_owned()),
-            ];
-            if !known {
-                attributes.push(KeyValue::new(semconv::RPC_METHOD_ORIGINAL, path_method.to_owned()));
-            }
-            if let Some(PeerAddr(peer)) = request.extensions().get() {
-                attributes.push(KeyValue::new(semconv::NETWORK_PEER_ADDRESS, peer.ip().to_string()));
-                attributes.push(KeyValue::new(semconv::NETWORK_PEER_PORT, i64::from(peer.port())));
-            }
-            (method.to_owned().into(), attributes)
-        });
         let durations = if self.methods.is_some() {
             Durations::Known(metrics::rpc::SERVER.of("", method))
         } else {
@@ -110,8 +132,51 @@ where
             // Known at the end.
             Durations::ByStatus(_) => stats::Handle::default(),
         };
-        let call = Call::new(cx.clone(), durations, counted);
-        let _entered = cx.attach();
+        // The parent first, then the span: the other order makes every span a root.
+        let parent = propagation::extract(request.headers());
+        if self.quiet.contains(&path_method) {
+            // What is done for it makes no spans either, and its log lines still have an id.
+            let call = Call::new(propagation::ensure_unsampled(&parent), durations, counted);
+            let _entered = call.context().clone().attach();
+            return TraceFuture::traced(self.inner.call(request), call);
+        }
+        let cx = start(&parent, method, known, path_method, &request);
+        let mut call = Call::new(cx, durations, counted);
+        if call.is_recorded() {
+            let received = ReceivedMessages::default();
+            request.extensions_mut().insert(received.clone());
+            call.reads(received, until(request.headers()));
+        }
+        let _entered = call.context().clone().attach();
         TraceFuture::traced(self.inner.call(request), call)
     }
+}
+
+fn start<B>(parent: &Context, method: &str, known: bool, original: &str, request: &Request<B>) -> Context {
+    span::start(parent, SpanKind::Server, || {
+        let mut attributes = vec![
+            KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
+            KeyValue::new(semconv::RPC_METHOD, method.to_owned()),
+        ];
+        if !known {
+            attributes.push(KeyValue::new(semconv::RPC_METHOD_ORIGINAL, original.to_owned()));
+        }
+        if let Some(PeerAddr(peer)) = request.extensions().get() {
+            attributes.push(KeyValue::new(semconv::NETWORK_PEER_ADDRESS, peer.ip().to_string()));
+            attributes.push(KeyValue::new(semconv::NETWORK_PEER_PORT, i64::from(peer.port())));
+        }
+        if let Some(budget) = budget(request.headers()) {
+            attributes.push(KeyValue::new(semconv::DEADLINE_BUDGET_MS, span::millis(budget)));
+        }
+        (method.to_owned().into(), attributes)
+    })
+}
+
+/// What the caller gives it; a value that cannot be read is for the deadline's layer to refuse.
+fn budget(headers: &HeaderMap) -> Option<Duration> {
+    parse_grpc_timeout(headers.get(GRPC_TIMEOUT)?.to_str().ok()?).ok()
+}
+
+fn until(headers: &HeaderMap) -> Option<Instant> {
+    Instant::now().checked_add(budget(headers)?)
 }

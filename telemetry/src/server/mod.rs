@@ -11,4 +11,4 @@ mod layer;
 
 pub use body::TraceBody;
 pub use future::TraceFuture;
-pub use layer::{PeerAddr, ServerTrace, ServerTraceLayer};
+pub use layer::{Endless, PeerAddr, ReceivedMessages, ServerTrace, ServerTraceLayer};

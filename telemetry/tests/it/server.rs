@@ -7,8 +7,9 @@ use http_body_util::BodyExt as _;
 use opentelemetry::trace::{SpanKind, Status};
 use telemetry::{
     Context, propagation, semconv,
-    server::{PeerAddr, ServerTraceLayer},
+    server::{Endless, PeerAddr, ReceivedMessages, ServerTraceLayer},
     testing::{SpanData, Spans},
+    work::{Kind, Work},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -218,4 +219,71 @@ async fn durations_are_measured_with_the_trace_as_exemplar() {
                   rpc_response_status_code=\"FAILED_PRECONDITION\"} 1";
     assert!(text.contains(series), "{text}");
     assert!(text.contains(&format!("trace_id=\"{id}\"")), "{text}");
+}
+
+#[tokio::test]
+async fn a_stream_without_an_end_has_a_span_that_ends_when_it_is_open() {
+    let (parent, id, spans) = new_trace();
+    let handler = service_fn(|_: Request<()>| async {
+        let mut response = answer(HeaderMap::new(), Frames::messages(2).then_pending()).await?;
+        response.extensions_mut().insert(Endless);
+        Ok::<_, Infallible>(response)
+    });
+    let served = ServerTraceLayer::new().layer(handler);
+    let response = served
+        .oneshot(request(&parent, "/pkg.Svc/Watch"))
+        .await
+        .expect("infallible");
+    let span = only(&spans, &id);
+    assert_eq!(code_of(&span), "OK");
+    assert_eq!(Spans::attribute(&span, semconv::ENDLESS).as_deref(), Some("true"));
+    drop(response);
+    only(&spans, &id);
+}
+
+#[tokio::test]
+async fn a_quiet_method_makes_no_span_and_what_it_does_neither() {
+    let (parent, id, spans) = new_trace();
+    let handler = service_fn(|_: Request<()>| async {
+        let below = Work::begin_here(Kind::Store, "COMMIT", Vec::new);
+        assert!(!below.is_recorded());
+        answer(HeaderMap::new(), Frames::messages(1).then(status(0))).await
+    });
+    let served = ServerTraceLayer::new().with_quiet(&["pkg.Svc/Renew"]).layer(handler);
+    let response = served
+        .oneshot(request(&parent, "/pkg.Svc/Renew"))
+        .await
+        .expect("infallible");
+    response.into_body().collect().await.expect("infallible");
+    assert!(spans.of_trace(&id).is_empty());
+    let text = telemetry::metrics::encode();
+    assert!(
+        text.contains("rpc_method=\"pkg.Svc/Renew\",rpc_response_status_code=\"OK\"} 1"),
+        "it is measured: {text}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_tells_how_much_it_read_and_how_much_time_was_left() {
+    let (parent, id, spans) = new_trace();
+    let handler = service_fn(|request: Request<()>| async move {
+        let received = request.extensions().get::<ReceivedMessages>().expect("it is recorded");
+        received.set(7);
+        answer(HeaderMap::new(), Frames::messages(1).then(status(0))).await
+    });
+    let mut request = request(&parent, "/pkg.Svc/Up");
+    let headers = request.headers_mut();
+    headers.insert("grpc-timeout", http::HeaderValue::from_static("30S"));
+    let response = ServerTraceLayer::new()
+        .layer(handler)
+        .oneshot(request)
+        .await
+        .expect("infallible");
+    response.into_body().collect().await.expect("infallible");
+    let span = only(&spans, &id);
+    let text = |key: &str| Spans::attribute(&span, key).expect(key);
+    assert_eq!(text(semconv::RECEIVED_MESSAGES), "7");
+    assert_eq!(text(semconv::DEADLINE_BUDGET_MS), "30000");
+    let left: i64 = text(semconv::DEADLINE_LEFT_MS).parse().expect("a number");
+    assert!((1..=30_000).contains(&left), "{left}");
 }

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use telemetry::{
-    client::CallSpan,
+    client::{AttemptKind, CallSpan, Peer},
     server::ServerTraceLayer,
     stats::{self, Delta, Side},
 };
@@ -34,8 +34,24 @@ async fn calls_are_counted_at_both_ends_and_by_who_calls() {
     before.finish(0);
 
     let call = CallSpan::start_in(&parent, "/stats.Svc/Do", "counted");
-    call.attempt(1, "10.0.0.1:7101", "t-1").finish(14);
-    let second = call.attempt(2, "10.0.0.2:7102", "");
+    call.attempt(
+        1,
+        AttemptKind::default(),
+        Peer {
+            address: "10.0.0.1:7101",
+            instance_id: "t-1",
+            ..Peer::default()
+        },
+    )
+    .finish(14);
+    let second = call.attempt(
+        2,
+        AttemptKind::default(),
+        Peer {
+            address: "10.0.0.2:7102",
+            ..Peer::default()
+        },
+    );
     let mut headers = HeaderMap::new();
     second.inject(&mut headers);
     second.finish(0);
@@ -70,6 +86,15 @@ async fn calls_are_counted_at_both_ends_and_by_who_calls() {
 
     let mut headers = HeaderMap::new();
     let call = CallSpan::start_in(&parent, "/stats.Svc/Do", "counted");
-    call.attempt(1, "10.0.0.1:7101", "t-1").inject(&mut headers);
+    call.attempt(
+        1,
+        AttemptKind::default(),
+        Peer {
+            address: "10.0.0.1:7101",
+            instance_id: "t-1",
+            ..Peer::default()
+        },
+    )
+    .inject(&mut headers);
     assert!(!headers.contains_key(stats::CALLER_HEADER), "nobody takes any more");
 }

@@ -40,6 +40,7 @@ impl World {
 
     fn step(&mut self, step: WatchStep) -> Change {
         let told = Told {
+            cause: None,
             history: self.history.clone(),
             step,
         };
@@ -324,6 +325,7 @@ fn a_change_of_another_history_is_not_applied() {
     world.history = "old".into();
     world.snapshot(500, "abc");
     let removed = Told {
+        cause: None,
         history: "new".into(),
         step: WatchStep::Delta {
             revision: 501,

@@ -76,6 +76,7 @@ impl OpenWatch {
     async fn event(&self, revision: i64, event: v1::instance_event::Event) {
         let delta = v1::Delta {
             events: vec![v1::InstanceEvent { event: Some(event) }],
+            ..Default::default()
         };
         self.send(revision, v1::watch_response::Change::Delta(delta)).await;
     }

@@ -11,7 +11,7 @@
 use std::{
     fmt, mem,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -20,6 +20,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
+use telemetry::{
+    KeyValue, TraceParent,
+    budget::Budget,
+    semconv,
+    work::{Kind, Work},
+};
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
@@ -32,7 +38,7 @@ use super::{
 };
 use crate::{
     driver::Clock,
-    hub::{Step, Told, Watcher},
+    hub::{Scope, Step, Told, Watcher},
     metrics::Metrics,
     model::Moment,
 };
@@ -72,7 +78,13 @@ pub(super) struct Instruments {
     pub(super) clock: Clock,
     /// Counts watchers and what they are told.
     pub(super) metrics: Metrics,
+    /// Of changes that are told.
+    spans: Mutex<Budget>,
 }
+
+/// Spans of changes on their way to watchers that one process makes in a second: a change that is told to thousands shows by the
+/// first of them, and those of the watchers are their own.
+const SPANS_A_SECOND: f64 = 100.0;
 
 /// Where the latest message is.
 #[derive(Default)]
@@ -197,14 +209,62 @@ impl Open {
         }
         // Before it is out: its acknowledgement may be here before this returns.
         self.watcher.sent(step, Clock::wall);
+        let began = std::time::Instant::now();
         let shared = self.watcher.encoded(step, message::shared);
         let Outgoing { head, rest } = message::message(step, &self.names, shared);
+        if let Told::Delta(batch) = &step.told
+            && let Some(trace) = batch.trace
+        {
+            self.instruments
+                .trace(trace, step, self.watcher.scope(), began.elapsed());
+        }
         self.sending = match rest {
             Some(rest) => Sending::Rest(held.within(rest)),
             None => Sending::Done,
         };
         head
     }
+}
+
+impl Instruments {
+    pub(super) fn new(clock: Clock, metrics: Metrics) -> Self {
+        Self {
+            clock,
+            metrics,
+            spans: Mutex::new(Budget::new(SPANS_A_SECOND)),
+        }
+    }
+
+    /// One short span for a change that is on its way, in its own trace: a watch itself has none that ends.
+    fn trace(&self, trace: TraceParent, step: &Step, scope: &Scope, took: Duration) {
+        let now = self.clock.now().moment.since_start();
+        if !self.spans.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
+            return;
+        }
+        let destination = match &scope.service {
+            Some(service) => format!("{}/{service}", scope.namespace),
+            None => scope.namespace.to_string(),
+        };
+        Work::record(
+            Kind::Producer,
+            format!("deliver {destination}"),
+            &trace.context(),
+            took,
+            || {
+                vec![
+                    KeyValue::new(semconv::MESSAGING_SYSTEM, semconv::MESSAGING_SYSTEM_REGISTRY),
+                    KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, "send"),
+                    KeyValue::new(semconv::MESSAGING_DESTINATION_NAME, destination.clone()),
+                    KeyValue::new(semconv::REVISION, signed(step.revision.get())),
+                    KeyValue::new(semconv::WATCH_LAG, signed(step.lag)),
+                ]
+            },
+        );
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl fmt::Debug for Sending {

@@ -28,6 +28,7 @@ mod field {
     pub(super) const SNAPSHOT_INSTANCES: u64 = 1;
     /// Of `Delta`.
     pub(super) const DELTA_EVENTS: u64 = 1;
+    pub(super) const DELTA_TRACEPARENT: u64 = 2;
     /// Of `InstanceEvent`.
     pub(super) const EVENT_PUT: u64 = 1;
     pub(super) const EVENT_REMOVED: u64 = 2;
@@ -83,9 +84,13 @@ pub(super) fn shared(content: &Content<'_>) -> Bytes {
                 told::put(&mut to, field::SNAPSHOT_INSTANCES, instance);
             }
         }
-        Content::Events { at, events } => {
+        Content::Events { at, trace, events } => {
             for event in events {
                 to.message(field::DELTA_EVENTS, |to| put(to, event, *at));
+            }
+            // One change has one cause, so that this is as much everybody's as the rest.
+            if let Some(trace) = trace {
+                to.text(field::DELTA_TRACEPARENT, &trace.to_string());
             }
         }
     }

@@ -31,6 +31,7 @@ fn publish(hub: &Hub) {
         leases: Vec::new(),
         overrides: Vec::new(),
         by: None,
+        trace: None,
     };
     hub.publish(&[Arc::new(batch)]);
 }

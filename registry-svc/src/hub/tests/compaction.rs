@@ -76,6 +76,7 @@ fn the_store_is_told_what_the_history_will_have_lost() {
                 leases: Vec::new(),
                 overrides: Vec::new(),
                 by: None,
+                trace: None,
             })
         })
         .collect();

@@ -61,6 +61,7 @@ fn who_wakes_finds_the_whole_group() {
             leases: Vec::new(),
             overrides: Vec::new(),
             by: None,
+            trace: None,
         })
     };
     let group = [batch(1), batch(2), batch(3)];

@@ -216,6 +216,7 @@ fn batch(world: &mut World, revision: Revision, edits: &[Edit]) -> Batch {
         leases: Vec::new(),
         overrides: Vec::new(),
         by: None,
+        trace: None,
     }
 }
 

@@ -119,6 +119,8 @@ impl Decoder {
             leases,
             overrides,
             by,
+            // Whoever waited for it has been answered by now.
+            trace: None,
         })
     }
 

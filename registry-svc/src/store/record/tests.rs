@@ -189,6 +189,7 @@ fn batch() -> impl Strategy<Value = Batch> {
             leases,
             overrides,
             by,
+            trace: None,
         }
     })
 }

@@ -169,6 +169,7 @@ pub(in crate::store) fn batch(revision: u64, id: u8, removes: bool) -> Arc<Batch
         leases: vec![lease],
         overrides: decided.into_iter().collect(),
         by: Some(Who::of("10.0.0.7:4711")),
+        trace: None,
     })
 }
 
@@ -212,6 +213,7 @@ pub(in crate::store) fn plain(batch: &Batch) -> Batch {
         changes: batch.changes.iter().map(plain).collect(),
         overrides: Vec::new(),
         by: None,
+        trace: None,
         ..batch.clone()
     }
 }

@@ -52,10 +52,7 @@ impl Fixture {
             hub: Arc::new(hub),
             backlog: Backlog::default(),
             drain: DrainSignal::new(),
-            instruments: Arc::new(Instruments {
-                clock: Clock::start(),
-                metrics: Metrics::new(),
-            }),
+            instruments: Arc::new(Instruments::new(Clock::start(), Metrics::new())),
         }
     }
 
@@ -91,6 +88,7 @@ impl Fixture {
             leases: Vec::new(),
             overrides: Vec::new(),
             by: None,
+            trace: None,
         };
         self.hub.publish(&[Arc::new(batch)]);
     }

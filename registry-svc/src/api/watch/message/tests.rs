@@ -34,6 +34,7 @@ fn publish(hub: &Hub, changes: Vec<Change>) {
         leases: Vec::new(),
         overrides: Vec::new(),
         by: None,
+        trace: None,
     };
     hub.publish(&[Arc::new(batch)]);
 }
@@ -58,8 +59,9 @@ fn both(watcher: &mut Watcher) -> (Outgoing, wire::WatchResponse) {
                 instances: instances.iter().map(|instance| instance::to_wire(instance)).collect(),
                 ..Default::default()
             }),
-            Content::Events { at, events } => Told::Delta(wire::Delta {
+            Content::Events { at, trace, events } => Told::Delta(wire::Delta {
                 events: events.iter().map(|told| generated(told, *at)).collect(),
+                traceparent: trace.map(|trace| trace.to_string()).unwrap_or_default(),
             }),
         };
         seen.replace(Some(change));
