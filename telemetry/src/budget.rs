@@ -30,9 +30,10 @@ impl Budget {
         let passed = now.saturating_sub(self.at).as_secs_f64();
         self.at = self.at.max(now);
         self.tokens = (self.tokens + passed * self.per_second).min(Self::most(self.per_second));
-        let is_there = self.tokens >= 1.0;
+        // Many small additions may come to a little less than one.
+        let is_there = self.tokens > 1.0 - 1e-6;
         if is_there {
-            self.tokens -= 1.0;
+            self.tokens = (self.tokens - 1.0).max(0.0);
         }
         is_there
     }

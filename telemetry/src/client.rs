@@ -4,7 +4,14 @@
 //! nothing is recorded they carry the caller's span context through and measure durations, no more. Not here: choosing,
 //! retrying, sending.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use http::HeaderMap;
 use opentelemetry::{
@@ -17,7 +24,7 @@ use crate::{
     messages::MessageCounter,
     metrics::{self, rpc::MethodDurations},
     propagation, rpc, semconv,
-    span::{self, Side},
+    span::{self, Ended, Side},
     stats,
 };
 
@@ -85,18 +92,10 @@ impl CallSpan {
     /// Starts a call under that parent.
     pub fn start_in(parent: &Context, method_path: &str, server_address: &str) -> Self {
         let durations = metrics::rpc::CLIENT.of(server_address, rpc::method_of(method_path));
-        let cx = span::start(parent, SpanKind::Client, || {
-            let method = rpc::method_of(method_path).to_owned();
-            let attributes = vec![
-                KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
-                KeyValue::new(semconv::RPC_METHOD, method.clone()),
-                KeyValue::new(semconv::SERVER_ADDRESS, server_address.to_owned()),
-            ];
-            (method.into(), attributes)
-        });
+        let started = span::start(parent, SpanKind::Client, || described(&durations));
         let counted = stats::Handle::caller(server_address, rpc::method_of(method_path));
         Self {
-            open: Open::new(cx, durations, counted),
+            open: Open::new(started, durations, counted),
         }
     }
 
@@ -114,48 +113,35 @@ impl CallSpan {
         let durations = call.durations.attempt_started();
         if call.recorded.is_some() {
             // The conventions want the instance last tried on the call's own span too.
-            call.cx.span().set_attributes(span::peer_attributes(peer.address));
+            call.started
+                .cx
+                .span()
+                .set_attributes(span::peer_attributes(peer.address));
             if n > 1 {
                 self.set_attribute(semconv::ATTEMPTS, i64::from(n));
             }
         }
-        let cx = span::start(&call.cx, SpanKind::Client, || {
-            // gRFC A72 names attempts so; it keeps them apart from the call in any list of spans.
-            let name = format!("Attempt.{}", call.durations.method());
-            let mut attributes = vec![
-                KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
-                KeyValue::new(semconv::RPC_METHOD, call.durations.method().to_owned()),
-                KeyValue::new(semconv::SERVER_ADDRESS, call.durations.target().to_owned()),
-                KeyValue::new(semconv::ATTEMPT, i64::from(n)),
-            ];
-            attributes.extend(span::peer_attributes(peer.address));
-            if kind != AttemptKind::First {
-                attributes.push(KeyValue::new(semconv::ATTEMPT_KIND, kind.as_str()));
-            }
-            for (key, value) in [
-                (semconv::PEER_INSTANCE_ID, peer.instance_id),
-                (semconv::PEER_ZONE, peer.zone),
-                (semconv::PEER_VERSION, peer.version),
-            ] {
-                if !value.is_empty() {
-                    attributes.push(KeyValue::new(key, value.to_owned()));
-                }
-            }
-            (name.into(), attributes)
+        let started = span::start(&call.started.cx, SpanKind::Client, || {
+            described_attempt(&call.durations, n, kind, peer)
         });
+        if n > 1 && started.may_be_late {
+            call.had_trouble.store(true, Ordering::Relaxed);
+        }
         let counted = call.counted.attempt(if peer.instance_id.is_empty() {
             peer.address
         } else {
             peer.instance_id
         });
-        AttemptSpan {
-            open: Open::new(cx, durations, counted),
+        let mut open = Open::new(started, durations, counted);
+        if open.started.may_be_late {
+            open.attempt = Some(Box::new(Attempt::new(n, kind, peer)));
         }
+        AttemptSpan { open }
     }
 
     /// The context of the call, parent of its attempts.
     pub fn context(&self) -> &Context {
-        &self.open.cx
+        &self.open.started.cx
     }
 
     /// Notes something about the call, for example why an instance was picked. Nothing happens if nothing is recorded.
@@ -189,13 +175,13 @@ impl AttemptSpan {
 
     /// Writes the attempt's context into the headers of its request, so that the server's span is its child.
     pub fn inject(&self, headers: &mut HeaderMap) {
-        propagation::inject(&self.open.cx, headers);
+        propagation::inject(&self.open.started.cx, headers);
         stats::say_caller(headers);
     }
 
     /// The context of the attempt, parent of the server's span.
     pub fn context(&self) -> &Context {
-        &self.open.cx
+        &self.open.started.cx
     }
 
     /// Notes something about the attempt. Nothing happens if nothing is recorded.
@@ -227,39 +213,114 @@ struct Recorded {
     received: Option<MessageCounter>,
 }
 
+fn described(durations: &MethodDurations) -> (Cow<'static, str>, Vec<KeyValue>) {
+    let method = durations.method().to_owned();
+    let attributes = vec![
+        KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
+        KeyValue::new(semconv::RPC_METHOD, method.clone()),
+        KeyValue::new(semconv::SERVER_ADDRESS, durations.target().to_owned()),
+    ];
+    (method.into(), attributes)
+}
+
+fn described_attempt(
+    durations: &MethodDurations,
+    n: u32,
+    kind: AttemptKind,
+    peer: Peer<'_>,
+) -> (Cow<'static, str>, Vec<KeyValue>) {
+    // gRFC A72 names attempts so; it keeps them apart from the call in any list of spans.
+    let name = format!("Attempt.{}", durations.method());
+    let mut attributes = described(durations).1;
+    attributes.push(KeyValue::new(semconv::ATTEMPT, i64::from(n)));
+    attributes.extend(span::peer_attributes(peer.address));
+    if kind != AttemptKind::First {
+        attributes.push(KeyValue::new(semconv::ATTEMPT_KIND, kind.as_str()));
+    }
+    for (key, value) in [
+        (semconv::PEER_INSTANCE_ID, peer.instance_id),
+        (semconv::PEER_ZONE, peer.zone),
+        (semconv::PEER_VERSION, peer.version),
+    ] {
+        if !value.is_empty() {
+            attributes.push(KeyValue::new(key, value.to_owned()));
+        }
+    }
+    (name.into(), attributes)
+}
+
+/// What is told of an attempt whose trace is not recorded, if it comes to that.
+#[derive(Debug)]
+struct Attempt {
+    n: u32,
+    kind: AttemptKind,
+    address: Box<str>,
+    instance_id: Box<str>,
+    zone: Box<str>,
+    version: Box<str>,
+}
+
+impl Attempt {
+    fn new(n: u32, kind: AttemptKind, peer: Peer<'_>) -> Self {
+        Self {
+            n,
+            kind,
+            address: peer.address.into(),
+            instance_id: peer.instance_id.into(),
+            zone: peer.zone.into(),
+            version: peer.version.into(),
+        }
+    }
+
+    fn peer(&self) -> Peer<'_> {
+        Peer {
+            address: &self.address,
+            instance_id: &self.instance_id,
+            zone: &self.zone,
+            version: &self.version,
+        }
+    }
+}
+
 /// What both have in common: a context, a clock and where the duration goes.
 #[derive(Debug)]
 struct Open {
-    cx: Context,
+    started: span::Started,
     durations: Arc<MethodDurations>,
     counted: stats::Handle,
-    started: Instant,
+    begun: Instant,
     /// What is kept for the span's end; `None` where it is not recorded, so that a call that is not is no larger for it.
     recorded: Option<Box<Recorded>>,
+    /// What is kept of an attempt that may be told late.
+    attempt: Option<Box<Attempt>>,
+    /// Of a call that may be told late: whether there was more than one attempt.
+    had_trouble: AtomicBool,
     ended: bool,
 }
 
 impl Open {
-    fn new(cx: Context, durations: Arc<MethodDurations>, counted: stats::Handle) -> Self {
+    fn new(started: span::Started, durations: Arc<MethodDurations>, counted: stats::Handle) -> Self {
         Self {
-            recorded: cx.span().is_recording().then(Box::default),
-            cx,
+            recorded: started.is_recorded.then(Box::default),
+            started,
             durations,
             counted,
-            started: Instant::now(),
+            begun: Instant::now(),
+            attempt: None,
+            had_trouble: AtomicBool::new(false),
             ended: false,
         }
     }
 
     fn event(&self, name: &'static str, attributes: impl FnOnce() -> Vec<KeyValue>) {
         if self.recorded.is_some() {
-            self.cx.span().add_event(name, attributes());
+            self.started.cx.span().add_event(name, attributes());
         }
     }
 
     fn set_attribute(&self, key: &'static str, value: impl Into<Value>) {
         if self.recorded.is_some() {
-            self.cx.span().set_attribute(KeyValue::new(key, value));
+            self.started.cx.span().set_attribute(KeyValue::new(key, value));
         }
     }
 
@@ -267,13 +328,14 @@ impl Open {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let took = self.started.elapsed();
-        self.durations.observe(code, took, &self.cx);
+        let took = self.begun.elapsed();
+        self.durations.observe(code, took, &self.started.cx);
         self.counted.record(code, took);
         let Some(recorded) = self.recorded.take() else {
+            self.tell_late(code, took);
             return;
         };
-        span::end_rpc(&self.cx, Side::Client, code, |attributes| {
+        span::end_rpc(&self.started.cx, Side::Client, code, |attributes| {
             if let Some(deadline) = recorded.deadline {
                 attributes.push(KeyValue::new(
                     semconv::DEADLINE_LEFT_MS,
@@ -286,6 +348,21 @@ impl Open {
                     span::count(received.messages()),
                 ));
             }
+        });
+    }
+
+    fn tell_late(&self, code: i32, took: Duration) {
+        let ended = Ended {
+            side: Side::Client,
+            code,
+            took,
+            had_trouble: self.had_trouble.load(Ordering::Relaxed),
+            // How many answers there were is not counted here; what is slow the server tells.
+            is_unary: false,
+        };
+        span::late(&self.started, SpanKind::Client, ended, || match &self.attempt {
+            None => described(&self.durations),
+            Some(attempt) => described_attempt(&self.durations, attempt.n, attempt.kind, attempt.peer()),
         });
     }
 }

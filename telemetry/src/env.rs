@@ -1,15 +1,16 @@
 //! The `OTEL_*` variables that the Rust SDK leaves to us, read once. Pure: the environment is an argument.
 //!
-//! The SDK itself reads the samplers, `OTEL_BSP_*`, the span limits, `OTEL_RESOURCE_ATTRIBUTES` and everything that starts
+//! `sampling::settings` reads the samplers. The SDK itself reads `OTEL_BSP_*`, the span limits, `OTEL_RESOURCE_ATTRIBUTES` and everything that starts
 //! with `OTEL_EXPORTER_OTLP_`; none of that is repeated here.
 
-use crate::propagation::Propagators;
+use crate::{propagation::Propagators, sampling};
 
 /// What the environment asks for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Environment {
     pub(crate) traces: Traces,
     pub(crate) propagators: Propagators,
+    pub(crate) sampling: sampling::Settings,
     /// `OTEL_SERVICE_NAME`, or `service.name` within `OTEL_RESOURCE_ATTRIBUTES`.
     pub(crate) names_service: bool,
     /// What cannot be honoured, to be logged once the subscriber stands.
@@ -47,9 +48,11 @@ impl Environment {
                         .is_some_and(|(key, _)| key.trim() == "service.name")
                 })
             });
+        let sampling = sampling::Settings::read(&get, &mut warnings);
         Self {
             traces,
             propagators,
+            sampling,
             names_service,
             warnings,
         }
@@ -138,6 +141,7 @@ mod tests {
             Environment {
                 traces: Traces::Off,
                 propagators: Propagators::DEFAULT,
+                sampling: sampling::Settings::default(),
                 names_service: false,
                 warnings: vec![]
             }

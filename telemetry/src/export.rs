@@ -13,12 +13,23 @@ use opentelemetry_sdk::{
     trace::{SdkTracerProvider, SpanData, SpanExporter},
 };
 
+use crate::sampling::{
+    Sampling,
+    sdk::{Decided, Ids},
+};
+
 /// A provider that exports in batches to the endpoint that the `OTEL_EXPORTER_OTLP_*` variables name.
 ///
 /// Must be called within a tokio runtime: the exporter's connection lives on it.
-pub(crate) fn otlp_provider(resource: Resource, endpoint: String) -> Result<SdkTracerProvider, ExporterBuildError> {
+pub(crate) fn otlp_provider(
+    resource: Resource,
+    endpoint: String,
+    sampling: &'static Sampling,
+) -> Result<SdkTracerProvider, ExporterBuildError> {
     let exporter = OtlpExporter::builder().with_tonic().build()?;
     Ok(SdkTracerProvider::builder()
+        .with_sampler(Decided::new(sampling))
+        .with_id_generator(Ids::default())
         .with_batch_exporter(Quiet {
             inner: exporter,
             endpoint,

@@ -6,7 +6,9 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use crate::{
     env::{Environment, Traces},
-    export, logs, propagation, resource, span,
+    export, logs, propagation, resource,
+    sampling::{Late, Sampling},
+    span,
 };
 
 /// How a process presents itself.
@@ -69,9 +71,12 @@ pub fn init(config: Config) -> Result<Guard, InitError> {
 
     let mut provider = None;
     if let Traces::Otlp { endpoint } = environment.traces {
-        match export::otlp_provider(resource::resource(&config, environment.names_service), endpoint.clone()) {
+        // Once a process, for its whole life.
+        let sampling: &'static Sampling = Box::leak(Box::new(Sampling::new(&environment.sampling)));
+        let resource = resource::resource(&config, environment.names_service);
+        match export::otlp_provider(resource, endpoint.clone(), sampling) {
             Ok(built) => {
-                span::install(&built);
+                span::install(&built, sampling, Late::new(&environment.sampling));
                 opentelemetry::global::set_tracer_provider(built.clone());
                 provider = Some(built);
             }

@@ -33,6 +33,7 @@ mod export;
 mod init;
 mod resource;
 pub mod rpc;
+mod sampling;
 mod span;
 
 #[cfg(feature = "testing")]

@@ -79,6 +79,12 @@ pub const REVISION: &str = "tessera.registry.revision";
 pub const WATCH_LAG: &str = "tessera.watch.lag";
 /// Ours, on the spans of a change: whether an acknowledgement is owed for it.
 pub const WATCH_TAKES_OUT: &str = "tessera.watch.takes_out";
+/// Ours, on the first span of a trace that was recorded by a changing chance: what the chance was, above 0 to 1. A span stands for
+/// 1 / this many.
+pub const SAMPLING_PROBABILITY: &str = "tessera.sampling.probability";
+/// Ours: the trace is not recorded, and this call is told all the same since it went wrong or took long. Its span was made at its
+/// end; what happened beside it is not there.
+pub const LATE: &str = "tessera.late";
 /// Ours: which attempt of its call this is, from 1.
 pub const ATTEMPT: &str = "tessera.attempt";
 /// Ours: what stood in for the service, on a call that a fallback answered, and when it does: `fail: reply`.

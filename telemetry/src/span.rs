@@ -3,51 +3,186 @@
 use std::{
     borrow::Cow,
     sync::OnceLock,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use opentelemetry::{
     Context, KeyValue,
-    trace::{SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _},
+    trace::{
+        SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,
+        TracerProvider as _,
+    },
 };
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator, SdkTracer, SdkTracerProvider};
 
-use crate::{propagation, rpc, semconv};
+use crate::{
+    propagation, rpc,
+    sampling::{
+        Late, Sampling,
+        sdk::{self, Next},
+    },
+    semconv,
+};
 
-static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+static RECORDER: OnceLock<Recorder> = OnceLock::new();
+
+/// What records the spans of this process.
+#[derive(Debug)]
+struct Recorder {
+    tracer: SdkTracer,
+    sampling: &'static Sampling,
+    late: Late,
+    began: Instant,
+}
 
 /// Spans are recorded from now on, for the life of the process; later calls are ignored.
-pub(crate) fn install(provider: &SdkTracerProvider) {
-    let _ = TRACER.set(provider.tracer("tessera"));
+pub(crate) fn install(provider: &SdkTracerProvider, sampling: &'static Sampling, late: Late) {
+    let _ = RECORDER.set(Recorder {
+        tracer: provider.tracer("tessera"),
+        sampling,
+        late,
+        began: Instant::now(),
+    });
 }
 
 /// Whether this process records spans. Without it a sampled trace may be one that nobody has recorded: see
 /// [`propagation::ensure_trace`].
 pub(crate) fn is_recorded() -> bool {
-    TRACER.get().is_some()
+    RECORDER.get().is_some()
 }
 
-/// A context with a new span under `parent`, or, where nothing is recorded, the parent's own span context (with random
-/// ids if it has none). `describe` is only called when it is needed, so that being off costs no attributes.
-pub(crate) fn start<D>(parent: &Context, kind: SpanKind, describe: D) -> Context
+/// A call that begins, with its span or without.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) cx: Context,
+    /// Asked once: a span answers under a lock.
+    pub(crate) is_recorded: bool,
+    /// Whether it is the first of a trace that is not recorded: the ids of the context are its own.
+    is_root: bool,
+    /// Whether it may be told [`late`].
+    pub(crate) may_be_late: bool,
+}
+
+impl Started {
+    /// Without a span.
+    pub(crate) fn passing(cx: Context) -> Self {
+        Self {
+            cx,
+            is_recorded: false,
+            is_root: false,
+            may_be_late: false,
+        }
+    }
+}
+
+/// A context with a new span under `parent`. Where nothing is recorded, or this trace is not, it is the parent's own span context
+/// (with random ids if it has none). `describe` is only called when it is needed, so that being off costs no attributes.
+pub(crate) fn start<D>(parent: &Context, kind: SpanKind, describe: D) -> Started
 where
     D: FnOnce() -> (Cow<'static, str>, Vec<KeyValue>),
 {
-    let Some(tracer) = TRACER.get() else {
-        return propagation::ensure_trace(parent);
+    let Some(recorder) = RECORDER.get() else {
+        return Started::passing(propagation::ensure_trace(parent));
     };
-    let (name, attributes) = describe();
-    let span = tracer.build_with_context(
-        SpanBuilder::from_name(name).with_kind(kind).with_attributes(attributes),
-        parent,
-    );
-    let cx = parent.with_span(span);
+    let span = parent.span();
+    let caller = span.span_context();
+    let trace = if caller.is_valid() {
+        caller.trace_id()
+    } else {
+        RandomIdGenerator::default().new_trace_id()
+    };
+    let Some(recorded) = recorder.sampling.decides(caller, trace, || recorder.began.elapsed()) else {
+        return recorder.passes(parent, caller, trace);
+    };
+    let (name, mut attributes) = describe();
+    if let Some(probability) = recorded.probability {
+        attributes.push(KeyValue::new(semconv::SAMPLING_PROBABILITY, f64::from(probability)));
+    }
+    let builder = SpanBuilder::from_name(name).with_kind(kind).with_attributes(attributes);
+    let next = Next {
+        trace: Some(trace),
+        span: None,
+    };
+    let made = sdk::making(next, || recorder.tracer.build_with_context(builder, parent));
+    let cx = parent.with_span(made);
     // After its shutdown the SDK makes spans without ids; the caller's must still travel.
     if cx.span().span_context().is_valid() {
-        cx
+        Started {
+            is_recorded: cx.span().is_recording(),
+            cx,
+            is_root: false,
+            may_be_late: false,
+        }
     } else {
-        propagation::ensure_trace(parent)
+        Started::passing(propagation::ensure_trace(parent))
     }
+}
+
+impl Recorder {
+    /// A call of a trace that is not recorded.
+    fn passes(&self, parent: &Context, caller: &SpanContext, trace: TraceId) -> Started {
+        let is_root = !caller.is_valid();
+        let cx = if is_root {
+            let span = RandomIdGenerator::default().new_span_id();
+            let own = SpanContext::new(trace, span, TraceFlags::NOT_SAMPLED, false, TraceState::NONE);
+            parent.with_remote_span_context(own)
+        } else if caller.is_sampled() {
+            propagation::ensure_unsampled(parent)
+        } else {
+            parent.clone()
+        };
+        Started {
+            cx,
+            is_recorded: false,
+            is_root,
+            may_be_late: self.late.is_on(),
+        }
+    }
+}
+
+/// How a call has ended whose trace is not recorded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) side: Side,
+    pub(crate) code: i32,
+    pub(crate) took: Duration,
+    /// Whether something went wrong on the way, however it ended.
+    pub(crate) had_trouble: bool,
+    /// Whether it had one answer: what streams may take for ever.
+    pub(crate) is_unary: bool,
+}
+
+/// Tells of a call that went wrong or took long though its trace is not recorded: its span is made now, with the ids that the
+/// trace goes by, within the budget for that.
+pub(crate) fn late<D>(started: &Started, kind: SpanKind, ended: Ended, describe: D)
+where
+    D: FnOnce() -> (Cow<'static, str>, Vec<KeyValue>),
+{
+    let Some(recorder) = RECORDER.get().filter(|_| started.may_be_late) else {
+        return;
+    };
+    let is_slow = ended.is_unary && recorder.late.is_slow(ended.took);
+    let is_wanted = ended.had_trouble || is_slow || ended.side.is_error(ended.code);
+    if !is_wanted || !recorder.late.takes(recorder.began.elapsed()) {
+        return;
+    }
+    let (name, mut attributes) = describe();
+    attributes.push(KeyValue::new(semconv::LATE, true));
+    let mut builder = SpanBuilder::from_name(name).with_kind(kind).with_attributes(attributes);
+    builder.start_time = SystemTime::now().checked_sub(ended.took);
+    let span = started.cx.span();
+    let context = span.span_context();
+    let next = Next {
+        trace: Some(context.trace_id()),
+        // What was called under it names it as its parent.
+        span: started.is_root.then(|| context.span_id()),
+    };
+    let made = sdk::making(next, || {
+        let nobody = Context::new();
+        let parent = if started.is_root { &nobody } else { &started.cx };
+        recorder.tracer.build_with_context(builder, parent)
+    });
+    end_rpc(&Context::new().with_span(made), ended.side, ended.code, |_| {});
 }
 
 /// Whether a span under `parent` would be recorded: what is no call makes no trace of its own.
@@ -62,7 +197,7 @@ pub(crate) fn follows(parent: &Context) -> bool {
 
 /// A context with that span under `parent`; `None` where it is not recorded.
 pub(crate) fn build(builder: SpanBuilder, parent: &Context) -> Option<Context> {
-    let cx = parent.with_span(TRACER.get()?.build_with_context(builder, parent));
+    let cx = parent.with_span(RECORDER.get()?.tracer.build_with_context(builder, parent));
     cx.span().is_recording().then_some(cx)
 }
 
@@ -71,6 +206,15 @@ pub(crate) fn build(builder: SpanBuilder, parent: &Context) -> Option<Context> {
 pub(crate) enum Side {
     Client,
     Server,
+}
+
+impl Side {
+    fn is_error(self, code: i32) -> bool {
+        match self {
+            Self::Client => rpc::is_client_error(code),
+            Self::Server => rpc::is_server_error(code),
+        }
+    }
 }
 
 /// Writes the outcome of an RPC on the context's span and ends it. A context that has only its caller's (remote) span
@@ -82,16 +226,12 @@ pub(crate) fn end_rpc(cx: &Context, side: Side, code: i32, more: impl FnOnce(&mu
     }
     let name = rpc::code_name(code);
     let mut attributes = vec![KeyValue::new(semconv::RPC_RESPONSE_STATUS_CODE, name)];
-    let is_error = match side {
-        Side::Client => rpc::is_client_error(code),
-        Side::Server => rpc::is_server_error(code),
-    };
     if code != rpc::OK {
         attributes.push(KeyValue::new(semconv::ERROR_TYPE, name));
     }
     more(&mut attributes);
     span.set_attributes(attributes);
-    if is_error {
+    if side.is_error(code) {
         span.set_status(Status::error(name));
     }
     span.end();
@@ -144,7 +284,8 @@ mod tests {
         let parent = propagation::extract(&incoming);
         let cx = start(&parent, SpanKind::Server, || {
             unreachable!("attributes are not even computed")
-        });
+        })
+        .cx;
         assert_eq!(cx.span().span_context(), parent.span().span_context());
         let mut outgoing = HeaderMap::new();
         propagation::inject(&cx, &mut outgoing);
@@ -154,7 +295,7 @@ mod tests {
 
     #[test]
     fn with_nothing_to_export_and_no_parent_there_is_still_a_trace_id() {
-        let cx = start(&Context::new(), SpanKind::Client, || unreachable!("not computed"));
+        let cx = start(&Context::new(), SpanKind::Client, || unreachable!("not computed")).cx;
         assert!(propagation::trace_id(&cx).is_some());
     }
 

@@ -6,7 +6,13 @@ use opentelemetry::trace::TraceId;
 pub use opentelemetry_sdk::trace::SpanData;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 
-use crate::span;
+use crate::{
+    sampling::{
+        Late, Sampling, Settings,
+        sdk::{Decided, Ids},
+    },
+    span,
+};
 
 /// The finished spans of this process.
 #[derive(Debug, Clone)]
@@ -14,7 +20,8 @@ pub struct Spans {
     exporter: InMemorySpanExporter,
 }
 
-/// Records every span in memory from now on. Calling it again gives the same store.
+/// Records in memory from now on, as a process does whose environment says nothing of sampling: every span of traces that begin
+/// here or are recorded by their parents. Calling it again gives the same store.
 ///
 /// It has no effect on spans if [`crate::init`] has already installed an exporter.
 pub fn install_in_memory() -> Spans {
@@ -22,10 +29,14 @@ pub fn install_in_memory() -> Spans {
     let (exporter, _) = STORE.get_or_init(|| {
         let exporter = InMemorySpanExporter::default();
         // Exported as they end, so that a test sees a span as soon as it is over.
+        let settings = Settings::default();
+        let sampling: &'static Sampling = Box::leak(Box::new(Sampling::new(&settings)));
         let provider = SdkTracerProvider::builder()
+            .with_sampler(Decided::new(sampling))
+            .with_id_generator(Ids::default())
             .with_simple_exporter(exporter.clone())
             .build();
-        span::install(&provider);
+        span::install(&provider, sampling, Late::new(&settings));
         opentelemetry::global::set_tracer_provider(provider.clone());
         (exporter, provider)
     });

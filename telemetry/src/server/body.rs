@@ -1,16 +1,17 @@
 //! The response body: counts its messages, reads the status from its trailers, ends the span with it.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{self, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Buf as _;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use opentelemetry::{Context, KeyValue, trace::TraceContextExt as _};
+use opentelemetry::{Context, KeyValue, trace::SpanKind};
 use pin_project_lite::pin_project;
 
 use super::layer::ReceivedMessages;
@@ -18,7 +19,7 @@ use crate::{
     messages::MessageCounter,
     metrics::{self, rpc::MethodDurations},
     rpc, semconv,
-    span::{self, Side},
+    span::{self, Ended, Side, Started},
     stats,
 };
 
@@ -34,13 +35,13 @@ pub(super) enum Durations {
 /// A call that is being answered. Dropped without an end, it was cancelled.
 #[derive(Debug)]
 pub(super) struct Call {
-    cx: Context,
+    started: Started,
     durations: Durations,
     counted: stats::Handle,
     sent: MessageCounter,
-    started: Instant,
-    /// Asked once: a span answers under a lock.
-    is_recorded: bool,
+    begun: Instant,
+    /// Who calls, kept for a span that may be made late.
+    caller: Option<Box<SocketAddr>>,
     received: Option<ReceivedMessages>,
     /// When its caller will have gone.
     until: Option<Instant>,
@@ -48,14 +49,14 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn new(cx: Context, durations: Durations, counted: stats::Handle) -> Self {
+    pub(super) fn new(started: Started, durations: Durations, counted: stats::Handle) -> Self {
         Self {
-            is_recorded: cx.span().is_recording(),
-            cx,
+            started,
             durations,
             counted,
             sent: MessageCounter::default(),
-            started: Instant::now(),
+            begun: Instant::now(),
+            caller: None,
             received: None,
             until: None,
             ended: false,
@@ -63,7 +64,14 @@ impl Call {
     }
 
     pub(super) fn is_recorded(&self) -> bool {
-        self.is_recorded
+        self.started.is_recorded
+    }
+
+    /// Comes from there.
+    pub(super) fn comes_from(&mut self, caller: Option<SocketAddr>) {
+        if self.started.may_be_late {
+            self.caller = caller.map(Box::new);
+        }
     }
 
     /// Who reads its request tells there; and when its caller will have gone.
@@ -74,10 +82,12 @@ impl Call {
     /// Its stream is open and has no end of its own: the span ends here, well as far as anybody can say.
     pub(super) fn is_endless(&mut self) {
         self.end_span(rpc::OK, true);
+        // Neither is it told later how long the stream was open.
+        self.started.may_be_late = false;
     }
 
     pub(super) fn context(&self) -> &Context {
-        &self.cx
+        &self.started.cx
     }
 
     pub(super) fn end(mut self, code: i32) {
@@ -93,20 +103,37 @@ impl Call {
             Durations::ByStatus(_) if code == rpc::UNIMPLEMENTED => metrics::rpc::SERVER.of("", semconv::OTHER),
             Durations::ByStatus(method) => metrics::rpc::SERVER.of("", method),
         };
-        let took = self.started.elapsed();
-        durations.observe(code, took, &self.cx);
+        let took = self.begun.elapsed();
+        durations.observe(code, took, &self.started.cx);
         match &self.durations {
             Durations::Known(_) => self.counted.record(code, took),
             Durations::ByStatus(_) => stats::Handle::provider(durations.method(), &HeaderMap::new()).record(code, took),
         }
+        self.tell_late(durations.method(), code, took);
         self.end_span(code, false);
     }
 
+    fn tell_late(&self, method: &str, code: i32, took: Duration) {
+        let ended = Ended {
+            side: Side::Server,
+            code,
+            took,
+            had_trouble: false,
+            is_unary: self.sent.messages() <= 1,
+        };
+        span::late(&self.started, SpanKind::Server, ended, || {
+            (
+                method.to_owned().into(),
+                super::layer::described(method, self.caller.as_deref().copied()),
+            )
+        });
+    }
+
     fn end_span(&mut self, code: i32, endless: bool) {
-        if !std::mem::replace(&mut self.is_recorded, false) {
+        if !std::mem::replace(&mut self.started.is_recorded, false) {
             return;
         }
-        span::end_rpc(&self.cx, Side::Server, code, |attributes| {
+        span::end_rpc(&self.started.cx, Side::Server, code, |attributes| {
             if endless {
                 attributes.push(KeyValue::new(semconv::ENDLESS, true));
                 return;

@@ -22,7 +22,9 @@ use super::{
 };
 use crate::{
     deadline::{GRPC_TIMEOUT, parse_grpc_timeout},
-    metrics, propagation, rpc, semconv, span, stats,
+    metrics, propagation, rpc, semconv,
+    span::{self, Started},
+    stats,
 };
 
 /// Request extension: the caller's address, if the listener knows it.
@@ -136,12 +138,14 @@ where
         let parent = propagation::extract(request.headers());
         if self.quiet.contains(&path_method) {
             // What is done for it makes no spans either, and its log lines still have an id.
-            let call = Call::new(propagation::ensure_unsampled(&parent), durations, counted);
+            let passing = Started::passing(propagation::ensure_unsampled(&parent));
+            let call = Call::new(passing, durations, counted);
             let _entered = call.context().clone().attach();
             return TraceFuture::traced(self.inner.call(request), call);
         }
-        let cx = start(&parent, method, known, path_method, &request);
-        let mut call = Call::new(cx, durations, counted);
+        let started = start(&parent, method, known, path_method, &request);
+        let mut call = Call::new(started, durations, counted);
+        call.comes_from(request.extensions().get().map(|PeerAddr(peer)| *peer));
         if call.is_recorded() {
             let received = ReceivedMessages::default();
             request.extensions_mut().insert(received.clone());
@@ -152,24 +156,31 @@ where
     }
 }
 
-fn start<B>(parent: &Context, method: &str, known: bool, original: &str, request: &Request<B>) -> Context {
+fn start<B>(parent: &Context, method: &str, known: bool, original: &str, request: &Request<B>) -> Started {
     span::start(parent, SpanKind::Server, || {
-        let mut attributes = vec![
-            KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
-            KeyValue::new(semconv::RPC_METHOD, method.to_owned()),
-        ];
+        let caller = request.extensions().get().map(|PeerAddr(peer)| *peer);
+        let mut attributes = described(method, caller);
         if !known {
             attributes.push(KeyValue::new(semconv::RPC_METHOD_ORIGINAL, original.to_owned()));
-        }
-        if let Some(PeerAddr(peer)) = request.extensions().get() {
-            attributes.push(KeyValue::new(semconv::NETWORK_PEER_ADDRESS, peer.ip().to_string()));
-            attributes.push(KeyValue::new(semconv::NETWORK_PEER_PORT, i64::from(peer.port())));
         }
         if let Some(budget) = budget(request.headers()) {
             attributes.push(KeyValue::new(semconv::DEADLINE_BUDGET_MS, span::millis(budget)));
         }
         (method.to_owned().into(), attributes)
     })
+}
+
+/// What every span of a call says, also one that is made at its end.
+pub(super) fn described(method: &str, caller: Option<SocketAddr>) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
+        KeyValue::new(semconv::RPC_METHOD, method.to_owned()),
+    ];
+    if let Some(peer) = caller {
+        attributes.push(KeyValue::new(semconv::NETWORK_PEER_ADDRESS, peer.ip().to_string()));
+        attributes.push(KeyValue::new(semconv::NETWORK_PEER_PORT, i64::from(peer.port())));
+    }
+    attributes
 }
 
 /// What the caller gives it; a value that cannot be read is for the deadline's layer to refuse.

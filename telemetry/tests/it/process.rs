@@ -86,7 +86,7 @@ fn without_an_endpoint_nothing_is_dialled_and_nothing_said_about_it() {
 #[test]
 fn what_cannot_be_honoured_is_said_once() {
     for (variables, expected) in [
-        (&[("OTEL_PROPAGATORS", "b3")][..], "b3 is not supported"),
+        (&[("OTEL_PROPAGATORS", "jaeger")][..], "b3 is not supported"),
         (
             &[("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url")][..],
             "no traces are exported to not a url",
