@@ -19,10 +19,11 @@ fix: ## The writing twin of verify: formats, and applies what clippy can
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
 
-bench: bench-lb bench-registry ## Both of the following (about 25 minutes, leave the machine alone)
+bench: bench-lb bench-registry ## Both of the following (about half an hour, leave the machine alone)
 
-bench-lb: ## What a pick costs, and lb beside the balancers of tonic and tower: costs, and fleets that misbehave (about 20 minutes)
+bench-lb: ## What a pick costs, and lb beside the balancers of tonic and tower: costs, and fleets that misbehave (about 25 minutes)
 	cargo bench -p lb --features bench --bench pick --bench compare --bench fleet
+	cargo bench -p e2e --bench away
 
 bench-registry: ## The registry beside etcd and ZooKeeper where installed, as ratios (about 6 minutes)
 	cargo bench -p e2e --bench registry

@@ -78,7 +78,9 @@ impl World {
         };
         self.calls.insert(id, call);
         if self.rng.random_bool(self.plan.given_up) {
-            let patience = self.plan.usual.mul_f64(self.rng.random_range(0.1..3.0));
+            // Some wait until their breaker has opened, and lets its probes through.
+            let longest = if self.rng.random_bool(0.2) { 100.0 } else { 3.0 };
+            let patience = self.plan.usual.mul_f64(self.rng.random_range(0.1..longest));
             self.after(patience, Event::GivenUp(id));
         }
         self.attempt(id);
