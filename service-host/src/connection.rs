@@ -62,6 +62,23 @@ impl InFlight {
         self.calls.load(Ordering::Relaxed)
     }
 
+    /// Shows from now on how many are open.
+    pub(crate) fn measure(&self) {
+        let streams = telemetry::metrics::gauge(
+            "tessera_server_streams",
+            "Inbound calls that are open now, streams included",
+            &[],
+        )
+        .with(&[]);
+        let calls = Arc::downgrade(&self.calls);
+        // Read when somebody scrapes, so that a call pays nothing for it. A process has one server.
+        telemetry::metrics::before_encode(move || {
+            if let Some(calls) = calls.upgrade() {
+                streams.set(calls.load(Ordering::Relaxed) as f64);
+            }
+        });
+    }
+
     /// Resolves when for `calm` no call has been open and no peer has said anything. A peer that still reads its last answer
     /// out of the kernel's buffers says so with window updates; one that is stopped says nothing.
     pub(crate) async fn none_for(&self, calm: Duration) {

@@ -108,6 +108,10 @@ impl Host {
         };
         let furnished = reflection::furnish(routes, file_descriptor_sets, described);
         let in_flight = InFlight::default();
+        in_flight.measure();
+        if let Some(server) = self.config.tls.clone() {
+            measure_certificate(server);
+        }
         let stack = layers::stack(
             furnished.routes,
             Arc::new(furnished.catalogue),
@@ -163,6 +167,17 @@ impl Host {
             admin,
         })
     }
+}
+
+/// Shows from now on when the certificate ends that is shown to new connections.
+fn measure_certificate(server: tls::Server) {
+    let ends = telemetry::metrics::gauge(
+        "tessera_tls_certificate_not_after_seconds",
+        "When the certificate ends that new connections are shown, as Unix time",
+        &[],
+    )
+    .with(&[]);
+    telemetry::metrics::before_encode(move || ends.set(server.not_after() as f64));
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {

@@ -6,7 +6,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use crate::{
     env::{Environment, Traces},
-    export, logs, propagation, resource,
+    export, logs, metrics, propagation, resource,
     sampling::{Late, Sampling},
     span,
 };
@@ -67,6 +67,8 @@ pub fn init(config: Config) -> Result<Guard, InitError> {
     let mut environment = Environment::read(|name| std::env::var(name).ok());
     logs::install(config.log_format, &config.default_filter)?;
     let keeper = logs::Keeper::start();
+    metrics::runtime::identify(&config);
+    let probe = metrics::runtime::Probe::start();
     propagation::install(environment.propagators);
 
     let mut provider = None;
@@ -88,7 +90,11 @@ pub fn init(config: Config) -> Result<Guard, InitError> {
     for warning in environment.warnings {
         tracing::warn!("{warning}");
     }
-    Ok(Guard { provider, keeper })
+    Ok(Guard {
+        provider,
+        keeper,
+        probe,
+    })
 }
 
 /// Keeps the exporter; ends with [`Guard::shutdown`].
@@ -97,12 +103,14 @@ pub fn init(config: Config) -> Result<Guard, InitError> {
 pub struct Guard {
     provider: Option<SdkTracerProvider>,
     keeper: logs::Keeper,
+    probe: metrics::runtime::Probe,
 }
 
 impl Guard {
     /// Exports what is queued and stops, for at most `deadline`. A failure is logged, not returned: at that point nobody
     /// can do anything about it.
     pub async fn shutdown(self, deadline: Duration) {
+        self.probe.end().await;
         self.keeper.end().await;
         let Some(provider) = self.provider else {
             return;

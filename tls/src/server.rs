@@ -75,6 +75,7 @@ pub enum HandshakeError {
 
 #[derive(Debug)]
 pub(crate) struct Configs {
+    not_after: u64,
     grpc: Arc<ServerConfig>,
     admin: Arc<ServerConfig>,
 }
@@ -84,6 +85,7 @@ impl Configs {
     pub(crate) fn try_new(material: &Material, settings: &Settings) -> Result<Option<Self>, LoadError> {
         let Some(own) = &material.own else { return Ok(None) };
         Ok(Some(Self {
+            not_after: own.identity.not_after.unwrap_or(u64::MAX),
             grpc: config(own, settings, client_verifier(material, settings)?, b"h2")?,
             admin: config(own, settings, None, b"http/1.1")?,
         }))
@@ -144,6 +146,12 @@ impl Server {
 
     pub(crate) fn replace(&self, configs: Configs) {
         self.current.store(Arc::new(configs));
+    }
+
+    /// When the certificate ends that new connections are shown, in seconds of Unix time.
+    #[must_use]
+    pub fn not_after(&self) -> u64 {
+        self.current.load().not_after
     }
 
     /// Makes handshakes for a listener. How many may be under way is for whoever listens to say: they know whose they are.

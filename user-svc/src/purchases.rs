@@ -4,6 +4,7 @@
 //! purchase half-way. At most so many run at once; more callers are told to come back. On shutdown, purchases that wait for a
 //! retry stop at once, the others get the grace; what is left is taken up at the next start, from its recorded step.
 
+mod metrics;
 mod resume;
 mod running;
 
@@ -88,6 +89,7 @@ impl Purchases {
             closing: CancellationToken::new(),
             cut: CancellationToken::new(),
         };
+        metrics::measure(&inner.register);
         Self { inner: Arc::new(inner) }
     }
 
@@ -220,6 +222,7 @@ impl Purchases {
                 }
                 Err(error @ (StoreError::Corrupt(_) | StoreError::Refused(_))) => {
                     tracing::error!(order = %order.id, error = &error as &dyn std::error::Error, "stuck");
+                    metrics::stuck().inc();
                     return;
                 }
             };
@@ -245,6 +248,7 @@ impl Purchases {
             };
             if !matches!(error, StoreError::Busy | StoreError::Sqlite(_)) {
                 tracing::error!(order = %known.id, error = &error as &dyn std::error::Error, "stuck");
+                metrics::stuck().inc();
                 return None;
             }
             tracing::warn!(order = %known.id, error = &error as &dyn std::error::Error, "cannot read it; again soon");

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{LazyLock, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use telemetry::{
@@ -44,6 +44,7 @@ struct Families {
     faults: CounterFamily,
     breakers: GaugeFamily,
     pool_size: GaugeFamily,
+    set_age: GaugeFamily,
     ready_wait: HistogramFamily,
 }
 
@@ -93,6 +94,11 @@ static FAMILIES: LazyLock<Families> = LazyLock::new(|| Families {
         "Instances by state; those passed over are known and take no calls",
         &["target", "state"],
     ),
+    set_age: gauge(
+        "tessera_lb_set_age_seconds",
+        "For how long the set of instances is from before the registry was lost; 0 while it answers",
+        &["target"],
+    ),
     ready_wait: histogram(
         "tessera_lb_ready_wait_seconds",
         "How long calls waited that found no instance ready with room",
@@ -131,10 +137,15 @@ pub(super) fn collect() {
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
     let mut now = Told::default();
     let mut in_flight: BTreeMap<Series, u32> = BTreeMap::new();
+    let mut ages: BTreeMap<String, Duration> = BTreeMap::new();
     let mut sizes: BTreeMap<(String, &str), usize> = BTreeMap::new();
     for (channel, shared) in live::channels() {
         let target = shared.service.to_string();
         let census = shared.pool.census();
+        let age = shared.pool.origin().age(SystemTime::now()).unwrap_or_default();
+        // Of several channels the one that has been without for longest.
+        let oldest = ages.entry(target.clone()).or_default();
+        *oldest = age.max(*oldest);
         for state in states() {
             sizes.entry((target.clone(), state)).or_default();
         }
@@ -176,6 +187,9 @@ pub(super) fn collect() {
     for (series, count) in &in_flight {
         series.in_flight(*count);
     }
+    for (target, age) in ages {
+        FAMILIES.set_age.with(&[&target]).set(age.as_secs_f64());
+    }
     for ((target, state), count) in sizes {
         FAMILIES.pool_size.with(&[&target, state]).set(count as f64);
     }
@@ -189,6 +203,7 @@ pub(super) fn collect() {
     told.series.difference(&now.series).for_each(Series::remove);
     for target in told.targets.difference(&now.targets) {
         states().for_each(|state| FAMILIES.pool_size.remove(&[target, state]));
+        FAMILIES.set_age.remove(&[target]);
         FAULTS.iter().for_each(|event| FAMILIES.faults.remove(&[target, event]));
     }
     *told = now;

@@ -139,7 +139,11 @@ async fn respond(
 ) -> Response<Full<Bytes>> {
     let answer = match request.uri().path() {
         log_level::PATH => log_level::answer(request, peer.ip(), patience).await,
-        path => answer(request.method(), path, shown),
+        path => {
+            let accept = request.headers().get(header::ACCEPT);
+            let accept = accept.and_then(|value| value.to_str().ok());
+            answer(request.method(), path, accept, shown)
+        }
     };
     answer.into_response()
 }
@@ -179,7 +183,7 @@ impl Answer {
     }
 }
 
-fn answer(method: &Method, path: &str, shown: &Shown) -> Answer {
+fn answer(method: &Method, path: &str, accept: Option<&str>, shown: &Shown) -> Answer {
     let page = shown.page(path);
     let known = matches!(path, "/healthz" | "/metrics") || page.is_some();
     match path {
@@ -188,11 +192,14 @@ fn answer(method: &Method, path: &str, shown: &Shown) -> Answer {
         }
         "/healthz" if shown.health.is_serving() => Answer::text(StatusCode::OK, "serving\n"),
         "/healthz" => Answer::text(StatusCode::SERVICE_UNAVAILABLE, "not serving\n"),
-        "/metrics" => Answer {
-            status: StatusCode::OK,
-            content_type: telemetry::metrics::CONTENT_TYPE,
-            body: telemetry::metrics::encode(),
-        },
+        "/metrics" => {
+            let (content_type, body) = telemetry::metrics::encode_for(accept);
+            Answer {
+                status: StatusCode::OK,
+                content_type,
+                body,
+            }
+        }
         _ => match page {
             Some(page) => Answer::json((page.render)()),
             None => Answer::text(StatusCode::NOT_FOUND, shown.hint()),
@@ -211,7 +218,7 @@ mod tests {
         let shown = Shown::new(health.clone(), vec![own]);
         let check = |method: Method, path: &str, expected: u16| {
             assert_eq!(
-                answer(&method, path, &shown).status.as_u16(),
+                answer(&method, path, None, &shown).status.as_u16(),
                 expected,
                 "{method} {path}"
             );

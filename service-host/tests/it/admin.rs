@@ -10,8 +10,12 @@ use tokio::{
 use crate::support::{PATIENCE, client::ask, config, limited, serve, server_and_client};
 
 async fn get(address: SocketAddr, path: &str) -> String {
+    get_as(address, path, "*/*").await
+}
+
+async fn get_as(address: SocketAddr, path: &str, accept: &str) -> String {
     let mut socket = TcpStream::connect(address).await.expect("listening");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await.expect("written");
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await.expect("an answer");
@@ -34,7 +38,15 @@ async fn health_follows_what_is_served() {
 async fn metrics_are_open_metrics_text() {
     let (running, client) = server_and_client(config()).await;
     client.say(ask("hello", None)).await.expect("answered");
-    let answer = get(running.admin_addr().expect("configured"), "/metrics").await;
+    let admin = running.admin_addr().expect("configured");
+    // As people and old scrapers ask.
+    let plain = get(admin, "/metrics").await;
+    assert!(plain.contains("content-type: text/plain; version=0.0.4"), "{plain}");
+    assert!(!plain.contains("# EOF"), "{plain}");
+    assert!(plain.contains("# TYPE tessera_server_connections_accepted_total counter"), "{plain}");
+    // As Prometheus 3 asks.
+    let accept = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+    let answer = get_as(admin, "/metrics", accept).await;
     assert!(
         answer.contains("content-type: application/openmetrics-text"),
         "{answer}"
@@ -42,6 +54,7 @@ async fn metrics_are_open_metrics_text() {
     for series in [
         "rpc_server_call_duration_seconds_count{rpc_method=\"tessera.test.v1.Test/Say\",rpc_response_status_code=\"OK\"}",
         "tessera_server_connections{listener=\"grpc\"}",
+        "tessera_server_streams{} ",
         "# EOF",
     ] {
         assert!(answer.contains(series), "{series} is missing");

@@ -1,4 +1,4 @@
-//! Counters, gauges and histograms of one process-global registry, as OpenMetrics text.
+//! Counters, gauges and histograms of one process-global registry, as text for Prometheus.
 //!
 //! A thin face over `prometheus-client`, so that no other crate names it. Asking twice for the same name gives the same
 //! family: a library may ask wherever it needs one. Label values come from code or from a bounded set, never from input;
@@ -7,11 +7,14 @@
 //! Not here: an HTTP endpoint (service-host's), export over OTLP (a scrape is enough for now).
 
 mod labels;
+mod process;
 pub(crate) mod rpc;
+pub(crate) mod runtime;
+mod text;
 
 use std::{
     collections::HashMap,
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
 };
 
 use opentelemetry::{Context, trace::TraceContextExt as _};
@@ -27,15 +30,20 @@ use crate::span;
 /// Most series of one family; the number is far above what our labels can make and far below what hurts a scrape.
 pub const MAX_SERIES: usize = 2_000;
 
-/// The `content-type` of [`encode`]'s text.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Has `collect` called before each [`encode`], for what is counted elsewhere and only has to be read. It may use this module.
-pub fn before_encode(collect: fn()) {
-    lock(&COLLECTORS).push(collect);
+/// Has `collect` called before each [`encode`], for what is counted elsewhere and only has to be read. It may use this module,
+/// and is kept for the life of the process.
+pub fn before_encode(collect: impl Fn() + Send + Sync + 'static) {
+    lock(&COLLECTORS).push(Arc::new(collect));
 }
 
-static COLLECTORS: Mutex<Vec<fn()>> = Mutex::new(Vec::new());
+type Collect = Arc<dyn Fn() + Send + Sync>;
+static COLLECTORS: Mutex<Vec<Collect>> = Mutex::new(Vec::new());
+
+/// Everything measured so far in the format that suits that `Accept` header, and its `content-type`: OpenMetrics with exemplars
+/// where it is named and preferred, as Prometheus does, else the plain format 0.0.4, which has none.
+pub fn encode_for(accept: Option<&str>) -> (&'static str, String) {
+    text::encode_for(accept)
+}
 
 /// Everything measured so far, as OpenMetrics text with exemplars, ending in `# EOF`.
 pub fn encode() -> String {
@@ -229,10 +237,20 @@ impl<M: Clone, C: MetricConstructor<M>> Family<M, C> {
     }
 }
 
-#[derive(Default)]
 struct Global {
     registry: registry::Registry,
     kinds: Kinds,
+}
+
+impl Default for Global {
+    fn default() -> Self {
+        let mut registry = registry::Registry::default();
+        registry.register_collector(Box::new(process::Figures));
+        Self {
+            registry,
+            kinds: Kinds::default(),
+        }
+    }
 }
 
 #[derive(Default)]

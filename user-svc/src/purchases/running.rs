@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
@@ -11,7 +12,14 @@ use uuid::Uuid;
 
 /// The orders that are driven, each with the version it has reached. Bounded by the slots for purchases.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Register(Arc<Mutex<HashMap<Uuid, watch::Receiver<i64>>>>);
+pub(super) struct Register(Arc<Mutex<HashMap<Uuid, Driven>>>);
+
+/// An order that is driven: the version it has reached, and since when.
+#[derive(Debug)]
+struct Driven {
+    version: watch::Receiver<i64>,
+    since: Instant,
+}
 
 /// Held by the one who drives an order; its end is the end of the driving, however it comes about.
 #[derive(Debug)]
@@ -29,11 +37,13 @@ impl Register {
     /// Registers as the driver of an order. `None` when it is driven already; following works in both cases.
     pub(super) fn enter(&self, order_id: Uuid) -> (Option<Driving>, Following) {
         let mut driven = self.lock();
-        if let Some(version) = driven.get(&order_id) {
-            return (None, Following(version.clone()));
+        if let Some(known) = driven.get(&order_id) {
+            return (None, Following(known.version.clone()));
         }
         let (sender, receiver) = watch::channel(0);
-        driven.insert(order_id, receiver.clone());
+        let since = Instant::now();
+        let version = receiver.clone();
+        driven.insert(order_id, Driven { version, since });
         let driving = Driving {
             order_id,
             version: sender,
@@ -43,10 +53,18 @@ impl Register {
     }
 
     pub(super) fn follow(&self, order_id: Uuid) -> Option<Following> {
-        self.lock().get(&order_id).cloned().map(Following)
+        let driven = self.lock();
+        driven.get(&order_id).map(|driven| Following(driven.version.clone()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Receiver<i64>>> {
+    /// How many orders are driven, and for how long the oldest has been.
+    pub(super) fn driven(&self) -> (usize, Duration) {
+        let driven = self.lock();
+        let oldest = driven.values().map(|driven| driven.since).min();
+        (driven.len(), oldest.map(|since| since.elapsed()).unwrap_or_default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Driven>> {
         // Nothing can panic while it is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
