@@ -10,6 +10,7 @@ mod faults;
 mod grpcurl;
 mod languages;
 mod logs;
+mod metrics;
 mod operator;
 mod secured;
 mod trace;

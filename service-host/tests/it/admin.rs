@@ -43,7 +43,10 @@ async fn metrics_are_open_metrics_text() {
     let plain = get(admin, "/metrics").await;
     assert!(plain.contains("content-type: text/plain; version=0.0.4"), "{plain}");
     assert!(!plain.contains("# EOF"), "{plain}");
-    assert!(plain.contains("# TYPE tessera_server_connections_accepted_total counter"), "{plain}");
+    assert!(
+        plain.contains("# TYPE tessera_server_connections_accepted_total counter"),
+        "{plain}"
+    );
     // As Prometheus 3 asks.
     let accept = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
     let answer = get_as(admin, "/metrics", accept).await;

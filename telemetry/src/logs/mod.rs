@@ -167,6 +167,7 @@ pub(crate) fn install(format: LogFormat, default_filter: &str) -> Result<(), Ini
         registry.with(layer.event_format(Text)).try_init()
     };
     done.map_err(InitError::AlreadyInstalled)?;
+    repeats::count_from_zero();
     // Nobody else gets here: a second subscriber is refused above.
     let _ = INSTALLED.set(Arc::new(installed));
     Ok(())

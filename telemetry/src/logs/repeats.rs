@@ -130,6 +130,14 @@ static COUNTS: LazyLock<Counts> = LazyLock::new(|| Counts {
     ),
 });
 
+/// Has the counts there before anything is counted, so that a rate of them is one from the beginning.
+pub(super) fn count_from_zero() {
+    for level in [Level::ERROR, Level::WARN] {
+        of_level(&COUNTS.written, level);
+        of_level(&COUNTS.left_out, level);
+    }
+}
+
 fn of_level(family: &CounterFamily, level: Level) -> Counter {
     family.with(&[if level == Level::ERROR { "error" } else { "warn" }])
 }

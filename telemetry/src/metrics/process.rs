@@ -41,7 +41,11 @@ impl Collector for Figures {
         let kib = |name| field(&status, name).map(|value| value * 1024.0);
 
         let cpu = stat.as_ref().map(|stat| Value::Counter(stat.cpu));
-        write("process_cpu_seconds", "Processor time of this process, user and system.", cpu)?;
+        write(
+            "process_cpu_seconds",
+            "Processor time of this process, user and system.",
+            cpu,
+        )?;
         write(
             "process_resident_memory_bytes",
             "Memory of this process that is in RAM.",
@@ -173,14 +177,19 @@ mod tests {
         let text = crate::metrics::encode();
         let value = |name: &str| -> f64 {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+            line.unwrap_or_else(|| panic!("no {name} in {text}"))
+                .parse()
+                .expect("a number")
         };
         assert!(value("process_resident_memory_bytes") > 1e6);
         assert!(value("process_virtual_memory_bytes") > value("process_resident_memory_bytes"));
         assert!(value("process_open_fds") >= 3.0 && value("process_open_fds") <= value("process_max_fds"));
         assert!(value("process_threads") >= 1.0);
         assert!(value("process_cpu_seconds_total") < 3_600.0);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("after 1970")
+            .as_secs_f64();
         let started = value("process_start_time_seconds");
         assert!(started <= now && now - started < 3_600.0, "{started} {now}");
         assert!(value("process_uptime_seconds") >= 0.0);

@@ -20,11 +20,17 @@ pub(crate) fn identify(config: &Config) {
         &["service_name", "service_version", "service_instance_id"],
     );
     let instance = config.instance_id.as_deref().unwrap_or_default();
-    target.with(&[&config.service_name, &config.service_version, instance]).set(1.0);
-    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    gauge("tessera_build_info", "What this program was built of", &["version", "profile"])
-        .with(&[env!("CARGO_PKG_VERSION"), profile])
+    target
+        .with(&[&config.service_name, &config.service_version, instance])
         .set(1.0);
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    gauge(
+        "tessera_build_info",
+        "What this program was built of",
+        &["version", "profile"],
+    )
+    .with(&[env!("CARGO_PKG_VERSION"), profile])
+    .set(1.0);
 }
 
 /// The task that measures; [`crate::Guard`] owns it.
@@ -88,7 +94,9 @@ mod tests {
         let count = |le: &str| -> u64 {
             let start = format!("tokio_runtime_lag_seconds_bucket{{le=\"{le}\"}} ");
             let line = text.lines().find_map(|line| line.strip_prefix(&*start));
-            line.unwrap_or_else(|| panic!("no {le} in {text}")).parse().expect("a count")
+            line.unwrap_or_else(|| panic!("no {le} in {text}"))
+                .parse()
+                .expect("a count")
         };
         assert_eq!((count("0.5"), count("1.0")), (0, 1), "{text}");
     }
