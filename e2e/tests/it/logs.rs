@@ -64,7 +64,7 @@ async fn the_log_level_of_a_running_process_is_shown_changed_and_taken_back() {
         assert!(refused.stderr.contains(why), "{wrong:?}: {}", refused.stderr);
     }
     let refused = tessera(&["info", "--for", "30d"]).await;
-    assert!(refused.stderr.contains("at most 7 days"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("at most 24h"), "{}", refused.stderr);
     let put = |headers: &str, query: &str| {
         format!(
             "PUT /log-level{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: 5\r\n\r\ntrace"

@@ -13,7 +13,15 @@ use tokio::{
 };
 
 /// Metrics that come into being with what they count, or with TLS, which a quiet cluster without it has not: their type, and where.
-const RARE: [(&str, &str, &str); 4] = [
+const RARE: [(&str, &str, &str); 8] = [
+    ("tessera_lb_breaker_state", "gauge", "lb/src/explain/metrics.rs"),
+    ("tessera_lb_ejections_total", "counter", "lb/src/explain/metrics.rs"),
+    (
+        "tessera_lb_ready_wait_seconds",
+        "histogram",
+        "lb/src/explain/metrics.rs",
+    ),
+    ("tessera_lb_retries_total", "counter", "lb/src/explain/metrics.rs"),
     ("tessera_lb_fallbacks_total", "counter", "lb/src/call/fallback.rs"),
     (
         "tessera_lb_service_config_changes_total",

@@ -8,8 +8,8 @@ use super::Filter;
 
 /// Longest filter that can be set while a process runs, in bytes.
 pub const MAX_FILTER: usize = 1_024;
-/// Longest time that a passing filter may hold: a week.
-pub const MAX_FOR: Duration = Duration::from_secs(7 * 86_400);
+/// Longest time that a passing filter may hold: a day.
+pub const MAX_FOR: Duration = Duration::from_secs(86_400);
 
 /// Why a filter cannot be set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum FilterError {
         level: String,
     },
     /// It is to hold for no time, or for too long.
-    #[error("a filter holds for more than 0 and at most 7 days")]
+    #[error("a filter holds for more than 0 and at most 24h")]
     For,
     /// The subscriber does not take it.
     #[error("the filter is refused: {reason}")]
