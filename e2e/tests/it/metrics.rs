@@ -13,7 +13,12 @@ use tokio::{
 };
 
 /// Metrics that come into being with what they count, or with TLS, which a quiet cluster without it has not: their type, and where.
-const RARE: [(&str, &str, &str); 8] = [
+const RARE: [(&str, &str, &str); 9] = [
+    (
+        "tessera_lb_further_attempts_total",
+        "counter",
+        "lb/src/explain/metrics.rs",
+    ),
     ("tessera_lb_breaker_state", "gauge", "lb/src/explain/metrics.rs"),
     ("tessera_lb_ejections_total", "counter", "lb/src/explain/metrics.rs"),
     (
