@@ -14,6 +14,14 @@ pub mod common {
     }
 }
 
+/// The monitor centre.
+pub mod monitor {
+    /// Package `tessera.monitor.v1`.
+    pub mod v1 {
+        tonic::include_proto!("tessera.monitor.v1");
+    }
+}
+
 /// The service registry.
 pub mod registry {
     /// Package `tessera.registry.v1`.
@@ -52,6 +60,7 @@ mod tests {
         for name in [
             "google/protobuf/timestamp.proto",
             "tessera/common/v1/money.proto",
+            "tessera/monitor/v1/monitor.proto",
             "tessera/registry/v1/registry.proto",
             "tessera/registry/v1/governance.proto",
             "tessera/ticket/v1/ticket.proto",

@@ -46,6 +46,18 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "console",
+        &[
+            "proto",
+            "registry-client",
+            "service-host",
+            "service-store",
+            "telemetry",
+            "tls",
+        ],
+    ),
+    ("monitor-client", &["proto", "registry-client", "lb", "telemetry"]),
+    (
         "cli",
         &[
             "proto",
@@ -57,6 +69,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "registry-svc",
             "user-svc",
             "ticket-svc",
+            "console",
+            "monitor-client",
         ],
     ),
     (

@@ -73,6 +73,11 @@ pub(crate) const TABLE: &[Line] = &[
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         Rule::Any(Kind::Read),
     ),
+    // What the monitor centre lets in is said in `console/src/access/rules.rs`.
+    ("/tessera.monitor.v1.MonitorService/Dependencies", Rule::Elsewhere),
+    ("/tessera.monitor.v1.MonitorService/Query", Rule::Elsewhere),
+    ("/tessera.monitor.v1.MonitorService/Report", Rule::Elsewhere),
+    ("/tessera.monitor.v1.MonitorService/Top", Rule::Elsewhere),
     // Hashes of every lease's secret, of all namespaces.
     ("/tessera.registry.v1.GovernanceService/Backup", Rule::Everywhere),
     (
