@@ -10,7 +10,7 @@ use crate::{
     demo::{self, Demo},
     explain,
     failure::Failure,
-    govern, healthcheck, inspect, instances,
+    govern, healthcheck, inspect, instances, monitor,
     output::Output,
     roles, services, token, up, watch,
 };
@@ -32,6 +32,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Explain(args) => explain::run(&args, output).await,
         Command::Lb(args) => inspect::balance::run(&args, output).await,
         Command::LogLevel(args) => inspect::log_level::run(&args, output).await,
+        Command::Top(args) => monitor::top(&args, output).await,
+        Command::Stats(args) => monitor::stats(&args, output).await,
         Command::Backup(args) => backup::backup(&args, output).await,
         Command::Restore(args) => backup::restore(&args, output).await,
         Command::Token(args) => token::run(&args, output),
@@ -39,6 +41,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Registry(args) => roles::registry::run(args).await,
         Command::Ticket(args) => roles::ticket::run(args).await,
         Command::User(args) => roles::user::run(args).await,
+        Command::Console(args) => roles::console::run(args).await,
         Command::Agent(args) => roles::agent::run(args).await,
         Command::AgentGuard(args) => roles::agent::guard(args).await,
     }
@@ -53,6 +56,7 @@ pub(crate) fn telemetry(cli: &mut Cli) -> telemetry::Config {
         Command::Registry(args) => ("registry-svc", Some(&mut args.host.instance_id), "info"),
         Command::Ticket(args) => ("ticket-svc", Some(&mut args.host.instance_id), "info"),
         Command::User(args) => ("user-svc", Some(&mut args.host.instance_id), "info"),
+        Command::Console(args) => ("console", Some(&mut args.host.instance_id), "info"),
         Command::Agent(_) => ("tessera-agent", None, "info"),
         Command::Up(_) => ("tessera-cli", None, "off,tessera=warn"),
         _ => ("tessera-cli", None, "off"),

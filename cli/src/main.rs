@@ -1,7 +1,6 @@
 //! The binary `tessera`. This file is the life of the process; what each command does is in the module of its name.
 
 mod allocator;
-mod announcement;
 mod args;
 mod backup;
 mod call;
@@ -14,6 +13,7 @@ mod govern;
 mod healthcheck;
 mod inspect;
 mod instances;
+mod monitor;
 mod output;
 mod registry;
 mod roles;

@@ -114,6 +114,11 @@ impl Cluster {
         (self.user, _) = self.start_provider("user", "user-1", "127.0.0.1:0", &[]).await;
     }
 
+    /// Starts the monitor on its store, which is the same each time.
+    pub async fn start_console(&mut self) {
+        self.start_provider("console", "console", "127.0.0.1:0", &[]).await;
+    }
+
     async fn start_provider(&mut self, role: &str, name: &str, listen: &str, more: &[&str]) -> (String, String) {
         let store = self.data.path().join(format!("{role}.db")).display().to_string();
         let args = [

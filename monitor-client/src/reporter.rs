@@ -170,10 +170,12 @@ impl Work {
         let Some(until) = until else { return };
         self.take();
         if timeout_at(until, self.send()).await.is_err() || self.backlog.len() > 0 {
-            tracing::warn!(
-                reports = self.backlog.len(),
-                "not all statistics have reached the monitor"
-            );
+            let reports = self.backlog.len();
+            match self.standing {
+                // That it is away was said before.
+                Standing::Away => tracing::info!(reports, "the last statistics are lost"),
+                _ => tracing::warn!(reports, "the last statistics have not reached the monitor"),
+            }
         }
     }
 

@@ -55,6 +55,16 @@ pub(crate) struct UpArgs {
     )]
     pub(crate) user_port: u16,
 
+    /// Port of the monitor; 0 takes any free one
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "TESSERA_CONSOLE_PORT",
+        default_value_t = 8090,
+        allow_negative_numbers = true
+    )]
+    pub(crate) console_port: u16,
+
     /// Create no events on an empty store
     #[arg(long, env = "TESSERA_NO_SEED", value_parser = values::switch())]
     pub(crate) no_seed: bool,

@@ -3,7 +3,7 @@
 pub(super) const UP: &str = r#"Examples:
   tessera up
   tessera up --once                      bring it up, run the demo, stop: for scripts
-  tessera up --data-dir /tmp/tessera --registry-port 0 --ticket-port 0 --user-port 0
+  tessera up --data-dir /tmp/tessera --registry-port 0 --ticket-port 0 --user-port 0 --console-port 0
 
 Each service answers /healthz and /metrics on its port + 2000. Logs are in DATA_DIR/logs.
 Ctrl-C drains and stops it all."#;
@@ -43,6 +43,26 @@ pub(super) const HEALTHCHECK: &str = r#"Examples:
   tessera healthcheck 127.0.0.1:7101 --service tessera.ticket.v1.TicketService
 
 Exits 0 when it is SERVING, else 1 with the reason on one line: fit for HEALTHCHECK in a Dockerfile."#;
+
+pub(super) const TOP: &str = r#"Examples:
+  tessera top                                    live, until Ctrl-C
+  tessera top ticket-svc --sort p99 --window 10m
+  tessera top --once --output json | jq '.dependencies[] | [.caller, .callee, .rate]'
+
+It shows whole points of 10 s; what was called just now is there some 15 s later."#;
+
+pub(super) const STATS: &str = r#"Examples:
+  tessera stats ticket-svc --since 1h
+  tessera stats ticket-svc --since 7d --by method --by caller
+  tessera stats ticket-svc --since 1h --output json | jq '.series[].total'
+
+A caller's failures are all codes but OK; a provider's are those that it is to blame for."#;
+
+pub(super) const CONSOLE: &str = r#"Examples:
+  tessera console
+  tessera console --listen :8090 --registry http://registry:7000 --data-dir /var/lib/tessera
+
+One in a namespace. All roles report to it every 10 s; `tessera top` and `tessera stats` ask it."#;
 
 pub(super) const DRAIN: &str = r#"Examples:
   tessera drain ticket-svc/ticket-2 --why "disk is failing"

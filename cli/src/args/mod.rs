@@ -5,6 +5,7 @@ mod agent;
 mod certificates;
 mod cluster;
 mod examples;
+mod monitor;
 mod operator;
 mod roles;
 mod security;
@@ -14,6 +15,7 @@ pub(crate) use self::{
     agent::{AgentArgs, GuardArgs, ProbeArgs, ProbeKind, Spoken},
     certificates::{CertsArgs, ClientAuth, ServerTlsArgs, StoreTlsArgs, TlsArgs},
     cluster::{DemoArgs, UpArgs},
+    monitor::{By, ConsoleArgs, ReportArgs, Sort, StatsArgs, TopArgs},
     operator::{
         BackupArgs, CallArgs, Discovery, DrainArgs, ExplainArgs, ExplainCallArgs, ExplainWhat, HealthcheckArgs,
         InstancesArgs, LbArgs, LogLevelArgs, RestoreArgs, ServicesArgs, UndrainArgs, WatchArgs, Weight, WeightArgs,
@@ -71,7 +73,7 @@ pub(crate) enum LogFormat {
 /// One of the things the binary can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Bring up the demo cluster: a registry, three ticket services and a user service, as child processes
+    /// Bring up the demo cluster: a registry, three ticket services, a user service and a monitor, as child processes
     Up(UpArgs),
     /// Buy tickets on a running cluster and show who served them
     Demo(DemoArgs),
@@ -98,6 +100,10 @@ pub(crate) enum Command {
     LogLevel(LogLevelArgs),
     /// Tell what became of an instance, or with `call` whom a call would go to, and why
     Explain(ExplainArgs),
+    /// Show what is called now, how fast, how well, and by whom
+    Top(TopArgs),
+    /// Show a service's calls over time: rates, failures, percentiles
+    Stats(StatsArgs),
     /// Save a registry's state to a file, while it serves or while it is stopped
     Backup(BackupArgs),
     /// Make a registry's data directory of a backup
@@ -113,6 +119,8 @@ pub(crate) enum Command {
     Ticket(TicketArgs),
     /// Run a user service
     User(UserArgs),
+    /// Run the monitor, which keeps what all of them count
+    Console(ConsoleArgs),
     /// Register a program that cannot do it itself: start it, probe it, drain it
     Agent(AgentArgs),
     /// The end of an agent's child, where the agent can no longer bring it about

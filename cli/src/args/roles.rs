@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, value_parser};
 
 use super::{
-    ServerTlsArgs, StoreTlsArgs, examples,
+    ReportArgs, ServerTlsArgs, StoreTlsArgs, examples,
     security::{AccessArgs, TokenArgs},
     values::{self, Admin, Listen, RegistryUrl},
 };
@@ -25,6 +25,9 @@ pub(crate) struct HostArgs {
 
     #[command(flatten)]
     pub(crate) tls: ServerTlsArgs,
+
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
 
     /// How long calls in flight may go on after SIGTERM
     #[arg(long, value_name = "DURATION", env = "TESSERA_DRAIN_GRACE")]

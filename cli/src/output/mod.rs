@@ -28,6 +28,11 @@ impl Output {
         Self { format }
     }
 
+    /// Whether people read it.
+    pub(crate) fn is_for_people(self) -> bool {
+        self.format == Format::Table
+    }
+
     /// Prints a result: the whole of it, or one of a stream. The JSON is always one line.
     pub(crate) fn print<T: Serialize>(&self, value: &T, human: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.format {

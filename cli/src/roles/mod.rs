@@ -3,9 +3,12 @@
 
 mod advertise;
 pub(crate) mod agent;
+pub(crate) mod announcement;
+pub(crate) mod console;
 mod exposure;
 mod parent;
 pub(crate) mod registry;
+mod reporting;
 pub(crate) mod ticket;
 pub(crate) mod user;
 
@@ -15,12 +18,13 @@ use std::{
     time::Duration,
 };
 
+use announcement::Announcement;
 use exposure::{Protection, Ways};
 use registry_client::{Error, Registrar};
+use reporting::Reporting;
 use service_host::signal::Shutdown;
 
 use crate::{
-    announcement::Announcement,
     args::{Admin, HostArgs, Listen},
     failure::{Failure, chain},
     output, signals,

@@ -4,7 +4,7 @@ use std::{fs::File, io::Read as _, path::Path};
 
 use registry_svc::{Access, Config, EtcdUrlError, Registry, StartError, StoreLocation};
 
-use super::{End, Protection, Ways, admin, announce, folder, not_started};
+use super::{End, Protection, Reporting, Ways, admin, announce, folder, not_started};
 use crate::{
     args::RegistryArgs,
     failure::{Exit, Failure},
@@ -24,6 +24,11 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
     let secured = security::server(&args.host.tls)?;
     let leases = args.leases;
     let store = location(&args.store)?;
+    // Who has to show a token would have to be given one for itself.
+    let may_dial = args.access.tokens.is_none();
+    let dials = secured.as_ref().and_then(|secured| secured.tls.client()).cloned();
+    let has_tls = args.host.tls.files.tls_cert.is_some();
+    let report_args = args.host.report.clone();
     let is_secured = matches!(&store, StoreLocation::Etcd(url) if url.is_secured());
     let store_secured = security::store(&args.store_tls, is_secured)?;
     let config = Config {
@@ -58,8 +63,15 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
         StartError::Tokens(_) => not_started("registry", &error).exit(Exit::Usage),
         _ => not_started("registry", &error),
     })?;
+    let reporting = match may_dial {
+        true => Reporting::of_registry(&report_args, running.local_addr(), dials.as_ref(), has_tls),
+        false => Reporting::none(),
+    };
+    let reports = reporting.start("registry-svc", running.instance_id());
     announce("registry", running.local_addr(), running.admin_addr())?;
     let failure = end.or(running.failed()).await;
+    // Where it finds the monitor is itself.
+    reports.stop().await;
     let report = running.stop().await;
     tracing::info!(?report, "stopped");
     failure.map_or(Ok(()), Err)

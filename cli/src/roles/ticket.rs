@@ -2,7 +2,7 @@
 
 use ticket_svc::{Config, Tickets};
 
-use super::{End, Protection, Ways, admin, advertise, announce, discoverable, not_started, store};
+use super::{End, Protection, Reporting, Ways, admin, advertise, announce, discoverable, not_started, store};
 use crate::{
     args::TicketArgs,
     failure::Failure,
@@ -23,6 +23,9 @@ pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
     let end = End::watch(args.host.exit_with_parent)?;
     let secured = security::member(&args.host.tls, &args.member.registry)?;
     let shown = credentials::followed(&args.member.shown)?;
+    let client = secured.as_ref().and_then(|secured| secured.tls.client());
+    let token = shown.as_ref().map(Followed::token);
+    let reporting = Reporting::member(&args.host, &args.member, client, token)?;
     let config = Config {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen, &protection)?,
@@ -44,6 +47,7 @@ pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
     let mut running = Tickets::start(config)
         .await
         .map_err(|error| not_started("ticket", &error))?;
+    let reports = reporting.start("ticket-svc", running.instance_id());
     let failure = match discoverable(running.registrar()).await {
         Ok(()) => {
             announce("ticket", running.local_addr(), running.admin_addr())?;
@@ -52,6 +56,7 @@ pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
         Err(refused) => Some(refused),
     };
     let report = running.stop().await;
+    reports.stop().await;
     tracing::info!(?report, "stopped");
     failure.map_or(Ok(()), Err)
 }

@@ -2,7 +2,7 @@
 
 use user_svc::{Config, StartError, Users};
 
-use super::{End, Protection, Ways, admin, advertise, announce, beside, discoverable, not_started, store};
+use super::{End, Protection, Reporting, Ways, admin, advertise, announce, beside, discoverable, not_started, store};
 use crate::{
     args::UserArgs,
     failure::Failure,
@@ -24,6 +24,9 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
     let secured = security::member(&args.host.tls, &args.member.registry)?;
     let shown = credentials::followed(&args.member.shown)?;
     let store = store(args.store, &args.data_dir, "users.db")?;
+    let client = secured.as_ref().and_then(|secured| secured.tls.client());
+    let token = shown.as_ref().map(Followed::token);
+    let reporting = Reporting::member(&args.host, &args.member, client, token)?;
     let config = Config {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen, &protection)?,
@@ -50,6 +53,7 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
         }
         error => not_started("user", &error),
     })?;
+    let reports = reporting.start("user-svc", running.instance_id());
     let failure = match discoverable(running.registrar()).await {
         Ok(()) => {
             announce("user", running.local_addr(), running.admin_addr())?;
@@ -58,6 +62,7 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
         Err(refused) => Some(refused),
     };
     let report = running.stop().await;
+    reports.stop().await;
     tracing::info!(?report, "stopped");
     failure.map_or(Ok(()), Err)
 }

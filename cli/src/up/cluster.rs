@@ -12,7 +12,7 @@ use super::{
     progress::Progress,
 };
 
-/// At most two events for each of at most 34 children can wait; the cluster reads them as they come.
+/// At most two events for each of at most 35 children can wait; the cluster reads them as they come.
 const EVENTS: usize = 128;
 /// How often the size of the logs is looked at: at 1 MB/s a log is 10 MB over its bound at most.
 const LOG_CHECK: Duration = Duration::from_secs(10);
@@ -126,7 +126,7 @@ impl Cluster {
     pub(crate) async fn stop(mut self, progress: &Progress) {
         // From here on deaths are what was asked for; a keeper that wants to tell of one is not held up.
         self.events.close();
-        for role in [Role::User, Role::Ticket, Role::Registry] {
+        for role in [Role::User, Role::Ticket, Role::Console, Role::Registry] {
             let (stage, rest) = std::mem::take(&mut self.children)
                 .into_iter()
                 .partition(|child| child.role == role);

@@ -23,7 +23,7 @@ use super::{
     plan::ChildPlan,
     restart::{Ports, Restart, ports_for},
 };
-use crate::announcement::Announcement;
+use crate::roles::announcement::Announcement;
 
 /// A role opens its store and binds in well under a second; this is for a machine that does ten other things.
 const START_PATIENCE: Duration = Duration::from_secs(30);

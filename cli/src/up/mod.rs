@@ -87,7 +87,7 @@ async fn registered(cluster: &mut Cluster, args: &UpArgs, progress: &Progress) -
         .map(|address| format!("http://{address}"))
         .unwrap_or_default();
     let registry = crate::registry::connect([address.as_str()], &args.namespace, None)?;
-    for role in [Role::Ticket, Role::User] {
+    for role in [Role::Ticket, Role::User, Role::Console] {
         let wanted = cluster.members().iter().filter(|member| member.role == role).count();
         let service = role.service().unwrap_or_default();
         let mut watcher = registry.discover(service).watch();

@@ -68,6 +68,10 @@ pub(crate) fn hints(surroundings: &Surroundings, members: &[Member]) -> Vec<Hint
             what: "who serves tickets",
         },
         Hint {
+            command: format!("{tessera} top{flags}"),
+            what: "what is called now, and by whom",
+        },
+        Hint {
             command: format!("{tessera} watch ticket-svc{flags}"),
             what: "who comes and goes",
         },

@@ -18,7 +18,7 @@ pub(crate) const HOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 pub(crate) struct Plan {
     /// Stores, logs and the lock.
     pub(crate) data_dir: PathBuf,
-    /// The registry first, then the ticket services, then the user service.
+    /// The registry first, then the ticket services, then the user service and the monitor.
     pub(crate) children: Vec<ChildPlan>,
 }
 
@@ -46,6 +46,8 @@ pub(crate) enum Role {
     Ticket,
     /// `tessera user`
     User,
+    /// `tessera console`
+    Console,
 }
 
 impl Role {
@@ -55,6 +57,7 @@ impl Role {
             Self::Registry => "registry",
             Self::Ticket => "ticket",
             Self::User => "user",
+            Self::Console => "console",
         }
     }
 
@@ -64,6 +67,7 @@ impl Role {
             Self::Registry => None,
             Self::Ticket => Some("ticket-svc"),
             Self::User => Some("user-svc"),
+            Self::Console => Some("console"),
         }
     }
 
@@ -73,6 +77,7 @@ impl Role {
             Self::Registry => "--registry-port",
             Self::Ticket => "--ticket-port",
             Self::User => "--user-port",
+            Self::Console => "--console-port",
         }
     }
 
@@ -80,7 +85,7 @@ impl Role {
     pub(crate) fn port_role(self) -> PortRole {
         match self {
             Self::Registry => PortRole::Fixed,
-            Self::Ticket | Self::User => PortRole::Discovered,
+            Self::Ticket | Self::User | Self::Console => PortRole::Discovered,
         }
     }
 }
@@ -133,6 +138,7 @@ impl Plan {
             children.push(child(name, Role::Ticket, port));
         }
         children.push(child("user".to_owned(), Role::User, args.user_port));
+        children.push(child("console".to_owned(), Role::Console, args.console_port));
         check_ports(&children)?;
         Ok(Self {
             data_dir: args.data_dir.clone(),
@@ -187,6 +193,7 @@ impl ChildPlan {
             }
             Role::Ticket => flag("--store", in_data_dir("tickets.db")),
             Role::User => flag("--store", in_data_dir("users.db")),
+            Role::Console => flag("--store", in_data_dir("monitor.redb")),
         }
         if let (Some(_), Some(registry)) = (self.role.service(), registry) {
             flag("--registry", format!("http://{registry}"));
@@ -263,6 +270,7 @@ mod tests {
                 ("ticket-2", 7102, Some(9102)),
                 ("ticket-3", 7103, Some(9103)),
                 ("user", 7200, Some(9200)),
+                ("console", 8090, Some(10_090)),
             ]
         );
     }
@@ -296,6 +304,16 @@ mod tests {
 
     #[test]
     fn any_free_port_may_be_asked_for_more_than_once() {
-        plan(&["--registry-port", "0", "--ticket-port", "0", "--user-port", "0"]).expect("valid");
+        plan(&[
+            "--registry-port",
+            "0",
+            "--ticket-port",
+            "0",
+            "--user-port",
+            "0",
+            "--console-port",
+            "0",
+        ])
+        .expect("valid");
     }
 }

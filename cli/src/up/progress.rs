@@ -94,6 +94,7 @@ impl Progress {
                 Role::Registry => "the registry",
                 Role::Ticket => "the ticket services",
                 Role::User => "the user service",
+                Role::Console => "the monitor",
             }
         ));
     }

@@ -2,7 +2,7 @@
 
 use crate::run::{end, run, tessera};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 23] = [
     "up",
     "demo",
     "services",
@@ -15,12 +15,15 @@ const COMMANDS: [&str; 20] = [
     "weight",
     "explain",
     "lb",
+    "top",
+    "stats",
     "backup",
     "restore",
     "token",
     "registry",
     "ticket",
     "user",
+    "console",
     "agent",
     "help",
 ];

@@ -19,6 +19,8 @@ fn up(data_dir: &str, more: &[&str]) -> crate::run::Ended {
         "0",
         "--user-port",
         "0",
+        "--console-port",
+        "0",
     ];
     run(&args.iter().chain(more).copied().collect::<Vec<_>>())
 }
@@ -76,6 +78,8 @@ fn once_runs_the_demo_though_nobody_reads() {
         "0",
         "--user-port",
         "0",
+        "--console-port",
+        "0",
     ]);
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
@@ -102,6 +106,8 @@ fn a_port_in_use_is_one_line() {
         "--ticket-port",
         "0",
         "--user-port",
+        "0",
+        "--console-port",
         "0",
         "--registry-port",
         &text,

@@ -98,7 +98,7 @@ impl MonitorService for MonitorApi {
         request: Request<DependenciesRequest>,
     ) -> Result<Response<DependenciesResponse>, Status> {
         let now = driver::now();
-        let (service, window, page) = read::dependencies(request.into_inner(), now)?;
+        let read::Graph { service, window, page } = read::dependencies(request.into_inner(), now)?;
         let (mut edges, window) = self.driver.state().edges(service.as_deref(), window, now);
         if let Some((caller, callee)) = &page.cursor {
             edges.retain(|edge| (&*edge.caller, &*edge.callee) > (caller.as_str(), callee.as_str()));

@@ -30,6 +30,15 @@ pub(super) struct Query {
     pub(super) page: Page<Grouped>,
 }
 
+/// Which part of the graph is asked for.
+#[derive(Debug)]
+pub(super) struct Graph {
+    pub(super) service: Option<String>,
+    pub(super) window: Window,
+    /// After this caller and callee.
+    pub(super) page: Page<(String, String)>,
+}
+
 pub(super) fn report(request: v1::ReportRequest) -> Result<(String, Report), Status> {
     let mut violations = Violations::default();
     let reporter = violations.uuid("reporter_id", &request.reporter_id);
@@ -169,10 +178,7 @@ pub(super) fn query(request: v1::QueryRequest, now: u64) -> Result<Query, Status
     sound(violations, query)
 }
 
-pub(super) fn dependencies(
-    request: v1::DependenciesRequest,
-    now: u64,
-) -> Result<(Option<String>, Window, Page<(String, String)>), Status> {
+pub(super) fn dependencies(request: v1::DependenciesRequest, now: u64) -> Result<Graph, Status> {
     let mut violations = Violations::default();
     let window = window(&mut violations, request.window, now);
     let service = optional(&mut violations, "service", request.service, 63);
@@ -190,7 +196,13 @@ pub(super) fn dependencies(
             Some((caller.to_owned(), callee.to_owned()))
         },
     );
-    let read = (|| Some((service?, window?, page?)))();
+    let read = (|| {
+        Some(Graph {
+            service: service?,
+            window: window?,
+            page: page?,
+        })
+    })();
     sound(violations, read)
 }
 

@@ -380,11 +380,11 @@ mod tests {
         };
         let (answer, more) = state.query(&of(Side::Provider), steps, by_method, None, 10);
         assert!(!more);
-        let told: Vec<(&str, u64, Vec<(u64, u64)>)> = answer
+        let told: Vec<_> = answer
             .iter()
             .map(|(name, answer)| {
                 let points = answer.points.iter().map(|(at, point)| (NOW - at, point.calls()));
-                (&*name.method, answer.total.calls(), points.collect())
+                (&*name.method, answer.total.calls(), points.collect::<Vec<_>>())
             })
             .collect();
         assert_eq!(

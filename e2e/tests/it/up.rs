@@ -6,7 +6,16 @@ use e2e::{Process, run, wait};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
-const PORTS: [&str; 6] = ["--registry-port", "0", "--ticket-port", "0", "--user-port", "0"];
+const PORTS: [&str; 8] = [
+    "--registry-port",
+    "0",
+    "--ticket-port",
+    "0",
+    "--user-port",
+    "0",
+    "--console-port",
+    "0",
+];
 
 /// `tessera up` on free ports, and what it says runs where.
 struct Up {
@@ -71,7 +80,7 @@ async fn gone(pids: &BTreeMap<String, u32>) {
 async fn one_command_brings_up_the_cluster_and_a_signal_takes_it_down() {
     let data = tempfile::tempdir().expect("a folder");
     let up = Up::start(data.path()).await;
-    assert_eq!(up.pids.len(), 5, "{:?}", up.pids);
+    assert_eq!(up.pids.len(), 6, "{:?}", up.pids);
     up.tessera(&["demo"]).await.success();
     let listed = up.tessera(&["services", "--output", "json"]).await.success().json();
     let counts: BTreeMap<_, _> = listed["services"]
@@ -85,7 +94,10 @@ async fn one_command_brings_up_the_cluster_and_a_signal_takes_it_down() {
             )
         })
         .collect();
-    assert_eq!(counts, BTreeMap::from([("ticket-svc", 3), ("user-svc", 1)]));
+    assert_eq!(
+        counts,
+        BTreeMap::from([("console", 1), ("ticket-svc", 3), ("user-svc", 1)])
+    );
 
     let pids = up.pids.clone();
     let ended = up.process.stop().await;
@@ -253,6 +265,8 @@ async fn a_port_in_use_is_one_clear_line() {
         "--ticket-port",
         "0",
         "--user-port",
+        "0",
+        "--console-port",
         "0",
     ];
     let ended = run(args).await;

@@ -6,7 +6,7 @@ use std::{fmt, net::SocketAddr};
 /// `tessera ROLE listening on ADDR (admin ADDR)`; without the parenthesis where there is no administration port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Announcement {
-    /// `registry`, `ticket` or `user`.
+    /// `registry`, `ticket`, `user` or `console`.
     pub(crate) role: String,
     /// Where the service listens.
     pub(crate) listen: SocketAddr,
