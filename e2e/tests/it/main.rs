@@ -11,6 +11,7 @@ mod grpcurl;
 mod languages;
 mod logs;
 mod metrics;
+mod monitor;
 mod operator;
 mod secured;
 mod trace;
