@@ -41,6 +41,10 @@ pub(super) enum Said {
 }
 
 /// What an attempt came to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the usual one, and a box would be an allocation for every call"
+)]
 pub(super) enum Outcome {
     /// A response that has begun, or that ended well.
     Good(Answer),
