@@ -119,9 +119,9 @@ impl Plan {
         }
     }
 
-    /// Whether all instances of the beginning have the same weight.
+    /// Whether all instances have the same weight; those that are added have 100.
     pub(super) fn weighs_evenly(&self) -> bool {
-        self.natures.windows(2).all(|pair| pair[0].1 == pair[1].1)
+        self.natures.iter().all(|(_, weight)| *weight == 100)
     }
 }
 
