@@ -5,7 +5,7 @@ use std::time::Duration;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use crate::{
-    env::{Environment, Traces},
+    env::Environment,
     export, logs, metrics, propagation, resource,
     sampling::{Late, Sampling},
     span,
@@ -56,9 +56,9 @@ pub enum InitError {
 }
 
 /// Installs the `tracing` subscriber (to standard error), the propagators and, only if `OTEL_EXPORTER_OTLP_ENDPOINT` or
-/// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, a batch exporter over OTLP/gRPC. Otherwise nothing is dialled.
+/// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, a batch exporter over OTLP. Otherwise nothing is dialled.
 ///
-/// Call it within a tokio runtime, once a process, and keep the [`Guard`] for the flush at the end. An endpoint that cannot
+/// Call it once a process, and keep the [`Guard`] for the flush at the end. An endpoint that cannot
 /// be used is logged and leaves export off: telemetry never keeps a service from starting.
 ///
 /// # Errors
@@ -72,11 +72,12 @@ pub fn init(config: Config) -> Result<Guard, InitError> {
     propagation::install(environment.propagators);
 
     let mut provider = None;
-    if let Traces::Otlp { endpoint } = environment.traces {
+    if let Some(destination) = environment.traces {
+        let endpoint = destination.endpoint.clone();
         // Once a process, for its whole life.
         let sampling: &'static Sampling = Box::leak(Box::new(Sampling::new(&environment.sampling)));
         let resource = resource::resource(&config, environment.names_service);
-        match export::otlp_provider(resource, endpoint.clone(), sampling) {
+        match export::provider(resource, destination, &environment.exporting, sampling) {
             Ok(built) => {
                 span::install(&built, sampling, Late::new(&environment.sampling));
                 opentelemetry::global::set_tracer_provider(built.clone());
