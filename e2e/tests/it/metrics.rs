@@ -12,8 +12,33 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Metrics that come into being with what they count, or with TLS, which a quiet cluster without it has not: their type, and where.
-const RARE: [(&str, &str, &str); 9] = [
+/// Metrics that come into being with what they count, with TLS or with the monitor, which a quiet cluster without them has not: their
+/// type, and where.
+const RARE: [(&str, &str, &str); 17] = [
+    (
+        "tessera_monitor_dropped_reports_total",
+        "counter",
+        "monitor-client/src/reporter.rs",
+    ),
+    ("tessera_monitor_point_bytes", "gauge", "console/src/driver.rs"),
+    ("tessera_monitor_reports_total", "counter", "console/src/driver.rs"),
+    (
+        "tessera_monitor_reports_missed_total",
+        "counter",
+        "console/src/driver.rs",
+    ),
+    (
+        "tessera_monitor_sent_reports_total",
+        "counter",
+        "monitor-client/src/reporter.rs",
+    ),
+    ("tessera_monitor_series", "gauge", "console/src/driver.rs"),
+    ("tessera_monitor_up", "gauge", "monitor-client/src/reporter.rs"),
+    (
+        "tessera_monitor_waiting_reports",
+        "gauge",
+        "monitor-client/src/reporter.rs",
+    ),
     (
         "tessera_lb_further_attempts_total",
         "counter",
@@ -131,7 +156,12 @@ async fn alert_rules_name_only_metrics_that_are_offered() {
     }
     // What is scraped is where compose has it.
     let (scrape, compose) = (read("deploy/prometheus/prometheus.yml"), read("docker-compose.yml"));
-    for (job, port) in [("registry", 9000), ("ticket-svc", 9101), ("user-svc", 9200)] {
+    for (job, port) in [
+        ("registry", 9000),
+        ("ticket-svc", 9101),
+        ("user-svc", 9200),
+        ("console", 10_090),
+    ] {
         assert!(
             compose.contains(&format!("\n  {job}:\n")),
             "{job} in docker-compose.yml"
