@@ -7,7 +7,9 @@ use lb::Channel;
 use rand::RngExt as _;
 use registry_client::Registry;
 use telemetry::{
+    Context, WithContext as _,
     metrics::{self, Counter, Gauge},
+    propagation::ensure_unsampled,
     stats::{self, Taker},
 };
 use tokio::{
@@ -98,7 +100,8 @@ impl Reporter {
         };
         Some(Self {
             stop,
-            task: tokio::spawn(work.run(stopped)),
+            // A report every ten seconds of every process would be most of the traces of a quiet platform.
+            task: tokio::spawn(work.run(stopped).with_context(ensure_unsampled(&Context::new()))),
         })
     }
 

@@ -159,7 +159,7 @@ pub fn ensure_trace(cx: &Context) -> Context {
 }
 
 /// The context itself, or one with ids made up here; in either case one of which nobody records anything.
-pub(crate) fn ensure_unsampled(cx: &Context) -> Context {
+pub fn ensure_unsampled(cx: &Context) -> Context {
     let ids = RandomIdGenerator::default();
     let span = cx.span();
     let (trace_id, span_id) = if span.span_context().is_valid() {
