@@ -12,9 +12,19 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Metrics that come into being with what they count, with TLS or with the monitor, which a quiet cluster without them has not: their
-/// type, and where.
-const RARE: [(&str, &str, &str); 17] = [
+/// Metrics that come into being with what they count, with TLS, an exporter or the monitor, which a quiet cluster without them has
+/// not: their type, and where.
+const RARE: [(&str, &str, &str); 19] = [
+    (
+        "otel_sdk_exporter_span_exported_total",
+        "counter",
+        "telemetry/src/export/otlp.rs",
+    ),
+    (
+        "otel_sdk_processor_span_processed_total",
+        "counter",
+        "telemetry/src/export/batch.rs",
+    ),
     (
         "tessera_monitor_dropped_reports_total",
         "counter",
