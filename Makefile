@@ -29,4 +29,5 @@ bench-registry: ## The registry beside etcd and ZooKeeper where installed, as ra
 	cargo bench -p e2e --bench registry
 
 bench-telemetry: ## What traces and statistics cost a call, at client and server (about 3 minutes)
+	cargo bench -p telemetry --bench spans --bench stats
 	cargo bench -p e2e --bench telemetry

@@ -6,6 +6,9 @@ use opentelemetry::{
     trace::{FutureExt as _, TraceContextExt as _, Tracer as _},
 };
 
+/// Where the Jaeger of `docker-compose.yml`, or one that was started as its own pages say, shows a trace.
+const JAEGER: &str = "http://localhost:16686/trace/";
+
 /// A trace that this process began.
 #[derive(Debug, Clone)]
 pub(crate) struct Root {
@@ -27,6 +30,12 @@ impl Root {
     /// 32 hexadecimal digits.
     pub(crate) fn trace_id(&self) -> &str {
         &self.trace_id
+    }
+
+    /// Where it can be looked at, if it is recorded.
+    pub(crate) fn url(&self) -> Option<String> {
+        let is_recorded = self.context.span().is_recording();
+        is_recorded.then(|| format!("{JAEGER}{}", self.trace_id))
     }
 
     /// Runs a call as part of the trace.

@@ -217,12 +217,13 @@ async fn open_account(shop: &Shop, number: u32, budget: Money) -> Result<Buyer, 
             Ok(Buyer { user, balance })
         })
         .await;
-    let trace_id = root.trace_id().to_owned();
+    let (trace_id, trace_url) = (root.trace_id().to_owned(), root.url());
     root.end();
     opened.map_err(|(method, error)| Purchase {
         outcome: failed(method, &error),
         took: begun.elapsed(),
         trace_id,
+        trace_url,
     })
 }
 
@@ -250,7 +251,7 @@ async fn buy(shop: &Shop, user_id: &str, event_id: &str, seats: u32) -> Purchase
     let begun = Instant::now();
     let answer = root.around(shop.buy(user_id, event_id, seats)).await;
     let took = begun.elapsed();
-    let trace_id = root.trace_id().to_owned();
+    let (trace_id, trace_url) = (root.trace_id().to_owned(), root.url());
     root.end();
     let outcome = match answer {
         Ok(order) => match shop.settled(order).await {
@@ -263,6 +264,7 @@ async fn buy(shop: &Shop, user_id: &str, event_id: &str, seats: u32) -> Purchase
         outcome,
         took,
         trace_id,
+        trace_url,
     }
 }
 

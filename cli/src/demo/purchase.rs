@@ -20,6 +20,8 @@ pub(crate) struct Purchase {
     pub(crate) took: Duration,
     /// The trace of it, 32 hexadecimal digits.
     pub(crate) trace_id: String,
+    /// Where it can be looked at, if it was exported.
+    pub(crate) trace_url: Option<String>,
 }
 
 /// How an attempt to buy ended.
@@ -105,6 +107,7 @@ impl Purchase {
             })),
             "instance": order.map(|order| &order.ticket_instance_id),
             "trace_id": self.trace_id,
+            "trace_url": self.trace_url,
             "took_ms": millis(self.took),
         })
     }
@@ -204,6 +207,7 @@ mod tests {
             outcome: Outcome::of(order),
             took: Duration::from_millis(5),
             trace_id: String::new(),
+            trace_url: None,
         }
     }
 

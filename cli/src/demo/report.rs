@@ -185,7 +185,7 @@ impl Report<'_> {
 
 fn orders<'a>(purchases: impl Iterator<Item = &'a Purchase>) -> String {
     let mut table = Table::new(["order", "seats", "price", "served by", "took", "trace"]);
-    let mut reasons = String::new();
+    let (mut reasons, mut links) = (String::new(), String::new());
     for purchase in purchases {
         let order = purchase.outcome.order();
         table.row([
@@ -196,15 +196,20 @@ fn orders<'a>(purchases: impl Iterator<Item = &'a Purchase>) -> String {
             output::duration(purchase.took),
             purchase.trace_id.clone(),
         ]);
+        if let Some(url) = &purchase.trace_url {
+            links.push_str(&format!("  {url}\n"));
+        }
         let why = purchase.outcome.why();
         if !why.is_empty() {
             reasons.push_str(&format!("{}: {}\n", purchase.trace_id, output::plain(&why)));
         }
     }
-    let table = table.render();
-    if reasons.is_empty() {
-        table
-    } else {
-        format!("{table}\n{reasons}")
+    let mut text = table.render();
+    if !reasons.is_empty() {
+        text.push_str(&format!("\n{reasons}"));
     }
+    if !links.is_empty() {
+        text.push_str(&format!("\nIn Jaeger:\n{links}"));
+    }
+    text
 }

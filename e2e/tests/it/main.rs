@@ -15,4 +15,5 @@ mod monitor;
 mod operator;
 mod secured;
 mod trace;
+mod trace_change;
 mod up;

@@ -24,6 +24,8 @@ async fn one_purchase_is_one_trace_with_the_right_parents() {
     let order = &demo["orders"][0];
     assert_eq!(order["state"], "SUCCEEDED", "{demo:#}");
     let trace_id = order["trace_id"].as_str().expect("a trace id").to_owned();
+    let url = format!("http://localhost:16686/trace/{trace_id}");
+    assert_eq!(order["trace_url"], url.as_str(), "where Jaeger shows it");
 
     let buy = "tessera.user.v1.UserService/BuyTicket";
     let steps = [

@@ -1,7 +1,7 @@
 //! Log lines on standard error: what is written, in which form, and how that is changed while the process runs.
 //!
-//! The form is [`format`]'s; which filter holds, and until when, is [`levels`]'; that one line said a thousand times does not
-//! drown the others is [`repeats`]'. This file joins them into one subscriber, and [`keeper`] is the task that takes back what
+//! The form is `format`'s; which filter holds, and until when, is `levels`'; that one line said a thousand times does not
+//! drown the others is `repeats`'. This file joins them into one subscriber, and `keeper` is the task that takes back what
 //! ends by itself. Not here: who may change a filter (that is whoever offers it: `service-host`'s admin endpoint).
 
 mod format;
