@@ -53,6 +53,50 @@ pub struct Peer<'a> {
     pub version: &'a str,
 }
 
+/// What the spans of attempts say of where they go, made once for many of them.
+#[derive(Debug)]
+pub struct Callee {
+    /// The address first.
+    attributes: Vec<KeyValue>,
+    /// How many of them are the address.
+    address: usize,
+    /// As statistics call it: the instance, or its address.
+    name: Box<str>,
+}
+
+impl From<Peer<'_>> for Arc<Callee> {
+    fn from(peer: Peer<'_>) -> Self {
+        let shared = |text: &str| Value::from(Arc::<str>::from(text));
+        let mut attributes: Vec<KeyValue> = span::peer_attributes(peer.address).collect();
+        let address = attributes.len();
+        for (key, value) in [
+            (semconv::PEER_INSTANCE_ID, peer.instance_id),
+            (semconv::PEER_ZONE, peer.zone),
+            (semconv::PEER_VERSION, peer.version),
+        ] {
+            if !value.is_empty() {
+                attributes.push(KeyValue::new(key, shared(value)));
+            }
+        }
+        let name = if peer.instance_id.is_empty() {
+            peer.address
+        } else {
+            peer.instance_id
+        };
+        Self::new(Callee {
+            attributes,
+            address,
+            name: name.into(),
+        })
+    }
+}
+
+impl Callee {
+    fn address(&self) -> impl Iterator<Item = KeyValue> {
+        self.attributes[..self.address].iter().cloned()
+    }
+}
+
 /// Why there is an attempt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AttemptKind {
@@ -107,34 +151,27 @@ impl CallSpan {
         }
     }
 
-    /// Starts attempt number `n` (from 1).
-    pub fn attempt(&self, n: u32, kind: AttemptKind, peer: Peer<'_>) -> AttemptSpan {
-        let call = &self.open;
+    /// Starts attempt number `n` (from 1), to a [`Peer`] or, where there are many to the same one, to its [`Callee`].
+    pub fn attempt(&self, n: u32, kind: AttemptKind, to: impl Into<Arc<Callee>>) -> AttemptSpan {
+        let (call, callee) = (&self.open, to.into());
         let durations = call.durations.attempt_started();
         if call.recorded.is_some() {
             // The conventions want the instance last tried on the call's own span too.
-            call.started
-                .cx
-                .span()
-                .set_attributes(span::peer_attributes(peer.address));
+            call.started.cx.span().set_attributes(callee.address());
             if n > 1 {
                 self.set_attribute(semconv::ATTEMPTS, i64::from(n));
             }
         }
         let started = span::start(&call.started.cx, SpanKind::Client, || {
-            described_attempt(&call.durations, n, kind, peer)
+            described_attempt(&call.durations, n, kind, &callee)
         });
         if n > 1 && started.may_be_late {
             call.had_trouble.store(true, Ordering::Relaxed);
         }
-        let counted = call.counted.attempt(if peer.instance_id.is_empty() {
-            peer.address
-        } else {
-            peer.instance_id
-        });
+        let counted = call.counted.attempt(&callee.name);
         let mut open = Open::new(started, durations, counted);
         if open.started.may_be_late {
-            open.attempt = Some(Box::new(Attempt::new(n, kind, peer)));
+            open.attempt = Some((n, kind, callee));
         }
         AttemptSpan { open }
     }
@@ -214,72 +251,28 @@ struct Recorded {
 }
 
 fn described(durations: &MethodDurations) -> (Cow<'static, str>, Vec<KeyValue>) {
-    let method = durations.method().to_owned();
     let attributes = vec![
         KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
-        KeyValue::new(semconv::RPC_METHOD, method.clone()),
-        KeyValue::new(semconv::SERVER_ADDRESS, durations.target().to_owned()),
+        KeyValue::new(semconv::RPC_METHOD, durations.method()),
+        KeyValue::new(semconv::SERVER_ADDRESS, durations.target()),
     ];
-    (method.into(), attributes)
+    (durations.method().into(), attributes)
 }
 
 fn described_attempt(
     durations: &MethodDurations,
     n: u32,
     kind: AttemptKind,
-    peer: Peer<'_>,
+    callee: &Callee,
 ) -> (Cow<'static, str>, Vec<KeyValue>) {
-    // gRFC A72 names attempts so; it keeps them apart from the call in any list of spans.
-    let name = format!("Attempt.{}", durations.method());
-    let mut attributes = described(durations).1;
+    let mut attributes = Vec::with_capacity(5 + callee.attributes.len());
+    attributes.extend(described(durations).1);
     attributes.push(KeyValue::new(semconv::ATTEMPT, i64::from(n)));
-    attributes.extend(span::peer_attributes(peer.address));
     if kind != AttemptKind::First {
         attributes.push(KeyValue::new(semconv::ATTEMPT_KIND, kind.as_str()));
     }
-    for (key, value) in [
-        (semconv::PEER_INSTANCE_ID, peer.instance_id),
-        (semconv::PEER_ZONE, peer.zone),
-        (semconv::PEER_VERSION, peer.version),
-    ] {
-        if !value.is_empty() {
-            attributes.push(KeyValue::new(key, value.to_owned()));
-        }
-    }
-    (name.into(), attributes)
-}
-
-/// What is told of an attempt whose trace is not recorded, if it comes to that.
-#[derive(Debug)]
-struct Attempt {
-    n: u32,
-    kind: AttemptKind,
-    address: Box<str>,
-    instance_id: Box<str>,
-    zone: Box<str>,
-    version: Box<str>,
-}
-
-impl Attempt {
-    fn new(n: u32, kind: AttemptKind, peer: Peer<'_>) -> Self {
-        Self {
-            n,
-            kind,
-            address: peer.address.into(),
-            instance_id: peer.instance_id.into(),
-            zone: peer.zone.into(),
-            version: peer.version.into(),
-        }
-    }
-
-    fn peer(&self) -> Peer<'_> {
-        Peer {
-            address: &self.address,
-            instance_id: &self.instance_id,
-            zone: &self.zone,
-            version: &self.version,
-        }
-    }
+    attributes.extend(callee.attributes.iter().cloned());
+    (durations.attempt_name().into(), attributes)
 }
 
 /// What both have in common: a context, a clock and where the duration goes.
@@ -292,7 +285,7 @@ struct Open {
     /// What is kept for the span's end; `None` where it is not recorded, so that a call that is not is no larger for it.
     recorded: Option<Box<Recorded>>,
     /// What is kept of an attempt that may be told late.
-    attempt: Option<Box<Attempt>>,
+    attempt: Option<(u32, AttemptKind, Arc<Callee>)>,
     /// Of a call that may be told late: whether there was more than one attempt.
     had_trouble: AtomicBool,
     ended: bool,
@@ -362,7 +355,7 @@ impl Open {
         };
         span::late(&self.started, SpanKind::Client, ended, || match &self.attempt {
             None => described(&self.durations),
-            Some(attempt) => described_attempt(&self.durations, attempt.n, attempt.kind, attempt.peer()),
+            Some((n, kind, callee)) => described_attempt(&self.durations, *n, *kind, callee),
         });
     }
 }

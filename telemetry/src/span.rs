@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -260,7 +260,7 @@ pub(crate) fn peer_attributes(peer: &str) -> impl Iterator<Item = KeyValue> {
         None => (peer, None),
     };
     [
-        Some(KeyValue::new(semconv::NETWORK_PEER_ADDRESS, host.to_owned())),
+        Some(KeyValue::new(semconv::NETWORK_PEER_ADDRESS, Arc::<str>::from(host))),
         port.map(|port| KeyValue::new(semconv::NETWORK_PEER_PORT, i64::from(port))),
     ]
     .into_iter()

@@ -242,7 +242,7 @@ fn a_token_is_not_sent_where_everybody_can_read_it() {
         &["--registry", "http://registry.example:7000", "--token", "tsr_canary"],
     ]
     .concat();
-    run(&args).code(1).says(&["in the clear"]);
+    run(&args).code(2).says(&["in the clear"]);
 }
 
 /// Row 49: no default secret, and no start without one where it is needed.

@@ -10,7 +10,7 @@ use std::{
 
 use http::Response;
 use telemetry::{
-    client::{AttemptKind, AttemptSpan, CallSpan, Peer},
+    client::{AttemptKind, AttemptSpan, CallSpan},
     deadline::Deadline,
 };
 use tonic::{Code, Status};
@@ -152,14 +152,7 @@ impl<'a> Attempts<'a> {
             let note = self.shared.pool.note(endpoint, self.wish(&[]), choice.drawn);
             note.attributes(number)
         });
-        let labels = endpoint.labels();
-        let peer = Peer {
-            address: &endpoint.address,
-            instance_id: &endpoint.instance_id,
-            zone: &labels.zone,
-            version: &labels.version,
-        };
-        self.span.attempt(number, kind, peer)
+        self.span.attempt(number, kind, endpoint.callee())
     }
 
     /// Awaits `future`; `None` if the deadline comes first.

@@ -30,6 +30,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::uri::{Authority, Scheme};
+use telemetry::client::{Callee, Peer};
 use tokio::{sync::Notify, time::Instant};
 
 pub use backoff::{Backoff, InvalidBackoff};
@@ -99,8 +100,8 @@ pub(crate) struct Endpoint {
     pub(crate) instance_id: Arc<str>,
     pub(crate) address: Arc<str>,
     pub(crate) authority: Authority,
-    /// Where it runs and what, as registered: a process that comes back under the same name may be another version.
-    labels: ArcSwap<Attributes>,
+    /// What spans say of it: a process that comes back under the same name may be another version.
+    callee: ArcSwap<Callee>,
     /// Whose certificate is expected; `None` without TLS.
     secured: Option<tls::Expected>,
     identity: u64,
@@ -129,10 +130,10 @@ impl Endpoint {
     pub(crate) fn new(instance_id: Arc<str>, address: Arc<str>, authority: Authority) -> Self {
         Self {
             identity: identity(&instance_id),
+            callee: ArcSwap::new(callee(&instance_id, &address, &Attributes::default())),
             instance_id,
             address,
             authority,
-            labels: ArcSwap::default(),
             secured: None,
             load: Load::default(),
             served: AtomicU64::new(0),
@@ -156,14 +157,14 @@ impl Endpoint {
         Self { secured, ..self }
     }
 
-    /// Where it runs and what.
-    pub(crate) fn labels(&self) -> arc_swap::Guard<Arc<Attributes>> {
-        self.labels.load()
+    /// It says so of itself from now on.
+    pub(crate) fn says(&self, labels: &Attributes) {
+        self.callee.store(callee(&self.instance_id, &self.address, labels));
     }
 
-    /// It says so of itself from now on.
-    pub(crate) fn says(&self, labels: &Arc<Attributes>) {
-        self.labels.store(Arc::clone(labels));
+    /// What spans of attempts say of it.
+    pub(crate) fn callee(&self) -> Arc<Callee> {
+        self.callee.load_full()
     }
 
     /// Measured as the others of its channel.
@@ -388,4 +389,14 @@ mod tests {
             assert_eq!(endpoint.view().state, state);
         }
     }
+}
+
+fn callee(instance_id: &str, address: &str, labels: &Attributes) -> Arc<Callee> {
+    let peer = Peer {
+        address,
+        instance_id,
+        zone: &labels.zone,
+        version: &labels.version,
+    };
+    peer.into()
 }

@@ -113,8 +113,9 @@ impl CallDurations {
 #[derive(Debug)]
 pub(crate) struct MethodDurations {
     family: HistogramFamily,
-    target: Box<str>,
-    method: Box<str>,
+    target: &'static str,
+    method: &'static str,
+    attempt_name: &'static str,
     by_code: [OnceLock<Histogram>; CODES],
     /// On a client: the same for single attempts, looked up once.
     attempts: OnceLock<(Arc<MethodDurations>, Counter)>,
@@ -122,10 +123,14 @@ pub(crate) struct MethodDurations {
 
 impl MethodDurations {
     fn new(family: HistogramFamily, target: &str, method: &str) -> Self {
+        // Kept for the life of the process, as its series are, and as few: spans name them without a copy.
+        let kept = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
         Self {
             family,
-            target: target.into(),
-            method: method.into(),
+            target: kept(target.to_owned()),
+            method: kept(method.to_owned()),
+            // gRFC A72 names attempts so; it keeps them apart from the call in any list of spans.
+            attempt_name: kept(format!("Attempt.{method}")),
             by_code: Default::default(),
             attempts: OnceLock::new(),
         }
@@ -134,19 +139,24 @@ impl MethodDurations {
     /// Counts an attempt of a call of this method and returns where its duration goes.
     pub(crate) fn attempt_started(&self) -> Arc<Self> {
         let (durations, started) = self.attempts.get_or_init(|| {
-            let durations = Self::new(ATTEMPT_DURATION.clone(), &self.target, &self.method);
-            (Arc::new(durations), ATTEMPT_STARTED.with(&[&self.target, &self.method]))
+            let durations = Self::new(ATTEMPT_DURATION.clone(), self.target, self.method);
+            (Arc::new(durations), ATTEMPT_STARTED.with(&[self.target, self.method]))
         });
         started.inc();
         Arc::clone(durations)
     }
 
-    pub(crate) fn method(&self) -> &str {
-        &self.method
+    pub(crate) fn method(&self) -> &'static str {
+        self.method
     }
 
-    pub(crate) fn target(&self) -> &str {
-        &self.target
+    pub(crate) fn target(&self) -> &'static str {
+        self.target
+    }
+
+    /// Of a span of one attempt.
+    pub(crate) fn attempt_name(&self) -> &'static str {
+        self.attempt_name
     }
 
     pub(crate) fn observe(&self, code: i32, took: Duration, cx: &Context) {
@@ -155,9 +165,9 @@ impl MethodDurations {
             .get_or_init(|| {
                 let code = rpc::code_name(code);
                 if self.target.is_empty() {
-                    self.family.with(&[&self.method, code])
+                    self.family.with(&[self.method, code])
                 } else {
-                    self.family.with(&[&self.target, &self.method, code])
+                    self.family.with(&[self.target, self.method, code])
                 }
             })
             .observe_in(took.as_secs_f64(), cx);

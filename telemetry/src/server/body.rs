@@ -113,7 +113,7 @@ impl Call {
         self.end_span(code, false);
     }
 
-    fn tell_late(&self, method: &str, code: i32, took: Duration) {
+    fn tell_late(&self, method: &'static str, code: i32, took: Duration) {
         let ended = Ended {
             side: Side::Server,
             code,
@@ -122,10 +122,8 @@ impl Call {
             is_unary: self.sent.messages() <= 1,
         };
         span::late(&self.started, SpanKind::Server, ended, || {
-            (
-                method.to_owned().into(),
-                super::layer::described(method, self.caller.as_deref().copied()),
-            )
+            let attributes = super::layer::described(method.into(), self.caller.as_deref().copied());
+            (method.into(), attributes)
         });
     }
 

@@ -1,6 +1,7 @@
 //! The layer and the service it makes.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     net::SocketAddr,
     sync::{
@@ -143,7 +144,11 @@ where
             let _entered = call.context().clone().attach();
             return TraceFuture::traced(self.inner.call(request), call);
         }
-        let started = start(&parent, method, known, path_method, &request);
+        let name: Cow<'static, str> = match &durations {
+            Durations::Known(durations) => durations.method().into(),
+            Durations::ByStatus(method) => method.to_string().into(),
+        };
+        let started = start(&parent, name, known, path_method, &request);
         let mut call = Call::new(started, durations, counted);
         call.comes_from(request.extensions().get().map(|PeerAddr(peer)| *peer));
         if call.is_recorded() {
@@ -156,25 +161,25 @@ where
     }
 }
 
-fn start<B>(parent: &Context, method: &str, known: bool, original: &str, request: &Request<B>) -> Started {
+fn start<B>(parent: &Context, method: Cow<'static, str>, known: bool, original: &str, request: &Request<B>) -> Started {
     span::start(parent, SpanKind::Server, || {
         let caller = request.extensions().get().map(|PeerAddr(peer)| *peer);
-        let mut attributes = described(method, caller);
+        let mut attributes = described(method.clone(), caller);
         if !known {
             attributes.push(KeyValue::new(semconv::RPC_METHOD_ORIGINAL, original.to_owned()));
         }
         if let Some(budget) = budget(request.headers()) {
             attributes.push(KeyValue::new(semconv::DEADLINE_BUDGET_MS, span::millis(budget)));
         }
-        (method.to_owned().into(), attributes)
+        (method, attributes)
     })
 }
 
 /// What every span of a call says, also one that is made at its end.
-pub(super) fn described(method: &str, caller: Option<SocketAddr>) -> Vec<KeyValue> {
+pub(super) fn described(method: Cow<'static, str>, caller: Option<SocketAddr>) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
-        KeyValue::new(semconv::RPC_METHOD, method.to_owned()),
+        KeyValue::new(semconv::RPC_METHOD, method),
     ];
     if let Some(peer) = caller {
         attributes.push(KeyValue::new(semconv::NETWORK_PEER_ADDRESS, peer.ip().to_string()));
