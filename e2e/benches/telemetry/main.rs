@@ -2,7 +2,7 @@
 //!
 //! For each arm a server (`service-host`) and a client (`lb`) in processes of their own, this binary again, all started before the first
 //! figure. In each round every arm makes the same calls, one arm after the other and each round in another order, so that what the
-//! machine does meanwhile meets all of them. Compared is within a round, with the arm that has installed nothing, and the
+//! machine does meanwhile meets all of them. Compared is within a round, with the arm that exports and counts nothing, and the
 //! median of the rounds is told: processor time of client and server for a call, from the kernel's own account, and p99.
 
 mod collector;
@@ -11,6 +11,10 @@ mod process;
 mod report;
 
 use std::process::ExitCode;
+
+/// The one that the binary has, too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -21,6 +25,7 @@ pub(crate) const CALL: &str = "--call";
 /// What is installed in both processes of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arm {
+    /// A subscriber for logs, as everywhere.
     Nothing,
     /// Traces, of which so many of 100 are sampled.
     Sampled(u32),

@@ -24,33 +24,31 @@ const MESSAGE: usize = 64;
 
 /// What a process holds for as long as it lives.
 struct Installed {
-    _telemetry: Option<telemetry::Guard>,
+    _telemetry: telemetry::Guard,
 }
 
 /// Installs what the arm has. Must be called within the runtime.
 fn install(arm: Arm, role: &str) -> Result<Installed, Failed> {
-    let telemetry = match arm {
-        Arm::Nothing => None,
-        Arm::Sampled(_) => Some(telemetry::init(telemetry::Config {
-            service_name: format!("bench-{role}"),
-            service_version: String::new(),
-            instance_id: None,
-            log_format: telemetry::LogFormat::Json,
-            default_filter: "error".to_owned(),
-        })?),
-        Arm::Statistics => {
-            let taker = telemetry::stats::install(&format!("bench-{role}")).ok_or("statistics are taken")?;
-            // It ends with the process.
-            drop(tokio::spawn(async move {
-                let mut every = tokio::time::interval(Duration::from_secs(1));
-                loop {
-                    every.tick().await;
-                    std::hint::black_box(taker.take());
-                }
-            }));
-            None
-        }
-    };
+    // In every arm: without a subscriber the `tracing` calls of h2 cost more than with one that wants none of them, and telemetry
+    // would come out cheaper than nothing.
+    let telemetry = telemetry::init(telemetry::Config {
+        service_name: format!("bench-{role}"),
+        service_version: String::new(),
+        instance_id: None,
+        log_format: telemetry::LogFormat::Json,
+        default_filter: "error".to_owned(),
+    })?;
+    if arm == Arm::Statistics {
+        let taker = telemetry::stats::install(&format!("bench-{role}")).ok_or("statistics are taken")?;
+        // It ends with the process.
+        drop(tokio::spawn(async move {
+            let mut every = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                every.tick().await;
+                std::hint::black_box(taker.take());
+            }
+        }));
+    }
     Ok(Installed { _telemetry: telemetry })
 }
 
