@@ -21,8 +21,9 @@ use telemetry::{
 const ROUNDS: usize = 7;
 const TIMES: u32 = 200_000;
 const ARM: &str = "--arm";
-/// Names, the environment of each, and whether the caller's trace is recorded.
-const ARMS: [(&str, &[(&str, &str)], &str); 3] = [
+/// Its name, its environment, and whether the caller's trace is recorded, as `traceparent` says it.
+type Arm = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+const ARMS: [Arm; 3] = [
     ("nothing exported", &[], "01"),
     (
         "not recorded",
@@ -119,7 +120,8 @@ fn measure(flags: &str) -> Result<(), Failed> {
         call.finish(0);
     };
     // The first rounds warm up and fill the queue.
-    (time(&span), time(&call));
+    time(&span);
+    time(&call);
     println!("{} {}", time(&span), time(&call));
     Ok(())
 }

@@ -340,6 +340,16 @@ impl Endpoint {
     }
 }
 
+fn callee(instance_id: &str, address: &str, labels: &Attributes) -> Arc<Callee> {
+    let peer = Peer {
+        address,
+        instance_id,
+        zone: &labels.zone,
+        version: &labels.version,
+    };
+    peer.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,14 +399,4 @@ mod tests {
             assert_eq!(endpoint.view().state, state);
         }
     }
-}
-
-fn callee(instance_id: &str, address: &str, labels: &Attributes) -> Arc<Callee> {
-    let peer = Peer {
-        address,
-        instance_id,
-        zone: &labels.zone,
-        version: &labels.version,
-    };
-    peer.into()
 }
