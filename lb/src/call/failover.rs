@@ -28,7 +28,11 @@ pub(super) async fn run(
     let mut progress = Progress::start();
     let mut last: Option<Bad> = None;
     loop {
-        let bad = match attempt.judged(&mut head, &body).await {
+        let outcome = attempt.judged(&mut head, &body).await;
+        if last.is_some() && !matches!(outcome, Outcome::NowhereElse) {
+            retries.retried();
+        }
+        let bad = match outcome {
             Outcome::Good(answer) => {
                 body.commit();
                 retries.succeeded();

@@ -158,12 +158,15 @@ impl Retries {
     /// One more attempt of a call that has failed, if it may be made.
     pub(crate) fn retry(&self) -> bool {
         let may = self.throttle_allows() && self.budget.withdraw();
-        count(if may {
-            &self.counts.retries
-        } else {
-            &self.counts.retries_withheld
-        });
+        if !may {
+            count(&self.counts.retries_withheld);
+        }
         may
+    }
+
+    /// That attempt was made. One that may be made and finds nobody to go to is none.
+    pub(super) fn retried(&self) {
+        count(&self.counts.retries);
     }
 
     /// One more attempt of a call that is late, if it may be made.
