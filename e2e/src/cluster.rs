@@ -5,17 +5,30 @@ use std::{collections::BTreeMap, path::Path};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Ended, Process};
+use crate::{Ended, Process, proxy::Proxy};
 
 /// What a cluster is made of.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
     /// How many ticket services share the store. Default: 3.
     pub tickets: usize,
+    /// How many user services share theirs. Default: 1.
+    pub users: usize,
+    /// Where the ticket and the user services keep their records. Default: a file each, in the cluster's folder.
+    pub stores: Option<Stores>,
     /// Environment variables for every process.
     pub env: Vec<(&'static str, String)>,
     /// Flags for the ticket and user services, for example a short heartbeat.
     pub provider_flags: Vec<String>,
+}
+
+/// The databases of a cluster, as `--store` takes them.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// Of the ticket services.
+    pub ticket: String,
+    /// Of the user services.
+    pub user: String,
 }
 
 /// Running processes. All of them end with it.
@@ -25,8 +38,10 @@ pub struct Cluster {
     pub registry: String,
     /// The registry's admin address.
     pub registry_admin: String,
-    /// The user service's address.
+    /// The first user service's address.
     pub user: String,
+    /// The user services' addresses by instance name.
+    pub users: BTreeMap<String, String>,
     /// The ticket services' addresses by instance name.
     pub tickets: BTreeMap<String, String>,
     /// The administration addresses by process name.
@@ -40,6 +55,8 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             tickets: 3,
+            users: 1,
+            stores: None,
             env: Vec::new(),
             // A dead instance is seen after 1.5 s instead of 15 s: tests wait for it.
             provider_flags: ["--heartbeat-interval", "500ms"].map(String::from).to_vec(),
@@ -63,6 +80,7 @@ impl Cluster {
             registry: String::new(),
             registry_admin: String::new(),
             user: String::new(),
+            users: BTreeMap::new(),
             tickets: BTreeMap::new(),
             admins: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -73,7 +91,11 @@ impl Cluster {
         for number in 1..=cluster.options.tickets {
             cluster.start_ticket(&format!("ticket-{number}"), "127.0.0.1:0").await;
         }
-        cluster.start_user().await;
+        for number in 1..=cluster.options.users {
+            cluster
+                .start_user_as(&format!("user-{number}"), "127.0.0.1:0", &[])
+                .await;
+        }
         cluster
     }
 
@@ -105,22 +127,51 @@ impl Cluster {
 
     /// Starts a ticket service on the shared store.
     pub async fn start_ticket(&mut self, name: &str, listen: &str) {
-        let (grpc, _) = self.start_provider("ticket", name, listen, &["--seed"]).await;
+        self.start_ticket_as(name, listen, &[]).await;
+    }
+
+    /// The same with environment variables of its own.
+    pub async fn start_ticket_as(&mut self, name: &str, listen: &str, env: &[(&'static str, String)]) {
+        let (grpc, _) = self.start_provider("ticket", name, listen, &["--seed"], env).await;
+        self.tickets.insert(name.to_owned(), grpc);
+    }
+
+    /// Starts a ticket service that others reach through this network only.
+    pub async fn start_ticket_behind(&mut self, name: &str, network: &Proxy) {
+        let more = ["--seed", "--advertise", &network.address];
+        let (grpc, _) = self.start_provider("ticket", name, "127.0.0.1:0", &more, &[]).await;
+        network.lead_to(&grpc);
         self.tickets.insert(name.to_owned(), grpc);
     }
 
     /// Starts the user service on its store.
     pub async fn start_user(&mut self) {
-        (self.user, _) = self.start_provider("user", "user-1", "127.0.0.1:0", &[]).await;
+        self.start_user_as("user-1", "127.0.0.1:0", &[]).await;
+    }
+
+    /// Starts a user service on the store of all, with environment variables of its own.
+    pub async fn start_user_as(&mut self, name: &str, listen: &str, env: &[(&'static str, String)]) {
+        let (grpc, _) = self.start_provider("user", name, listen, &[], env).await;
+        if name == "user-1" {
+            self.user.clone_from(&grpc);
+        }
+        self.users.insert(name.to_owned(), grpc);
     }
 
     /// Starts the monitor on its store, which is the same each time.
     pub async fn start_console(&mut self) {
-        self.start_provider("console", "console", "127.0.0.1:0", &[]).await;
+        self.start_provider("console", "console", "127.0.0.1:0", &[], &[]).await;
     }
 
-    async fn start_provider(&mut self, role: &str, name: &str, listen: &str, more: &[&str]) -> (String, String) {
-        let store = self.data.path().join(format!("{role}.db")).display().to_string();
+    async fn start_provider(
+        &mut self,
+        role: &str,
+        name: &str,
+        listen: &str,
+        more: &[&str],
+        env: &[(&'static str, String)],
+    ) -> (String, String) {
+        let store = self.store(role);
         let args = [
             role,
             "--listen",
@@ -136,11 +187,20 @@ impl Cluster {
         .map(String::from)
         .chain(self.options.provider_flags.iter().cloned())
         .collect::<Vec<_>>();
-        let mut process = Process::spawn(name, args, &self.options.env);
+        let env = [self.options.env.as_slice(), env].concat();
+        let mut process = Process::spawn(name, args, &env);
         let addresses = process.addresses().await;
         self.admins.insert(name.to_owned(), addresses.1.clone());
         self.processes.insert(name.to_owned(), process);
         addresses
+    }
+
+    fn store(&self, role: &str) -> String {
+        match (role, &self.options.stores) {
+            ("ticket", Some(stores)) => stores.ticket.clone(),
+            ("user", Some(stores)) => stores.user.clone(),
+            _ => self.data.path().join(format!("{role}.db")).display().to_string(),
+        }
     }
 
     /// Where its stores are.

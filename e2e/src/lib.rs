@@ -5,6 +5,8 @@
 //! - [`otlp::Receiver`] is a trace backend in the test's own process.
 //! - [`registry`] is a registry to be hurt, with raw clients that keep book; [`trial`] and [`strace`] are what hurts it.
 //! - [`etcd::Cluster`] is the store of its replicas; [`network::Branch`] is a network that can be cut off.
+//! - [`market::Market`] sells to buyers who keep book, and holds their books against the services.
+//! - [`proxy::Proxy`] is a network that delays, repeats and loses single calls.
 //! - [`wait::until`] asks again until a condition holds or time is up. Nothing here sleeps and hopes.
 //!
 //! The tests themselves are in `tests/it`.
@@ -12,16 +14,18 @@
 mod binary;
 mod cluster;
 pub mod etcd;
+pub mod market;
 pub mod network;
 pub mod otlp;
 mod process;
+pub mod proxy;
 pub mod registry;
 pub mod strace;
 pub mod trial;
 pub mod wait;
 
 pub use binary::tessera;
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{Cluster, ClusterOptions, Stores};
 pub use process::{Ended, Process, run};
 
 /// The README's Rust snippets, compiled.

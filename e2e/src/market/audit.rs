@@ -1,0 +1,111 @@
+//! The books of the buyers against what the services say, once nothing is under way: order, seats and debit are 1:1:1.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::{
+    ticket::v1::{Event, SeatState},
+    user::v1::{Order, OrderState},
+};
+
+use super::{Buyer, Ended, Market};
+
+impl Market {
+    /// Holds the books against the services. Every buyer of this event is in `buyers`, and bought nothing else.
+    ///
+    /// 1. A seat that a buyer was told is theirs is sold, and is nobody else's; a seat that is sold was told to somebody.
+    /// 2. One ticket a seat, and no ticket twice.
+    /// 3. The wallet holds what was put in less what the told orders cost: a lost answer cost nothing, a refund came once.
+    /// 4. The order says the same as its buyer was told: an acknowledged purchase is not taken back.
+    /// 5. Nothing is held any more, and sold + free is all there is.
+    ///
+    /// # Panics
+    /// With what is broken.
+    pub async fn audit(&self, event: &Event, buyers: &[Buyer]) {
+        let lines = self.books().lines();
+        let lines: Vec<_> = lines.iter().filter(|line| line.event_id == event.id).collect();
+        let (mut owners, mut tickets) = (BTreeMap::new(), BTreeSet::new());
+        for line in &lines {
+            for seat in line.ended.seats() {
+                let other = owners.insert(seat.clone(), &line.order_id);
+                assert_eq!(other, None, "seat {seat} was sold to {} as well", line.order_id);
+            }
+            if let Ended::Sold {
+                seats,
+                tickets: told,
+                paid,
+            } = &line.ended
+            {
+                assert_eq!(
+                    (told.len(), *paid),
+                    (seats.len(), super::PRICE * i64::try_from(seats.len()).expect("few"))
+                );
+                for ticket in told {
+                    assert!(tickets.insert(ticket.clone()), "ticket {ticket} is in two orders");
+                }
+            }
+        }
+        let counts = self.settled(event).await;
+        let sold: BTreeSet<String> = self
+            .seats(&event.id)
+            .await
+            .into_iter()
+            .filter(|seat| seat.state() == SeatState::Sold)
+            .map(|seat| seat.id)
+            .collect();
+        let told: BTreeSet<String> = owners.keys().cloned().collect();
+        assert_eq!(
+            sold, told,
+            "seats that are sold, and seats that somebody was told to have"
+        );
+        assert_eq!(
+            (
+                counts.seats_sold as usize,
+                counts.seats_held,
+                counts.seats_sold + counts.seats_free
+            ),
+            (told.len(), 0, counts.seats_total)
+        );
+        let mut paid: BTreeMap<&str, i64> = BTreeMap::new();
+        for line in &lines {
+            *paid.entry(&line.buyer.id).or_default() += line.ended.paid();
+        }
+        for buyer in buyers {
+            let paid = paid.get(buyer.id.as_str()).copied().unwrap_or_default();
+            assert_eq!(
+                self.balance(buyer).await,
+                buyer.funds - paid,
+                "the wallet of {}",
+                buyer.id
+            );
+        }
+        for line in &lines {
+            let order = self.order(&line.order_id).await;
+            assert_eq!(
+                (theirs(&order), order.failure()),
+                (line.ended.seats().to_vec(), line.ended.failure()),
+                "order {} was told otherwise",
+                line.order_id
+            );
+        }
+    }
+
+    /// The event's counts once nothing is held: what a purchase gave up by itself may lapse only later.
+    async fn settled(&self, event: &Event) -> Event {
+        crate::wait::within(super::STUBBORN, "held seats to be sold or free", || async {
+            match self.counts(&event.id).await {
+                Ok(counts) if counts.seats_held == 0 => Ok(counts),
+                Ok(counts) => Err(format!("{} are held", counts.seats_held)),
+                Err(status) => Err(status.to_string()),
+            }
+        })
+        .await
+    }
+}
+
+/// The seats of an order that succeeded: those of one that failed are not its buyer's.
+fn theirs(order: &Order) -> Vec<String> {
+    match order.state() {
+        OrderState::Succeeded => order.seat_ids.clone(),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,97 @@
+//! What the buyers were told: one line an order, on their side of the wire.
+
+use std::sync::{Mutex, PoisonError};
+
+use proto::user::v1::{Order, OrderFailure, OrderState};
+use tonic::Status;
+
+use super::Buyer;
+
+/// All ends that were told, in the order in which they were.
+#[derive(Debug, Default)]
+pub struct Books(Mutex<Vec<Entry>>);
+
+/// One purchase as its buyer knows it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Who bought.
+    pub buyer: Buyer,
+    /// The order's id.
+    pub order_id: String,
+    /// What for.
+    pub event_id: String,
+    /// How it ended.
+    pub ended: Ended,
+    /// The errors on the way to that answer.
+    pub rough: Vec<Status>,
+}
+
+/// How a purchase ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// With these seats, for so many cents.
+    Sold {
+        /// Ids of seats.
+        seats: Vec<String>,
+        /// One ticket a seat.
+        tickets: Vec<String>,
+        /// Cents.
+        paid: i64,
+    },
+    /// Nothing was bought, for this reason.
+    Nothing(OrderFailure),
+}
+
+impl Books {
+    pub(super) fn enter(&self, buyer: &Buyer, order: &Order, rough: Vec<Status>) -> Entry {
+        let ended = match order.state() {
+            OrderState::Succeeded => Ended::Sold {
+                seats: order.seat_ids.clone(),
+                tickets: order.ticket_ids.clone(),
+                paid: order.total.as_ref().map_or(0, |total| total.minor_units),
+            },
+            _ => Ended::Nothing(order.failure()),
+        };
+        let entry = Entry {
+            buyer: buyer.clone(),
+            order_id: order.id.clone(),
+            event_id: order.event_id.clone(),
+            ended,
+            rough,
+        };
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.push(entry.clone());
+        entry
+    }
+
+    /// What is in them so far.
+    pub fn lines(&self) -> Vec<Entry> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Ended {
+    /// Seats that were sold.
+    pub fn seats(&self) -> &[String] {
+        match self {
+            Self::Sold { seats, .. } => seats,
+            Self::Nothing(_) => &[],
+        }
+    }
+
+    /// Why nothing was bought; unspecified where something was.
+    pub fn failure(&self) -> OrderFailure {
+        match self {
+            Self::Sold { .. } => OrderFailure::Unspecified,
+            Self::Nothing(failure) => *failure,
+        }
+    }
+
+    /// Cents that were paid.
+    pub fn paid(&self) -> i64 {
+        match self {
+            Self::Sold { paid, .. } => *paid,
+            Self::Nothing(_) => 0,
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! A market to be hurt: a cluster, an event, buyers with money, and who keeps book of what they were told.
+//!
+//! [`Market`] makes accounts and events and buys as an impatient person would: with the same request again until somebody says
+//! how it ended. [`Books`] is what the buyers know, kept on their side only. [`audit`] holds it against what the services say, and
+//! [`Watch`] reads all the time while things go wrong. Nothing here looks into a service's memory.
+
+mod audit;
+mod books;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use proto::{
+    common::v1::Money,
+    ticket::v1::{
+        CreateEventRequest, Event, GetEventRequest, ListSeatsRequest, Seat, Section,
+        ticket_service_client::TicketServiceClient,
+    },
+    user::v1::{
+        BestAvailable, BuyTicketRequest, CreateUserRequest, GetOrderRequest, GetUserRequest, Order, OrderState,
+        SeatChoice, TopUpRequest, buy_ticket_request::Selection, user_service_client::UserServiceClient,
+    },
+};
+use registry_client::Registry;
+use tokio::time::Instant;
+use tonic::{Code, Request, Status};
+use uuid::Uuid;
+
+pub use self::{
+    books::{Books, Ended, Entry},
+    watch::{Seen, Watch},
+};
+use crate::Cluster;
+
+/// What a seat of every event here costs, in cents.
+pub const PRICE: i64 = 2_500;
+
+/// How long a buyer goes on asking for the end of a purchase: the bound of the platform's promise that every purchase has
+/// ended a minute after all is well again, and what a test may do to it before.
+const STUBBORN: Duration = Duration::from_secs(150);
+
+/// One attempt of a call.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// A cluster that sells. Clones are the same market.
+#[derive(Debug, Clone)]
+pub struct Market {
+    users: UserServiceClient<lb::Channel>,
+    tickets: TicketServiceClient<lb::Channel>,
+    books: Arc<Books>,
+}
+
+/// Somebody with a wallet.
+#[derive(Debug, Clone)]
+pub struct Buyer {
+    /// The account.
+    pub id: String,
+    /// What was put into the wallet, in cents.
+    pub funds: i64,
+}
+
+/// Which seats somebody wants.
+#[derive(Debug, Clone)]
+pub enum Wish {
+    /// These, by their ids.
+    Seats(Vec<String>),
+    /// So many, wherever they are.
+    Best(u32),
+}
+
+impl Market {
+    /// Finds a cluster's services through its registry.
+    ///
+    /// # Panics
+    /// When the registry's address is none.
+    pub fn of(cluster: &Cluster) -> Self {
+        let registry = Registry::connect([&cluster.registry]).expect("an address");
+        let channel = |service: &str| lb::Channel::builder(registry.discover(service)).build();
+        Self {
+            users: UserServiceClient::new(channel("user-svc")),
+            tickets: TicketServiceClient::new(channel("ticket-svc")),
+            books: Arc::default(),
+        }
+    }
+
+    /// What its buyers were told.
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// Makes an event of one section `A` with these rows of seats.
+    pub async fn event(&self, rows: u32, seats_per_row: u32) -> Event {
+        let event = Event {
+            title: "A sale".into(),
+            venue: "Hall".into(),
+            starts_at: Some(prost_types::Timestamp {
+                // In 2096: it lies ahead of every run of this.
+                seconds: 4_000_000_000,
+                nanos: 0,
+            }),
+            sections: vec![Section {
+                name: "A".into(),
+                rows,
+                seats_per_row,
+                price: Some(euro(PRICE)),
+            }],
+            ..Event::default()
+        };
+        let request = CreateEventRequest {
+            request_id: Uuid::new_v4().to_string(),
+            event: Some(event),
+        };
+        let answer = stubborn("CreateEvent", request, |request| {
+            let mut tickets = self.tickets.clone();
+            async move { tickets.create_event(request).await }
+        });
+        answer.await.event.expect("the event")
+    }
+
+    /// Makes an account with money for so many seats.
+    pub async fn buyer(&self, seats: u32) -> Buyer {
+        let id = Uuid::new_v4();
+        let request = CreateUserRequest {
+            request_id: id.to_string(),
+            email: format!("{}@example.com", id.simple()),
+            display_name: "Buyer".into(),
+            password: id.to_string(),
+            currency_code: "EUR".into(),
+        };
+        let answer = stubborn("CreateUser", request, |request| {
+            let mut users = self.users.clone();
+            async move { users.create_user(request).await }
+        });
+        let id = answer.await.user.expect("the user").id;
+        let funds = i64::from(seats) * PRICE;
+        let request = TopUpRequest {
+            request_id: Uuid::new_v4().to_string(),
+            user_id: id.clone(),
+            amount: Some(euro(funds)),
+        };
+        stubborn("TopUp", request, |request| {
+            let mut users = self.users.clone();
+            async move { users.top_up(request).await }
+        })
+        .await;
+        Buyer { id, funds }
+    }
+
+    /// So many buyers with money for so many seats each, some at a time: hashing a password is dear on purpose.
+    pub async fn buyers(&self, count: usize, seats: u32) -> Vec<Buyer> {
+        use futures_util::StreamExt as _;
+        futures_util::stream::iter(0..count)
+            .map(|_| self.buyer(seats))
+            .buffer_unordered(8)
+            .collect()
+            .await
+    }
+
+    /// Buys, and asks again with the same request until it has ended. Kept in the books.
+    ///
+    /// # Panics
+    /// When there is no end in [`STUBBORN`].
+    pub async fn buy(&self, buyer: &Buyer, event: &Event, wish: Wish) -> Entry {
+        let request = BuyTicketRequest {
+            request_id: Uuid::new_v4().to_string(),
+            user_id: buyer.id.clone(),
+            event_id: event.id.clone(),
+            selection: Some(match wish {
+                Wish::Seats(seat_ids) => Selection::Seats(SeatChoice { seat_ids }),
+                Wish::Best(quantity) => Selection::BestAvailable(BestAvailable {
+                    quantity,
+                    section: String::new(),
+                }),
+            }),
+        };
+        let (give_up, mut rough) = (Instant::now() + STUBBORN, Vec::new());
+        loop {
+            let mut users = self.users.clone();
+            match users.buy_ticket(attempt(request.clone())).await {
+                Ok(answer) => {
+                    let order = answer.into_inner().order.expect("an order");
+                    if is_final(&order) {
+                        return self.books.enter(buyer, &order, rough);
+                    }
+                }
+                Err(status) => {
+                    assert!(
+                        may_repeat(&status),
+                        "a purchase is answered with what another attempt cannot mend: {status:?}"
+                    );
+                    rough.push(status);
+                }
+            }
+            assert!(
+                Instant::now() < give_up,
+                "order {} has not ended: {rough:?}",
+                request.request_id
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What the ticket service says of an event now.
+    pub async fn counts(&self, event_id: &str) -> Result<Event, Status> {
+        let request = GetEventRequest {
+            event_id: event_id.to_owned(),
+        };
+        let answer = self.tickets.clone().get_event(attempt(request)).await?;
+        Ok(answer.into_inner().event.expect("the event"))
+    }
+
+    /// All seats of an event.
+    pub async fn seats(&self, event_id: &str) -> Vec<Seat> {
+        let (mut seats, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = ListSeatsRequest {
+                event_id: event_id.to_owned(),
+                page_size: 1_000,
+                page_token,
+                ..ListSeatsRequest::default()
+            };
+            let page = stubborn("ListSeats", request, |request| {
+                let mut tickets = self.tickets.clone();
+                async move { tickets.list_seats(request).await }
+            })
+            .await;
+            seats.extend(page.seats);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return seats;
+            }
+        }
+    }
+
+    /// What a wallet holds, in cents.
+    pub async fn balance(&self, buyer: &Buyer) -> i64 {
+        let request = GetUserRequest {
+            user_id: buyer.id.clone(),
+        };
+        let answer = stubborn("GetUser", request, |request| {
+            let mut users = self.users.clone();
+            async move { users.get_user(request).await }
+        });
+        let user = answer.await.user.expect("the user");
+        user.balance.expect("a balance").minor_units
+    }
+
+    /// An order as it is now.
+    pub async fn order(&self, order_id: &str) -> Order {
+        let request = GetOrderRequest {
+            order_id: order_id.to_owned(),
+        };
+        let answer = stubborn("GetOrder", request, |request| {
+            let mut users = self.users.clone();
+            async move { users.get_order(request).await }
+        });
+        answer.await.order.expect("the order")
+    }
+}
+
+/// So many cents.
+pub fn euro(minor_units: i64) -> Money {
+    Money {
+        currency_code: "EUR".into(),
+        minor_units,
+    }
+}
+
+fn is_final(order: &Order) -> bool {
+    matches!(order.state(), OrderState::Succeeded | OrderState::Failed)
+}
+
+fn attempt<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(ATTEMPT);
+    request
+}
+
+/// Is it about the state of the wire or of a server, so that the same request may do better later?
+fn may_repeat(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Aborted
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::Internal
+    )
+}
+
+/// Repeats a call that may be repeated until it succeeds.
+async fn stubborn<T: Clone, R, F>(what: &str, message: T, mut call: impl FnMut(Request<T>) -> F) -> R
+where
+    F: Future<Output = Result<tonic::Response<R>, Status>>,
+{
+    let give_up = Instant::now() + STUBBORN;
+    loop {
+        match call(attempt(message.clone())).await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) => assert!(may_repeat(&status) && Instant::now() < give_up, "{what}: {status:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
