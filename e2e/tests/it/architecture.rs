@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("telemetry", &[]),
     ("tls", &[]),
+    ("identity", &[]),
     ("service-host", &["telemetry", "tls"]),
     ("service-store", &["telemetry"]),
     ("registry-client", &["proto", "telemetry", "tls"]),
@@ -25,6 +26,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "user-svc",
         &[
             "proto",
+            "identity",
             "registry-client",
             "lb",
             "service-host",
@@ -37,6 +39,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "ticket-svc",
         &[
             "proto",
+            "identity",
             "registry-client",
             "lb",
             "service-host",
@@ -61,6 +64,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "cli",
         &[
             "proto",
+            "identity",
             "registry-client",
             "lb",
             "service-host",
@@ -77,6 +81,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "e2e",
         &[
             "proto",
+            "identity",
             "registry-client",
             "lb",
             "service-host",
