@@ -20,6 +20,8 @@ pub struct ClusterOptions {
     pub env: Vec<(&'static str, String)>,
     /// Flags for the ticket and user services, for example a short heartbeat.
     pub provider_flags: Vec<String>,
+    /// Flags for the user services alone.
+    pub user_flags: Vec<String>,
 }
 
 /// The databases of a cluster, as `--store` takes them.
@@ -58,6 +60,7 @@ impl Default for ClusterOptions {
             users: 1,
             stores: None,
             env: Vec::new(),
+            user_flags: Vec::new(),
             // A dead instance is seen after 1.5 s instead of 15 s: tests wait for it.
             provider_flags: ["--heartbeat-interval", "500ms"].map(String::from).to_vec(),
         }
@@ -151,7 +154,9 @@ impl Cluster {
 
     /// Starts a user service on the store of all, with environment variables of its own.
     pub async fn start_user_as(&mut self, name: &str, listen: &str, env: &[(&'static str, String)]) {
-        let (grpc, _) = self.start_provider("user", name, listen, &[], env).await;
+        let flags = self.options.user_flags.clone();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let (grpc, _) = self.start_provider("user", name, listen, &flags, env).await;
         if name == "user-1" {
             self.user.clone_from(&grpc);
         }

@@ -30,6 +30,8 @@ pub struct Weather {
     pub repeat: Option<Range<Duration>>,
     /// Of a thousand calls, so many are carried out and their answers lost.
     pub lost_per_mille: u32,
+    /// Only calls of methods whose path ends so are delayed; all of them where it is empty.
+    pub delayed: &'static str,
     /// Nothing comes through; what is under way waits until it is over.
     pub cut: bool,
 }
@@ -157,7 +159,7 @@ async fn one_call(request: Request<h2::RecvStream>, mut respond: SendResponse<By
             let _ = forward(&inner, head, body).await;
         });
     }
-    if let Some(delay) = weather.delay {
+    if let Some(delay) = weather.delay.filter(|_| head.uri.path().ends_with(weather.delayed)) {
         tokio::time::sleep(rand::random_range(delay)).await;
     }
     // Only fails when the proxy is gone.

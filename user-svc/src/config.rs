@@ -50,6 +50,9 @@ pub struct Config {
     /// How many purchases may be under way at once, 1 or more. Default: 256; each takes some KB, and five short
     /// writes of the store.
     pub max_purchases: usize,
+    /// How long seats are held for a purchase, 1 s to 15 min by the ticket service's clock: a purchase that takes longer to be
+    /// paid and confirmed gets its money back. Default: 2 min.
+    pub hold_ttl: Duration,
 }
 
 impl Default for Config {
@@ -75,6 +78,7 @@ impl Default for Config {
             heartbeat_misses: 3,
             session_lifetime: Duration::from_secs(24 * 60 * 60),
             max_purchases: 256,
+            hold_ttl: Duration::from_secs(120),
         }
     }
 }

@@ -28,6 +28,8 @@ const DOMAIN: &str = "tessera";
 #[derive(Debug, Clone)]
 pub(crate) struct Tickets {
     client: TicketServiceClient<lb::Channel>,
+    /// For how long seats are asked for.
+    hold_ttl: Duration,
 }
 
 /// What was heard, and from which instance; `None` when none answered.
@@ -38,9 +40,10 @@ pub(crate) struct Heard<T> {
 }
 
 impl Tickets {
-    pub(crate) fn new(channel: lb::Channel) -> Self {
+    pub(crate) fn new(channel: lb::Channel, hold_ttl: Duration) -> Self {
         Self {
             client: TicketServiceClient::new(channel),
+            hold_ttl,
         }
     }
 
@@ -51,7 +54,8 @@ impl Tickets {
             event_id: order.event_id.to_string(),
             buyer_id: order.user_id.to_string(),
             selection: Some(selection(&order.selection)),
-            ttl: None,
+            // Only out of range if it were longer than any clock.
+            ttl: self.hold_ttl.try_into().ok(),
         };
         let answer = self.client.clone().hold_seats(attempt(request)).await;
         let instance = instance(&answer);

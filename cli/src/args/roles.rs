@@ -232,6 +232,11 @@ pub(crate) struct UserArgs {
     #[arg(long, value_name = "FILE", env = "TESSERA_SERVICE_CONFIG")]
     pub(crate) service_config: Option<PathBuf>,
 
+    /// How long seats are held for a purchase; one that takes longer to be paid gets its money back. 1s to 15m
+    #[arg(long, value_name = "DURATION", env = "TESSERA_HOLD_TTL")]
+    #[arg(default_value = "2m", allow_hyphen_values = true, value_parser = values::hold_ttl)]
+    pub(crate) hold_ttl: Duration,
+
     #[command(flatten)]
     pub(crate) member: MemberArgs,
 

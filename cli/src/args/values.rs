@@ -303,6 +303,14 @@ pub(crate) fn ack_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How long seats are held: what the ticket service takes.
+pub(crate) fn hold_ttl(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        ttl if (Duration::from_secs(1)..=Duration::from_secs(900)).contains(&ttl) => Ok(ttl),
+        _ => Err("seats are held for 1s to 15m".to_owned()),
+    }
+}
+
 /// A name by the wire's rule: 1 to 63 of a-z, 0-9 and '-', starting with a letter.
 pub(crate) fn name(text: &str) -> Result<String, String> {
     let right = (1..=63).contains(&text.len())

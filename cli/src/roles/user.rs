@@ -45,6 +45,7 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
         drain_grace: args.host.drain_grace,
         heartbeat_interval: args.member.heartbeat_interval,
         heartbeat_misses: args.member.heartbeat_misses,
+        hold_ttl: args.hold_ttl,
         ..Config::default()
     };
     let mut running = Users::start(config).await.map_err(|error| match error {

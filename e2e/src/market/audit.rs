@@ -10,7 +10,7 @@ use proto::{
 use super::{Buyer, Ended, Market};
 
 impl Market {
-    /// Holds the books against the services. Every buyer of this event is in `buyers`, and bought nothing else.
+    /// Holds the books against the services. Every buyer of this event is in `buyers`, and bought through this market only.
     ///
     /// 1. A seat that a buyer was told is theirs is sold, and is nobody else's; a seat that is sold was told to somebody.
     /// 2. One ticket a seat, and no ticket twice.
@@ -21,8 +21,8 @@ impl Market {
     /// # Panics
     /// With what is broken.
     pub async fn audit(&self, event: &Event, buyers: &[Buyer]) {
-        let lines = self.books().lines();
-        let lines: Vec<_> = lines.iter().filter(|line| line.event_id == event.id).collect();
+        let all = self.books().lines();
+        let lines: Vec<_> = all.iter().filter(|line| line.event_id == event.id).collect();
         let (mut owners, mut tickets) = (BTreeMap::new(), BTreeSet::new());
         for line in &lines {
             for seat in line.ended.seats() {
@@ -66,7 +66,7 @@ impl Market {
             (told.len(), 0, counts.seats_total)
         );
         let mut paid: BTreeMap<&str, i64> = BTreeMap::new();
-        for line in &lines {
+        for line in &all {
             *paid.entry(&line.buyer.id).or_default() += line.ended.paid();
         }
         for buyer in buyers {

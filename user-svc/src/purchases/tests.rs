@@ -59,7 +59,7 @@ impl Fixture {
             let served = router.serve_with_incoming(TcpListenerStream::new(listener)).await;
             served.expect("it serves");
         });
-        let tickets = Tickets::new(lb::Channel::builder(target).build());
+        let tickets = Tickets::new(lb::Channel::builder(target).build(), Duration::from_secs(120));
         let new = NewOrder {
             id: Uuid::new_v4(),
             user_id: user.id,
