@@ -7,13 +7,15 @@
 //!
 //! - [`Violations`] collect what is wrong with a request, [`Page`] is the part of a list that it asks for;
 //! - [`Fingerprint`] tells a repeated request from another one with the same id;
-//! - [`Text`], [`Money`] and [`Timestamp`] are values with limits.
+//! - [`Text`], [`Money`] and [`Timestamp`] are values with limits;
+//! - [`failpoint`] is a place where a test lets the process die.
 //!
 //! Not here: queries, rules, refusals and how errors map to statuses. Those are each service's own, also where they look
 //! alike. The registry keeps no SQL and does not use this.
 
 mod clock;
 mod database;
+mod failpoint;
 mod fingerprint;
 mod money;
 mod page;
@@ -21,9 +23,12 @@ mod text;
 mod time;
 mod violations;
 
+#[cfg(debug_assertions)]
+pub use self::failpoint::failpoints_in;
 pub use self::{
     clock::{Clock, SystemClock},
     database::{Database, OpenError, Write, is_busy},
+    failpoint::failpoint,
     fingerprint::{Fingerprint, FingerprintBuilder},
     money::{Currency, Money, SumError},
     page::{Page, PageSizes, TimeCursor},

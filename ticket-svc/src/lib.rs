@@ -11,6 +11,7 @@ mod api;
 mod config;
 mod domain;
 mod error;
+mod failpoints;
 mod seed;
 mod service;
 mod store;
@@ -19,5 +20,6 @@ pub use service_store::OpenError;
 
 pub use self::{
     config::Config,
+    failpoints::FAILPOINTS,
     service::{Running, StartError, StopReport, Tickets},
 };

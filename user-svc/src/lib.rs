@@ -16,6 +16,7 @@ mod api;
 mod config;
 mod domain;
 mod error;
+mod failpoints;
 mod passwords;
 mod purchases;
 mod service;
@@ -27,5 +28,6 @@ pub use service_store::OpenError;
 
 pub use self::{
     config::Config,
+    failpoints::FAILPOINTS,
     service::{Running, StartError, StopReport, Users},
 };

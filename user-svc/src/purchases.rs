@@ -10,6 +10,7 @@ mod running;
 
 use std::{sync::Arc, time::Duration};
 
+use service_store::failpoint;
 use telemetry::{Context, WithContext as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::{
@@ -25,6 +26,7 @@ use crate::{
         order::{NewOrder, Order},
         saga::{self, Attempts, Next, Step},
     },
+    failpoints,
     store::{Recorded, Store, StoreError},
     tickets::{Heard, Tickets},
     trace,
@@ -171,7 +173,10 @@ impl Purchases {
         slot: OwnedSemaphorePermit,
         recorded: oneshot::Sender<Result<(Order, Option<Following>), BuyError>>,
     ) {
-        let (order, attempts) = match self.inner.store.record_order(&new, &trace::current()).await {
+        failpoint("user.record.commit.before").await;
+        let record = self.inner.store.record_order(&new, &trace::current()).await;
+        failpoint("user.record.commit.after").await;
+        let (order, attempts) = match record {
             Ok(Recorded::New(order)) => (order, Attempts::FIRST),
             Ok(Recorded::Before(order)) => (order, Attempts::RESUMED),
             Err(error) => {
@@ -277,7 +282,12 @@ impl Purchases {
                 let heard = tickets.hold(order).await;
                 saga::after_hold(heard_by(order, heard), attempts)
             }
-            Step::Debit => return store.debit(order).await.map(Performed::moved),
+            Step::Debit => {
+                failpoint("user.debit.commit.before").await;
+                let moved = store.debit(order).await?;
+                failpoint("user.debit.commit.after").await;
+                return Ok(Performed::moved(moved));
+            }
             Step::Confirm => {
                 let held = order
                     .held
@@ -286,7 +296,12 @@ impl Purchases {
                 let heard = tickets.confirm(order, held).await;
                 (saga::after_confirm(heard_by(order, heard)), None)
             }
-            Step::Refund(why) => return store.refund(order, why).await.map(Performed::moved),
+            Step::Refund(why) => {
+                failpoint("user.refund.commit.before").await;
+                let moved = store.refund(order, why).await?;
+                failpoint("user.refund.commit.after").await;
+                return Ok(Performed::moved(moved));
+            }
             Step::Release(why) => {
                 let heard = tickets.release(order).await;
                 (saga::after_release(why, heard_by(order, heard), attempts), None)
@@ -294,7 +309,12 @@ impl Purchases {
             Step::Succeeded(_) | Step::Failed(_) => return Ok(Performed::Again { in_doubt: false }),
         };
         match next {
-            Next::Go(step) => store.advance(order, step, held).await.map(Performed::moved),
+            Next::Go(step) => {
+                failpoints::before_commit(&order.step).await;
+                let moved = store.advance(order, step, held).await?;
+                failpoints::after_commit(&order.step).await;
+                Ok(Performed::moved(moved))
+            }
             Next::Again { in_doubt } => Ok(Performed::Again { in_doubt }),
         }
     }

@@ -7,7 +7,7 @@ use proto::ticket::v1::{
     ticket_service_client::TicketServiceClient,
 };
 use service_host::INSTANCE_HEADER;
-use service_store::{Currency, Money};
+use service_store::{Currency, Money, failpoint};
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
@@ -57,7 +57,9 @@ impl Tickets {
             // Only out of range if it were longer than any clock.
             ttl: self.hold_ttl.try_into().ok(),
         };
+        failpoint("user.hold.call.before").await;
         let answer = self.client.clone().hold_seats(attempt(request)).await;
+        failpoint("user.hold.call.after").await;
         let instance = instance(&answer);
         let outcome = match answer {
             Ok(answer) => held(answer.into_inner(), order.id).map_or_else(nonsense, HoldOutcome::Granted),
@@ -73,7 +75,9 @@ impl Tickets {
             hold_token: held.token,
             order_id: order.id.to_string(),
         };
+        failpoint("user.confirm.call.before").await;
         let answer = self.client.clone().confirm_hold(attempt(request)).await;
+        failpoint("user.confirm.call.after").await;
         let instance = instance(&answer);
         let outcome = match answer {
             Ok(answer) => match tickets(&answer.into_inner(), held) {
@@ -95,7 +99,9 @@ impl Tickets {
             hold_id: order.id.to_string(),
             hold_token: token,
         };
+        failpoint("user.release.call.before").await;
         let answer = self.client.clone().release_hold(attempt(request)).await;
+        failpoint("user.release.call.after").await;
         let instance = instance(&answer);
         let outcome = match answer {
             Ok(_) => ReleaseOutcome::Settled,

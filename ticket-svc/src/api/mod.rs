@@ -10,6 +10,7 @@ use proto::ticket::v1::{
     ListSeatsResponse, ReleaseHoldRequest, ReleaseHoldResponse,
     ticket_service_server::{TicketService, TicketServiceServer},
 };
+use service_store::failpoint;
 use tonic::{Request, Response, Status, service::Routes};
 use uuid::Uuid;
 
@@ -80,7 +81,9 @@ impl TicketService for TicketApi {
 
     async fn hold_seats(&self, request: Request<HoldSeatsRequest>) -> Result<Response<HoldSeatsResponse>, Status> {
         let hold = read::hold_seats(request.into_inner())?;
+        failpoint("ticket.hold.commit.before").await;
         let hold = self.store.hold(&hold).await?;
+        failpoint("ticket.hold.commit.after").await;
         Ok(Response::new(HoldSeatsResponse {
             hold: Some(convert::hold(hold)),
         }))
@@ -92,7 +95,9 @@ impl TicketService for TicketApi {
     ) -> Result<Response<ConfirmHoldResponse>, Status> {
         let (hold_id, token, order_id) = read::confirm_hold(&request.into_inner())?;
         let ids = std::array::from_fn(|_| Uuid::now_v7());
+        failpoint("ticket.confirm.commit.before").await;
         let tickets = self.store.confirm(hold_id, token, order_id, ids).await?;
+        failpoint("ticket.confirm.commit.after").await;
         Ok(Response::new(ConfirmHoldResponse {
             tickets: tickets.into_iter().map(convert::ticket).collect(),
         }))
@@ -103,7 +108,9 @@ impl TicketService for TicketApi {
         request: Request<ReleaseHoldRequest>,
     ) -> Result<Response<ReleaseHoldResponse>, Status> {
         let (hold_id, token) = read::release_hold(&request.into_inner())?;
+        failpoint("ticket.release.commit.before").await;
         self.store.release(hold_id, token).await?;
+        failpoint("ticket.release.commit.after").await;
         Ok(Response::new(ReleaseHoldResponse {}))
     }
 }

@@ -1,0 +1,22 @@
+//! The places where the crash tests let this service die. Adds nothing to a release build.
+
+/// All of them, sorted. After a commit: it is done, and nobody is told.
+pub const FAILPOINTS: &[&str] = &[
+    "ticket.confirm.commit.after",
+    "ticket.confirm.commit.before",
+    "ticket.hold.commit.after",
+    "ticket.hold.commit.before",
+    "ticket.release.commit.after",
+    "ticket.release.commit.before",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_every_place_and_no_other() {
+        let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        assert_eq!(service_store::failpoints_in(sources.as_ref()), FAILPOINTS);
+    }
+}
