@@ -62,7 +62,9 @@ mod armed {
         pub(super) fn parse(text: &str) -> Option<Self> {
             let mut parts = text.split(':');
             let name = parts.next().filter(|name| !name.is_empty())?.to_owned();
-            let nth = parts.next().map_or(Some(1), |nth| nth.parse().ok().filter(|nth| *nth > 0))?;
+            let nth = parts
+                .next()
+                .map_or(Some(1), |nth| nth.parse().ok().filter(|nth| *nth > 0))?;
             let hang = match parts.next() {
                 None => false,
                 Some("hang") => true,
@@ -82,7 +84,10 @@ mod armed {
                 let name = name.to_owned();
                 Some(FailAt { name, nth, hang })
             };
-            assert_eq!(FailAt::parse("user.hold.call.before"), at("user.hold.call.before", 1, false));
+            assert_eq!(
+                FailAt::parse("user.hold.call.before"),
+                at("user.hold.call.before", 1, false)
+            );
             assert_eq!(FailAt::parse("a:3"), at("a", 3, false));
             assert_eq!(FailAt::parse("a:1:hang"), at("a", 1, true));
             for bad in ["", ":1", "a:0", "a:x", "a:1:abort", "a:1:hang:2"] {
