@@ -7,10 +7,12 @@
 //! - [`etcd::Cluster`] is the store of its replicas; [`network::Branch`] is a network that can be cut off.
 //! - [`market::Market`] sells to buyers who keep book, and holds their books against the services.
 //! - [`proxy::Proxy`] is a network that delays, repeats and loses single calls.
+//! - [`scrape`] reads an admin port's metrics.
 //! - [`wait::until`] asks again until a condition holds or time is up. Nothing here sleeps and hopes.
 //!
 //! The tests themselves are in `tests/it`.
 
+mod admin;
 mod binary;
 mod cluster;
 pub mod etcd;
@@ -24,6 +26,7 @@ pub mod strace;
 pub mod trial;
 pub mod wait;
 
+pub use admin::scrape;
 pub use binary::tessera;
 pub use cluster::{Cluster, ClusterOptions, Stores};
 pub use process::{Ended, Process, run};

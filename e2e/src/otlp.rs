@@ -1,5 +1,7 @@
 //! A trace backend in the test's process: receives OTLP/gRPC and keeps the spans, as Jaeger would.
 
+mod tree;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -16,6 +18,8 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
+pub use self::tree::{CLIENT, CONSUMER, INTERNAL, Line, PRODUCER, SERVER, Tree, of, tree};
+
 /// A received span, flattened to what tests look at.
 #[derive(Debug, Clone)]
 pub struct Span {
@@ -29,6 +33,8 @@ pub struct Span {
     pub name: String,
     /// As in the protocol: 2 server, 3 client, 1 internal.
     pub kind: i32,
+    /// When it began, in nanoseconds since 1970, by the clock of its process's machine.
+    pub began: u64,
     /// As in the protocol: 0 unset, 1 ok, 2 error.
     pub status: i32,
     /// Its attributes, as text.
@@ -115,6 +121,7 @@ impl TraceService for Collector {
                     parent_id: hex(&span.parent_span_id),
                     name: span.name,
                     kind: span.kind,
+                    began: span.start_time_unix_nano,
                     status: span.status.map(|status| status.code).unwrap_or_default(),
                     attributes: texts(span.attributes),
                     resource: resource.clone(),

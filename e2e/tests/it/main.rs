@@ -17,4 +17,5 @@ mod sale;
 mod secured;
 mod trace;
 mod trace_change;
+mod trace_failover;
 mod up;

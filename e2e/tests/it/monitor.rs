@@ -1,6 +1,6 @@
 //! The monitor centre over real processes: what was called is what it tells, whatever becomes of it meanwhile.
 
-use e2e::{Cluster, ClusterOptions, wait};
+use e2e::{Cluster, ClusterOptions, scrape, wait};
 use proto::ticket::v1::{GetEventRequest, ListEventsRequest, ticket_service_client::TicketServiceClient};
 use serde_json::Value;
 use tonic::Code;
@@ -188,16 +188,4 @@ async fn calls_of_metric(cluster: &Cluster, method: &str) -> u64 {
             .sum::<u64>();
     }
     sum
-}
-
-async fn scrape(admin: &str) -> String {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = tokio::net::TcpStream::connect(admin)
-        .await
-        .expect("the admin port listens");
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("answered");
-    answer
 }

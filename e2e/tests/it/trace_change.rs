@@ -1,13 +1,10 @@
 //! A change of the registry is one trace: who asks for it, the commit, the watches that are told, and each balancer that goes by it.
 
-use std::collections::BTreeMap;
-
-use e2e::{Cluster, ClusterOptions, otlp, wait};
-
-const SERVER: i32 = 2;
-const CLIENT: i32 = 3;
-const PRODUCER: i32 = 4;
-const CONSUMER: i32 = 5;
+use e2e::{
+    Cluster, ClusterOptions,
+    otlp::{self, CLIENT, CONSUMER, PRODUCER, SERVER, Tree, of, tree},
+    wait,
+};
 
 const REGISTRY: &str = "tessera.registry.v1.RegistryService";
 const DRAIN: &str = "tessera.registry.v1.GovernanceService/Drain";
@@ -23,34 +20,6 @@ async fn cluster(receiver: &otlp::Receiver, tickets: usize) -> Cluster {
         ..ClusterOptions::default()
     })
     .await
-}
-
-/// What a span is, in one line: service, kind and name.
-type Line = (String, i32, String);
-/// The lines of a trace, each with its parent's; a root has none.
-type Tree = Vec<(Line, Option<Line>)>;
-
-fn line(span: &otlp::Span) -> Line {
-    (span.resource["service.name"].clone(), span.kind, span.name.clone())
-}
-
-fn tree(spans: &[otlp::Span]) -> Tree {
-    let by_id: BTreeMap<&str, &otlp::Span> = spans.iter().map(|span| (span.span_id.as_str(), span)).collect();
-    let mut tree: Vec<_> = spans
-        .iter()
-        .map(|span| {
-            (
-                line(span),
-                by_id.get(span.parent_id.as_str()).map(|parent| line(parent)),
-            )
-        })
-        .collect();
-    tree.sort();
-    tree
-}
-
-fn of(service: &str, kind: i32, name: &str) -> Line {
-    (service.to_owned(), kind, name.to_owned())
 }
 
 /// The trace that has such a span, once it has this tree.
