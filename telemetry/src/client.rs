@@ -181,6 +181,11 @@ impl CallSpan {
         &self.open.started.cx
     }
 
+    /// Whether anybody will see what is noted here, for what is dear to find out.
+    pub fn is_recorded(&self) -> bool {
+        self.open.recorded.is_some()
+    }
+
     /// Notes something about the call, for example why an instance was picked. Nothing happens if nothing is recorded.
     pub fn event(&self, name: &'static str, attributes: impl FnOnce() -> Vec<KeyValue>) {
         self.open.event(name, attributes);

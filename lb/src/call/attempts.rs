@@ -27,7 +27,7 @@ use super::{
 use crate::{
     Error, Mode, Picked,
     endpoint::{Endpoint, Why},
-    explain::note::PICK,
+    explain::note,
     pool::{Choice, Wish},
     route::Route,
     settings::MethodSettings,
@@ -148,10 +148,13 @@ impl<'a> Attempts<'a> {
             };
             endpoint.further().arrives(why);
         }
-        self.span.event(PICK, || {
-            let note = self.shared.pool.note(endpoint, self.wish(&[]), choice.drawn);
-            note.attributes(number)
-        });
+        // Of further attempts everybody wants to know why they went there.
+        if self.span.is_recorded() && (number > 1 || note::is_due()) {
+            self.span.event(note::PICK, || {
+                let note = self.shared.pool.note(endpoint, self.wish(&[]), choice.drawn);
+                note.attributes(number)
+            });
+        }
         self.span.attempt(number, kind, endpoint.callee())
     }
 

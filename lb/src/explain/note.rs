@@ -1,8 +1,13 @@
 //! Why a call went where it went: the event on its span. Made only while the span is recorded, and bounded.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Instant,
+};
 
-use telemetry::{KeyValue, semconv};
+use telemetry::{KeyValue, budget::Budget, semconv};
 
 use super::{Filter, described};
 use crate::{Policy, endpoint::Endpoint, pick::Price};
@@ -13,6 +18,19 @@ pub(crate) const PICK: &str = "lb.pick";
 pub(crate) const MOST_CANDIDATES: usize = 16;
 /// Instances that it names of each filter.
 const MOST_NAMED: usize = 4;
+
+/// So many first attempts a second are noted in a process. A note looks at the whole fleet and is some hundred bytes of text: where
+/// thousands of calls a second are recorded that would be a tenth of their cost, for notes that say the same.
+const NOTED_PER_SECOND: f64 = 100.0;
+
+/// Whether one more first attempt is noted now.
+pub(crate) fn is_due() -> bool {
+    static NOTED: LazyLock<(Mutex<Budget>, Instant)> =
+        LazyLock::new(|| (Mutex::new(Budget::new(NOTED_PER_SECOND)), Instant::now()));
+    let (budget, began) = &*NOTED;
+    let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+    budget.take(began.elapsed())
+}
 
 /// What there was to choose from, and what was chosen.
 #[derive(Debug)]

@@ -2,15 +2,21 @@
 //!
 //! The SDK's own batch processor does not say what it drops and cannot drive an exporter that needs a runtime. The thread has a
 //! runtime of its own: a collector that hangs or a service whose workers are busy have nothing to do with each other.
+//!
+//! A span is written as it will be sent when it ends, by the thread that ended it: what a span is made of is freed where it was
+//! allocated, what waits is one run of bytes, and the thread that sends has nothing to do for single spans.
 
 use std::{
+    cell::RefCell,
+    collections::VecDeque,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::Duration,
 };
 
-use opentelemetry::Context;
+use bytes::{Bytes, BytesMut};
+use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_sdk::{
     Resource,
     error::{OTelSdkError, OTelSdkResult},
@@ -22,7 +28,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{limits::Lengths, otlp::Exporter};
+use super::{limits::Lengths, otlp::Exporter, wire};
 use crate::metrics::{Counter, counter};
 
 /// `OTEL_BSP_*`.
@@ -36,6 +42,22 @@ pub(crate) struct BatchSettings {
     pub(crate) queue: usize,
     /// Spans in one request; at this many they wait no longer.
     pub(crate) batch: usize,
+}
+
+/// The most that is kept for the next request: 512 spans are some 250 KiB.
+const SPARE: usize = 1 << 20;
+/// What a thread keeps to write spans in. Theirs are below 1 KiB.
+const KEPT: usize = 4 << 10;
+
+/// Where a thread writes a span, outside of the lock.
+#[derive(Default)]
+struct Written {
+    span: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+thread_local! {
+    static WRITTEN: RefCell<Written> = RefCell::default();
 }
 
 /// See the module.
@@ -54,9 +76,21 @@ struct Shared {
     counts: Counts,
 }
 
+/// Spans of one scope, written one after the other; what one request holds.
+#[derive(Debug)]
+struct Batch {
+    scope: InstrumentationScope,
+    spans: usize,
+    bytes: BytesMut,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    spans: Vec<SpanData>,
+    batches: VecDeque<Batch>,
+    /// In all of them.
+    spans: usize,
+    /// What the last request was written in: memory that is there already is cheaper than new one.
+    spare: BytesMut,
     /// Those who wait until all that is queued is sent.
     flushes: Vec<mpsc::Sender<Result<(), String>>>,
     is_ending: bool,
@@ -109,27 +143,15 @@ impl Batches {
 
     fn put(&self, mut span: SpanData) {
         self.lengths.cut(&mut span);
-        let Shared {
-            settings, wake, counts, ..
-        } = &*self.shared;
-        let mut queue = self.shared.queue();
-        if queue.is_ending {
-            drop(queue);
-            counts.after_shutdown.inc();
-            return;
-        }
-        if queue.spans.len() >= settings.queue {
-            // Outside of the lock: freeing one takes as long as making it did.
-            drop(queue);
-            counts.queue_full.inc();
-            return;
-        }
-        queue.spans.push(span);
-        let is_whole = queue.spans.len() == settings.batch;
-        drop(queue);
-        if is_whole {
-            wake.notify_one();
-        }
+        let shared = &*self.shared;
+        WRITTEN.with_borrow_mut(|Written { span: bytes, scratch }| {
+            bytes.clear();
+            wire::put_span(bytes, scratch, &span);
+            shared.put(&span.instrumentation_scope, bytes);
+            // One with a long text in it must not stay here for ever.
+            bytes.shrink_to(KEPT);
+            scratch.shrink_to(KEPT);
+        });
     }
 
     fn flush(&self, ending: bool, within: Duration) -> OTelSdkResult {
@@ -183,6 +205,26 @@ impl Drop for Batches {
 }
 
 impl Shared {
+    /// Puts a written span into the queue, if there is room.
+    fn put(&self, scope: &InstrumentationScope, span: &[u8]) {
+        let mut queue = self.queue();
+        if queue.is_ending {
+            drop(queue);
+            self.counts.after_shutdown.inc();
+            return;
+        }
+        if queue.spans >= self.settings.queue {
+            drop(queue);
+            self.counts.queue_full.inc();
+            return;
+        }
+        let is_whole = queue.put(scope, span, self.settings.batch);
+        drop(queue);
+        if is_whole {
+            self.wake.notify_one();
+        }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // Nothing panics while it is locked.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -191,18 +233,19 @@ impl Shared {
     async fn send_for_ever(&self, mut exporter: Exporter) {
         loop {
             let due = Instant::now() + self.settings.delay;
-            let (spans, flushes, is_ending) = loop {
+            let (batches, flushes, is_ending) = loop {
                 let is_late = tokio::select! {
                     () = self.wake.notified() => false,
                     () = tokio::time::sleep_until(due) => true,
                 };
                 let mut queue = self.queue();
-                if is_late || queue.is_ending || !queue.flushes.is_empty() || queue.spans.len() >= self.settings.batch {
-                    let spans = std::mem::take(&mut queue.spans);
-                    break (spans, std::mem::take(&mut queue.flushes), queue.is_ending);
+                if is_late || queue.is_ending || !queue.flushes.is_empty() || queue.spans >= self.settings.batch {
+                    queue.spans = 0;
+                    let batches = std::mem::take(&mut queue.batches);
+                    break (batches, std::mem::take(&mut queue.flushes), queue.is_ending);
                 }
             };
-            let result = self.send(&mut exporter, spans).await;
+            let result = self.send(&mut exporter, batches).await;
             for flush in flushes {
                 // Who waits no more is not told.
                 let _ = flush.send(result.clone());
@@ -213,18 +256,16 @@ impl Shared {
         }
     }
 
-    /// All of them, in requests of a batch.
-    async fn send(&self, exporter: &mut Exporter, spans: Vec<SpanData>) -> Result<(), String> {
+    /// All of them, a request each.
+    async fn send(&self, exporter: &mut Exporter, batches: VecDeque<Batch>) -> Result<(), String> {
         let mut result = Ok(());
-        let mut spans = spans.into_iter();
-        loop {
-            let batch: Vec<SpanData> = spans.by_ref().take(self.settings.batch).collect();
-            if batch.is_empty() {
-                return result;
-            }
-            let count = batch.len();
+        for batch in batches {
+            let count = batch.spans;
             self.counts.processed.inc_by(count as u64);
-            let sent = timeout(self.settings.timeout, exporter.export(batch, self.settings.timeout)).await;
+            let bytes = batch.bytes.freeze();
+            let exporting = exporter.export(&batch.scope, count, bytes.clone(), self.settings.timeout);
+            let sent = timeout(self.settings.timeout, exporting).await;
+            self.reuse(bytes);
             match sent {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => result = Err(error),
@@ -234,5 +275,40 @@ impl Shared {
                 }
             }
         }
+        result
+    }
+
+    /// Keeps the memory of a request that is sent, if the connection has let go of it.
+    fn reuse(&self, bytes: Bytes) {
+        if let Ok(mut bytes) = bytes.try_into_mut()
+            && bytes.capacity() <= SPARE
+        {
+            bytes.clear();
+            self.queue().spare = bytes;
+        }
+    }
+}
+
+impl Queue {
+    /// Whether a batch is whole by it.
+    fn put(&mut self, scope: &InstrumentationScope, span: &[u8], most: usize) -> bool {
+        let has_place = self
+            .batches
+            .back()
+            .is_some_and(|last| last.spans < most && last.scope == *scope);
+        if !has_place {
+            self.batches.push_back(Batch {
+                scope: scope.clone(),
+                spans: 0,
+                bytes: std::mem::take(&mut self.spare),
+            });
+        }
+        self.spans += 1;
+        let Some(last) = self.batches.back_mut() else {
+            return false;
+        };
+        last.bytes.extend_from_slice(span);
+        last.spans += 1;
+        last.spans == most
     }
 }

@@ -1,8 +1,10 @@
 //! Sending spans to a collector, without ever being in the way of a call.
 
 mod batch;
+mod codec;
 mod limits;
 mod otlp;
+mod wire;
 
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 

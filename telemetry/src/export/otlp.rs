@@ -4,26 +4,28 @@
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http::{HeaderMap, Request, StatusCode, Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use opentelemetry_proto::{
-    tonic::collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse, trace_service_client::TraceServiceClient,
-    },
-    transform::{common::tonic::ResourceAttributesWithSchema, trace::tonic::group_spans_by_resource_and_scope},
-};
-use opentelemetry_sdk::{Resource, trace::SpanData};
+use opentelemetry::InstrumentationScope;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use opentelemetry_sdk::Resource;
 use prost::Message as _;
 use tonic::{Code, Status, metadata::MetadataMap, transport::Channel};
 
+use super::{
+    codec::{AsWritten, Written},
+    wire::Envelope,
+};
 use crate::metrics::{CounterFamily, counter};
 
 /// The largest answer that is read, and nobody expects one: 64 KiB hold any error.
 const MAX_ANSWER: usize = 64 << 10;
+/// Where OTLP/gRPC takes traces.
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 /// The first pause before another try; each further one is twice as long. The batch's time ends them all.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -61,7 +63,7 @@ pub(crate) enum BadEndpoint {
 /// Sends batches.
 pub(crate) struct Exporter {
     endpoint: String,
-    resource: ResourceAttributesWithSchema,
+    envelope: Envelope,
     line: Line,
     headers: HeaderMap,
     timeout: Duration,
@@ -70,7 +72,7 @@ pub(crate) struct Exporter {
 }
 
 enum Line {
-    Grpc(TraceServiceClient<Channel>),
+    Grpc(tonic::client::Grpc<Channel>),
     Http(Box<Client<HttpConnector, Full<Bytes>>>, Uri),
 }
 
@@ -100,13 +102,13 @@ impl Exporter {
                 let channel = Channel::builder(uri)
                     .connect_timeout(destination.timeout)
                     .connect_lazy();
-                Line::Grpc(TraceServiceClient::new(channel))
+                Line::Grpc(tonic::client::Grpc::new(channel))
             }
             Protocol::HttpProtobuf => Line::Http(Box::new(Client::builder(TokioExecutor::new()).build_http()), uri),
         };
         Ok(Self {
             endpoint: destination.endpoint,
-            resource: ResourceAttributesWithSchema::from(resource),
+            envelope: Envelope::new(resource),
             line,
             headers: destination.headers,
             timeout: destination.timeout,
@@ -119,12 +121,16 @@ impl Exporter {
         })
     }
 
-    /// Sends one batch, for as long as `within` at the most: those who call do that.
-    pub(crate) async fn export(&mut self, spans: Vec<SpanData>, within: Duration) -> Result<(), String> {
-        let count = spans.len();
-        let request = ExportTraceServiceRequest {
-            resource_spans: group_spans_by_resource_and_scope(spans, &self.resource),
-        };
+    /// Sends `count` spans of a scope as they are written, for as long as `within` at the most: those who call do that.
+    pub(crate) async fn export(
+        &mut self,
+        scope: &InstrumentationScope,
+        count: usize,
+        spans: Bytes,
+        within: Duration,
+    ) -> Result<(), String> {
+        let (before, after) = self.envelope.around(scope, spans.len());
+        let request = Written([before.into(), spans, after.into()]);
         let began = tokio::time::Instant::now();
         let mut pause = FIRST_PAUSE;
         let failure = loop {
@@ -164,19 +170,23 @@ impl Exporter {
         self.says_failing(&format!("no answer within {after:?}"));
     }
 
-    async fn send(&mut self, request: &ExportTraceServiceRequest) -> Result<ExportTraceServiceResponse, Failure> {
+    async fn send(&mut self, request: &Written) -> Result<ExportTraceServiceResponse, Failure> {
         match &mut self.line {
             Line::Grpc(client) => {
                 let mut request = tonic::Request::new(request.clone());
                 *request.metadata_mut() = MetadataMap::from_headers(self.headers.clone());
-                let answer = client.export(request).await;
+                let unavailable = |error: tonic::transport::Error| Status::from_error(error.into());
+                let answer = match client.ready().await.map_err(unavailable) {
+                    Ok(()) => client.unary(request, PathAndQuery::from_static(EXPORT), AsWritten).await,
+                    Err(status) => Err(status),
+                };
                 answer
                     .map(tonic::Response::into_inner)
                     .map_err(|status| of_status(&status))
             }
             Line::Http(client, uri) => {
                 let mut request = Request::post(uri.clone())
-                    .body(Full::new(Bytes::from(request.encode_to_vec())))
+                    .body(Full::new(request.to_bytes()))
                     .map_err(|error| Failure::last("malformed", error.to_string()))?;
                 *request.headers_mut() = self.headers.clone();
                 let protobuf = http::HeaderValue::from_static("application/x-protobuf");
