@@ -80,7 +80,8 @@ async fn under_way(cluster: &Cluster, instance: &str) -> f64 {
     let line = metrics
         .lines()
         .find(|line| line.starts_with("tessera_lb_in_flight{") && line.contains(&wanted));
-    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap_or(0.0)
 }
 
 fn now() -> u64 {
@@ -148,7 +149,10 @@ async fn a_call_whose_instance_is_killed_shows_both_attempts_and_one_answer() {
         let is_lost = |span: &&Span| {
             span.name.starts_with("Attempt.")
                 && span.resource["service.name"] == "user-svc"
-                && span.attributes.get("tessera.peer.instance_id").is_some_and(|id| id == "ticket-1")
+                && span
+                    .attributes
+                    .get("tessera.peer.instance_id")
+                    .is_some_and(|id| id == "ticket-1")
                 && span.attributes["rpc.response.status_code"] != "OK"
                 && span.began > frozen
         };
@@ -160,7 +164,10 @@ async fn a_call_whose_instance_is_killed_shows_both_attempts_and_one_answer() {
         _ => (1, 2),
     };
     let spans = has_calls(&receiver, &lost.trace_id, &purchase(holding, confirming)).await;
-    let call = spans.iter().find(|span| span.span_id == lost.parent_id).expect("its call");
+    let call = spans
+        .iter()
+        .find(|span| span.span_id == lost.parent_id)
+        .expect("its call");
     assert_eq!(call.attributes["tessera.attempts"], "2", "{call:?}");
     assert_eq!(call.attributes["rpc.response.status_code"], "OK", "{call:?}");
     assert_ne!(call.status, 2, "it went well in the end: {call:?}");
@@ -192,8 +199,13 @@ async fn nothing_of_a_purchase_is_at_an_instance_that_was_drained() {
     let receiver = otlp::Receiver::start().await;
     let cluster = cluster(&receiver, Vec::new()).await;
     // Both have been called, so that a connection and habit are not missing.
-    cluster.tessera(&["demo", "--buyers", "20", "--concurrency", "4"]).await.success();
-    let drained = cluster.tessera(&["drain", "ticket-svc/ticket-1", "--why", "a disk"]).await;
+    cluster
+        .tessera(&["demo", "--buyers", "20", "--concurrency", "4"])
+        .await
+        .success();
+    let drained = cluster
+        .tessera(&["drain", "ticket-svc/ticket-1", "--why", "a disk"])
+        .await;
     drained.success();
     let since = now();
     let args = ["demo", "--buyers", "10", "--concurrency", "2", "--output", "json"];
@@ -216,7 +228,11 @@ async fn nothing_of_a_purchase_is_at_an_instance_that_was_drained() {
     let late: Vec<_> = receiver
         .all()
         .into_iter()
-        .filter(|span| span.resource.get("service.instance.id").is_some_and(|id| id == "ticket-1"))
+        .filter(|span| {
+            span.resource
+                .get("service.instance.id")
+                .is_some_and(|id| id == "ticket-1")
+        })
         .filter(|span| span.kind == SERVER && span.began > since)
         .collect();
     assert!(late.is_empty(), "{late:#?}");

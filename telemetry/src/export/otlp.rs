@@ -177,7 +177,11 @@ impl Exporter {
                 *request.metadata_mut() = MetadataMap::from_headers(self.headers.clone());
                 let unavailable = |error: tonic::transport::Error| Status::from_error(error.into());
                 let answer = match client.ready().await.map_err(unavailable) {
-                    Ok(()) => client.unary(request, PathAndQuery::from_static(EXPORT), AsWritten).await,
+                    Ok(()) => {
+                        client
+                            .unary(request, PathAndQuery::from_static(EXPORT), AsWritten)
+                            .await
+                    }
                     Err(status) => Err(status),
                 };
                 answer

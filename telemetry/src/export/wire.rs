@@ -179,7 +179,10 @@ fn put_attributes<'a>(into: &mut Vec<u8>, field: u8, attributes: impl IntoIterat
 fn put_attribute(into: &mut Vec<u8>, field: u8, key: &str, value: &Value) {
     let of_value = value_len(value);
     put_key(into, field, LENGTH);
-    put_varint(into, (text_len(key) + 1 + varint_len(of_value as u64) + of_value) as u64);
+    put_varint(
+        into,
+        (text_len(key) + 1 + varint_len(of_value as u64) + of_value) as u64,
+    );
     put_text(into, 1, key);
     put_key(into, 2, LENGTH);
     put_varint(into, of_value as u64);
@@ -236,7 +239,9 @@ fn each(array: &Array, mut take: impl FnMut(&Value)) {
         Array::Bool(all) => all.iter().for_each(|one| take(&Value::Bool(*one))),
         Array::I64(all) => all.iter().for_each(|one| take(&Value::I64(*one))),
         Array::F64(all) => all.iter().for_each(|one| take(&Value::F64(*one))),
-        Array::String(all) => all.iter().for_each(|one: &StringValue| take(&Value::String(one.clone()))),
+        Array::String(all) => all
+            .iter()
+            .for_each(|one: &StringValue| take(&Value::String(one.clone()))),
         _ => {}
     }
 }

@@ -54,16 +54,19 @@ fn context() -> impl Strategy<Value = SpanContext> {
 }
 
 fn time() -> impl Strategy<Value = SystemTime> {
-    prop_oneof![Just(UNIX_EPOCH), any::<u32>().prop_map(|nanos| {
-        UNIX_EPOCH + Duration::from_secs(1_790_000_000) + Duration::from_nanos(u64::from(nanos))
-    })]
+    prop_oneof![
+        Just(UNIX_EPOCH),
+        any::<u32>().prop_map(|nanos| {
+            UNIX_EPOCH + Duration::from_secs(1_790_000_000) + Duration::from_nanos(u64::from(nanos))
+        })
+    ]
 }
 
 fn status() -> impl Strategy<Value = Status> {
     prop_oneof![
         Just(Status::Unset),
         Just(Status::Ok),
-        ".{0,20}".prop_map(|description| Status::error(description)),
+        ".{0,20}".prop_map(Status::error),
     ]
 }
 
@@ -130,7 +133,10 @@ fn scopes() -> [InstrumentationScope; 2] {
 }
 
 fn resources() -> [Resource; 2] {
-    let named = [KeyValue::new("service.name", "ticket-svc"), KeyValue::new("process.pid", 7)];
+    let named = [
+        KeyValue::new("service.name", "ticket-svc"),
+        KeyValue::new("process.pid", 7),
+    ];
     [
         Resource::builder_empty().build(),
         Resource::builder_empty()
