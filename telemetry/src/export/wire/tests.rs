@@ -63,11 +63,7 @@ fn time() -> impl Strategy<Value = SystemTime> {
 }
 
 fn status() -> impl Strategy<Value = Status> {
-    prop_oneof![
-        Just(Status::Unset),
-        Just(Status::Ok),
-        ".{0,20}".prop_map(Status::error),
-    ]
+    prop_oneof![Just(Status::Unset), Just(Status::Ok), ".{0,20}".prop_map(Status::error),]
 }
 
 prop_compose! {
