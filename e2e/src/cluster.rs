@@ -140,9 +140,9 @@ impl Cluster {
     }
 
     /// Starts a ticket service that others reach through this network only.
-    pub async fn start_ticket_behind(&mut self, name: &str, network: &Proxy) {
+    pub async fn start_ticket_behind(&mut self, name: &str, network: &Proxy, env: &[(&'static str, String)]) {
         let more = ["--seed", "--advertise", &network.address];
-        let (grpc, _) = self.start_provider("ticket", name, "127.0.0.1:0", &more, &[]).await;
+        let (grpc, _) = self.start_provider("ticket", name, "127.0.0.1:0", &more, env).await;
         network.lead_to(&grpc);
         self.tickets.insert(name.to_owned(), grpc);
     }

@@ -2,5 +2,6 @@
 //!
 //! The buyers keep books (`e2e::market`), and each test ends with them held against the services.
 
+mod crashes;
 mod crowd;
 mod network;

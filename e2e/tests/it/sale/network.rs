@@ -27,7 +27,7 @@ impl Apart {
         let networks = [Proxy::bind().await, Proxy::bind().await];
         for (number, network) in networks.iter().enumerate() {
             cluster
-                .start_ticket_behind(&format!("ticket-{}", number + 1), network)
+                .start_ticket_behind(&format!("ticket-{}", number + 1), network, &[])
                 .await;
         }
         Self { cluster, networks }
