@@ -26,6 +26,8 @@ need iptables iptables
 need ip iproute2
 need etcd etcd-server
 need etcdctl etcd-client
+# The other store of the services; the tests start a server of their own. Debian keeps its programs out of PATH.
+[ -n "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || need initdb postgresql
 # Another make of TLS, for what ours never offers.
 need openssl openssl
 

@@ -8,6 +8,11 @@ use crate::time::Timestamp;
 pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now(&self) -> Timestamp;
+
+    /// Is it the machine's own? Then it stands back where several machines share a database: its clock is theirs.
+    fn is_the_machines(&self) -> bool {
+        false
+    }
 }
 
 /// The machine's clock.
@@ -18,5 +23,9 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_nanos(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    fn is_the_machines(&self) -> bool {
+        true
     }
 }

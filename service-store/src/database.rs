@@ -1,24 +1,41 @@
-//! One SQLite file that several processes may share: who reads, who writes, and how long a write waits.
+//! Where a service keeps its records: a file that processes of one machine share, or a server that machines share. Who reads,
+//! who writes, how long a write waits, and what it does when it meets another one.
 //!
-//! Writes go through one connection a process, each in `BEGIN IMMEDIATE`: writers of a process queue fairly in the pool, only
-//! processes contend for the file, and a transaction that has begun cannot fail with SQLITE_BUSY half-way. A deferred
-//! transaction would read first and lose its snapshot at the first write. Reads never wait for writers (WAL).
+//! **On SQLite** writes go through one connection a process, each in `BEGIN IMMEDIATE`: writers of a process queue fairly in the
+//! pool, only processes contend for the file, and a transaction that has begun cannot fail with SQLITE_BUSY half-way. A
+//! deferred transaction would read first and lose its snapshot at the first write. Reads never wait for writers (WAL).
+//!
+//! **On PostgreSQL** writes run at once, at READ COMMITTED: each statement sees what was committed before it. So a change is a
+//! conditional write, or decides on rows that it has locked ([`for_update`], always in one order), or on a word that it has
+//! locked ([`Write::lock`]). A transaction that met another one all the same is undone by the server and made again
+//! ([`Database::retried`]). SERIALIZABLE would need no such care, but under a rush for one event it undoes nearly everybody.
 //!
 //! Errors are sqlx's: what a caller learns of them is for the service to say. [`is_busy`] tells those that pass by themselves.
 
+mod errors;
+mod location;
 mod open;
+mod time;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use sqlx::{Any, AnyPool, Transaction};
 use telemetry::{
     KeyValue, semconv,
     work::{Kind, Work},
 };
 use tokio::time::Instant;
 
-pub use self::open::OpenError;
-use crate::{clock::Clock, time::Timestamp};
+pub use self::{
+    errors::{Conflict, is_busy, is_conflict},
+    location::{Dialect, Location, for_update},
+    open::{OpenError, Schema},
+};
+use self::{errors::kind_of, time::Ruling};
+use crate::time::Timestamp;
+
+/// A connection to either kind of database.
+pub type Connection = sqlx::AnyConnection;
 
 /// How long a write waits for the file when the call has no deadline.
 const DEFAULT_PATIENCE: Duration = Duration::from_secs(5);
@@ -26,21 +43,29 @@ const DEFAULT_PATIENCE: Duration = Duration::from_secs(5);
 /// What is left of a deadline for the answer once the wait for the file has been given up.
 const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 
-/// The file as one process has it open. Clones share its connections.
+/// How often a transaction is made again before its error is told: one that meets itself (a unique violation of its own
+/// making) must not run for as long as the call has time.
+const MAX_ATTEMPTS: u32 = 50;
+
+/// The store as one process has it open. Clones share its connections.
 #[derive(Clone)]
 pub struct Database {
-    writer: SqlitePool,
-    reader: SqlitePool,
-    clock: Arc<dyn Clock>,
+    writer: AnyPool,
+    reader: AnyPool,
+    dialect: Dialect,
+    time: Ruling,
 }
 
-/// A write transaction that holds the file's write lock, and the instant at which it got it. Dropped, it rolls back.
+/// A write transaction, and the instant at which it began. Dropped, it rolls back.
 #[derive(Debug)]
 pub struct Write {
     /// Where to execute statements. [`Write::commit`] ends it.
-    pub tx: Transaction<'static, Sqlite>,
-    /// Read after the lock was got. An instant taken before may be seconds old, and would keep alive what has expired since.
+    pub tx: Transaction<'static, Any>,
+    /// On a file, read after the file's lock was got: an instant taken before may be seconds old, and would keep alive what
+    /// has expired since. On a server, by the server's clock at the beginning: the same for all machines.
     pub now: Timestamp,
+    /// Whose SQL it speaks.
+    pub dialect: Dialect,
 }
 
 impl Database {
@@ -48,15 +73,20 @@ impl Database {
     /// wait ends 50 ms before it, and after 5 s in any case.
     ///
     /// # Errors
-    /// One that [`is_busy`] when others kept the file for all that time; otherwise SQLite's own.
+    /// One that [`is_busy`] when others kept the file, or the connections, for all that time; otherwise the database's own.
     pub async fn begin(&self, time_left: Option<Duration>) -> Result<Write, sqlx::Error> {
         let give_up = Instant::now() + patience(time_left);
+        let statement = match self.dialect {
+            Dialect::Sqlite => "BEGIN IMMEDIATE",
+            Dialect::Postgres => "BEGIN",
+        };
         // Waiting for the file is what a slow write mostly does: it shows by itself.
-        let waits = span("BEGIN IMMEDIATE");
+        let waits = self.span(statement);
         loop {
-            match tokio::time::timeout_at(give_up, self.writer.begin_with("BEGIN IMMEDIATE")).await {
-                Ok(Ok(tx)) => return Ok(Write { tx, now: self.now() }),
-                Ok(Err(error)) if is_busy(&error) => waits.event("busy", Vec::new),
+            match tokio::time::timeout_at(give_up, self.try_begin(statement)).await {
+                Ok(Ok(write)) => return Ok(write),
+                // Asked here too: what fails at once (nobody listens) never meets the timeout.
+                Ok(Err(error)) if is_busy(&error) && Instant::now() < give_up => waits.event("busy", Vec::new),
                 Ok(Err(error)) => {
                     waits.fail(kind_of(&error));
                     return Err(error);
@@ -71,32 +101,99 @@ impl Database {
         }
     }
 
+    async fn try_begin(&self, statement: &'static str) -> Result<Write, sqlx::Error> {
+        let mut tx = self.writer.begin_with(statement).await?;
+        let now = self.time.ask(&mut tx).await?;
+        Ok(Write {
+            tx,
+            now,
+            dialect: self.dialect,
+        })
+    }
+
+    /// Makes a whole transaction, from [`Database::begin`] to [`Write::commit`], and makes it again when it met another one
+    /// ([`is_conflict`]), with growing pauses, until `time_left` is nearly over. On SQLite it is made once.
+    ///
+    /// # Errors
+    /// What the transaction says; one that [`is_busy`] when it kept meeting others for all that time.
+    pub async fn retried<T, E, F>(&self, time_left: Option<Duration>, transaction: impl Fn() -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: Conflict + From<sqlx::Error>,
+    {
+        let give_up = Instant::now() + patience(time_left);
+        for attempt in 1.. {
+            let error = match transaction().await {
+                Err(error) if error.is_conflict() => error,
+                answer => return answer,
+            };
+            if attempt >= MAX_ATTEMPTS {
+                return Err(error);
+            }
+            // The other one is done by now, so the first pause is short; many others need room.
+            let most = 1_u64 << attempt.min(6);
+            let pause = Duration::from_micros(rand::random_range(0..=most * 1_000));
+            if Instant::now() + pause >= give_up {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Err(sqlx::Error::PoolTimedOut.into())
+    }
+
     /// Connections that cannot write.
     #[must_use]
-    pub fn reader(&self) -> &SqlitePool {
+    pub fn reader(&self) -> &AnyPool {
         &self.reader
     }
 
-    /// What the clock says that it was opened with.
+    /// Whose SQL it speaks.
     #[must_use]
-    pub fn now(&self) -> Timestamp {
-        self.clock.now()
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
-    /// Waits for running statements and closes the file.
+    /// What the clock says that rules here: on a file the one that it was opened with, on a server the server's.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.time.now()
+    }
+
+    /// Waits for running statements and closes the connections.
     pub async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;
     }
+
+    fn span(&self, operation: &'static str) -> Work {
+        span(self.dialect, operation)
+    }
 }
 
 impl Write {
+    /// From here to its end, no other transaction has `word`. For what no row stands for yet: of two that would make the same
+    /// thing, or would each see that the other's is not there, the second one waits here and then sees it. Before the
+    /// reads that it is to protect. On SQLite the whole file is locked already.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn lock(&mut self, word: &str) -> Result<(), sqlx::Error> {
+        if self.dialect == Dialect::Postgres {
+            sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+                .bind(word)
+                .execute(&mut *self.tx)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Ends the transaction. After this the records outlive a loss of power.
     ///
     /// # Errors
-    /// SQLite's. Nothing was written then.
+    /// The database's. Nothing was written then, unless the connection ended while the answer was awaited: one that
+    /// [`is_busy`].
     pub async fn commit(self) -> Result<(), sqlx::Error> {
-        let commits = span("COMMIT");
+        let commits = span(self.dialect, "COMMIT");
         let result = self.tx.commit().await;
         if let Err(error) = &result {
             commits.fail(kind_of(error));
@@ -107,41 +204,13 @@ impl Write {
 
 /// A span of the store by the conventions for databases; nothing where the call that asks is not recorded. No statement is in
 /// it: those are in the code, and what they are given is people's.
-fn span(operation: &'static str) -> Work {
+fn span(dialect: Dialect, operation: &'static str) -> Work {
     Work::begin_here(Kind::Store, operation, || {
         vec![
-            KeyValue::new(semconv::DB_SYSTEM_NAME, "sqlite"),
+            KeyValue::new(semconv::DB_SYSTEM_NAME, dialect.name()),
             KeyValue::new(semconv::DB_OPERATION_NAME, operation),
         ]
     })
-}
-
-/// What an error is called in spans: a code of SQLite, or the name of what else there is. Never its text.
-fn kind_of(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Database(database) => database
-            .code()
-            .map_or_else(|| "sqlite".into(), |code| format!("sqlite {code}")),
-        sqlx::Error::PoolTimedOut => "timeout".into(),
-        _ => "_OTHER".into(),
-    }
-}
-
-/// Did SQLite fail only because another connection has the lock? Then a retry may help.
-#[must_use]
-pub fn is_busy(error: &sqlx::Error) -> bool {
-    // Primary result codes of SQLite.
-    const SQLITE_BUSY: i64 = 5;
-    const SQLITE_LOCKED: i64 = 6;
-    match error {
-        sqlx::Error::PoolTimedOut => true,
-        sqlx::Error::Database(database) => database
-            .code()
-            .and_then(|code| code.parse::<i64>().ok())
-            // The low byte of an extended code is the primary one.
-            .is_some_and(|code| matches!(code & 0xff, SQLITE_BUSY | SQLITE_LOCKED)),
-        _ => false,
-    }
 }
 
 fn patience(time_left: Option<Duration>) -> Duration {
@@ -152,7 +221,10 @@ fn patience(time_left: Option<Duration>) -> Duration {
 
 impl fmt::Debug for Database {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Database").finish_non_exhaustive()
+        formatter
+            .debug_struct("Database")
+            .field("dialect", &self.dialect)
+            .finish_non_exhaustive()
     }
 }
 

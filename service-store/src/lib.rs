@@ -1,8 +1,9 @@
 //! What a service that keeps records in SQL has in common with the next one.
 //!
-//! [`Database`] is the one file of a service: opened and brought up to date by however many processes start at once, written
-//! by one transaction at a time ([`Write`]), which waits for a busy file no longer than its call can. The rest is what such
-//! a service reads from requests and keeps in rows. It is pure, so that domains may use it: nothing of it awaits or knows of
+//! [`Database`] is where a service keeps its records, an SQLite file or a PostgreSQL database: opened and brought up to date by
+//! however many processes start at once, written by transactions ([`Write`]) that wait no longer than their call can, and
+//! that are made again when they met another one. Statements are written once for both. The rest is what such a service
+//! reads from requests and keeps in rows. It is pure, so that domains may use it: nothing of it awaits or knows of
 //! SQL or gRPC, and only [`SystemClock`] reads a clock.
 //!
 //! - [`Violations`] collect what is wrong with a request, [`Page`] is the part of a list that it asks for;
@@ -19,6 +20,8 @@ mod failpoint;
 mod fingerprint;
 mod money;
 mod page;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod text;
 mod time;
 mod violations;
@@ -27,7 +30,9 @@ mod violations;
 pub use self::failpoint::failpoints_in;
 pub use self::{
     clock::{Clock, SystemClock},
-    database::{Database, OpenError, Write, is_busy},
+    database::{
+        Conflict, Connection, Database, Dialect, Location, OpenError, Schema, Write, for_update, is_busy, is_conflict,
+    },
     failpoint::failpoint,
     fingerprint::{Fingerprint, FingerprintBuilder},
     money::{Currency, Money, SumError},

@@ -36,7 +36,7 @@ pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 /// Resource: the operating system's process id.
 pub const PROCESS_PID: &str = "process.pid";
 
-/// Which store it is, in lower case: `sqlite`, `etcd`, or [`DB_SYSTEM_EMBEDDED`].
+/// Which store it is, in lower case: `sqlite`, `postgresql`, `etcd`, or [`DB_SYSTEM_EMBEDDED`].
 pub const DB_SYSTEM_NAME: &str = "db.system.name";
 /// The value of [`DB_SYSTEM_NAME`] for the registry's own log and runs, which no list has.
 pub const DB_SYSTEM_EMBEDDED: &str = "tessera.embedded";

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use service_store::Location;
+
 /// The settings of one ticket-svc process. [`Config::default`] is the demo's first instance, unregistered.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -15,8 +17,9 @@ pub struct Config {
     pub registry: Vec<String>,
     /// Speaks TLS: it is registered and called with it, and calls with it. Default: without.
     pub tls: Option<tls::Tls>,
-    /// The SQLite file, as a path or an `sqlite:` URL. Processes on one machine may share it. Default: `tickets.db`.
-    pub store: String,
+    /// Where it keeps its records: an SQLite file (a path or an `sqlite:` URL), which the instances of one machine may share, or a
+    /// PostgreSQL database (`postgres://USER:PASSWORD@HOST/DATABASE`), which any number may. Default: `tickets.db`.
+    pub store: Location,
     /// What is shown to the registry, where it lets nobody in without. Default: nothing.
     pub token: Option<registry_client::Token>,
     /// Whether the token may be sent without TLS to a registry on another machine. Default: no.
@@ -48,7 +51,7 @@ impl Default for Config {
             advertise: None,
             registry: Vec::new(),
             tls: None,
-            store: "tickets.db".to_owned(),
+            store: Location::from("tickets.db"),
             token: None,
             token_in_the_clear: false,
             namespace: "default".to_owned(),

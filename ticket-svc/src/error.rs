@@ -14,7 +14,7 @@ impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(refusal) => refusal.into(),
-            StoreError::Busy => status::retryable(
+            StoreError::Busy | StoreError::Conflict => status::retryable(
                 Code::Unavailable,
                 "STORE_BUSY",
                 "the store is busy; try again",
@@ -24,7 +24,7 @@ impl From<StoreError> for Status {
                 tracing::error!(what, "the store holds something it should not");
                 failed()
             }
-            StoreError::Sqlite(error) => {
+            StoreError::Failed(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
                 failed()
             }

@@ -16,7 +16,7 @@ mod seed;
 mod service;
 mod store;
 
-pub use service_store::OpenError;
+pub use service_store::{Location, OpenError};
 
 pub use self::{
     config::Config,

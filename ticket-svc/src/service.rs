@@ -64,7 +64,7 @@ impl Tickets {
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let registry = registry(&config)?;
         let clock = Arc::new(SystemClock);
-        let store = Store::open(&config.store, clock.clone()).await?;
+        let store = Store::open(config.store.clone(), clock.clone()).await?;
         if config.seed && seed::sow(&store, clock.now()).await? {
             tracing::info!("sowed a programme into the empty store");
         }

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use service_store::Location;
+
 /// The settings of one user-svc process. [`Config::default`] is the demo's instance, without a registry.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -24,8 +26,9 @@ pub struct Config {
     pub discovery_cache: Option<PathBuf>,
     /// Speaks TLS: it is registered and called with it, and calls with it. Default: without.
     pub tls: Option<tls::Tls>,
-    /// The SQLite file, as a path or an `sqlite:` URL. One process drives its purchases. Default: `users.db`.
-    pub store: String,
+    /// Where it keeps its records: an SQLite file (a path or an `sqlite:` URL), which the instances of one machine may share, or a
+    /// PostgreSQL database (`postgres://USER:PASSWORD@HOST/DATABASE`), which any number may. Default: `users.db`.
+    pub store: Location,
     /// What is shown to the registry, where it lets nobody in without. Default: nothing.
     pub token: Option<registry_client::Token>,
     /// Whether the token may be sent without TLS to a registry on another machine. Default: no.
@@ -66,7 +69,7 @@ impl Default for Config {
             ticket_addresses: Vec::new(),
             service_config: None,
             discovery_cache: None,
-            store: "users.db".to_owned(),
+            store: Location::from("users.db"),
             token: None,
             token_in_the_clear: false,
             namespace: "default".to_owned(),

@@ -32,7 +32,7 @@ impl From<StoreError> for Status {
                 tracing::error!(what, "the store holds something it should not");
                 failed()
             }
-            StoreError::Sqlite(error) => {
+            StoreError::Failed(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
                 failed()
             }

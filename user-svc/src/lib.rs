@@ -24,7 +24,7 @@ mod store;
 mod tickets;
 mod trace;
 
-pub use service_store::OpenError;
+pub use service_store::{Location, OpenError};
 
 pub use self::{
     config::Config,

@@ -220,7 +220,7 @@ impl Purchases {
                     tracing::warn!(order = %order.id, "another process drives this order");
                     return;
                 }
-                Err(error @ (StoreError::Busy | StoreError::Sqlite(_))) => {
+                Err(error @ (StoreError::Busy | StoreError::Failed(_))) => {
                     tracing::warn!(order = %order.id, error = &error as &dyn std::error::Error, "trying again");
                     // It may have been performed, and only its record have failed.
                     true
@@ -251,7 +251,7 @@ impl Purchases {
                 Ok(order) => return Some(order),
                 Err(error) => error,
             };
-            if !matches!(error, StoreError::Busy | StoreError::Sqlite(_)) {
+            if !matches!(error, StoreError::Busy | StoreError::Failed(_)) {
                 tracing::error!(order = %known.id, error = &error as &dyn std::error::Error, "stuck");
                 metrics::stuck().inc();
                 return None;

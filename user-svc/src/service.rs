@@ -92,7 +92,7 @@ impl Users {
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let registry = registry(&config)?;
         let tickets = Tickets::new(channel(&config, registry.as_ref()).await?, config.hold_ttl);
-        let store = Store::open(&config.store, Arc::new(SystemClock)).await?;
+        let store = Store::open(config.store.clone(), Arc::new(SystemClock)).await?;
         let accounts = Accounts::new(store.clone(), Passwords::new().await?, config.session_lifetime);
         let purchases = Purchases::new(store.clone(), tickets, config.max_purchases.max(1));
 

@@ -140,11 +140,13 @@ The file has hashes alone; a registry follows it within 2 s. docs/security.md sa
 
 pub(super) const TICKET: &str = r#"Examples:
   tessera ticket --registry http://127.0.0.1:7000
-  tessera ticket --listen 127.0.0.1:7102 --store ./tessera-data/tickets.db"#;
+  tessera ticket --listen 127.0.0.1:7102 --store ./tessera-data/tickets.db
+  tessera ticket --listen :7101 --store postgres://tessera@db.internal/tickets"#;
 
 pub(super) const USER: &str = r#"Examples:
   tessera user --registry http://127.0.0.1:7000
-  tessera user --listen 127.0.0.1:7200 --store ./tessera-data/users.db"#;
+  tessera user --listen 127.0.0.1:7200 --store ./tessera-data/users.db
+  tessera user --listen :7200 --store @/run/secrets/users-store"#;
 
 pub(super) const AGENT: &str = r#"Examples:
   tessera agent --service pricing --endpoint 10.0.0.7:7300 -- ./pricing --port 7300

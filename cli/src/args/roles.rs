@@ -182,9 +182,10 @@ pub(crate) struct TicketArgs {
     #[arg(long, value_name = "ADDR", env = "TESSERA_LISTEN", default_value = "127.0.0.1:7101")]
     pub(crate) listen: Listen,
 
-    /// SQLite file of events and seats, made when missing; instances on one machine may share it [default: tickets.db
-    /// in --data-dir]
-    #[arg(long, value_name = "FILE", env = "TESSERA_STORE")]
+    /// Where events and seats are kept: an SQLite file, made when missing, which the instances of one machine may share; or a
+    /// PostgreSQL database, `postgres://USER:PASSWORD@HOST/DATABASE`, which any number may; or @FILE with that, which is
+    /// where a password belongs [default: tickets.db in --data-dir]
+    #[arg(long, value_name = "STORE", env = "TESSERA_STORE", hide_env_values = true)]
     pub(crate) store: Option<String>,
 
     /// Folder of the store
@@ -216,8 +217,10 @@ pub(crate) struct UserArgs {
     #[arg(long, value_name = "ADDR", env = "TESSERA_LISTEN", default_value = "127.0.0.1:7200")]
     pub(crate) listen: Listen,
 
-    /// SQLite file of accounts and orders, made when missing [default: users.db in --data-dir]
-    #[arg(long, value_name = "FILE", env = "TESSERA_STORE")]
+    /// Where accounts and orders are kept: an SQLite file, made when missing; or a PostgreSQL database,
+    /// `postgres://USER:PASSWORD@HOST/DATABASE`; or @FILE with that, which is where a password belongs [default: users.db
+    /// in --data-dir]
+    #[arg(long, value_name = "STORE", env = "TESSERA_STORE", hide_env_values = true)]
     pub(crate) store: Option<String>,
 
     /// Folder of the store. Beside the store, `discovery` keeps the ticket instances last known, for a start without a registry

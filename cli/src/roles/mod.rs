@@ -13,6 +13,8 @@ pub(crate) mod ticket;
 pub(crate) mod user;
 
 use std::{
+    fs::File,
+    io::Read as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -129,10 +131,27 @@ fn admin(host: &HostArgs, listen: Listen, protection: &Protection) -> Result<Opt
     admin.map(Admin::address).map_err(Failure::usage)
 }
 
+/// An address has some hundreds of characters; a file that is larger is another one.
+const MAX_ADDRESS: u64 = 8 << 10;
+
+/// The address that a text gives: itself, or what the file has that it names by `@FILE`. The command line can be read by every
+/// user of the machine; a file need not be.
+fn address(text: &str) -> Result<String, Failure> {
+    let Some(file) = text.strip_prefix('@').map(Path::new) else {
+        return Ok(text.to_owned());
+    };
+    let mut address = String::new();
+    let read = File::open(file).and_then(|file| file.take(MAX_ADDRESS).read_to_string(&mut address));
+    read.map_err(|error| {
+        Failure::usage(format!("the store's address cannot be read from {}", file.display())).because(&error)
+    })?;
+    Ok(address.trim().to_owned())
+}
+
 /// The store: as given, or a file of this name in the data directory, which is made.
 fn store(store: Option<String>, data_dir: &Path, file: &str) -> Result<String, Failure> {
     match store {
-        Some(store) => Ok(store),
+        Some(store) => address(&store),
         None => Ok(folder(data_dir)?.join(file).display().to_string()),
     }
 }

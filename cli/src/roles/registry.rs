@@ -1,10 +1,8 @@
 //! `tessera registry`: flags to settings, and the life of the process.
 
-use std::{fs::File, io::Read as _, path::Path};
-
 use registry_svc::{Access, Config, EtcdUrlError, Registry, StartError, StoreLocation};
 
-use super::{End, Protection, Reporting, Ways, admin, announce, folder, not_started};
+use super::{End, Protection, Reporting, Ways, address, admin, announce, folder, not_started};
 use crate::{
     args::RegistryArgs,
     failure::{Exit, Failure},
@@ -77,20 +75,10 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
     failure.map_or(Ok(()), Err)
 }
 
-/// An address has some hundreds of characters; a file that is larger is another one.
-const MAX_FILE: u64 = 8 << 10;
-
 /// The store that a text names. It is read here and not with the other flags: their errors repeat what was given, and this may
 /// hold a password.
 fn location(text: &str) -> Result<StoreLocation, Failure> {
-    let read;
-    let text = match text.strip_prefix('@') {
-        Some(file) => {
-            read = address_in(Path::new(file))?;
-            read.trim()
-        }
-        None => text,
-    };
+    let text = &address(text)?;
     if text == "embedded" {
         return Ok(StoreLocation::Embedded);
     }
@@ -98,15 +86,6 @@ fn location(text: &str) -> Result<StoreLocation, Failure> {
         Failure::usage("--store is neither `embedded` nor the address of an etcd cluster").why(error)
     })?;
     Ok(StoreLocation::Etcd(url))
-}
-
-fn address_in(file: &Path) -> Result<String, Failure> {
-    let mut text = String::new();
-    let read = File::open(file).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text));
-    read.map_err(|error| {
-        Failure::usage(format!("the store's address cannot be read from {}", file.display())).because(&error)
-    })?;
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
         advertise: advertise::address(args.advertise.as_deref(), &args.member, args.listen)?,
         registry: args.member.registry.iter().map(ToString::to_string).collect(),
         tls: secured.as_ref().map(|secured| secured.tls.clone()),
-        store: store(args.store, &args.data_dir, "tickets.db")?,
+        store: store(args.store, &args.data_dir, "tickets.db")?.into(),
         token: shown.as_ref().map(Followed::token),
         token_in_the_clear: args.member.shown.insecure,
         namespace: args.member.namespace,

@@ -34,7 +34,7 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
         registry: args.member.registry.iter().map(ToString::to_string).collect(),
         tls: secured.as_ref().map(|secured| secured.tls.clone()),
         discovery_cache: beside(&store, "discovery"),
-        store,
+        store: store.into(),
         token: shown.as_ref().map(Followed::token),
         token_in_the_clear: args.member.shown.insecure,
         service_config: args.service_config,

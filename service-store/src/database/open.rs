@@ -1,39 +1,73 @@
-//! Opens the file, brings its schema up to date and sets the limits of the pools.
+//! Opens a store, brings its schema up to date and sets the limits of the pools.
 
-use std::{path::PathBuf, str::FromStr as _, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use sqlx::{
-    Connection as _, SqlitePool,
+    AnyPool, Connection as _,
+    any::{AnyConnectOptions, AnyPoolOptions},
     migrate::{MigrateError, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::time::Instant;
 
-use super::{Database, is_busy};
+use super::{
+    Connection, DEFAULT_PATIENCE, Database, is_busy,
+    location::{Location, Place},
+    time::Ruling,
+};
 use crate::clock::Clock;
 
 /// How long SQLite itself waits for the lock, each time it is asked. Short: the waiting that matters is
 /// [`Database::begin`]'s, which knows the deadline.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How long opening waits for other processes that open the same new file.
+/// How long opening waits for other processes that open the same new file, or for a server that starts.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Readers of one process. SQLite reads are short and run on a thread each; more than the cores only adds switching.
+/// Readers of one process on a file. SQLite reads are short and run on a thread each; more than the cores only adds switching.
 const READERS: u32 = 4;
+
+/// A connection to a server that was used so recently is not tried before it is used again. It costs a way to the server and
+/// back, and whoever meets one that has ended since is told to come again.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What PostgreSQL calls our connections, if their URL does not say. The limits: a statement that runs longer than any of
+/// ours should; a wait for others' locks, which is shorter than callers wait; a transaction whose process has stopped in the
+/// middle of it and keeps the rows from everybody.
+const SESSION: &str = "SELECT
+    set_config('application_name', coalesce(nullif(current_setting('application_name'), ''), 'tessera'), false),
+    set_config('statement_timeout', '10s', false),
+    set_config('lock_timeout', '3s', false),
+    set_config('idle_in_transaction_session_timeout', '5s', false),
+    set_config('default_transaction_isolation', 'read committed', false)";
+
+/// Bringing a schema up to date may take longer than a statement of a call, and waits for other processes that do the same.
+const MIGRATING: &str = "SELECT set_config('statement_timeout', '5min', false), set_config('lock_timeout', '0', false)";
+
+/// The schema of a service, in both dialects: equal numbers and names, so that stores of one age are alike.
+#[derive(Debug)]
+pub struct Schema {
+    /// For a file.
+    pub sqlite: Migrator,
+    /// For a server.
+    pub postgres: Migrator,
+}
 
 /// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The location is not a path or an SQLite URL.
-    #[error("{location:?} is not a path or an sqlite: URL")]
+    /// The location is a URL of something else.
+    #[error("the store is neither a path nor a URL that begins with sqlite: or postgres://")]
+    Scheme,
+    /// The location cannot be read. It is not repeated: it may hold a password.
+    #[error("the store's URL cannot be read")]
     Location {
-        /// As configured.
-        location: String,
         /// Why not.
         #[source]
         source: sqlx::Error,
     },
+    /// The URL's `max_connections` makes no sense.
+    #[error("max_connections in the store's URL must be 2 to 1000")]
+    Connections,
     /// The location is empty or memory: records outlive the process, and processes may share them.
     #[error("the store must be a file: give its path, or an sqlite: URL")]
     NoFile,
@@ -46,11 +80,20 @@ pub enum OpenError {
         #[source]
         source: sqlx::Error,
     },
+    /// The server cannot be reached, or lets us not in.
+    #[error("cannot open the database {name}; does the server run, and may this user connect?")]
+    Server {
+        /// The database and where it is.
+        name: String,
+        /// Why not.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The schema is newer than this binary, or half changed.
-    #[error("cannot bring the schema of {} up to date", path.display())]
+    #[error("cannot bring the schema of {store} up to date")]
     Schema {
-        /// The file.
-        path: PathBuf,
+        /// The file, or the database and where it is.
+        store: String,
         /// Why not.
         #[source]
         source: MigrateError,
@@ -58,86 +101,155 @@ pub enum OpenError {
 }
 
 impl Database {
-    /// Opens `location`, a path or an SQLite URL such as `sqlite:tickets.db`, and brings its schema up to date. The file is
-    /// made if there is none. Waits up to 10 s for other processes that do the same.
+    /// Opens `location` and brings its schema up to date. A file is made if there is none; a database is not. Waits up to
+    /// 10 s for other processes that do the same, or for a server that starts.
     ///
     /// # Errors
-    /// [`OpenError`], with the location or the file in its message.
-    pub async fn open(location: &str, migrations: &Migrator, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let options = options(location)?;
-        let path = options.get_filename().to_path_buf();
-        let writer = pool(1, options.clone());
-        let reader = pool(READERS, options.pragma("query_only", "ON"));
-        let database = Self { writer, reader, clock };
+    /// [`OpenError`], with the file or the database in its message and no password.
+    pub async fn open(
+        location: impl Into<Location>,
+        schema: &Schema,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        sqlx::any::install_default_drivers();
+        let location = location.into();
+        let place = location.place()?;
+        let dialect = location.dialect();
+        let time = Ruling::new(clock, dialect);
         let give_up = Instant::now() + OPEN_PATIENCE;
         loop {
-            match database.migrate(migrations, &path).await {
-                Ok(()) => return Ok(database),
+            match prepare(&place, schema, &time).await {
+                Ok(()) => break,
                 // Switching a new file to WAL needs it alone and does not wait by itself, and three processes may start at once.
-                Err(OpenError::File { source, .. }) if is_busy(&source) => {}
+                Err(OpenError::File { source, .. } | OpenError::Server { source, .. })
+                    if is_busy(&source) && Instant::now() < give_up => {}
                 Err(error) => return Err(error),
-            }
-            if Instant::now() >= give_up {
-                return Err(OpenError::File {
-                    path,
-                    source: sqlx::Error::PoolTimedOut,
-                });
             }
             tokio::time::sleep(Duration::from_millis(rand::random_range(5..=50))).await;
         }
-    }
-
-    async fn migrate(&self, migrations: &Migrator, path: &std::path::Path) -> Result<(), OpenError> {
-        let file = |source| OpenError::File {
-            path: path.to_path_buf(),
-            source,
+        let (writer, reader) = match place {
+            Place::File { options, .. } => (file_pool(1, "OFF", options.clone()), file_pool(READERS, "ON", options)),
+            Place::Server {
+                options, connections, ..
+            } => {
+                // Two pools, so that nobody who only reads can write, nor waits behind those who write.
+                let readers = (connections * 2 / 5).max(1);
+                (
+                    server_pool(connections - readers, "off", options.clone()),
+                    server_pool(readers, "on", options),
+                )
+            }
         };
-        // sqlx takes no lock of its own on SQLite; under the write lock its steps become savepoints, so that processes
-        // which start at once migrate one after another and the later ones find it done.
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(file)?;
-        migrations
-            .run_direct(None, &mut *tx, false)
-            .await
-            .map_err(|source| OpenError::Schema {
-                path: path.to_path_buf(),
+        Ok(Self {
+            writer,
+            reader,
+            dialect,
+            time,
+        })
+    }
+}
+
+/// Opens it once, by a connection of its own: what is wrong with a store is told by name then, while a pool tries again until
+/// it says that it took too long.
+async fn prepare(place: &Place, schema: &Schema, time: &Ruling) -> Result<(), OpenError> {
+    match place {
+        Place::File { path, options } => {
+            let file = |source| OpenError::File {
+                path: path.clone(),
                 source,
-            })?;
-        tx.commit().await.map_err(file)
+            };
+            let mut connection = connect(options).await.map_err(file)?;
+            file_session(&mut connection, "OFF").await.map_err(file)?;
+            // Kept in the file. Readers do not wait for writers then, nor writers for them.
+            let wal = sqlx::query("PRAGMA journal_mode = WAL").execute(&mut connection).await;
+            wal.map_err(file)?;
+            // sqlx takes no lock of its own on SQLite; under the write lock its steps become savepoints, so that processes
+            // which start at once migrate one after another and the later ones find it done.
+            let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(file)?;
+            migrate(&schema.sqlite, &mut tx, path.display().to_string()).await?;
+            tx.commit().await.map_err(file)?;
+            connection.close().await.map_err(file)
+        }
+        Place::Server { name, options, .. } => {
+            let server = |source| OpenError::Server {
+                name: name.clone(),
+                source,
+            };
+            let mut connection = connect(options).await.map_err(server)?;
+            sqlx::query(SESSION).execute(&mut connection).await.map_err(server)?;
+            sqlx::query(MIGRATING).execute(&mut connection).await.map_err(server)?;
+            // Here sqlx takes a lock of its own (an advisory one) until it is done.
+            migrate(&schema.postgres, &mut connection, name.clone()).await?;
+            time.ask(&mut connection).await.map_err(server)?;
+            connection.close().await.map_err(server)
+        }
     }
 }
 
-fn options(location: &str) -> Result<SqliteConnectOptions, OpenError> {
-    if location.is_empty() || location.contains(":memory:") || location.contains("mode=memory") {
-        return Err(OpenError::NoFile);
-    }
-    let options = if location.starts_with("sqlite:") {
-        SqliteConnectOptions::from_str(location).map_err(|source| OpenError::Location {
-            location: location.to_owned(),
-            source,
-        })?
-    } else {
-        SqliteConnectOptions::new().filename(location)
-    };
-    Ok(options
-        .create_if_missing(true)
-        .foreign_keys(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        // Acknowledged means durable: NORMAL would lose the last commits with the machine's power.
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT))
+async fn connect(options: &AnyConnectOptions) -> Result<Connection, sqlx::Error> {
+    use sqlx::ConnectOptions as _;
+    options.connect().await
 }
 
-fn pool(size: u32, options: SqliteConnectOptions) -> SqlitePool {
-    SqlitePoolOptions::new()
+async fn migrate(migrations: &Migrator, connection: &mut Connection, store: String) -> Result<(), OpenError> {
+    migrations
+        .run_direct(None, connection, false)
+        .await
+        .map_err(|source| OpenError::Schema { store, source })
+}
+
+/// What each connection to a file keeps to.
+async fn file_session(connection: &mut Connection, query_only: &'static str) -> Result<(), sqlx::Error> {
+    let millis = BUSY_TIMEOUT.as_millis();
+    // Acknowledged means durable: NORMAL would lose the last commits with the machine's power.
+    let session = sqlx::AssertSqlSafe(format!(
+        "PRAGMA busy_timeout = {millis}; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA query_only = {query_only}"
+    ));
+    sqlx::raw_sql(session).execute(connection).await.map(drop)
+}
+
+fn file_pool(size: u32, query_only: &'static str, options: AnyConnectOptions) -> AnyPool {
+    AnyPoolOptions::new()
         .max_connections(size)
-        .acquire_timeout(super::DEFAULT_PATIENCE)
+        .acquire_timeout(DEFAULT_PATIENCE)
         // A local file: connections do not go stale.
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
+        .after_connect(move |connection, _| Box::pin(file_session(connection, query_only)))
         // SQLite ends a transaction by itself when the disk is full or fails (see "Response To Errors Within A Transaction" in
         // its manual of transactions). sqlx then finds nothing to roll back, and counts the connection as within a transaction
         // for ever: it could not begin another one. By now its rollback has been tried, so whoever still has one is closed.
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+        .connect_lazy_with(options)
+}
+
+fn server_pool(size: u32, read_only: &'static str, options: AnyConnectOptions) -> AnyPool {
+    AnyPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(DEFAULT_PATIENCE)
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                sqlx::query(SESSION).execute(&mut *connection).await?;
+                sqlx::query("SELECT set_config('default_transaction_read_only', $1, false)")
+                    .bind(read_only)
+                    .execute(connection)
+                    .await
+                    .map(drop)
+            })
+        })
+        .before_acquire(|connection, since| {
+            Box::pin(async move {
+                if connection.is_in_transaction() {
+                    return Ok(false);
+                }
+                if since.idle_for < FRESH {
+                    return Ok(true);
+                }
+                // One that has ended is replaced by another one, without a word.
+                Ok(connection.ping().await.is_ok())
+            })
+        })
         .connect_lazy_with(options)
 }

@@ -1,38 +1,47 @@
-//! A real file under several processes at once. A process is a [`Database`] of its own here.
+//! A real store under several processes at once. A process is a [`Database`] of its own here. What only a file does is tested
+//! here, what both kinds do in `tests/both.rs`, what only a server does in `tests/server.rs`.
+
+mod both;
+mod server;
+
+use std::sync::Arc;
 
 use sqlx::{
     SqlSafeStr as _,
     migrate::{Migration, MigrationType, Migrator},
 };
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 
 use super::*;
 use crate::clock::SystemClock;
 
-fn migrations() -> Migrator {
+fn migrations(statement: &'static str) -> Migrator {
     let first = Migration::new(
         1,
         "numbers".into(),
         MigrationType::Simple,
-        "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT".into_sql_str(),
+        statement.into_sql_str(),
         false,
     );
     Migrator::with_migrations(vec![first])
 }
 
-async fn try_open(location: &str) -> Result<Database, OpenError> {
-    Database::open(location, &migrations(), Arc::new(SystemClock)).await
+async fn try_open(location: impl Into<Location>) -> Result<Database, OpenError> {
+    let schema = Schema {
+        sqlite: migrations("CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT"),
+        postgres: migrations("CREATE TABLE numbers (n BIGINT PRIMARY KEY)"),
+    };
+    Database::open(location, &schema, Arc::new(SystemClock)).await
 }
 
 async fn open(folder: &TempDir) -> Database {
     let path = folder.path().join("numbers.db");
-    try_open(path.to_str().expect("UTF-8")).await.expect("the file opens")
+    try_open(path.as_path()).await.expect("the file opens")
 }
 
 async fn insert(database: &Database, number: i64) -> Result<(), sqlx::Error> {
     let mut write = database.begin(None).await?;
-    sqlx::query("INSERT INTO numbers VALUES (?)")
+    sqlx::query("INSERT INTO numbers VALUES ($1)")
         .bind(number)
         .execute(&mut *write.tx)
         .await?;
@@ -48,23 +57,6 @@ async fn count(database: &Database) -> i64 {
 
 fn folder() -> TempDir {
     TempDir::new().expect("a temporary folder")
-}
-
-/// sqlx takes no migration lock on SQLite, and switching a new file to WAL does not wait: three processes that start on a
-/// new file at the same instant failed with "database is locked" or "table already exists".
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn three_processes_open_a_new_file_at_once() {
-    let folder = Arc::new(folder());
-    let mut processes = JoinSet::new();
-    for number in 0..3 {
-        let folder = folder.clone();
-        processes.spawn(async move {
-            let database = open(&folder).await;
-            insert(&database, number).await.expect("inserted");
-        });
-    }
-    processes.join_all().await;
-    assert_eq!(count(&open(&folder).await).await, 3);
 }
 
 /// A start that meets a rush must not fail for it: opening waits, and longer than SQLite does by itself.
@@ -93,28 +85,13 @@ async fn a_locked_file_is_busy_while_it_is_locked_and_free_again_after() {
     insert(&database, 1).await.expect("the lock is free");
 }
 
-#[tokio::test]
-async fn what_is_not_committed_was_never_there() {
-    let folder = folder();
-    let database = open(&folder).await;
-    let mut write = database.begin(None).await.expect("the lock");
-    sqlx::query("INSERT INTO numbers VALUES (1)")
-        .execute(&mut *write.tx)
-        .await
-        .expect("inserted");
-    assert_eq!(count(&database).await, 0, "readers see what is committed");
-    drop(write);
-    insert(&database, 1).await.expect("no such number yet");
-    assert_eq!(count(&database).await, 1);
-}
-
 /// Writes until the disk is full, which a limit on the file's pages plays.
 async fn fill(write: &mut Write) -> sqlx::Error {
     // No file can be limited to less than it has.
     let limited = sqlx::query("PRAGMA max_page_count = 1").execute(&mut *write.tx).await;
     limited.expect("limited");
-    for number in 1..100_000 {
-        let inserted = sqlx::query("INSERT INTO numbers VALUES (?)")
+    for number in 1..100_000_i64 {
+        let inserted = sqlx::query("INSERT INTO numbers VALUES ($1)")
             .bind(number)
             .execute(&mut *write.tx)
             .await;
@@ -167,21 +144,14 @@ async fn a_commit_that_failed_is_not_the_last_write() {
 }
 
 #[tokio::test]
-async fn readers_cannot_write() {
-    let folder = folder();
-    let database = open(&folder).await;
-    let written = sqlx::query("INSERT INTO numbers VALUES (1)")
-        .execute(database.reader())
-        .await;
-    let error = written.expect_err("readers only read");
-    assert!(!is_busy(&error), "no retry helps: {error}");
-}
-
-#[tokio::test]
 async fn a_place_that_cannot_be_a_shared_file_is_refused() {
     for location in ["", ":memory:", "sqlite::memory:", "sqlite:x?mode=memory"] {
         let error = try_open(location).await.expect_err("not a file");
         assert!(matches!(error, OpenError::NoFile), "{location:?}: {error}");
+    }
+    for location in ["mysql://h/numbers", "etcd://h"] {
+        let error = try_open(location).await.expect_err("not ours");
+        assert!(matches!(error, OpenError::Scheme), "{location:?}: {error}");
     }
     let error = try_open("/nonexistent/folder/numbers.db")
         .await

@@ -1,7 +1,6 @@
 //! Events: made with their seats, found, listed and counted.
 
-use service_store::{TimeCursor, Timestamp, Write};
-use sqlx::SqliteConnection;
+use service_store::{Connection, TimeCursor, Timestamp, Write};
 use uuid::Uuid;
 
 use super::{
@@ -19,8 +18,12 @@ pub(crate) type Counted = (Event, Counts);
 impl Store {
     /// Makes an event and its seats, once for each `request_id`; `id` is taken when it is new.
     pub(crate) async fn create_event(&self, request_id: Uuid, id: Uuid, new: &NewEvent) -> Result<Counted, StoreError> {
+        self.whole(|| self.try_create_event(request_id, id, new)).await
+    }
+
+    async fn try_create_event(&self, request_id: Uuid, id: Uuid, new: &NewEvent) -> Result<Counted, StoreError> {
         let mut write = self.begin().await?;
-        let known: Option<(i64, Vec<u8>)> = sqlx::query_as("SELECT seq, body_hash FROM events WHERE request_id = ?")
+        let known: Option<(i64, Vec<u8>)> = sqlx::query_as("SELECT seq, body_hash FROM events WHERE request_id = $1")
             .bind(request_id.to_string())
             .fetch_optional(&mut *write.tx)
             .await?;
@@ -42,7 +45,13 @@ impl Store {
     /// Makes all of `programme` (request id, event) if there is no event at all, in one transaction: of several processes
     /// that start at once one sows, and a crash leaves all or nothing. Answers whether it did.
     pub(crate) async fn sow(&self, programme: &[(Uuid, NewEvent)]) -> Result<bool, StoreError> {
+        self.whole(|| self.try_sow(programme)).await
+    }
+
+    async fn try_sow(&self, programme: &[(Uuid, NewEvent)]) -> Result<bool, StoreError> {
         let mut write = self.begin().await?;
+        // That there is none is no row that could be locked.
+        write.lock("the first programme").await?;
         let any: Option<i64> = sqlx::query_scalar("SELECT seq FROM events LIMIT 1")
             .fetch_optional(&mut *write.tx)
             .await?;
@@ -72,11 +81,11 @@ impl Store {
         });
         let found: Vec<EventRow> = sqlx::query_as(
             "SELECT seq, id, title, venue, starts_at, currency FROM events
-             WHERE (starts_at, id) > (?, ?) ORDER BY starts_at, id LIMIT ?",
+             WHERE (starts_at, id) > ($1, $2) ORDER BY starts_at, id LIMIT $3",
         )
         .bind(starts_at)
         .bind(id)
-        .bind(limit)
+        .bind(i64::from(limit))
         .fetch_all(&mut *reader)
         .await?;
         let now = self.database.now();
@@ -92,7 +101,7 @@ impl Store {
 async fn insert(write: &mut Write, request_id: Uuid, id: Uuid, new: &NewEvent) -> Result<i64, StoreError> {
     let seq: i64 = sqlx::query_scalar(
         "INSERT INTO events (id, request_id, body_hash, title, venue, starts_at, currency, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING seq",
     )
     .bind(id.to_string())
     .bind(request_id.to_string())
@@ -106,28 +115,28 @@ async fn insert(write: &mut Write, request_id: Uuid, id: Uuid, new: &NewEvent) -
     .await?;
     for (position, section) in (0_u32..).zip(new.plan.sections()) {
         sqlx::query(
-            "INSERT INTO sections (event, position, name, row_count, seats_per_row, price) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO sections (event, position, name, row_count, seats_per_row, price) VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(seq)
-        .bind(position)
+        .bind(i64::from(position))
         .bind(section.name.as_str())
-        .bind(section.rows)
-        .bind(section.seats_per_row)
+        .bind(i64::from(section.rows))
+        .bind(i64::from(section.seats_per_row))
         .bind(section.price.amount().minor())
         .execute(&mut *write.tx)
         .await?;
         // One statement a section: 20,000 seats are no 20,000 round trips to the connection's thread.
         sqlx::query(
             "WITH RECURSIVE
-               row_nos (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM row_nos WHERE n < ?3),
-               seat_nos (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM seat_nos WHERE n < ?4)
+               row_nos (n) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM row_nos WHERE n < $3),
+               seat_nos (n) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM seat_nos WHERE n < $4)
              INSERT INTO seats (event, section, row_no, seat_no)
-             SELECT ?1, ?2, row_nos.n, seat_nos.n FROM row_nos CROSS JOIN seat_nos",
+             SELECT $1, $2, row_nos.n, seat_nos.n FROM row_nos CROSS JOIN seat_nos",
         )
         .bind(seq)
-        .bind(position)
-        .bind(section.rows)
-        .bind(section.seats_per_row)
+        .bind(i64::from(position))
+        .bind(i64::from(section.rows))
+        .bind(i64::from(section.seats_per_row))
         .execute(&mut *write.tx)
         .await?;
     }
@@ -138,17 +147,17 @@ async fn insert(write: &mut Write, request_id: Uuid, id: Uuid, new: &NewEvent) -
 ///
 /// `state <> 0` says nothing new, but without it SQLite does not see that the partial index applies and reads all seats.
 const COUNT_TAKEN: &str = "SELECT
-    (SELECT count(*) FROM seats WHERE event = ?1 AND state = 1 AND state <> 0 AND held_until > ?2),
-    (SELECT count(*) FROM seats WHERE event = ?1 AND state = 2 AND state <> 0)";
+    (SELECT count(*) FROM seats WHERE event = $1 AND state = 1 AND state <> 0 AND held_until > $2),
+    (SELECT count(*) FROM seats WHERE event = $1 AND state = 2 AND state <> 0)";
 
-async fn count(connection: &mut SqliteConnection, stored: StoredEvent, now: Timestamp) -> Result<Counted, StoreError> {
-    let (held, sold): (u32, u32) = sqlx::query_as(COUNT_TAKEN)
+async fn count(connection: &mut Connection, stored: StoredEvent, now: Timestamp) -> Result<Counted, StoreError> {
+    let (held, sold): (i64, i64) = sqlx::query_as(COUNT_TAKEN)
         .bind(stored.seq)
         .bind(now.as_nanos())
         .fetch_one(connection)
         .await?;
     let total = stored.event.plan.total();
-    Ok((stored.event, Counts::new(total, held, sold)))
+    Ok((stored.event, Counts::new(total, rows::small(held)?, rows::small(sold)?)))
 }
 
 #[cfg(test)]
@@ -163,14 +172,14 @@ mod tests {
     async fn counting_reads_the_taken_seats_only() {
         let folder = tempfile::TempDir::new().expect("a temporary folder");
         let path = folder.path().join("tickets.db");
-        let store = Store::open(path.to_str().expect("UTF-8"), Arc::new(SystemClock))
+        let store = Store::open(path.as_path(), Arc::new(SystemClock))
             .await
             .expect("the store opens");
         // Our own constant, nothing from outside.
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {COUNT_TAKEN}"));
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain)
-            .bind(1)
-            .bind(1)
+            .bind(1_i64)
+            .bind(1_i64)
             .fetch_all(store.database.reader())
             .await
             .expect("a plan");

@@ -1,23 +1,34 @@
-//! Events, seats and holds in one SQLite file that several processes share. Decides nothing that `domain` can decide.
+//! Events, seats and holds in a store that several processes share: an SQLite file, or a PostgreSQL database. Decides nothing
+//! that `domain` can decide.
 //!
-//! Each write is one transaction that holds the file's lock from its first statement on, and whose instant was read after it
-//! got that lock: an older one would keep expired holds alive. How that is done is `service-store`'s.
+//! Each write is one transaction. On SQLite it has the file alone. On PostgreSQL others run beside it, so:
+//! 1. a seat changes by one conditional write on what it is (its state, or its version), and whoever changed fewer seats than
+//!    it meant to gives up all of them;
+//! 2. whoever decides on a hold has locked its row; on a hold that is not there, its id ([`Write::lock`]);
+//! 3. the row of a hold is locked before seats, and seats front to back;
+//! 4. no row is written by all buyers of an event.
+//!
+//! How transactions wait, meet and are made again is `service-store`'s.
 
 mod error;
 mod events;
 mod holds;
 mod rows;
+mod sales;
 mod seats;
+mod take;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use service_store::{Clock, Database, OpenError, Write};
-use sqlx::migrate::Migrator;
+use service_store::{Clock, Database, Location, OpenError, Schema, Write};
 use telemetry::deadline::Deadline;
 
 pub(crate) use self::{error::StoreError, seats::SeatView};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+static SCHEMA: Schema = Schema {
+    sqlite: sqlx::migrate!("./migrations/sqlite"),
+    postgres: sqlx::migrate!("./migrations/postgres"),
+};
 
 /// The store of one process. Clones share its connections.
 #[derive(Debug, Clone)]
@@ -26,22 +37,35 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens `location`: a path, or an SQLite URL such as `sqlite:tickets.db`. The file is made if there is none.
-    pub(crate) async fn open(location: &str, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let database = Database::open(location, &MIGRATIONS, clock).await?;
+    /// Opens `location`: a file, which is made if there is none, or a database of a server.
+    pub(crate) async fn open(location: impl Into<Location>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let database = Database::open(location, &SCHEMA, clock).await?;
         Ok(Self { database })
     }
 
-    /// Waits for the file until the call's deadline, then says [`StoreError::Busy`].
-    async fn begin(&self) -> Result<Write, StoreError> {
-        let time_left = Deadline::current().map(|deadline| deadline.remaining());
-        Ok(self.database.begin(time_left).await?)
+    /// Makes a whole transaction, and makes it again when it met another one, until the call's deadline; says
+    /// [`StoreError::Busy`] then. Every write of this store is one of these.
+    async fn whole<T, F>(&self, transaction: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        self.database.retried(time_left(), transaction).await
     }
 
-    /// Waits for running statements and closes the file.
+    /// Waits for its turn until the call's deadline, then says [`StoreError::Busy`].
+    async fn begin(&self) -> Result<Write, StoreError> {
+        Ok(self.database.begin(time_left()).await?)
+    }
+
+    /// Waits for running statements and closes the connections.
     pub(crate) async fn close(&self) {
         self.database.close().await;
     }
+}
+
+/// What remains of the call's deadline, if it has one.
+fn time_left() -> Option<Duration> {
+    Deadline::current().map(|deadline| deadline.remaining())
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Columns back into domain values. What does not fit was not written by us and is reported as corrupt, never guessed.
 
-use service_store::{Currency, Timestamp};
-use sqlx::SqliteConnection;
+use service_store::{Connection, Currency, Invalid, Timestamp};
 use uuid::Uuid;
 
 use super::StoreError;
@@ -26,14 +25,14 @@ pub(super) enum EventKey {
     Seq(i64),
 }
 
-pub(super) async fn event(connection: &mut SqliteConnection, key: EventKey) -> Result<Option<StoredEvent>, StoreError> {
+pub(super) async fn event(connection: &mut Connection, key: EventKey) -> Result<Option<StoredEvent>, StoreError> {
     let query = match key {
         EventKey::Id(id) => {
-            sqlx::query_as::<_, EventRow>("SELECT seq, id, title, venue, starts_at, currency FROM events WHERE id = ?")
+            sqlx::query_as::<_, EventRow>("SELECT seq, id, title, venue, starts_at, currency FROM events WHERE id = $1")
                 .bind(id.to_string())
         }
         EventKey::Seq(seq) => {
-            sqlx::query_as::<_, EventRow>("SELECT seq, id, title, venue, starts_at, currency FROM events WHERE seq = ?")
+            sqlx::query_as::<_, EventRow>("SELECT seq, id, title, venue, starts_at, currency FROM events WHERE seq = $1")
                 .bind(seq)
         }
     };
@@ -44,11 +43,11 @@ pub(super) async fn event(connection: &mut SqliteConnection, key: EventKey) -> R
 }
 
 /// Adds the sections to an event's row.
-pub(super) async fn with_plan(connection: &mut SqliteConnection, row: EventRow) -> Result<StoredEvent, StoreError> {
+pub(super) async fn with_plan(connection: &mut Connection, row: EventRow) -> Result<StoredEvent, StoreError> {
     let (seq, id, title, venue, starts_at, currency) = row;
     let currency = Currency::try_new(&currency).map_err(|_| StoreError::Corrupt("a currency that is none"))?;
-    let sections: Vec<(String, u32, u32, i64)> =
-        sqlx::query_as("SELECT name, row_count, seats_per_row, price FROM sections WHERE event = ? ORDER BY position")
+    let sections: Vec<(String, i64, i64, i64)> =
+        sqlx::query_as("SELECT name, row_count, seats_per_row, price FROM sections WHERE event = $1 ORDER BY position")
             .bind(seq)
             .fetch_all(&mut *connection)
             .await?;
@@ -56,6 +55,9 @@ pub(super) async fn with_plan(connection: &mut SqliteConnection, row: EventRow) 
         .into_iter()
         .map(|(name, rows, seats_per_row, price)| {
             let price = Price::try_new(currency, price)?;
+            let out_of_range = |_| Invalid("out of range");
+            let rows = u32::try_from(rows).map_err(out_of_range)?;
+            let seats_per_row = u32::try_from(seats_per_row).map_err(out_of_range)?;
             Section::try_new(SectionName::try_new(&name)?, rows, seats_per_row, price)
         })
         .collect::<Result<Vec<_>, _>>()
@@ -84,6 +86,15 @@ pub(super) fn occupancy(state: i64, held_until: Option<i64>) -> Result<Occupancy
     }
 }
 
-pub(super) fn place((section, row, number): (u32, u32, u32)) -> Place {
-    Place { section, row, number }
+pub(super) fn place((section, row, number): (i64, i64, i64)) -> Result<Place, StoreError> {
+    Ok(Place {
+        section: small(section)?,
+        row: small(row)?,
+        number: small(number)?,
+    })
+}
+
+/// A number that was a `u32` when it was written.
+pub(super) fn small(number: i64) -> Result<u32, StoreError> {
+    u32::try_from(number).map_err(|_| StoreError::Corrupt("a number out of range"))
 }

@@ -41,25 +41,25 @@ impl Store {
             number: 0,
         });
         // The CASE is `Occupancy::state_at` in SQL; the tests hold the two together.
-        let found: Vec<(u32, u32, u32, i64, Option<i64>)> = sqlx::query_as(
+        let found: Vec<(i64, i64, i64, i64, Option<i64>)> = sqlx::query_as(
             "SELECT section, row_no, seat_no, state, held_until FROM seats
-             WHERE event = ?1 AND (section, row_no, seat_no) > (?2, ?3, ?4)
-               AND (?5 IS NULL OR ?5 = CASE WHEN state = 1 AND held_until <= ?6 THEN 0 ELSE state END)
-             ORDER BY section, row_no, seat_no LIMIT ?7",
+             WHERE event = $1 AND (section, row_no, seat_no) > ($2, $3, $4)
+               AND ($5 IS NULL OR $5 = CASE WHEN state = 1 AND held_until <= $6 THEN 0 ELSE state END)
+             ORDER BY section, row_no, seat_no LIMIT $7",
         )
         .bind(stored.seq)
-        .bind(after.section)
-        .bind(after.row)
-        .bind(after.number)
+        .bind(i64::from(after.section))
+        .bind(i64::from(after.row))
+        .bind(i64::from(after.number))
         .bind(state.map(code))
         .bind(now.as_nanos())
-        .bind(limit)
+        .bind(i64::from(limit))
         .fetch_all(&mut *reader)
         .await?;
         found
             .into_iter()
             .map(|(section, row, number, state, held_until)| {
-                let place = rows::place((section, row, number));
+                let place = rows::place((section, row, number))?;
                 let described = stored.event.plan.describe(place);
                 let (id, price) = described.ok_or(StoreError::Corrupt("a seat of no section"))?;
                 let state = rows::occupancy(state, held_until)?.state_at(now);

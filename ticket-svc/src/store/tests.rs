@@ -1,4 +1,4 @@
-//! The store against a real file: never sold twice, whoever asks how often and when.
+//! The store of either kind: never sold twice, whoever asks how often and when.
 
 use std::{
     sync::{
@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use service_store::{Clock, Currency, Text, Timestamp};
-use tempfile::TempDir;
+use service_store::{Clock, Currency, Dialect, Text, Timestamp, testing::TestStore};
 use uuid::Uuid;
 
 use super::*;
@@ -39,19 +38,18 @@ impl Clock for Hand {
 }
 
 struct Fixture {
-    // Dropped last: the file must outlive the pools.
     store: Store,
     clock: Arc<Hand>,
     event: Uuid,
-    folder: TempDir,
+    // Dropped last: it must outlive the pools.
+    place: TestStore,
 }
 
 impl Fixture {
     /// An event with sections given as (name, rows, seats a row), at 10.00 EUR a seat.
-    async fn with(sections: &[(&str, u32, u32)]) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
+    async fn with(place: TestStore, sections: &[(&str, u32, u32)]) -> Self {
         let clock = Arc::new(Hand::default());
-        let store = open(&folder, &clock).await;
+        let store = open(&place, &clock).await;
         let (event, _) = store
             .create_event(id(), id(), &event(sections))
             .await
@@ -60,13 +58,13 @@ impl Fixture {
             store,
             clock,
             event: event.id,
-            folder,
+            place,
         }
     }
 
     /// A second process on the same file.
     async fn another_process(&self) -> Store {
-        open(&self.folder, &self.clock).await
+        open(&self.place, &self.clock).await
     }
 
     fn best(&self, quantity: u32) -> NewHold {
@@ -108,15 +106,16 @@ impl Fixture {
     /// What is true at every moment, also in the middle of a rush; one statement, so that it is one moment. A sold seat has
     /// one ticket and its confirmed hold, a held seat has its hold, and each of them was granted this very seat.
     async fn check_seats(&self) {
-        let wrong: Vec<(u32, u32, u32, u32)> = sqlx::query_as(
+        let wrong: Vec<(i64, i64, i64, i64)> = sqlx::query_as(
             "SELECT section, row_no, seat_no, state FROM seats
              WHERE state <> CASE (SELECT phase FROM holds JOIN hold_seats ON hold_seats.hold = token
                                   WHERE token = seats.hold AND holds.event = seats.event
                                     AND (hold_seats.section, hold_seats.row_no, hold_seats.seat_no)
                                       = (seats.section, seats.row_no, seats.seat_no))
                             WHEN 0 THEN 1 WHEN 1 THEN 2 ELSE 0 END
-                OR (state = 2) <> (SELECT count(*) FROM tickets
-                                   WHERE tickets.event = seats.event AND tickets.hold IS seats.hold
+                OR CASE state WHEN 2 THEN 1 ELSE 0 END
+                                <> (SELECT count(*) FROM tickets
+                                   WHERE tickets.event = seats.event AND tickets.hold = seats.hold
                                      AND (tickets.section, tickets.row_no, tickets.seat_no)
                                        = (seats.section, seats.row_no, seats.seat_no))",
         )
@@ -133,9 +132,8 @@ impl Fixture {
     }
 }
 
-async fn open(folder: &TempDir, clock: &Arc<Hand>) -> Store {
-    let path = folder.path().join("tickets.db");
-    Store::open(path.to_str().expect("a path in UTF-8"), clock.clone())
+async fn open(place: &TestStore, clock: &Arc<Hand>) -> Store {
+    Store::open(place.location(), clock.clone())
         .await
         .expect("the store opens")
 }
@@ -172,9 +170,8 @@ fn names(hold: &crate::domain::hold::Hold) -> Vec<String> {
     hold.seats.iter().map(|(seat, _)| seat.to_string()).collect()
 }
 
-#[tokio::test]
-async fn a_hold_becomes_tickets_and_the_counts_follow() {
-    let fixture = Fixture::with(&[("A", 2, 3), ("B", 1, 4)]).await;
+async fn a_hold_becomes_tickets_and_the_counts_follow(store: TestStore) {
+    let fixture = Fixture::with(store, &[("A", 2, 3), ("B", 1, 4)]).await;
     assert_eq!(fixture.counts().await, (10, 0, 0));
     let hold = fixture.store.hold(&fixture.best(2)).await.expect("free seats");
     assert_eq!(names(&hold), ["A/1/1", "A/1/2"]);
@@ -196,9 +193,8 @@ async fn a_hold_becomes_tickets_and_the_counts_follow() {
     assert_eq!(again, tickets, "a repeat answers the same tickets");
 }
 
-#[tokio::test]
-async fn holding_is_all_or_none() {
-    let fixture = Fixture::with(&[("A", 1, 4)]).await;
+async fn holding_is_all_or_none(store: TestStore) {
+    let fixture = Fixture::with(store, &[("A", 1, 4)]).await;
     fixture.store.hold(&fixture.chosen(&["A/1/2"])).await.expect("free");
     let both = fixture.chosen(&["A/1/1", "A/1/2", "A/1/3"]);
     assert_eq!(
@@ -211,9 +207,8 @@ async fn holding_is_all_or_none() {
     assert_eq!(fixture.counts().await, (3, 1, 0));
 }
 
-#[tokio::test]
-async fn what_is_not_there_is_refused_by_name() {
-    let fixture = Fixture::with(&[("A", 1, 4)]).await;
+async fn what_is_not_there_is_refused_by_name(store: TestStore) {
+    let fixture = Fixture::with(store, &[("A", 1, 4)]).await;
     let seat = refusal(fixture.store.hold(&fixture.chosen(&["A/1/5"])).await);
     assert_eq!(seat, Refusal::SeatUnknown("A/1/5".parse().expect("a seat")));
     let section = Some(SectionName::try_new("Z").expect("a name"));
@@ -238,9 +233,8 @@ async fn what_is_not_there_is_refused_by_name() {
     assert_eq!(refusal(unknown), Refusal::HoldUnknown(nobody));
 }
 
-#[tokio::test]
-async fn the_same_request_gets_the_same_answer_and_another_body_is_an_error() {
-    let fixture = Fixture::with(&[("A", 1, 4)]).await;
+async fn the_same_request_gets_the_same_answer_and_another_body_is_an_error(store: TestStore) {
+    let fixture = Fixture::with(store, &[("A", 1, 4)]).await;
     let request = fixture.best(2);
     let first = fixture.store.hold(&request).await.expect("free");
     assert_eq!(fixture.store.hold(&request).await.expect("a repeat"), first);
@@ -269,9 +263,8 @@ async fn the_same_request_gets_the_same_answer_and_another_body_is_an_error() {
     assert_eq!(refusal(reused), Refusal::RequestIdReused(request_id));
 }
 
-#[tokio::test]
-async fn an_expired_hold_counts_as_free_and_cannot_be_confirmed() {
-    let fixture = Fixture::with(&[("A", 1, 2)]).await;
+async fn an_expired_hold_counts_as_free_and_cannot_be_confirmed(store: TestStore) {
+    let fixture = Fixture::with(store, &[("A", 1, 2)]).await;
     let late = fixture.store.hold(&fixture.best(2)).await.expect("free");
     fixture.clock.advance(Duration::from_secs(120));
     assert_eq!(
@@ -308,9 +301,8 @@ async fn an_expired_hold_counts_as_free_and_cannot_be_confirmed() {
 }
 
 /// A clock that steps back must not let an expired hold sell seats that went to someone else: the token decides, not the time.
-#[tokio::test]
-async fn a_seat_that_went_to_a_later_hold_is_not_sold_to_the_earlier_one() {
-    let fixture = Fixture::with(&[("A", 1, 2)]).await;
+async fn a_seat_that_went_to_a_later_hold_is_not_sold_to_the_earlier_one(store: TestStore) {
+    let fixture = Fixture::with(store, &[("A", 1, 2)]).await;
     let early = fixture.store.hold(&fixture.best(2)).await.expect("free");
     fixture.clock.advance(Duration::from_secs(120));
     let later = fixture
@@ -330,9 +322,8 @@ async fn a_seat_that_went_to_a_later_hold_is_not_sold_to_the_earlier_one() {
 
 /// "Expired" was told and not recorded. The user service refunds when it hears that; had the clock stepped back then, a
 /// repeated confirmation that was still under way would have found the hold good again, and sold the seats for nothing.
-#[tokio::test]
-async fn a_hold_that_was_refused_as_expired_is_never_confirmed() {
-    let fixture = Fixture::with(&[("A", 1, 2)]).await;
+async fn a_hold_that_was_refused_as_expired_is_never_confirmed(store: TestStore) {
+    let fixture = Fixture::with(store, &[("A", 1, 2)]).await;
     let request = fixture.best(2);
     let hold = fixture.store.hold(&request).await.expect("free");
     fixture.clock.advance(Duration::from_secs(120));
@@ -360,9 +351,8 @@ async fn a_hold_that_was_refused_as_expired_is_never_confirmed() {
         .expect("the next one may");
 }
 
-#[tokio::test]
-async fn a_release_is_remembered_before_and_after_the_hold() {
-    let fixture = Fixture::with(&[("A", 1, 2)]).await;
+async fn a_release_is_remembered_before_and_after_the_hold(store: TestStore) {
+    let fixture = Fixture::with(store, &[("A", 1, 2)]).await;
     let never = fixture.best(1);
     fixture
         .store
@@ -422,9 +412,8 @@ async fn insist<T, F: Future<Output = Result<T, StoreError>>>(ask: impl Fn() -> 
 }
 
 /// 120 buyers over two processes want 40 seats at the same instant.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_rush_over_two_processes_sells_every_seat_once() {
-    let fixture = Arc::new(Fixture::with(&[("A", 4, 10)]).await);
+async fn a_rush_over_two_processes_sells_every_seat_once(store: TestStore) {
+    let fixture = Arc::new(Fixture::with(store, &[("A", 4, 10)]).await);
     let stores = [fixture.store.clone(), fixture.another_process().await];
     let mut buyers = tokio::task::JoinSet::new();
     for buyer in 0..120_usize {
@@ -468,9 +457,8 @@ async fn a_rush_over_two_processes_sells_every_seat_once() {
     assert_eq!((free + counted, held, counted as usize), (40, 0, sold.len()));
 }
 
-#[tokio::test]
-async fn pages_of_seats_and_events_neither_skip_nor_repeat() {
-    let fixture = Fixture::with(&[("B", 2, 3), ("A", 1, 4)]).await;
+async fn pages_of_seats_and_events_neither_skip_nor_repeat(store: TestStore) {
+    let fixture = Fixture::with(store, &[("B", 2, 3), ("A", 1, 4)]).await;
     fixture.store.hold(&fixture.chosen(&["B/1/2"])).await.expect("free");
     let mut seen = Vec::new();
     let mut cursor = None;
@@ -521,15 +509,14 @@ async fn pages_of_seats_and_events_neither_skip_nor_repeat() {
 }
 
 /// Several processes may be told to sow the same new file.
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn of_three_processes_that_start_at_once_one_sows() {
-    let folder = Arc::new(TempDir::new().expect("a temporary folder"));
+async fn of_three_processes_that_start_at_once_one_sows(store: TestStore) {
+    let place = Arc::new(store);
     let clock = Arc::new(Hand::default());
     let mut processes = tokio::task::JoinSet::new();
     for _ in 0..3 {
-        let (folder, clock) = (folder.clone(), clock.clone());
+        let (place, clock) = (place.clone(), clock.clone());
         processes.spawn(async move {
-            let store = open(&folder, &clock).await;
+            let store = open(&place, &clock).await;
             let programme = [(Uuid::from_u128(1), event(&[("A", 1, 1)]))];
             store.sow(&programme).await.expect("sown or found")
         });
@@ -545,7 +532,8 @@ async fn of_three_processes_that_start_at_once_one_sows() {
 /// Another process keeps the file: the call gives up and says that a retry may help. When it does is `service-store`'s.
 #[tokio::test]
 async fn a_locked_file_is_busy_while_it_is_locked_and_free_again_after() {
-    let fixture = Fixture::with(&[("A", 1, 2)]).await;
+    let store = TestStore::new(Dialect::Sqlite).expect("a file");
+    let fixture = Fixture::with(store, &[("A", 1, 2)]).await;
     let other = fixture.another_process().await;
     let lock = other.begin().await.expect("the lock");
     let deadline = Deadline::after(Duration::from_millis(400));
@@ -556,9 +544,8 @@ async fn a_locked_file_is_busy_while_it_is_locked_and_free_again_after() {
 }
 
 /// The last line of defence is the unique constraint on tickets.
-#[tokio::test]
-async fn a_second_ticket_for_a_seat_cannot_even_be_inserted() {
-    let fixture = Fixture::with(&[("A", 1, 1)]).await;
+async fn a_second_ticket_for_a_seat_cannot_even_be_inserted(store: TestStore) {
+    let fixture = Fixture::with(store, &[("A", 1, 1)]).await;
     let hold = fixture.store.hold(&fixture.best(1)).await.expect("free");
     fixture
         .store
@@ -576,3 +563,18 @@ async fn a_second_ticket_for_a_seat_cannot_even_be_inserted() {
             .is_some_and(|error| error.is_unique_violation())
     }));
 }
+
+service_store::on_both_stores![
+    a_hold_becomes_tickets_and_the_counts_follow,
+    holding_is_all_or_none,
+    what_is_not_there_is_refused_by_name,
+    the_same_request_gets_the_same_answer_and_another_body_is_an_error,
+    an_expired_hold_counts_as_free_and_cannot_be_confirmed,
+    a_seat_that_went_to_a_later_hold_is_not_sold_to_the_earlier_one,
+    a_hold_that_was_refused_as_expired_is_never_confirmed,
+    a_release_is_remembered_before_and_after_the_hold,
+    a_rush_over_two_processes_sells_every_seat_once,
+    pages_of_seats_and_events_neither_skip_nor_repeat,
+    of_three_processes_that_start_at_once_one_sows,
+    a_second_ticket_for_a_seat_cannot_even_be_inserted,
+];

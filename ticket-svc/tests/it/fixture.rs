@@ -52,7 +52,7 @@ pub(crate) fn config(folder: &TempDir) -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: None,
-        store: folder.path().join("tickets.db").display().to_string(),
+        store: folder.path().join("tickets.db").as_path().into(),
         ..Config::default()
     }
 }

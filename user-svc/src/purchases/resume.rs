@@ -30,7 +30,7 @@ impl Purchases {
         loop {
             let page = match self.inner.store.unfinished_orders(cursor, PAGE).await {
                 Ok(page) => page,
-                Err(error @ (StoreError::Busy | StoreError::Sqlite(_))) => {
+                Err(error @ (StoreError::Busy | StoreError::Failed(_))) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "cannot read unfinished orders; again soon"

@@ -1,7 +1,8 @@
-//! Accounts, the ledger and orders in one SQLite file. Decides nothing that `domain` can decide.
+//! Accounts, the ledger and orders in an SQLite file or a PostgreSQL database. Decides nothing that `domain` can decide.
 //!
-//! Each write is one transaction that holds the file's lock from its first statement on. How that is done is
-//! `service-store`'s.
+//! Each write is one transaction. On SQLite it has the file alone. On PostgreSQL others run beside it, so an order moves on by a
+//! conditional write on its version, a wallet changes under its row's lock, and what there may be once is a unique index.
+//! A user's row is locked before an order's. How transactions wait, meet and are made again is `service-store`'s.
 
 mod error;
 mod orders;
@@ -10,15 +11,17 @@ mod sessions;
 mod users;
 mod wallet;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use service_store::{Clock, Database, OpenError, Write};
-use sqlx::migrate::Migrator;
+use service_store::{Clock, Database, Location, OpenError, Schema, Write};
 use telemetry::deadline::Deadline;
 
 pub(crate) use self::{error::StoreError, orders::Recorded, users::Known};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+static SCHEMA: Schema = Schema {
+    sqlite: sqlx::migrate!("./migrations/sqlite"),
+    postgres: sqlx::migrate!("./migrations/postgres"),
+};
 
 /// The store of one process. Clones share its connections.
 #[derive(Debug, Clone)]
@@ -27,22 +30,35 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens `location`: a path, or an SQLite URL such as `sqlite:users.db`. The file is made if there is none.
-    pub(crate) async fn open(location: &str, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let database = Database::open(location, &MIGRATIONS, clock).await?;
+    /// Opens `location`: a file, which is made if there is none, or a database of a server.
+    pub(crate) async fn open(location: impl Into<Location>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let database = Database::open(location, &SCHEMA, clock).await?;
         Ok(Self { database })
     }
 
-    /// Waits for the file until the call's deadline, then says [`StoreError::Busy`].
-    async fn begin(&self) -> Result<Write, StoreError> {
-        let time_left = Deadline::current().map(|deadline| deadline.remaining());
-        Ok(self.database.begin(time_left).await?)
+    /// Makes a whole transaction, and makes it again when it met another one, until the call's deadline; says
+    /// [`StoreError::Busy`] then. Every write of this store is one of these.
+    async fn whole<T, F>(&self, transaction: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        self.database.retried(time_left(), transaction).await
     }
 
-    /// Waits for running statements and closes the file.
+    /// Waits for its turn until the call's deadline, then says [`StoreError::Busy`].
+    async fn begin(&self) -> Result<Write, StoreError> {
+        Ok(self.database.begin(time_left()).await?)
+    }
+
+    /// Waits for running statements and closes the connections.
     pub(crate) async fn close(&self) {
         self.database.close().await;
     }
+}
+
+/// What remains of the call's deadline, if it has one.
+fn time_left() -> Option<Duration> {
+    Deadline::current().map(|deadline| deadline.remaining())
 }
 
 #[cfg(test)]

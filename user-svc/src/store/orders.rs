@@ -1,7 +1,7 @@
 //! Orders: recorded, moved on step by step, found.
 
-use service_store::{TimeCursor, Write};
-use sqlx::{SqliteConnection, sqlite::SqliteRow};
+use service_store::{Connection, TimeCursor, Write};
+use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::{Store, StoreError, rows, users, wallet};
@@ -23,6 +23,10 @@ pub(crate) enum Recorded {
 impl Store {
     /// Records an order, once for each id.
     pub(crate) async fn record_order(&self, new: &NewOrder, trace: &Trace) -> Result<Recorded, StoreError> {
+        self.whole(|| self.try_record_order(new, trace)).await
+    }
+
+    async fn try_record_order(&self, new: &NewOrder, trace: &Trace) -> Result<Recorded, StoreError> {
         let mut write = self.begin().await?;
         if let Some(order) = same_order(&mut write.tx, new).await? {
             return Ok(Recorded::Before(order));
@@ -30,12 +34,12 @@ impl Store {
         users::user(&mut write.tx, new.user_id).await?;
         let (chosen, quantity, section) = match &new.selection {
             Selection::Seats(seats) => (Some(rows::seats_joined(seats.as_slice())), None, None),
-            Selection::BestAvailable { quantity, section } => (None, Some(quantity.get()), section.as_deref()),
+            Selection::BestAvailable { quantity, section } => (None, Some(i64::from(quantity.get())), section.as_deref()),
         };
         let row = sqlx::query(
             "INSERT INTO orders (id, user_id, event_id, body_hash, chosen_seats, quantity, section, step, version,
                                  ticket_instance, trace_id, trace_parent, created_at, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'begin', 1, '', ?8, ?9, ?10, ?10) RETURNING *",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 'begin', 1, '', $8, $9, $10, $10) RETURNING *",
         )
         .bind(new.id.to_string())
         .bind(new.user_id.to_string())
@@ -78,13 +82,13 @@ impl Store {
             (cursor.at.as_nanos(), cursor.id.to_string())
         });
         let found = sqlx::query(
-            "SELECT * FROM orders WHERE user_id = ? AND (created_at, id) < (?, ?)
-             ORDER BY created_at DESC, id DESC LIMIT ?",
+            "SELECT * FROM orders WHERE user_id = $1 AND (created_at, id) < ($2, $3)
+             ORDER BY created_at DESC, id DESC LIMIT $4",
         )
         .bind(user_id.to_string())
         .bind(created_at)
         .bind(id)
-        .bind(limit)
+        .bind(i64::from(limit))
         .fetch_all(&mut *reader)
         .await?;
         found.iter().map(rows::order).collect()
@@ -100,12 +104,12 @@ impl Store {
             (cursor.at.as_nanos(), cursor.id.to_string())
         });
         let found = sqlx::query(
-            "SELECT * FROM orders WHERE step NOT IN ('succeeded', 'failed') AND (created_at, id) > (?, ?)
-             ORDER BY created_at, id LIMIT ?",
+            "SELECT * FROM orders WHERE step NOT IN ('succeeded', 'failed') AND (created_at, id) > ($1, $2)
+             ORDER BY created_at, id LIMIT $3",
         )
         .bind(created_at)
         .bind(id)
-        .bind(limit)
+        .bind(i64::from(limit))
         .fetch_all(self.database.reader())
         .await?;
         found.iter().map(rows::order).collect()
@@ -114,11 +118,16 @@ impl Store {
     /// How many orders are unfinished.
     pub(crate) async fn count_unfinished_orders(&self) -> Result<u64, StoreError> {
         let count = sqlx::query_scalar("SELECT count(*) FROM orders WHERE step NOT IN ('succeeded', 'failed')");
-        Ok(count.fetch_one(self.database.reader()).await?)
+        let count: i64 = count.fetch_one(self.database.reader()).await?;
+        Ok(u64::try_from(count).unwrap_or_default())
     }
 
     /// Records the next step, and what was held if that is news. [`StoreError::Overtaken`] when someone else did first.
     pub(crate) async fn advance(&self, order: &Order, step: Step, held: Option<Held>) -> Result<Order, StoreError> {
+        self.whole(|| self.try_advance(order, &step, held.as_ref())).await
+    }
+
+    async fn try_advance(&self, order: &Order, step: &Step, held: Option<&Held>) -> Result<Order, StoreError> {
         let mut write = self.begin().await?;
         let moved = moved(&mut write, order, step, held).await?;
         write.commit().await?;
@@ -127,6 +136,10 @@ impl Store {
 
     /// Takes the money and records what comes next, in one transaction: there is no moment between the two.
     pub(crate) async fn debit(&self, order: &Order) -> Result<Order, StoreError> {
+        self.whole(|| self.try_debit(order)).await
+    }
+
+    async fn try_debit(&self, order: &Order) -> Result<Order, StoreError> {
         let held = order
             .held
             .as_ref()
@@ -139,27 +152,32 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        let moved = moved(&mut write, order, saga::after_debit(outcome), None).await?;
+        let moved = moved(&mut write, order, &saga::after_debit(outcome), None).await?;
         write.commit().await?;
         Ok(moved)
     }
 
     /// Gives the money back and records the release as next, in one transaction.
     pub(crate) async fn refund(&self, order: &Order, why: Failing) -> Result<Order, StoreError> {
+        let next = Step::Release(why);
+        self.whole(|| self.try_refund(order, &next)).await
+    }
+
+    async fn try_refund(&self, order: &Order, next: &Step) -> Result<Order, StoreError> {
         let mut write = self.begin().await?;
         wallet::refund(&mut write, order).await?;
-        let moved = moved(&mut write, order, Step::Release(why), None).await?;
+        let moved = moved(&mut write, order, next, None).await?;
         write.commit().await?;
         Ok(moved)
     }
 }
 
-async fn find(connection: &mut SqliteConnection, id: Uuid) -> Result<Option<SqliteRow>, StoreError> {
-    let row = sqlx::query("SELECT * FROM orders WHERE id = ?").bind(id.to_string());
+async fn find(connection: &mut Connection, id: Uuid) -> Result<Option<AnyRow>, StoreError> {
+    let row = sqlx::query("SELECT * FROM orders WHERE id = $1").bind(id.to_string());
     Ok(row.fetch_optional(connection).await?)
 }
 
-async fn same_order(connection: &mut SqliteConnection, new: &NewOrder) -> Result<Option<Order>, StoreError> {
+async fn same_order(connection: &mut Connection, new: &NewOrder) -> Result<Option<Order>, StoreError> {
     use sqlx::Row as _;
     let Some(row) = find(connection, new.id).await? else {
         return Ok(None);
@@ -170,22 +188,22 @@ async fn same_order(connection: &mut SqliteConnection, new: &NewOrder) -> Result
     rows::order(&row).map(Some)
 }
 
-async fn moved(write: &mut Write, order: &Order, step: Step, held: Option<Held>) -> Result<Order, StoreError> {
-    let held = held.or_else(|| order.held.clone());
-    let columns = rows::step_columns(&step);
+async fn moved(write: &mut Write, order: &Order, step: &Step, held: Option<&Held>) -> Result<Order, StoreError> {
+    let held = held.or(order.held.as_ref());
+    let columns = rows::step_columns(step);
     let row = sqlx::query(
-        "UPDATE orders SET step = ?, failure = ?, detail = ?, tickets = ?, hold_token = ?, held_seats = ?, total = ?,
-                total_currency = ?, ticket_instance = ?, updated_at = ?, version = version + 1
-         WHERE id = ? AND version = ? RETURNING *",
+        "UPDATE orders SET step = $1, failure = $2, detail = $3, tickets = $4, hold_token = $5, held_seats = $6, total = $7,
+                total_currency = $8, ticket_instance = $9, updated_at = $10, version = version + 1
+         WHERE id = $11 AND version = $12 RETURNING *",
     )
     .bind(columns.name)
     .bind(columns.failure)
     .bind(columns.detail)
     .bind(columns.tickets)
-    .bind(held.as_ref().map(|held| held.token))
-    .bind(held.as_ref().map(|held| rows::seats_joined(&held.seats)))
-    .bind(held.as_ref().map(|held| held.total.minor()))
-    .bind(held.as_ref().map(|held| held.total.currency().as_str().to_owned()))
+    .bind(held.map(|held| held.token))
+    .bind(held.map(|held| rows::seats_joined(&held.seats)))
+    .bind(held.map(|held| held.total.minor()))
+    .bind(held.map(|held| held.total.currency().as_str().to_owned()))
     .bind(&order.ticket_instance)
     .bind(write.now.as_nanos())
     .bind(order.id.to_string())

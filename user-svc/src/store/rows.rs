@@ -1,7 +1,7 @@
 //! Columns back into domain values. What does not fit was not written by us and is reported as corrupt, never guessed.
 
 use service_store::{Currency, Money, Timestamp};
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::{Row as _, any::AnyRow};
 use uuid::Uuid;
 
 use super::StoreError;
@@ -64,7 +64,7 @@ fn with_failing<'a>(name: &'static str, why: &'a Failing) -> StepColumns<'a> {
     }
 }
 
-pub(super) fn order(row: &SqliteRow) -> Result<Order, StoreError> {
+pub(super) fn order(row: &AnyRow) -> Result<Order, StoreError> {
     Ok(Order {
         id: uuid(row.try_get("id")?)?,
         user_id: uuid(row.try_get("user_id")?)?,
@@ -83,7 +83,7 @@ pub(super) fn order(row: &SqliteRow) -> Result<Order, StoreError> {
     })
 }
 
-fn step(row: &SqliteRow) -> Result<Step, StoreError> {
+fn step(row: &AnyRow) -> Result<Step, StoreError> {
     Ok(match row.try_get("step")? {
         "begin" => Step::Begin,
         "hold" => Step::Hold,
@@ -97,25 +97,28 @@ fn step(row: &SqliteRow) -> Result<Step, StoreError> {
     })
 }
 
-fn failing(row: &SqliteRow) -> Result<Failing, StoreError> {
+fn failing(row: &AnyRow) -> Result<Failing, StoreError> {
     let failure = failure_from(row.try_get("failure")?)?;
     Ok(Failing::new(failure, row.try_get::<String, _>("detail")?))
 }
 
-fn selection(row: &SqliteRow) -> Result<Selection, StoreError> {
+fn selection(row: &AnyRow) -> Result<Selection, StoreError> {
     const CORRUPT: StoreError = StoreError::Corrupt("a selection outside its limits");
     match row.try_get::<Option<&str>, _>("chosen_seats")? {
         Some(seats) => ChosenSeats::try_new(seat_ids(seats)?)
             .map(Selection::Seats)
             .map_err(|_| CORRUPT),
         None => Ok(Selection::BestAvailable {
-            quantity: Quantity::try_new(row.try_get("quantity")?).map_err(|_| CORRUPT)?,
+            quantity: u32::try_from(row.try_get::<i64, _>("quantity")?)
+                .ok()
+                .and_then(|quantity| Quantity::try_new(quantity).ok())
+                .ok_or(CORRUPT)?,
             section: row.try_get("section")?,
         }),
     }
 }
 
-fn held(row: &SqliteRow) -> Result<Option<Held>, StoreError> {
+fn held(row: &AnyRow) -> Result<Option<Held>, StoreError> {
     let Some(token) = row.try_get::<Option<i64>, _>("hold_token")? else {
         return Ok(None);
     };

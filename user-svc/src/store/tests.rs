@@ -1,9 +1,8 @@
-//! The store against a real file: money is entered once, balances are the sum of the ledger, orders move once.
+//! The store of either kind: money is entered once, balances are the sum of the ledger, orders move once.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use service_store::{Clock, Currency, Money, Text, Timestamp};
-use tempfile::TempDir;
+use service_store::{Clock, Currency, Dialect, Money, Text, Timestamp, testing::TestStore};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -29,14 +28,13 @@ impl Clock for Ticking {
 struct Fixture {
     store: Store,
     user: User,
-    folder: TempDir,
+    place: TestStore,
 }
 
 impl Fixture {
     /// A user with so many cents.
-    async fn with(cents: i64) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        let store = open(&folder).await;
+    async fn with(place: TestStore, cents: i64) -> Self {
+        let store = open(&place).await;
         let mut user = store
             .create_user(id(), &new_user("ada@example.org"), "hash")
             .await
@@ -45,7 +43,7 @@ impl Fixture {
         if cents > 0 {
             user.balance = store.top_up(id(), user.id, euro(cents)).await.expect("topped up");
         }
-        Self { store, user, folder }
+        Self { store, user, place }
     }
 
     fn new_order(&self) -> NewOrder {
@@ -100,9 +98,8 @@ impl Fixture {
     }
 }
 
-async fn open(folder: &TempDir) -> Store {
-    let path = folder.path().join("users.db");
-    Store::open(path.to_str().expect("UTF-8"), Arc::new(Ticking::default()))
+async fn open(place: &TestStore) -> Store {
+    Store::open(place.location(), Arc::new(Ticking::default()))
         .await
         .expect("the store opens")
 }
@@ -138,9 +135,8 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Refusal {
     }
 }
 
-#[tokio::test]
-async fn an_address_has_one_account_and_a_request_makes_one() {
-    let fixture = Fixture::with(0).await;
+async fn an_address_has_one_account_and_a_request_makes_one(store: TestStore) {
+    let fixture = Fixture::with(store, 0).await;
     let taken = fixture
         .store
         .create_user(id(), &new_user("ADA@example.org"), "hash")
@@ -156,9 +152,8 @@ async fn an_address_has_one_account_and_a_request_makes_one() {
     assert_eq!((again.user, again.password_hash), (first.user, first.password_hash));
 }
 
-#[tokio::test]
-async fn money_is_added_once_for_each_request() {
-    let fixture = Fixture::with(0).await;
+async fn money_is_added_once_for_each_request(store: TestStore) {
+    let fixture = Fixture::with(store, 0).await;
     let request = id();
     for _ in 0..3 {
         let balance = fixture
@@ -207,9 +202,8 @@ async fn money_is_added_once_for_each_request() {
     fixture.check_ledger().await;
 }
 
-#[tokio::test]
-async fn a_debit_and_its_step_are_one() {
-    let fixture = Fixture::with(1_000).await;
+async fn a_debit_and_its_step_are_one(store: TestStore) {
+    let fixture = Fixture::with(store, 1_000).await;
     let order = fixture.held_order(600).await;
     let paid = fixture.store.debit(&order).await.expect("enough money");
     assert_eq!((paid.step, fixture.balance().await), (Step::Confirm, 400));
@@ -227,9 +221,8 @@ async fn a_debit_and_its_step_are_one() {
     fixture.check_ledger().await;
 }
 
-#[tokio::test]
-async fn a_refund_gives_back_what_was_paid_once_and_nothing_unpaid() {
-    let fixture = Fixture::with(1_000).await;
+async fn a_refund_gives_back_what_was_paid_once_and_nothing_unpaid(store: TestStore) {
+    let fixture = Fixture::with(store, 1_000).await;
     let why = Failing::new(Failure::HoldExpired, "too late");
     let paid = fixture
         .store
@@ -270,10 +263,9 @@ async fn a_refund_gives_back_what_was_paid_once_and_nothing_unpaid() {
 }
 
 /// 30 orders of one user pay at once from a wallet that is enough for 10, over two processes on one file.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_wallet_is_never_overdrawn_by_a_rush() {
-    let fixture = Fixture::with(1_000).await;
-    let other = open(&fixture.folder).await;
+async fn a_wallet_is_never_overdrawn_by_a_rush(store: TestStore) {
+    let fixture = Fixture::with(store, 1_000).await;
+    let other = open(&fixture.place).await;
     let mut paying = JoinSet::new();
     for buyer in 0..30 {
         let order = fixture.held_order(100).await;
@@ -297,8 +289,9 @@ async fn a_wallet_is_never_overdrawn_by_a_rush() {
 /// Another process keeps the file: the call gives up and says that a retry may help. When it does is `service-store`'s.
 #[tokio::test]
 async fn a_locked_file_is_busy_while_it_is_locked_and_free_again_after() {
-    let fixture = Fixture::with(0).await;
-    let lock = open(&fixture.folder).await.begin().await.expect("the lock");
+    let store = TestStore::new(Dialect::Sqlite).expect("a file");
+    let fixture = Fixture::with(store, 0).await;
+    let lock = open(&fixture.place).await.begin().await.expect("the lock");
     let deadline = Deadline::after(std::time::Duration::from_millis(400));
     let top_up = fixture.store.top_up(id(), fixture.user.id, euro(1));
     let refused = deadline.scope(top_up).await;
@@ -311,9 +304,8 @@ async fn a_locked_file_is_busy_while_it_is_locked_and_free_again_after() {
         .expect("the lock is free");
 }
 
-#[tokio::test]
-async fn an_order_is_recorded_once_and_reads_back_as_written() {
-    let fixture = Fixture::with(0).await;
+async fn an_order_is_recorded_once_and_reads_back_as_written(store: TestStore) {
+    let fixture = Fixture::with(store, 0).await;
     let new = fixture.new_order();
     let trace = Trace {
         id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
@@ -379,9 +371,8 @@ async fn an_order_is_recorded_once_and_reads_back_as_written() {
     }
 }
 
-#[tokio::test]
-async fn orders_page_newest_first_and_unfinished_ones_oldest_first() {
-    let fixture = Fixture::with(0).await;
+async fn orders_page_newest_first_and_unfinished_ones_oldest_first(store: TestStore) {
+    let fixture = Fixture::with(store, 0).await;
     let mut ids = Vec::new();
     for _ in 0..5 {
         ids.push(
@@ -416,3 +407,13 @@ async fn orders_page_newest_first_and_unfinished_ones_oldest_first() {
     let unfinished: Vec<Uuid> = first.iter().chain(&rest).map(|order| order.id).collect();
     assert_eq!(unfinished, [ids[0], ids[1], ids[3], ids[4]]);
 }
+
+service_store::on_both_stores![
+    an_address_has_one_account_and_a_request_makes_one,
+    money_is_added_once_for_each_request,
+    a_debit_and_its_step_are_one,
+    a_refund_gives_back_what_was_paid_once_and_nothing_unpaid,
+    a_wallet_is_never_overdrawn_by_a_rush,
+    an_order_is_recorded_once_and_reads_back_as_written,
+    orders_page_newest_first_and_unfinished_ones_oldest_first,
+];

@@ -1,6 +1,6 @@
 //! Accounts.
 
-use sqlx::SqliteConnection;
+use service_store::{Connection, Write, for_update};
 use uuid::Uuid;
 
 use super::{Store, StoreError, rows};
@@ -24,11 +24,15 @@ impl Store {
     /// Makes an account with an empty wallet; `id` is its id. The account that the request made before, if it did: whether
     /// that is the one asked for is for the caller to say, who knows the password.
     pub(crate) async fn create_user(&self, id: Uuid, new: &NewUser, password_hash: &str) -> Result<Known, StoreError> {
+        self.whole(|| self.try_create_user(id, new, password_hash)).await
+    }
+
+    async fn try_create_user(&self, id: Uuid, new: &NewUser, password_hash: &str) -> Result<Known, StoreError> {
         let mut write = self.begin().await?;
         if let Some(known) = by_request(&mut write.tx, new.request_id).await? {
             return Ok(known);
         }
-        let taken: Option<String> = sqlx::query_scalar("SELECT id FROM users WHERE email = ?")
+        let taken: Option<String> = sqlx::query_scalar("SELECT id FROM users WHERE email = $1")
             .bind(new.email.as_str())
             .fetch_optional(&mut *write.tx)
             .await?;
@@ -37,7 +41,7 @@ impl Store {
         }
         sqlx::query(
             "INSERT INTO users (id, request_id, email, display_name, password_hash, currency, created_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(id.to_string())
         .bind(new.request_id.to_string())
@@ -62,7 +66,7 @@ impl Store {
     /// The account with this address, if there is one.
     pub(crate) async fn user_with_email(&self, email: &Email) -> Result<Option<Known>, StoreError> {
         let row: Option<Row> = sqlx::query_as(
-            "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE email = ?",
+            "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE email = $1",
         )
         .bind(email.as_str())
         .fetch_optional(self.database.reader())
@@ -76,9 +80,9 @@ impl Store {
     }
 }
 
-pub(super) async fn user(connection: &mut SqliteConnection, id: Uuid) -> Result<User, StoreError> {
+pub(super) async fn user(connection: &mut Connection, id: Uuid) -> Result<User, StoreError> {
     let row: Option<Row> = sqlx::query_as(
-        "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE id = ?",
+        "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE id = $1",
     )
     .bind(id.to_string())
     .fetch_optional(connection)
@@ -86,9 +90,23 @@ pub(super) async fn user(connection: &mut SqliteConnection, id: Uuid) -> Result<
     Ok(known(row.ok_or(Refusal::UserUnknown(id))?)?.user)
 }
 
-async fn by_request(connection: &mut SqliteConnection, request_id: Uuid) -> Result<Option<Known>, StoreError> {
+/// One account, whose wallet stays as it is until the transaction ends.
+pub(super) async fn locked_user(write: &mut Write, id: Uuid) -> Result<User, StoreError> {
+    // Our own words only.
+    let select = sqlx::AssertSqlSafe(format!(
+        "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE id = $1{}",
+        for_update(write.dialect)
+    ));
+    let row: Option<Row> = sqlx::query_as(select)
+        .bind(id.to_string())
+        .fetch_optional(&mut *write.tx)
+        .await?;
+    Ok(known(row.ok_or(Refusal::UserUnknown(id))?)?.user)
+}
+
+async fn by_request(connection: &mut Connection, request_id: Uuid) -> Result<Option<Known>, StoreError> {
     let row: Option<Row> = sqlx::query_as(
-        "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE request_id = ?",
+        "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE request_id = $1",
     )
     .bind(request_id.to_string())
     .fetch_optional(connection)

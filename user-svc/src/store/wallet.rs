@@ -1,7 +1,6 @@
 //! The ledger and the balances that it adds up to. Each entry and its balance are one write.
 
-use service_store::{Money, Write};
-use sqlx::SqliteConnection;
+use service_store::{Connection, Money, Write};
 use uuid::Uuid;
 
 use super::{Store, StoreError, rows, users};
@@ -39,8 +38,12 @@ impl Kind {
 impl Store {
     /// Adds money, once for each `request_id`. Answers what the wallet held right after.
     pub(crate) async fn top_up(&self, request_id: Uuid, user_id: Uuid, top_up: TopUp) -> Result<Money, StoreError> {
+        self.whole(|| self.try_top_up(request_id, user_id, top_up)).await
+    }
+
+    async fn try_top_up(&self, request_id: Uuid, user_id: Uuid, top_up: TopUp) -> Result<Money, StoreError> {
         let mut write = self.begin().await?;
-        let before = users::user(&mut write.tx, user_id).await?.balance;
+        let before = users::locked_user(&mut write, user_id).await?.balance;
         if let Some(entry) = find(&mut write.tx, Kind::TopUp, request_id).await? {
             let same = entry.user_id == user_id
                 && entry.amount == top_up.amount().minor()
@@ -62,7 +65,7 @@ pub(super) async fn debit(write: &mut Write, order: &Order, price: Money) -> Res
     if find(&mut write.tx, Kind::Debit, order.id).await?.is_some() {
         return Ok(());
     }
-    let before = users::user(&mut write.tx, order.user_id).await?.balance;
+    let before = users::locked_user(write, order.user_id).await?.balance;
     let after = wallet::after_debit(before, price).map_err(Refusal::from)?;
     enter(write, order.user_id, Kind::Debit, order.id, before, after).await
 }
@@ -75,16 +78,16 @@ pub(super) async fn refund(write: &mut Write, order: &Order) -> Result<(), Store
     if find(&mut write.tx, Kind::Refund, order.id).await?.is_some() {
         return Ok(());
     }
-    let before = users::user(&mut write.tx, order.user_id).await?.balance;
+    let before = users::locked_user(write, order.user_id).await?.balance;
     // What the ledger says was taken, not what the order says it cost.
     let paid = rows::money(before.currency().as_str(), debit.amount.saturating_neg())?;
     let after = wallet::after_refund(before, paid).map_err(Refusal::from)?;
     enter(write, order.user_id, Kind::Refund, order.id, before, after).await
 }
 
-async fn find(connection: &mut SqliteConnection, kind: Kind, reference: Uuid) -> Result<Option<Entry>, StoreError> {
+async fn find(connection: &mut Connection, kind: Kind, reference: Uuid) -> Result<Option<Entry>, StoreError> {
     let row: Option<(String, i64, i64)> =
-        sqlx::query_as("SELECT user_id, amount, balance_after FROM ledger WHERE kind = ? AND reference = ?")
+        sqlx::query_as("SELECT user_id, amount, balance_after FROM ledger WHERE kind = $1 AND reference = $2")
             .bind(kind.as_str())
             .bind(reference.to_string())
             .fetch_optional(connection)
@@ -107,7 +110,7 @@ async fn enter(
     before: Money,
     after: Money,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO ledger (user_id, kind, reference, amount, balance_after, at) VALUES (?, ?, ?, ?, ?, ?)")
+    sqlx::query("INSERT INTO ledger (user_id, kind, reference, amount, balance_after, at) VALUES ($1, $2, $3, $4, $5, $6)")
         .bind(user_id.to_string())
         .bind(kind.as_str())
         .bind(reference.to_string())
@@ -116,8 +119,8 @@ async fn enter(
         .bind(write.now.as_nanos())
         .execute(&mut *write.tx)
         .await?;
-    // Conditional although the lock is held: were it ever not, the entry would fail and not a balance be overwritten.
-    let updated = sqlx::query("UPDATE users SET balance = ? WHERE id = ? AND balance = ?")
+    // Conditional although the row is locked: were it ever not, the entry would fail and not a balance be overwritten.
+    let updated = sqlx::query("UPDATE users SET balance = $1 WHERE id = $2 AND balance = $3")
         .bind(after.minor())
         .bind(user_id.to_string())
         .bind(before.minor())

@@ -166,7 +166,7 @@ pub(crate) fn config(folder: &TempDir, tickets: &FakeTickets) -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: None,
-        store: folder.path().join("users.db").display().to_string(),
+        store: folder.path().join("users.db").as_path().into(),
         ticket_addresses: vec![tickets.address.to_string()],
         ..Config::default()
     }
