@@ -26,12 +26,12 @@ use telemetry::{
 };
 use tokio::time::Instant;
 
+use self::{errors::kind_of, time::Ruling};
 pub use self::{
     errors::{Conflict, is_busy, is_conflict},
     location::{Dialect, Location, for_update},
     open::{OpenError, Schema},
 };
-use self::{errors::kind_of, time::Ruling};
 use crate::time::Timestamp;
 
 /// A connection to either kind of database.

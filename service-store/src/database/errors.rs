@@ -24,9 +24,7 @@ const SQLITE_LOCKED: i64 = 6;
 /// States of PostgreSQL (Appendix A of its manual) that say: not now. 53300 too many connections, 55P03 a lock was not to be
 /// had in time, 57014 the statement took too long, 57P01-57P03 the server stops or starts, 57P05 and 25P03 the session or its
 /// transaction was idle for too long.
-const NOT_NOW: [&str; 8] = [
-    "53300", "55P03", "57014", "57P01", "57P02", "57P03", "57P05", "25P03",
-];
+const NOT_NOW: [&str; 8] = ["53300", "55P03", "57014", "57P01", "57P02", "57P03", "57P05", "25P03"];
 
 /// States of PostgreSQL that undo the transaction because of another one: a serialization failure, a deadlock, and a row that
 /// another one has made since this one looked for it.

@@ -134,7 +134,9 @@ fn escaped(path: &Path) -> String {
     let mut escaped = String::new();
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => escaped.push(char::from(*byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(char::from(*byte))
+            }
             // Writing to a string does not fail.
             other => drop(write!(escaped, "%{other:02X}")),
         }
@@ -231,13 +233,21 @@ mod tests {
             ("users.db", Dialect::Sqlite, Some("users.db")),
             ("/data/users.db", Dialect::Sqlite, Some("/data/users.db")),
             ("sqlite:users.db", Dialect::Sqlite, Some("users.db")),
-            ("sqlite:///data/users.db?mode=rwc", Dialect::Sqlite, Some("/data/users.db")),
+            (
+                "sqlite:///data/users.db?mode=rwc",
+                Dialect::Sqlite,
+                Some("/data/users.db"),
+            ),
             ("sqlite::memory:", Dialect::Sqlite, None),
             ("postgres://h/users", Dialect::Postgres, None),
             ("postgresql://h/users", Dialect::Postgres, None),
         ] {
             let read = Location::from(location);
-            assert_eq!((read.dialect(), read.file()), (dialect, file.map(Path::new)), "{location}");
+            assert_eq!(
+                (read.dialect(), read.file()),
+                (dialect, file.map(Path::new)),
+                "{location}"
+            );
         }
     }
 
@@ -262,16 +272,28 @@ mod tests {
     fn a_url_can_say_how_many_connections() {
         for (location, expected) in [
             ("postgres://h/users", Some(10)),
-            ("postgres://h/users?sslmode=disable&max_connections=25&application_name=a%20b", Some(25)),
+            (
+                "postgres://h/users?sslmode=disable&max_connections=25&application_name=a%20b",
+                Some(25),
+            ),
             ("postgres://h/users?max_connections=1", None),
             ("postgres://h/users?max_connections=many", None),
         ] {
             match (Location::from(location).place(), expected) {
-                (Ok(Place::Server { connections, options, .. }), Some(expected)) => {
+                (
+                    Ok(Place::Server {
+                        connections, options, ..
+                    }),
+                    Some(expected),
+                ) => {
                     assert_eq!(connections, expected, "{location}");
                     let left = options.database_url.as_str().to_owned();
                     assert!(!left.contains("max_connections"), "PostgreSQL does not know it: {left}");
-                    assert_eq!(left.contains("application_name=a"), location.contains("application"), "{left}");
+                    assert_eq!(
+                        left.contains("application_name=a"),
+                        location.contains("application"),
+                        "{left}"
+                    );
                 }
                 (Err(OpenError::Connections), None) => {}
                 (other, _) => panic!("{location}: {other:?}"),

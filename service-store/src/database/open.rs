@@ -121,8 +121,7 @@ impl Database {
             match prepare(&place, schema, &time).await {
                 Ok(()) => break,
                 // Switching a new file to WAL needs it alone and does not wait by itself, and three processes may start at once.
-                Err(OpenError::File { source, .. } | OpenError::Server { source, .. })
-                    if is_busy(&source) && Instant::now() < give_up => {}
+                Err(error) if error.passes() && Instant::now() < give_up => {}
                 Err(error) => return Err(error),
             }
             tokio::time::sleep(Duration::from_millis(rand::random_range(5..=50))).await;
@@ -146,6 +145,20 @@ impl Database {
             dialect,
             time,
         })
+    }
+}
+
+impl OpenError {
+    /// Is the store only busy, or not there yet?
+    fn passes(&self) -> bool {
+        match self {
+            Self::File { source, .. } | Self::Server { source, .. } => is_busy(source),
+            Self::Schema {
+                source: MigrateError::Execute(source),
+                ..
+            } => is_busy(source),
+            _ => false,
+        }
     }
 }
 

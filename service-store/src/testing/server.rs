@@ -96,7 +96,12 @@ impl Server {
         let as_owner = owner(&folder);
         let data = folder.join("data");
         let made = run(&as_owner, &programs.join("initdb"))
-            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
+            .args([
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+            ])
             .arg("--pgdata")
             .arg(&data)
             .output()
@@ -213,7 +218,9 @@ impl Drop for TestDatabase {
 /// Makes and drops databases, one after another: two at once would meet over the template.
 async fn keep(admin: &str, asked: &mpsc::Receiver<Wanted>) {
     while let Ok(wanted) = asked.recv() {
-        let Some(mut connection) = reached(admin).await else { return };
+        let Some(mut connection) = reached(admin).await else {
+            return;
+        };
         let (statement, made) = match &wanted {
             Wanted::Made(name, made) => (format!("CREATE DATABASE {name}"), Some(made)),
             Wanted::Gone(name) => (format!("DROP DATABASE {name} WITH (FORCE)"), None),
@@ -298,7 +305,10 @@ fn shell(as_owner: &[String], programs: &Path, folder: &Path) -> Child {
     use std::os::unix::process::CommandExt as _;
     let mut command = Command::new("sh");
     command.arg("-c").arg(SHELL).arg(folder).args(as_owner);
-    command.arg(programs.join("postgres")).arg("-D").arg(folder.join("data"));
+    command
+        .arg(programs.join("postgres"))
+        .arg("-D")
+        .arg(folder.join("data"));
     for setting in [
         "listen_addresses=".to_owned(),
         format!("unix_socket_directories={}", folder.display()),
@@ -329,7 +339,12 @@ mod tests {
         let mut connection = reached(&url).await.expect("a connection");
         table.execute(&mut connection).await.expect("made");
         server.crash();
-        assert!(sqlx::query("SELECT n FROM kept").execute(&mut connection).await.is_err());
+        assert!(
+            sqlx::query("SELECT n FROM kept")
+                .execute(&mut connection)
+                .await
+                .is_err()
+        );
         server.up();
         let mut connection = reached(&url).await.expect("a connection");
         let kept = sqlx::query("SELECT n FROM kept").execute(&mut connection).await;

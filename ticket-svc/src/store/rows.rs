@@ -31,10 +31,10 @@ pub(super) async fn event(connection: &mut Connection, key: EventKey) -> Result<
             sqlx::query_as::<_, EventRow>("SELECT seq, id, title, venue, starts_at, currency FROM events WHERE id = $1")
                 .bind(id.to_string())
         }
-        EventKey::Seq(seq) => {
-            sqlx::query_as::<_, EventRow>("SELECT seq, id, title, venue, starts_at, currency FROM events WHERE seq = $1")
-                .bind(seq)
-        }
+        EventKey::Seq(seq) => sqlx::query_as::<_, EventRow>(
+            "SELECT seq, id, title, venue, starts_at, currency FROM events WHERE seq = $1",
+        )
+        .bind(seq),
     };
     match query.fetch_optional(&mut *connection).await? {
         Some(row) => with_plan(connection, row).await.map(Some),

@@ -32,7 +32,13 @@ pub(super) async fn choose(
 ) -> Result<Vec<Place>, StoreError> {
     match selection {
         Selection::Seats(seats) => {
-            let place = |seat| stored.event.plan.place(seat).ok_or_else(|| Refusal::SeatUnknown(seat.clone()));
+            let place = |seat| {
+                stored
+                    .event
+                    .plan
+                    .place(seat)
+                    .ok_or_else(|| Refusal::SeatUnknown(seat.clone()))
+            };
             let mut places = seats.as_slice().iter().map(place).collect::<Result<Vec<_>, _>>()?;
             places.sort_unstable();
             let locked = lock(write, stored.seq, &places, for_update(write.dialect)).await?;
@@ -111,12 +117,7 @@ async fn free_places(write: &mut Write, event: i64, section: Option<u32>) -> Res
 
 /// Locks those of the places that are free, front to back, and answers which. On SQLite the whole file is locked, and the
 /// conditional write that follows tells who is free.
-async fn lock(
-    write: &mut Write,
-    event: i64,
-    places: &[Place],
-    how: &str,
-) -> Result<BTreeSet<Place>, StoreError> {
+async fn lock(write: &mut Write, event: i64, places: &[Place], how: &str) -> Result<BTreeSet<Place>, StoreError> {
     if write.dialect == Dialect::Sqlite {
         return Ok(places.iter().copied().collect());
     }
@@ -184,12 +185,7 @@ pub(super) async fn grant(
 }
 
 /// Writes down which version of each seat the hold has. Answers which seats those are.
-async fn remember(
-    write: &mut Write,
-    event: i64,
-    token: i64,
-    places: &[Place],
-) -> Result<BTreeSet<Place>, StoreError> {
+async fn remember(write: &mut Write, event: i64, token: i64, places: &[Place]) -> Result<BTreeSet<Place>, StoreError> {
     let listed = listed(places.len(), 3);
     let mut insert = sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "INSERT INTO hold_seats (hold, section, row_no, seat_no, version)
@@ -228,11 +224,7 @@ fn listed(count: usize, first: usize) -> String {
 }
 
 /// So many rows of a list of values, each with the next `N` parameters from `first` on.
-pub(super) fn places_listed<const N: usize>(
-    count: usize,
-    first: usize,
-    row: impl Fn([String; N]) -> String,
-) -> String {
+pub(super) fn places_listed<const N: usize>(count: usize, first: usize, row: impl Fn([String; N]) -> String) -> String {
     let rows = (0..count).map(|index| row(std::array::from_fn(|offset| format!("${}", first + index * N + offset))));
     rows.collect::<Vec<_>>().join(", ")
 }

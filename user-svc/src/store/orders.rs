@@ -34,7 +34,9 @@ impl Store {
         users::user(&mut write.tx, new.user_id).await?;
         let (chosen, quantity, section) = match &new.selection {
             Selection::Seats(seats) => (Some(rows::seats_joined(seats.as_slice())), None, None),
-            Selection::BestAvailable { quantity, section } => (None, Some(i64::from(quantity.get())), section.as_deref()),
+            Selection::BestAvailable { quantity, section } => {
+                (None, Some(i64::from(quantity.get())), section.as_deref())
+            }
         };
         let row = sqlx::query(
             "INSERT INTO orders (id, user_id, event_id, body_hash, chosen_seats, quantity, section, step, version,

@@ -15,7 +15,8 @@ impl Store {
         token_hash: [u8; 32],
         lifetime: Duration,
     ) -> Result<Timestamp, StoreError> {
-        self.whole(|| self.try_open_session(user_id, token_hash, lifetime)).await
+        self.whole(|| self.try_open_session(user_id, token_hash, lifetime))
+            .await
     }
 
     async fn try_open_session(

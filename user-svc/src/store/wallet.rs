@@ -110,15 +110,17 @@ async fn enter(
     before: Money,
     after: Money,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO ledger (user_id, kind, reference, amount, balance_after, at) VALUES ($1, $2, $3, $4, $5, $6)")
-        .bind(user_id.to_string())
-        .bind(kind.as_str())
-        .bind(reference.to_string())
-        .bind(after.minor() - before.minor())
-        .bind(after.minor())
-        .bind(write.now.as_nanos())
-        .execute(&mut *write.tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO ledger (user_id, kind, reference, amount, balance_after, at) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(user_id.to_string())
+    .bind(kind.as_str())
+    .bind(reference.to_string())
+    .bind(after.minor() - before.minor())
+    .bind(after.minor())
+    .bind(write.now.as_nanos())
+    .execute(&mut *write.tx)
+    .await?;
     // Conditional although the row is locked: were it ever not, the entry would fail and not a balance be overwritten.
     let updated = sqlx::query("UPDATE users SET balance = $1 WHERE id = $2 AND balance = $3")
         .bind(after.minor())

@@ -12,7 +12,9 @@ async fn open_at(store: &TestStore) -> Database {
 /// Adds one to what `n` counts, as a read and a write that depends on it: 0 rows when another one was first.
 async fn add_one(database: &Database) -> Result<(), sqlx::Error> {
     let mut write = database.begin(None).await?;
-    let count: i64 = sqlx::query_scalar("SELECT max(n) FROM numbers").fetch_one(&mut *write.tx).await?;
+    let count: i64 = sqlx::query_scalar("SELECT max(n) FROM numbers")
+        .fetch_one(&mut *write.tx)
+        .await?;
     // Unique, so that of two who read the same number one fails.
     let added = sqlx::query("INSERT INTO numbers VALUES ($1)").bind(count + 1);
     added.execute(&mut *write.tx).await?;
@@ -37,7 +39,10 @@ async fn three_processes_open_a_new_store_at_once(store: TestStore) {
 async fn what_is_not_committed_was_never_there(store: TestStore) {
     let database = open_at(&store).await;
     let mut write = database.begin(None).await.expect("begun");
-    sqlx::query("INSERT INTO numbers VALUES (1)").execute(&mut *write.tx).await.expect("inserted");
+    sqlx::query("INSERT INTO numbers VALUES (1)")
+        .execute(&mut *write.tx)
+        .await
+        .expect("inserted");
     assert_eq!(count(&database).await, 0, "readers see what is committed");
     drop(write);
     insert(&database, 1).await.expect("no such number yet");
@@ -46,7 +51,9 @@ async fn what_is_not_committed_was_never_there(store: TestStore) {
 
 async fn readers_cannot_write(store: TestStore) {
     let database = open_at(&store).await;
-    let written = sqlx::query("INSERT INTO numbers VALUES (1)").execute(database.reader()).await;
+    let written = sqlx::query("INSERT INTO numbers VALUES (1)")
+        .execute(database.reader())
+        .await;
     let error = written.expect_err("readers only read");
     assert!(!is_busy(&error) && !is_conflict(&error), "no retry helps: {error}");
 }
@@ -81,8 +88,13 @@ async fn a_locked_word_has_one_owner_until_the_end(store: TestStore) {
             let mut write = database.begin(None).await.expect("begun");
             write.lock("numbers").await.expect("locked");
             let next: i64 = sqlx::query_scalar("SELECT count(*) FROM numbers")
-                .fetch_one(&mut *write.tx).await.expect("a count");
-            let added = sqlx::query("INSERT INTO numbers VALUES ($1)").bind(next).execute(&mut *write.tx).await;
+                .fetch_one(&mut *write.tx)
+                .await
+                .expect("a count");
+            let added = sqlx::query("INSERT INTO numbers VALUES ($1)")
+                .bind(next)
+                .execute(&mut *write.tx)
+                .await;
             added.expect("nobody else counted the same");
             write.commit().await.expect("committed");
         });
@@ -95,19 +107,35 @@ async fn a_locked_word_has_one_owner_until_the_end(store: TestStore) {
 async fn a_transaction_that_meets_itself_is_not_made_for_ever(store: TestStore) {
     let database = open_at(&store).await;
     insert(&database, 1).await.expect("new");
-    let error = database.retried(None, || insert(&database, 1)).await.expect_err("there is one");
-    assert!(error.as_database_error().is_some_and(|error| error.is_unique_violation()), "{error}");
+    let error = database
+        .retried(None, || insert(&database, 1))
+        .await
+        .expect_err("there is one");
+    assert!(
+        error
+            .as_database_error()
+            .is_some_and(|error| error.is_unique_violation()),
+        "{error}"
+    );
 }
 
 async fn all_kinds_of_values_come_back_as_they_went(store: TestStore) {
     let database = open_at(&store).await;
-    let row: (i64, String, Vec<u8>, Option<i64>, Option<String>, Option<Vec<u8>>) = sqlx::query_as(
-        "SELECT CAST($1 AS BIGINT), $2, $3, CAST($4 AS BIGINT), $5, $6",
-    )
-    .bind(i64::MIN).bind("\u{202e}ä\u{1f3ab}").bind(vec![0_u8, 255]).bind(None::<i64>).bind(None::<String>)
-    .bind(None::<Vec<u8>>)
-    .fetch_one(database.reader()).await.expect("a row");
-    assert_eq!(row, (i64::MIN, "\u{202e}ä\u{1f3ab}".into(), vec![0, 255], None, None, None));
+    let row: (i64, String, Vec<u8>, Option<i64>, Option<String>, Option<Vec<u8>>) =
+        sqlx::query_as("SELECT CAST($1 AS BIGINT), $2, $3, CAST($4 AS BIGINT), $5, $6")
+            .bind(i64::MIN)
+            .bind("\u{202e}ä\u{1f3ab}")
+            .bind(vec![0_u8, 255])
+            .bind(None::<i64>)
+            .bind(None::<String>)
+            .bind(None::<Vec<u8>>)
+            .fetch_one(database.reader())
+            .await
+            .expect("a row");
+    assert_eq!(
+        row,
+        (i64::MIN, "\u{202e}ä\u{1f3ab}".into(), vec![0, 255], None, None, None)
+    );
 }
 
 crate::on_both_stores![

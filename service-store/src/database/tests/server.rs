@@ -35,7 +35,9 @@ async fn a_transaction_that_loses_its_server_is_busy() {
     let database = try_open(server.url()).await.expect("the store opens");
     let mut write = database.begin(None).await.expect("begun");
     server.crash();
-    let inserted = sqlx::query("INSERT INTO numbers VALUES (1)").execute(&mut *write.tx).await;
+    let inserted = sqlx::query("INSERT INTO numbers VALUES (1)")
+        .execute(&mut *write.tx)
+        .await;
     let error = inserted.expect_err("the server is gone");
     assert!(is_busy(&error), "{error}");
 }
@@ -55,12 +57,12 @@ async fn a_server_that_starts_is_waited_for() {
         }
         panic!("it did not start")
     });
-    tokio::task::spawn_blocking(move || {
+    let starting = tokio::task::spawn_blocking(move || {
         server.up();
         server
-    })
-    .await
-    .expect("it starts");
+    });
+    // Dropped, it would end.
+    let _server = starting.await.expect("it starts");
     opening.await.expect("no panic").expect("opened");
 }
 
@@ -73,7 +75,9 @@ async fn the_servers_clock_rules_and_a_clock_of_a_test_rules_it() {
             Timestamp::from_nanos(7)
         }
     }
-    let Some((_store, database)) = on_a_server().await else { return };
+    let Some((_store, database)) = on_a_server().await else {
+        return;
+    };
     let mut write = database.begin(None).await.expect("begun");
     let said: i64 = sqlx::query_scalar("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)")
         .fetch_one(&mut *write.tx)
@@ -81,12 +85,17 @@ async fn the_servers_clock_rules_and_a_clock_of_a_test_rules_it() {
         .expect("the time");
     assert!(write.now.as_nanos() <= said * 1_000 + 999, "never ahead of it");
     let stopped = Ruling::new(Arc::new(Stopped), Dialect::Postgres);
-    assert_eq!(stopped.ask(&mut write.tx).await.expect("no question"), Timestamp::from_nanos(7));
+    assert_eq!(
+        stopped.ask(&mut write.tx).await.expect("no question"),
+        Timestamp::from_nanos(7)
+    );
 }
 
 #[tokio::test]
 async fn a_connection_has_limits_and_a_name() {
-    let Some((_store, database)) = on_a_server().await else { return };
+    let Some((_store, database)) = on_a_server().await else {
+        return;
+    };
     let mut write = database.begin(None).await.expect("begun");
     for (setting, expected) in [
         ("statement_timeout", "10s"),
@@ -113,13 +122,18 @@ async fn a_connection_has_limits_and_a_name() {
 
 #[tokio::test]
 async fn a_wait_for_anothers_row_ends_as_busy() {
-    let Some((_store, database)) = on_a_server().await else { return };
+    let Some((_store, database)) = on_a_server().await else {
+        return;
+    };
     insert(&database, 1).await.expect("inserted");
     let mut first = database.begin(None).await.expect("begun");
     let mine = "UPDATE numbers SET n = n WHERE n = 1";
     sqlx::query(mine).execute(&mut *first.tx).await.expect("locked");
     let mut second = database.begin(None).await.expect("writers run at once");
-    sqlx::query("SET LOCAL lock_timeout = '50ms'").execute(&mut *second.tx).await.expect("set");
+    sqlx::query("SET LOCAL lock_timeout = '50ms'")
+        .execute(&mut *second.tx)
+        .await
+        .expect("set");
     let error = sqlx::query(mine).execute(&mut *second.tx).await.expect_err("locked");
     assert!(is_busy(&error) && !is_conflict(&error), "{error}");
 }
@@ -136,7 +150,9 @@ async fn two_that_wait_for_each_other_both_get_through() {
         }
         write.commit().await
     }
-    let Some((_store, database)) = on_a_server().await else { return };
+    let Some((_store, database)) = on_a_server().await else {
+        return;
+    };
     for number in [1, 2] {
         insert(&database, number).await.expect("inserted");
     }
