@@ -121,17 +121,17 @@ async fn a_transaction_that_meets_itself_is_not_made_for_ever(store: TestStore) 
 
 async fn all_kinds_of_values_come_back_as_they_went(store: TestStore) {
     let database = open_at(&store).await;
-    let row: (i64, String, Vec<u8>, Option<i64>, Option<String>, Option<Vec<u8>>) =
-        sqlx::query_as("SELECT CAST($1 AS BIGINT), $2, $3, CAST($4 AS BIGINT), $5, $6")
-            .bind(i64::MIN)
-            .bind("\u{202e}ä\u{1f3ab}")
-            .bind(vec![0_u8, 255])
-            .bind(None::<i64>)
-            .bind(None::<String>)
-            .bind(None::<Vec<u8>>)
-            .fetch_one(database.reader())
-            .await
-            .expect("a row");
+    type Row = (i64, String, Vec<u8>, Option<i64>, Option<String>, Option<Vec<u8>>);
+    let row: Row = sqlx::query_as("SELECT CAST($1 AS BIGINT), $2, $3, CAST($4 AS BIGINT), $5, $6")
+        .bind(i64::MIN)
+        .bind("\u{202e}ä\u{1f3ab}")
+        .bind(vec![0_u8, 255])
+        .bind(None::<i64>)
+        .bind(None::<String>)
+        .bind(None::<Vec<u8>>)
+        .fetch_one(database.reader())
+        .await
+        .expect("a row");
     assert_eq!(
         row,
         (i64::MIN, "\u{202e}ä\u{1f3ab}".into(), vec![0, 255], None, None, None)
