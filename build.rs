@@ -11,7 +11,7 @@ use std::{
 use prost::Message as _;
 
 /// Messages that carry a secret: `proto/src/redacted.rs` shows the rest of them.
-const SECRETIVE: [&str; 8] = [
+const SECRETIVE: [&str; 12] = [
     "tessera.registry.v1.RegisterRequest",
     "tessera.registry.v1.RegisterResponse",
     "tessera.registry.v1.RenewRequest",
@@ -20,6 +20,10 @@ const SECRETIVE: [&str; 8] = [
     "tessera.user.v1.CreateUserRequest",
     "tessera.user.v1.SignInRequest",
     "tessera.user.v1.SignInResponse",
+    "tessera.user.v1.RefreshSessionRequest",
+    "tessera.user.v1.RefreshSessionResponse",
+    "tessera.user.v1.UpdateProfileRequest",
+    "tessera.user.v1.DeleteUserRequest",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

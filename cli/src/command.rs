@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::registry::security;
 use crate::{
+    account,
     args::{Cli, Command, LogFormat},
     backup, call,
     demo::{self, Demo},
@@ -37,6 +38,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backup(args) => backup::backup(&args, output).await,
         Command::Restore(args) => backup::restore(&args, output).await,
         Command::Token(args) => token::run(&args, output),
+        Command::Account(args) => account::run(&args, output).await,
         Command::Certs(args) => security::certs::run(&args, output),
         Command::Registry(args) => roles::registry::run(args).await,
         Command::Ticket(args) => roles::ticket::run(args).await,

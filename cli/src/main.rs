@@ -1,5 +1,6 @@
 //! The binary `tessera`. This file is the life of the process; what each command does is in the module of its name.
 
+mod account;
 mod allocator;
 mod args;
 mod backup;

@@ -62,6 +62,22 @@ fn advice(status: &Status, details: &ErrorDetails, violations: &[Violation]) -> 
     if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
         return Some(format!("try again in {}", crate::output::duration(delay)));
     }
+    let reason = details.error_info().map(|info| info.reason.as_str());
+    match (status.code(), reason) {
+        (Code::Unauthenticated, Some("TOKEN_MISSING" | "TOKEN_INVALID" | "TOKEN_EXPIRED" | "SESSION_ENDED")) => {
+            return Some("sign in (UserService/SignIn), and pass its sessionToken with --bearer @FILE".to_owned());
+        }
+        (Code::PermissionDenied, Some("ROLE_MISSING")) => {
+            return Some(
+                "have an operator give the role (UserService/SetRoles); `tessera account grant` makes the first one"
+                    .to_owned(),
+            );
+        }
+        (Code::PermissionDenied, Some("NOT_YOURS")) => {
+            return Some("pass the token of the account that it belongs to, or of an operator".to_owned());
+        }
+        _ => {}
+    }
     match status.code() {
         Code::InvalidArgument if violations.is_empty() => Some("correct the request".to_owned()),
         Code::InvalidArgument => Some("correct the fields below".to_owned()),

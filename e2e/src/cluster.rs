@@ -200,7 +200,7 @@ impl Cluster {
         addresses
     }
 
-    fn store(&self, role: &str) -> String {
+    pub(crate) fn store(&self, role: &str) -> String {
         match (role, &self.options.stores) {
             ("ticket", Some(stores)) => stores.ticket.clone(),
             ("user", Some(stores)) => stores.user.clone(),

@@ -12,6 +12,7 @@
 //!
 //! The tests themselves are in `tests/it`.
 
+mod account;
 mod admin;
 mod binary;
 mod cluster;
@@ -26,6 +27,7 @@ pub mod strace;
 pub mod trial;
 pub mod wait;
 
+pub use account::Account;
 pub use admin::scrape;
 pub use binary::tessera;
 pub use cluster::{Cluster, ClusterOptions, Stores};

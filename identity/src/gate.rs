@@ -17,10 +17,10 @@ pub enum Rule {
     /// Nothing: anybody may call it. A token that came along is read, and passed over when it is not good: whoever signs in or
     /// renews has an old one.
     Public,
+    /// The token of a person, whatever they are.
+    Person,
     /// A token with one of these roles.
     Role(Roles),
-    /// Not served here; whoever serves it decides.
-    Elsewhere,
 }
 
 /// A method and its rule.
@@ -57,7 +57,7 @@ pub enum Refused {
     NoToken,
     /// What it shows is not good.
     BadToken(TokenError),
-    /// It is who it says, and may not: one of these roles is needed.
+    /// It is who it says, and may not: one of these roles is needed; with none of them any person.
     Denied(Roles),
     /// There are no keys yet to check a token with.
     NoKeys,
@@ -87,8 +87,15 @@ pub fn decide(table: &[Line], path: &str, shown: Shown<'_>, verifier: &Verifier,
             .map_err(Refused::BadToken),
     };
     match rule(table, path) {
-        None | Some(Rule::Elsewhere) => Err(Refused::NoSuchMethod),
+        None => Err(Refused::NoSuchMethod),
         Some(Rule::Public) => Ok(verified().unwrap_or(Caller::Nobody)),
+        Some(Rule::Person) => {
+            let caller = verified()?;
+            match caller {
+                Caller::User { .. } => Ok(caller),
+                _ => Err(Refused::Denied(Roles::NONE)),
+            }
+        }
         Some(Rule::Role(roles)) => {
             let caller = verified()?;
             if caller.roles().meets(roles) {
@@ -111,8 +118,8 @@ mod tests {
     };
 
     const TABLE: &[Line] = &[
-        ("/a.A/Else", Rule::Elsewhere),
         ("/a.A/Make", Rule::Role(Roles::ORGANISER.and(Roles::OPERATOR))),
+        ("/a.A/Own", Rule::Person),
         ("/a.A/Show", Rule::Public),
         ("/a.A/Serve", Rule::Role(Roles::SERVICE)),
     ];

@@ -20,5 +20,5 @@ pub use self::{
     keys::{KeyError, KeyPair, KeySet, Kid, PublicKey, Signature},
     roles::Roles,
     service::ServiceToken,
-    token::{AccessToken, Claims, MAX_TOKEN, Subject, TokenError, Verifier},
+    token::{AccessToken, Claims, ISSUER, MAX_TOKEN, PLATFORM, Subject, TokenError, Verifier},
 };

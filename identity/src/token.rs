@@ -19,9 +19,15 @@ use crate::{
 /// The longest token that is read, in bytes. Ours take some 450.
 pub const MAX_TOKEN: usize = 2048;
 
-/// How far the clock of whoever signed may be ahead of ours, in seconds. None is given at the end: whoever verifies has seen the
-/// time pass.
-const LEEWAY: u64 = 5;
+/// Who signs here: the user service. What tokens have as `iss`.
+pub const ISSUER: &str = "user-svc";
+
+/// Whom people's tokens are for: every service of the platform. Those that services show to each other are for one of them.
+pub const PLATFORM: &str = "tessera";
+
+/// How far the clock of whoever signed may be ahead of ours, in seconds: clocks that nobody looks after differ so far. None is
+/// given at the end: a token that is good for too long is the worse mistake.
+const LEEWAY: u64 = 60;
 
 /// A signed token. Never printed.
 #[derive(Clone, PartialEq, Eq)]

@@ -46,12 +46,19 @@ mod user {
     use std::fmt;
 
     use super::Secret;
-    use crate::user::v1::{CreateUserRequest, SignInRequest, SignInResponse};
+    use crate::user::v1::{
+        CreateUserRequest, DeleteUserRequest, RefreshSessionRequest, RefreshSessionResponse, SignInRequest,
+        SignInResponse, UpdateProfileRequest,
+    };
 
     redacted! {
         CreateUserRequest { request_id, email, display_name, currency_code; password }
         SignInRequest { email; password }
-        SignInResponse { user, expires_at; session_token }
+        SignInResponse { user, expires_at, refresh_expires_at, session_id; session_token, refresh_token }
+        RefreshSessionRequest { ; refresh_token }
+        RefreshSessionResponse { expires_at, refresh_expires_at, user; session_token, refresh_token }
+        UpdateProfileRequest { user_id, display_name, email; new_password, password }
+        DeleteUserRequest { user_id, forfeit_balance; password }
     }
 }
 
@@ -86,7 +93,7 @@ mod tests {
         for file in set.file.iter().filter(|file| file.package().starts_with("tessera.")) {
             for message in &file.message_type {
                 for field in &message.field {
-                    let speaks = ["password", "secret", "session_token"]
+                    let speaks = ["password", "secret", "session_token", "refresh_token"]
                         .iter()
                         .any(|word| field.name().contains(word));
                     let listed = format!("        {} {{", message.name());

@@ -24,7 +24,7 @@ pub struct Token(Arc<ArcSwap<MetadataValue<Ascii>>>);
 /// A text that cannot be a token. It is not repeated: it may be one with a typing error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the token is not one: give 1 to {MAX_TOKEN} visible ASCII characters without spaces, as `tessera token issue` prints it"
+    "the token is not one: give 1 to {MAX_TOKEN} visible ASCII characters without spaces, as `tessera token issue` or SignIn gives it"
 )]
 pub struct InvalidToken;
 

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use crate::access::Access;
 use service_store::Location;
 
 /// The settings of one ticket-svc process. [`Config::default`] is the demo's first instance, unregistered.
@@ -24,6 +25,8 @@ pub struct Config {
     pub token: Option<registry_client::Token>,
     /// Whether the token may be sent without TLS to a registry on another machine. Default: no.
     pub token_in_the_clear: bool,
+    /// How it knows who calls. Default: by the tokens of the user service, whose keys it asks for; that takes a registry.
+    pub access: Access,
     /// The registry's namespace to appear in. Default: `default`.
     pub namespace: String,
     /// The zone it runs in; empty if that means nothing. Default: empty.
@@ -54,6 +57,7 @@ impl Default for Config {
             store: Location::from("tickets.db"),
             token: None,
             token_in_the_clear: false,
+            access: Access::default(),
             namespace: "default".to_owned(),
             zone: String::new(),
             instance_id: None,

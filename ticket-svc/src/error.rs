@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use identity::{Refused, TokenError};
 use service_host::status;
 use tonic::{Code, Status};
 
@@ -9,6 +10,9 @@ use crate::{domain::refusal::Refusal, store::StoreError};
 
 /// When to try a busy store again: writes take a few milliseconds, so the lock was lost to a rush, not to one writer.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// When to try again what needs keys that are not there: they are looked for once a second.
+const RETRY_AFTER_KEYS: Duration = Duration::from_secs(1);
 
 impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
@@ -29,6 +33,41 @@ impl From<StoreError> for Status {
                 failed()
             }
         }
+    }
+}
+
+/// What a caller is told whom the gate does not let through.
+pub(crate) fn refused(refused: Refused, path: &str) -> Status {
+    let unauthenticated = |reason, message: String| status::error(Code::Unauthenticated, reason, message);
+    match refused {
+        Refused::NoSuchMethod => status::unimplemented(path),
+        Refused::NoToken => unauthenticated(
+            "TOKEN_MISSING",
+            "this needs a token: sign in at user-svc (UserService.SignIn), and show its session_token as `authorization: Bearer TOKEN`"
+                .to_owned(),
+        ),
+        Refused::BadToken(error @ TokenError::Expired) => {
+            unauthenticated("TOKEN_EXPIRED", format!("{error}; renew it (UserService.RefreshSession), or sign in again"))
+        }
+        Refused::BadToken(error) => unauthenticated("TOKEN_INVALID", format!("{error}; sign in again")),
+        Refused::Denied(roles) => {
+            let names: Vec<_> = roles.names().collect();
+            let needs = match names.as_slice() {
+                [] => "the token of a person".to_owned(),
+                ["service"] => "the token of a service; buyers hold seats by UserService.BuyTicket".to_owned(),
+                names => format!(
+                    "the role {}; an operator can give it to the account, which then signs in again",
+                    names.join(" or ")
+                ),
+            };
+            status::error(Code::PermissionDenied, "ROLE_MISSING", format!("this needs {needs}"))
+        }
+        Refused::NoKeys => status::retryable(
+            Code::Unavailable,
+            "KEYS_MISSING",
+            "tokens cannot be checked yet: the user service, which signs them, was not reached; try again",
+            RETRY_AFTER_KEYS,
+        ),
     }
 }
 

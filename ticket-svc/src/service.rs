@@ -2,19 +2,25 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use identity::KeySet;
 use registry_client::{Registrar, Registration, Registry, Removal};
 use service_host::{DrainReport, Host};
 use service_store::{Clock as _, OpenError, SystemClock};
 
 use crate::{
-    api::{SERVICE_NAME, TicketApi},
+    access::{
+        Access, Gatekeeper,
+        keys::{self, Follower, Keys, Source},
+    },
+    api::{ApiGate, SERVICE_NAME, TicketApi},
     config::Config,
+    published::Published,
     seed::{self, SeedError},
     store::Store,
 };
 
 /// What it is called in the registry.
-const SERVICE: &str = "ticket-svc";
+pub(crate) const SERVICE: &str = "ticket-svc";
 
 /// Starts the ticket service.
 #[derive(Debug)]
@@ -25,6 +31,7 @@ pub struct Tickets;
 pub struct Running {
     host: service_host::Running,
     registrar: Option<Registrar>,
+    keys: Option<Follower>,
     store: Store,
     drain_linger: Duration,
     drain_grace: Duration,
@@ -42,6 +49,14 @@ pub enum StartError {
     /// An address cannot be had.
     #[error(transparent)]
     Bind(#[from] service_host::BindError),
+    /// Nobody to ask for the keys that tokens are signed with.
+    #[error(
+        "no keys to check tokens with: give a registry to find the user service in, or a file of keys, or open it to everybody"
+    )]
+    NoKeys,
+    /// The keys that tokens are signed with cannot be read.
+    #[error("cannot read the keys that tokens are signed with: {0}")]
+    Keys(String),
     /// The registry's address makes no sense.
     #[error("cannot use the registry")]
     Registry(#[source] registry_client::Error),
@@ -63,6 +78,7 @@ impl Tickets {
     /// [`StartError`], with what to do about it in its message.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let registry = registry(&config)?;
+        let gatekeeper = gatekeeper(&config, registry.as_ref()).await?;
         let clock = Arc::new(SystemClock);
         let store = Store::open(config.store.clone(), clock.clone()).await?;
         if config.seed && seed::sow(&store, clock.now()).await? {
@@ -70,12 +86,17 @@ impl Tickets {
         }
         let mut host = service_host::Config::new(SERVICE, config.listen)
             .admin(config.admin_listen)
+            .gate(Some(Arc::new(ApiGate(gatekeeper.clone()))))
             .tls(config.tls.as_ref().and_then(|tls| tls.server()).cloned());
         if let Some(id) = &config.instance_id {
             host = host.instance_id(id);
         }
         let host = Host::bind(host).await?;
         let routes = TicketApi::new(store.clone()).into_routes();
+        let keys = match &gatekeeper {
+            Gatekeeper::Guarded(keys) => Some(keys.follow()),
+            Gatekeeper::Open => None,
+        };
         let host = host.serve(routes, &[proto::FILE_DESCRIPTOR_SET]);
         host.set_serving(SERVICE_NAME);
         let registrar = registry.map(|registry| registry.register(registration(&config, &host)));
@@ -83,6 +104,7 @@ impl Tickets {
         Ok(Running {
             host,
             registrar,
+            keys,
             store,
             drain_linger: config.drain_linger,
             drain_grace: config.drain_grace,
@@ -132,6 +154,9 @@ impl Running {
         if let Some(registrar) = self.registrar {
             registrar.deregister(Removal::Drained).await;
         }
+        if let Some(keys) = self.keys {
+            keys.stop().await;
+        }
         self.store.close().await;
         StopReport { drain }
     }
@@ -148,6 +173,27 @@ fn registry(config: &Config) -> Result<Option<Registry>, StartError> {
         Some(token) if config.token_in_the_clear => registry.with_token_in_the_clear(token),
         Some(token) => registry.with_token(token).map_err(StartError::Registry)?,
     }))
+}
+
+async fn gatekeeper(config: &Config, registry: Option<&Registry>) -> Result<Gatekeeper, StartError> {
+    let keys = match &config.access {
+        Access::Open => {
+            tracing::warn!("nobody is asked who they are: whoever reaches this service may do everything");
+            return Ok(Gatekeeper::Open);
+        }
+        Access::Discovered => {
+            let registry = registry.ok_or(StartError::NoKeys)?;
+            let published = Published::new(registry, client(config).cloned());
+            Keys::new(Source::Published(Box::new(published)), KeySet::default())
+        }
+        // A file that is wrong at the start is told now; later what was read before goes on being good.
+        Access::KeyFile(file) => {
+            let keys = keys::read(file.clone()).await.map_err(StartError::Keys)?;
+            Keys::new(Source::File(file.clone()), keys)
+        }
+        Access::Keys(keys) => Keys::new(Source::Fixed, keys.clone()),
+    };
+    Ok(Gatekeeper::Guarded(keys))
 }
 
 fn client(config: &Config) -> Option<&tls::Client> {

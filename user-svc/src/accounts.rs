@@ -1,18 +1,19 @@
-//! Accounts and sessions: what takes both the store and the password pool.
+//! Accounts: what takes the store, the password pool and the throttle of wrong passwords.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use service_store::Timestamp;
-use sha2::{Digest as _, Sha256};
+use identity::Roles;
 use uuid::Uuid;
 
 use crate::{
+    attempts::Attempts,
     domain::{
-        account::{Email, NewUser, Password, User},
+        account::{Change, Email, NewUser, Password, User},
         refusal::Refusal,
     },
     passwords::{PasswordError, Passwords},
-    store::{Known, Store, StoreError},
+    signing::SigningError,
+    store::{Known, NewProfile, Store, StoreError},
 };
 
 /// Accounts of a process. Clones are the same.
@@ -20,18 +21,8 @@ use crate::{
 pub(crate) struct Accounts {
     store: Store,
     passwords: Passwords,
-    session_lifetime: Duration,
+    attempts: Attempts,
 }
-
-/// A session that was opened.
-pub(crate) struct Session {
-    pub(crate) user: User,
-    pub(crate) token: SessionToken,
-    pub(crate) expires_at: Timestamp,
-}
-
-/// 256 random bits as 64 hexadecimal digits. Whoever has it is the user; it is not printed and only its hash is stored.
-pub(crate) struct SessionToken(String);
 
 /// Why there is no account or session.
 #[derive(Debug, thiserror::Error)]
@@ -42,14 +33,20 @@ pub(crate) enum AccountError {
     /// The password pool.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// Too many wrong passwords: not before so long.
+    #[error("too many wrong passwords; try again in {} s", .0.as_secs_f64().ceil())]
+    TooManyAttempts(Duration),
+    /// No token can be signed.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
 }
 
 impl Accounts {
-    pub(crate) fn new(store: Store, passwords: Passwords, session_lifetime: Duration) -> Self {
+    pub(crate) fn new(store: Store, passwords: Passwords, attempts: Attempts) -> Self {
         Self {
             store,
             passwords,
-            session_lifetime,
+            attempts,
         }
     }
 
@@ -70,21 +67,98 @@ impl Accounts {
         }
     }
 
-    /// Opens a session. Unknown accounts and wrong passwords get the same answer after the same work.
-    pub(crate) async fn sign_in(&self, email: &Email, password: Password) -> Result<Session, AccountError> {
-        let known = self.store.user_with_email(email).await?;
-        let (user, hash) = known.map(|known| (known.user, known.password_hash)).unzip();
-        let matches = self.passwords.verify(password, hash).await?;
-        let Some(user) = user.filter(|_| matches) else {
-            return Err(StoreError::from(Refusal::CredentialsWrong).into());
+    /// The account whose address and password these are. Unknown accounts and wrong passwords get the same answer after the
+    /// same work, and are throttled alike.
+    pub(crate) async fn prove(&self, email: &Email, password: Password, peer: IpAddr) -> Result<Known, AccountError> {
+        let attempt = self
+            .attempts
+            .begin(email, peer)
+            .map_err(AccountError::TooManyAttempts)?;
+        let known = match self.store.user_with_email(email).await {
+            Ok(known) => known,
+            Err(error) => {
+                self.attempts.give_back(attempt);
+                return Err(error.into());
+            }
         };
-        let (token, hash) = SessionToken::draw();
-        let expires_at = self.store.open_session(user.id, hash, self.session_lifetime).await?;
-        Ok(Session {
-            user,
-            token,
-            expires_at,
-        })
+        let hash = known.as_ref().map(|known| known.password_hash.clone());
+        let matches = match self.passwords.verify(password, hash).await {
+            Ok(matches) => matches,
+            Err(error) => {
+                self.attempts.give_back(attempt);
+                return Err(error.into());
+            }
+        };
+        match known.filter(|_| matches) {
+            Some(known) => {
+                self.attempts.succeeded(attempt);
+                Ok(known)
+            }
+            // The attempt stays taken.
+            None => Err(refused(Refusal::CredentialsWrong)),
+        }
+    }
+
+    /// Changes an account; where the password is asked for, with it. The session `keep` stays open in any case.
+    pub(crate) async fn change(
+        &self,
+        id: Uuid,
+        change: Change,
+        password: Password,
+        keep: Option<Uuid>,
+        peer: IpAddr,
+    ) -> Result<User, AccountError> {
+        let seen = if change.needs_password() {
+            Some(self.prove_for(id, password, peer).await?)
+        } else {
+            None
+        };
+        let hash = match change.new_password {
+            Some(new) => Some(self.passwords.hash(new).await?),
+            None => None,
+        };
+        let new = NewProfile {
+            display_name: change.display_name.as_ref(),
+            email: change.email.as_ref(),
+            password_hash: hash.as_deref(),
+            keep,
+        };
+        Ok(self.store.change_user(id, &new, seen.as_deref()).await?)
+    }
+
+    /// Deletes an account; with its password, or, where `password` is `None`, because an operator says so.
+    pub(crate) async fn delete(
+        &self,
+        id: Uuid,
+        password: Option<Password>,
+        forfeits: bool,
+        peer: IpAddr,
+    ) -> Result<(), AccountError> {
+        let seen = match password {
+            Some(password) => Some(self.prove_for(id, password, peer).await?),
+            None => None,
+        };
+        Ok(self.store.delete_user(id, forfeits, seen.as_deref()).await?)
+    }
+
+    /// Sets what an account is.
+    pub(crate) async fn set_roles(&self, id: Uuid, roles: Roles) -> Result<User, AccountError> {
+        let user = self.store.set_roles(id, roles).await?;
+        tracing::info!(user = %id, %roles, "roles were set");
+        Ok(user)
+    }
+
+    /// Proves an account's password; the hash that it was checked against.
+    async fn prove_for(&self, id: Uuid, password: Password, peer: IpAddr) -> Result<String, AccountError> {
+        let user = self.store.user(id).await?;
+        let email = Email::try_new(&user.email).map_err(|_| StoreError::Corrupt("an address that is none"))?;
+        let known = self.prove(&email, password, peer).await?;
+        if known.user.id == id {
+            Ok(known.password_hash)
+        } else {
+            // The address went to another account in between.
+            Err(refused(Refusal::CredentialsWrong))
+        }
     }
 
     async fn repeated(&self, known: Known, new: &NewUser, password: Password) -> Result<User, AccountError> {
@@ -92,22 +166,11 @@ impl Accounts {
         if same {
             Ok(known.user)
         } else {
-            Err(StoreError::from(Refusal::RequestIdReused(new.request_id)).into())
+            Err(refused(Refusal::RequestIdReused(new.request_id)))
         }
     }
 }
 
-impl SessionToken {
-    /// A new token and what is stored of it. One fast hash is enough: unlike a password it cannot be guessed.
-    fn draw() -> (Self, [u8; 32]) {
-        // The thread's generator is cryptographically secure and seeded by the system.
-        let bits: [u8; 32] = rand::random();
-        let token: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
-        let hash = Sha256::digest(token.as_bytes()).into();
-        (Self(token), hash)
-    }
-
-    pub(crate) fn expose(self) -> String {
-        self.0
-    }
+fn refused(refusal: Refusal) -> AccountError {
+    StoreError::from(refusal).into()
 }

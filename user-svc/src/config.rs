@@ -48,8 +48,12 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// How many heartbeats may be missed before the registry drops it. Default: 3.
     pub heartbeat_misses: u32,
-    /// How long a session is valid. Default: 24 h.
+    /// How long an access token is good. Default: 15 min.
+    pub token_lifetime: Duration,
+    /// How long after it was refreshed last a session ends; 90 days after it was opened it ends in any case. Default: 14 days.
     pub session_lifetime: Duration,
+    /// How long a key signs access tokens before the next one does. Default: 24 h.
+    pub key_rotation: Duration,
     /// How many purchases may be under way at once, 1 or more. Default: 256; each takes some KB, and five short
     /// writes of the store.
     pub max_purchases: usize,
@@ -79,7 +83,9 @@ impl Default for Config {
             drain_grace: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(5),
             heartbeat_misses: 3,
-            session_lifetime: Duration::from_secs(24 * 60 * 60),
+            token_lifetime: Duration::from_secs(15 * 60),
+            session_lifetime: Duration::from_secs(14 * 24 * 60 * 60),
+            key_rotation: Duration::from_secs(24 * 60 * 60),
             max_purchases: 256,
             hold_ttl: Duration::from_secs(120),
         }

@@ -9,10 +9,14 @@ use tokio_util::sync::DropGuard;
 
 use crate::{
     accounts::Accounts,
-    api::{SERVICE_NAME, UserApi},
+    api::{ApiGate, SERVICE_NAME, UserApi},
+    attempts::Attempts,
     config::Config,
+    domain::signing::Schedule,
     passwords::{PasswordError, Passwords},
     purchases::Purchases,
+    sessions::Sessions,
+    signing::{Follower, Signing, SigningError},
     store::Store,
     tickets::Tickets,
 };
@@ -22,6 +26,9 @@ const SERVICE: &str = "user-svc";
 
 /// Whom it buys from.
 const TICKET_SERVICE: &str = "ticket-svc";
+
+/// What other services ask for once a minute: a trace of each would tell nothing.
+const QUIET: &[&str] = &["tessera.user.v1.UserService/GetSigningKeys"];
 
 /// How long a call waits for an instance of it. A second covers a reconnect; purchases try again by themselves.
 const TICKETS_READY: Duration = Duration::from_secs(1);
@@ -38,6 +45,7 @@ pub struct Running {
     purchases: Purchases,
     /// Dropped without [`Running::stop`], purchases end with the server and not some time later.
     _cut: DropGuard,
+    keys: Follower,
     store: Store,
     drain_linger: Duration,
     drain_grace: Duration,
@@ -67,6 +75,9 @@ pub enum StartError {
     /// Nobody to buy from.
     #[error("no ticket service: give a registry to find it in, or its addresses")]
     NoTickets,
+    /// The keys that tokens are signed with cannot be read or made.
+    #[error("cannot read or make the keys that access tokens are signed with: {0}")]
+    Keys(String),
     /// The machine cannot hash passwords.
     #[error("cannot hash passwords: {0}")]
     Passwords(String),
@@ -91,20 +102,39 @@ impl Users {
     /// [`StartError`], with what to do about it in its message.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let registry = registry(&config)?;
-        let tickets = Tickets::new(channel(&config, registry.as_ref()).await?, config.hold_ttl);
+        let channel = channel(&config, registry.as_ref()).await?;
         let store = Store::open(config.store.clone(), Arc::new(SystemClock)).await?;
-        let accounts = Accounts::new(store.clone(), Passwords::new().await?, config.session_lifetime);
+        let signing = Signing::open(store.clone(), schedule(&config), TICKET_SERVICE).await?;
+        let tickets = Tickets::new(channel, config.hold_ttl, signing.clone());
+        let accounts = Accounts::new(store.clone(), Passwords::new().await?, Attempts::new());
+        let sessions = Sessions::new(
+            store.clone(),
+            accounts.clone(),
+            signing.clone(),
+            config.session_lifetime,
+        );
         let purchases = Purchases::new(store.clone(), tickets, config.max_purchases.max(1));
 
         let mut host = service_host::Config::new(SERVICE, config.listen)
             .admin(config.admin_listen)
             .admin_page("/lb", lb::live_page)
+            .gate(Some(Arc::new(ApiGate {
+                signing: signing.clone(),
+            })))
+            .quiet(QUIET)
             .tls(config.tls.as_ref().and_then(|tls| tls.server()).cloned());
         if let Some(id) = &config.instance_id {
             host = host.instance_id(id);
         }
         let host = Host::bind(host).await?;
-        let api = UserApi::new(store.clone(), accounts, purchases.clone(), host.drain_signal());
+        let api = UserApi {
+            store: store.clone(),
+            accounts,
+            sessions,
+            signing: signing.clone(),
+            purchases: purchases.clone(),
+            drain: host.drain_signal(),
+        };
         let host = host.serve(api.into_routes(), &[proto::FILE_DESCRIPTOR_SET]);
         purchases.resume();
         host.set_serving(SERVICE_NAME);
@@ -115,6 +145,7 @@ impl Users {
             registrar,
             _cut: purchases.cut_on_drop(),
             purchases,
+            keys: signing.follow(),
             store,
             drain_linger: config.drain_linger,
             drain_grace: config.drain_grace,
@@ -168,6 +199,7 @@ impl Running {
         if let Some(registrar) = self.registrar {
             registrar.deregister(Removal::Drained).await;
         }
+        self.keys.stop().await;
         self.store.close().await;
         let purchases_left = purchases_left.unwrap_or_else(|error| {
             tracing::warn!(
@@ -240,6 +272,19 @@ fn registration(config: &Config, host: &service_host::Running) -> Registration {
         .zone(config.zone.as_str())
         .grpc_services([SERVICE_NAME])
         .heartbeat(config.heartbeat_interval, config.heartbeat_misses)
+}
+
+fn schedule(config: &Config) -> Schedule {
+    Schedule {
+        rotation: config.key_rotation,
+        token_lifetime: config.token_lifetime,
+    }
+}
+
+impl From<SigningError> for StartError {
+    fn from(error: SigningError) -> Self {
+        Self::Keys(error.to_string())
+    }
 }
 
 impl From<PasswordError> for StartError {

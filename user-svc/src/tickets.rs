@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
 use proto::ticket::v1::{
     self, ConfirmHoldRequest, HoldSeatsRequest, ReleaseHoldRequest, hold_seats_request,
     ticket_service_client::TicketServiceClient,
@@ -12,9 +13,12 @@ use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-use crate::domain::{
-    order::{Failing, Failure, Held, Order, SeatId, Selection},
-    saga::{ConfirmOutcome, HoldOutcome, ReleaseOutcome},
+use crate::{
+    domain::{
+        order::{Failing, Failure, Held, Order, SeatId, Selection},
+        saga::{ConfirmOutcome, HoldOutcome, ReleaseOutcome},
+    },
+    signing::Signing,
 };
 
 /// How long one attempt may take. Calls take milliseconds; one that takes seconds has met a stopped peer, and another
@@ -30,6 +34,7 @@ pub(crate) struct Tickets {
     client: TicketServiceClient<lb::Channel>,
     /// For how long seats are asked for.
     hold_ttl: Duration,
+    signing: Signing,
 }
 
 /// What was heard, and from which instance; `None` when none answered.
@@ -40,11 +45,29 @@ pub(crate) struct Heard<T> {
 }
 
 impl Tickets {
-    pub(crate) fn new(channel: lb::Channel, hold_ttl: Duration) -> Self {
+    pub(crate) fn new(channel: lb::Channel, hold_ttl: Duration, signing: Signing) -> Self {
         Self {
             client: TicketServiceClient::new(channel),
             hold_ttl,
+            signing,
         }
+    }
+
+    /// One attempt, which shows that it comes from this service.
+    fn attempt<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(ATTEMPT);
+        match self.signing.service_header() {
+            Ok(header) => {
+                request.metadata_mut().as_mut().insert(AUTHORIZATION, header);
+            }
+            // Without it the ticket service says no, and the purchase tries again.
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "no service token can be signed"
+            ),
+        }
+        request
     }
 
     /// Holds the order's seats; the hold's id is the order's.
@@ -58,7 +81,7 @@ impl Tickets {
             ttl: self.hold_ttl.try_into().ok(),
         };
         failpoint("user.hold.call.before").await;
-        let answer = self.client.clone().hold_seats(attempt(request)).await;
+        let answer = self.client.clone().hold_seats(self.attempt(request)).await;
         failpoint("user.hold.call.after").await;
         let instance = instance(&answer);
         let outcome = match answer {
@@ -76,7 +99,7 @@ impl Tickets {
             order_id: order.id.to_string(),
         };
         failpoint("user.confirm.call.before").await;
-        let answer = self.client.clone().confirm_hold(attempt(request)).await;
+        let answer = self.client.clone().confirm_hold(self.attempt(request)).await;
         failpoint("user.confirm.call.after").await;
         let instance = instance(&answer);
         let outcome = match answer {
@@ -100,7 +123,7 @@ impl Tickets {
             hold_token: token,
         };
         failpoint("user.release.call.before").await;
-        let answer = self.client.clone().release_hold(attempt(request)).await;
+        let answer = self.client.clone().release_hold(self.attempt(request)).await;
         failpoint("user.release.call.after").await;
         let instance = instance(&answer);
         let outcome = match answer {
@@ -111,12 +134,6 @@ impl Tickets {
         };
         Heard { outcome, instance }
     }
-}
-
-fn attempt<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(ATTEMPT);
-    request
 }
 
 fn instance<T>(answer: &Result<Response<T>, Status>) -> Option<String> {

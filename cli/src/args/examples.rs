@@ -32,8 +32,9 @@ Ends with Ctrl-C. When the registry goes away it says so, and resumes where it w
 
 pub(super) const CALL: &str = r#"Examples:
   tessera call ticket-svc tessera.ticket.v1.TicketService/ListEvents '{}'
-  tessera call user-svc tessera.user.v1.UserService/GetUser '{"userId": "…"}'
-  tessera call ticket-svc tessera.ticket.v1.TicketService/CreateEvent -d @event.json
+  tessera call user-svc tessera.user.v1.UserService/SignIn -d @me.json --output json | jq -r .sessionToken > my.token
+  tessera call user-svc tessera.user.v1.UserService/GetUser '{"userId": "…"}' --bearer @my.token
+  tessera call ticket-svc tessera.ticket.v1.TicketService/CreateEvent -d @event.json --bearer @my.token
   tessera call 127.0.0.1:7000 tessera.registry.v1.RegistryService/ListServices '{}'
 
 Exits 0, or 64 + the gRPC code (69 for NOT_FOUND), so that scripts can tell errors apart."#;
@@ -138,10 +139,19 @@ pub(super) const TOKEN: &str = r#"Examples:
 
 The file has hashes alone; a registry follows it within 2 s. docs/security.md says what each scope allows."#;
 
+pub(super) const ACCOUNT: &str = r#"Examples:
+  tessera account grant ada@example.org --role operator
+  tessera account grant ada@example.org --role organiser --store ./tessera-data/users.db
+  tessera account keys > identity-keys.json              for `tessera ticket --identity-keys`
+
+Whoever can open the store needs no other permission; a user service may run on it meanwhile. Operators give roles to
+others with UserService/SetRoles."#;
+
 pub(super) const TICKET: &str = r#"Examples:
   tessera ticket --registry http://127.0.0.1:7000
   tessera ticket --listen 127.0.0.1:7102 --store ./tessera-data/tickets.db
-  tessera ticket --listen :7101 --store postgres://tessera@db.internal/tickets"#;
+  tessera ticket --listen :7101 --store postgres://tessera@db.internal/tickets
+  tessera ticket --identity-keys ./identity-keys.json    knows callers without asking a user service"#;
 
 pub(super) const USER: &str = r#"Examples:
   tessera user --registry http://127.0.0.1:7000

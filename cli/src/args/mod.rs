@@ -1,6 +1,7 @@
 //! The command line as clap reads it. What a flag's text means is decided here; what the combination of flags means is
 //! decided by each command when it turns its `…Args` into a plan. Nothing here opens a file or a socket.
 
+mod account;
 mod agent;
 mod certificates;
 mod cluster;
@@ -12,6 +13,7 @@ mod security;
 mod values;
 
 pub(crate) use self::{
+    account::{AccountCommand, AccountDeed, AccountStore, GrantArgs, GrantedRole},
     agent::{AgentArgs, GuardArgs, ProbeArgs, ProbeKind, Spoken},
     certificates::{CertsArgs, ClientAuth, ServerTlsArgs, StoreTlsArgs, TlsArgs},
     cluster::{DemoArgs, UpArgs},
@@ -110,6 +112,8 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     /// Make, list and revoke the tokens that a registry lets in
     Token(TokenCommand),
+    /// Make the first operator, and print the keys that access tokens are signed with
+    Account(AccountCommand),
     /// Issue certificates for a cluster with TLS, by an authority of one's own
     Certs(CertsArgs),
 

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     TlsArgs, examples,
-    security::TokenArgs,
+    security::{TokenArgs, TokenSource},
     values::{self, InstanceName, MethodName, RegistryUrl, Until},
 };
 
@@ -91,6 +91,11 @@ pub(crate) struct CallArgs {
     /// The same as JSON, as other tools have it
     #[arg(short, long, value_name = "JSON|@FILE|-", env = "TESSERA_CALL_DATA")]
     pub(crate) data: Option<String>,
+
+    /// Access token of an account, or @FILE with it (better: other users of this machine can read command lines): what
+    /// UserService.SignIn answers as session_token
+    #[arg(long, value_name = "TOKEN|@FILE", env = "TESSERA_BEARER", hide_env_values = true)]
+    pub(crate) bearer: Option<TokenSource>,
 
     /// The whole call's deadline, streams included
     #[arg(long, value_name = "DURATION", env = "TESSERA_TIMEOUT")]

@@ -192,6 +192,15 @@ pub(crate) struct TicketArgs {
     #[arg(long, value_name = "DIR", env = "TESSERA_DATA_DIR", default_value = "./tessera-data")]
     pub(crate) data_dir: PathBuf,
 
+    /// File of the public keys that access tokens are signed with (`tessera account keys` writes it), read again when it
+    /// changes [default: the user service is asked for them]
+    #[arg(long, value_name = "FILE", env = "TESSERA_IDENTITY_KEYS", conflicts_with = "open")]
+    pub(crate) identity_keys: Option<PathBuf>,
+
+    /// Ask nobody who they are: whoever reaches it may do everything. On this machine only, unless --insecure is given too
+    #[arg(long, env = "TESSERA_OPEN", value_parser = values::switch())]
+    pub(crate) open: bool,
+
     /// Create a small programme of events where the store has none
     #[arg(long, env = "TESSERA_SEED", value_parser = values::switch())]
     pub(crate) seed: bool,

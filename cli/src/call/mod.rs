@@ -21,7 +21,7 @@ use self::{
     request::{Arity, RequestError},
 };
 use crate::{
-    args::{CallArgs, MethodName},
+    args::{CallArgs, MethodName, TokenArgs},
     channel::{self, Line},
     failure::{Exit, Failure, chain},
     instances, output,
@@ -97,7 +97,15 @@ async fn reach(args: &CallArgs) -> Result<Line, Failure> {
             .map_err(|right| Failure::usage(format!("{} is no server", args.target)).advice(right))?;
         // A person has named this server. One that was found by discovery has only said that it exists: it is shown no token.
         let tls = security::client(&args.discovery.tls)?;
-        let bearer = credentials::shown_to([origin.as_str()], tls.as_ref(), &args.discovery.shown)?;
+        // The token of an account, where one is given; otherwise that of the registry, which may be what is called.
+        let shown = match &args.bearer {
+            Some(bearer) => &TokenArgs {
+                token: Some(bearer.clone()),
+                insecure: args.discovery.shown.insecure,
+            },
+            None => &args.discovery.shown,
+        };
+        let bearer = credentials::shown_to([origin.as_str()], tls.as_ref(), shown)?;
         let channel = channel::fixed([origin.as_str()], tls, &tls::Expected::Host)?;
         return Ok(Line::new(channel, bearer));
     }
@@ -120,7 +128,8 @@ async fn reach(args: &CallArgs) -> Result<Line, Failure> {
         }
     }
     let channel = channel::to_service(&registry, &args.target);
-    Ok(Line::new(channel, Bearer::default()))
+    let bearer = credentials::token_of(args.bearer.as_ref(), "--bearer")?;
+    Ok(Line::new(channel, Bearer::new(bearer)))
 }
 
 /// Why a call did not come to its end.

@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::{common::v1::Money, ticket::v1::Event, user::v1::User};
-use registry_client::Registry;
-use tonic::Status;
+use registry_client::{Registry, Token};
+use tonic::{Code, Status};
 
 use self::{
     audit::Stock,
     purchase::{Outcome, Purchase, Summary},
     report::Report,
-    shop::Shop,
+    shop::{Credentials, Shop},
 };
 use crate::{
     args::DemoArgs,
@@ -155,10 +155,13 @@ async fn take_stock(shop: &Shop, event_id: &str) -> Result<Stock, Status> {
 }
 
 /// Somebody with an account and money in it.
-#[derive(Debug)]
 pub(crate) struct Buyer {
     /// The account.
     pub(crate) user: User,
+    /// What it signs in with.
+    credentials: Credentials,
+    /// What it shows.
+    token: Token,
     /// What the wallet holds.
     pub(crate) balance: Option<Money>,
 }
@@ -209,12 +212,18 @@ async fn open_account(shop: &Shop, number: u32, budget: Money) -> Result<Buyer, 
     let begun = Instant::now();
     let opened = root
         .around(async {
-            let user = shop
+            let (user, credentials) = shop
                 .create_user(name, &budget.currency_code)
                 .await
                 .map_err(|error| ("CreateUser", error))?;
-            let balance = shop.top_up(&user.id, budget).await.map_err(|error| ("TopUp", error))?;
-            Ok(Buyer { user, balance })
+            let token = shop.sign_in(&credentials).await.map_err(|error| ("SignIn", error))?;
+            let balance = shop.top_up(&token, &user.id, budget).await;
+            Ok(Buyer {
+                user,
+                credentials,
+                token,
+                balance: balance.map_err(|error| ("TopUp", error))?,
+            })
         })
         .await;
     let (trace_id, trace_url) = (root.trace_id().to_owned(), root.url());
@@ -233,7 +242,7 @@ async fn buy_all(demo: &Demo, shop: &Shop, event: &Event, buyers: &[Buyer]) -> V
         .map(|buyer| {
             let bar = &bar;
             async move {
-                let purchase = buy(shop, &buyer.user.id, &event.id, demo.seats).await;
+                let purchase = buy(shop, buyer, &event.id, demo.seats).await;
                 bar.inc(1);
                 purchase
             }
@@ -246,15 +255,25 @@ async fn buy_all(demo: &Demo, shop: &Shop, event: &Event, buyers: &[Buyer]) -> V
 }
 
 /// One purchase, which is one trace.
-async fn buy(shop: &Shop, user_id: &str, event_id: &str, seats: u32) -> Purchase {
+async fn buy(shop: &Shop, buyer: &Buyer, event_id: &str, seats: u32) -> Purchase {
     let root = Root::begin("purchase");
     let begun = Instant::now();
-    let answer = root.around(shop.buy(user_id, event_id, seats)).await;
+    let Buyer { user, token, .. } = buyer;
+    let mut answer = root.around(shop.buy(token, &user.id, event_id, seats)).await;
+    // It was opened when there were other accounts to open still, and has waited longer than a token is good.
+    if answer
+        .as_ref()
+        .is_err_and(|error| error.code() == Code::Unauthenticated)
+        && let Ok(renewed) = shop.sign_in(&buyer.credentials).await
+    {
+        token.replace(&renewed);
+        answer = root.around(shop.buy(token, &user.id, event_id, seats)).await;
+    }
     let took = begun.elapsed();
     let (trace_id, trace_url) = (root.trace_id().to_owned(), root.url());
     root.end();
     let outcome = match answer {
-        Ok(order) => match shop.settled(order).await {
+        Ok(order) => match shop.settled(token, order).await {
             Ok(order) => Outcome::of(order),
             Err(error) => failed("GetOrder", &error),
         },

@@ -109,7 +109,7 @@ impl Report<'_> {
     }
 
     fn buyer(&self) -> String {
-        let Some(Buyer { user, balance }) = self.buyers.first() else {
+        let Some(Buyer { user, balance, .. }) = self.buyers.first() else {
             return "\n".to_owned();
         };
         format!(

@@ -10,16 +10,16 @@ use proto::{
         ticket_service_client::TicketServiceClient,
     },
     user::v1::{
-        BestAvailable, BuyTicketRequest, CreateUserRequest, GetOrderRequest, Order, TopUpRequest, User,
+        BestAvailable, BuyTicketRequest, CreateUserRequest, GetOrderRequest, Order, SignInRequest, TopUpRequest, User,
         buy_ticket_request::Selection, user_service_client::UserServiceClient,
     },
 };
-use registry_client::Registry;
+use registry_client::{Bearer, Registry, Token};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::patience;
-use crate::channel;
+use crate::channel::{self, Line};
 
 /// How often an order that is still being worked on is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -28,6 +28,12 @@ const SETTLED: Duration = Duration::from_secs(15);
 /// The most that one page of each list holds.
 const EVENTS_A_PAGE: i32 = 200;
 const SEATS_A_PAGE: i32 = 1_000;
+
+/// What a made-up person signs in with. Not printed.
+pub(crate) struct Credentials {
+    email: String,
+    password: String,
+}
 
 /// The services of a cluster.
 #[derive(Clone)]
@@ -47,6 +53,12 @@ impl Shop {
             tickets: TicketServiceClient::new(tickets.clone()),
             channels: [users, tickets],
         }
+    }
+
+    /// The user service as somebody who has signed in calls it.
+    fn shown(&self, token: &Token) -> UserServiceClient<Line> {
+        let [users, _] = &self.channels;
+        UserServiceClient::new(Line::new(users.clone(), Bearer::new(Some(token.clone()))))
     }
 
     /// Waits until both services can be called.
@@ -116,15 +128,19 @@ impl Shop {
         }
     }
 
-    /// Creates an account of a made-up person.
-    pub(crate) async fn create_user(&self, name: &str, currency_code: &str) -> Result<User, Status> {
+    /// Creates an account of a made-up person, who is not signed in yet.
+    pub(crate) async fn create_user(&self, name: &str, currency_code: &str) -> Result<(User, Credentials), Status> {
         let id = Uuid::new_v4();
-        let request = CreateUserRequest {
-            request_id: id.to_string(),
+        let credentials = Credentials {
             // RFC 2606: nobody owns this domain, now or ever.
             email: format!("demo-{}@example.com", id.simple()),
-            display_name: name.to_owned(),
             password: Uuid::new_v4().to_string(),
+        };
+        let request = CreateUserRequest {
+            request_id: id.to_string(),
+            email: credentials.email.clone(),
+            display_name: name.to_owned(),
+            password: credentials.password.clone(),
             currency_code: currency_code.to_owned(),
         };
         let answer = patience::call(request, |request| {
@@ -132,18 +148,34 @@ impl Shop {
             async move { users.create_user(request).await }
         })
         .await?;
-        answer.user.ok_or_else(|| nothing("CreateUser", "user"))
+        let user = answer.user.ok_or_else(|| nothing("CreateUser", "user"))?;
+        Ok((user, credentials))
+    }
+
+    /// Opens a session, which ends a quarter of an hour later: what the demo does with an account takes less, but for the
+    /// wait until it is its turn. So it is opened again where it has ended.
+    pub(crate) async fn sign_in(&self, credentials: &Credentials) -> Result<Token, Status> {
+        let request = SignInRequest {
+            email: credentials.email.clone(),
+            password: credentials.password.clone(),
+        };
+        let answer = patience::call(request, |request| {
+            let mut users = self.users.clone();
+            async move { users.sign_in(request).await }
+        })
+        .await?;
+        answer.session_token.parse().map_err(|_| nothing("SignIn", "token"))
     }
 
     /// Puts money into a wallet; answers what it holds then.
-    pub(crate) async fn top_up(&self, user_id: &str, amount: Money) -> Result<Option<Money>, Status> {
+    pub(crate) async fn top_up(&self, token: &Token, user_id: &str, amount: Money) -> Result<Option<Money>, Status> {
         let request = TopUpRequest {
             request_id: Uuid::new_v4().to_string(),
             user_id: user_id.to_owned(),
             amount: Some(amount),
         };
         Ok(patience::call(request, |request| {
-            let mut users = self.users.clone();
+            let mut users = self.shown(token);
             async move { users.top_up(request).await }
         })
         .await?
@@ -151,7 +183,7 @@ impl Shop {
     }
 
     /// Buys the best free seats.
-    pub(crate) async fn buy(&self, user_id: &str, event_id: &str, seats: u32) -> Result<Order, Status> {
+    pub(crate) async fn buy(&self, token: &Token, user_id: &str, event_id: &str, seats: u32) -> Result<Order, Status> {
         let request = BuyTicketRequest {
             request_id: Uuid::new_v4().to_string(),
             user_id: user_id.to_owned(),
@@ -162,7 +194,7 @@ impl Shop {
             })),
         };
         let answer = patience::call(request, |request| {
-            let mut users = self.users.clone();
+            let mut users = self.shown(token);
             async move { users.buy_ticket(request).await }
         })
         .await?;
@@ -170,7 +202,7 @@ impl Shop {
     }
 
     /// The order once it is final, or as it is after a while.
-    pub(crate) async fn settled(&self, order: Order) -> Result<Order, Status> {
+    pub(crate) async fn settled(&self, token: &Token, order: Order) -> Result<Order, Status> {
         let id = order.id.clone();
         let mut latest = order;
         let settle = async {
@@ -178,7 +210,7 @@ impl Shop {
                 tokio::time::sleep(LOOK_AGAIN).await;
                 let request = GetOrderRequest { order_id: id.clone() };
                 let answer = patience::call(request, |request| {
-                    let mut users = self.users.clone();
+                    let mut users = self.shown(token);
                     async move { users.get_order(request).await }
                 })
                 .await?;

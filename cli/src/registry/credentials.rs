@@ -18,12 +18,17 @@ pub(crate) use following::{Followed, followed};
 
 /// The token that the flags name, if they name one.
 pub(crate) fn token(args: &TokenArgs) -> Result<Option<Token>, Failure> {
-    match &args.token {
+    token_of(args.token.as_ref(), "--token")
+}
+
+/// The token that this flag names, if it names one.
+pub(crate) fn token_of(source: Option<&TokenSource>, flag: &str) -> Result<Option<Token>, Failure> {
+    match source {
         None => Ok(None),
         // How a compose file says "none".
         Some(TokenSource::Given(text)) if text.is_empty() => Ok(None),
-        Some(TokenSource::Given(text)) => parse(text).map(Some),
-        Some(TokenSource::File(file)) => parse(&read(file)?).map(Some),
+        Some(TokenSource::Given(text)) => parse_for(flag, text).map(Some),
+        Some(TokenSource::File(file)) => parse_for(flag, &read(file)?).map(Some),
     }
 }
 
@@ -35,8 +40,12 @@ fn read(file: &Path) -> Result<String, Failure> {
 }
 
 fn parse(text: &str) -> Result<Token, Failure> {
+    parse_for("--token", text)
+}
+
+fn parse_for(flag: &str, text: &str) -> Result<Token, Failure> {
     text.parse()
-        .map_err(|error| Failure::usage("--token cannot be used").because(&error))
+        .map_err(|error| Failure::usage(format!("{flag} cannot be used")).because(&error))
 }
 
 /// The registry with the token that the flags name.

@@ -136,7 +136,7 @@ const MAX_ADDRESS: u64 = 8 << 10;
 
 /// The address that a text gives: itself, or what the file has that it names by `@FILE`. The command line can be read by every
 /// user of the machine; a file need not be.
-fn address(text: &str) -> Result<String, Failure> {
+pub(crate) fn address(text: &str) -> Result<String, Failure> {
     let Some(file) = text.strip_prefix('@').map(Path::new) else {
         return Ok(text.to_owned());
     };

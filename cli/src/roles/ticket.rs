@@ -1,6 +1,6 @@
 //! `tessera ticket`: flags to settings, and the life of the process.
 
-use ticket_svc::{Config, Tickets};
+use ticket_svc::{Access, Config, Tickets};
 
 use super::{End, Protection, Reporting, Ways, admin, advertise, announce, discoverable, not_started, store};
 use crate::{
@@ -15,7 +15,8 @@ use crate::{
 /// Runs a ticket service until it is asked to end.
 pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
     let protection = Protection {
-        tls: args.host.tls.files.tls_cert.is_some(),
+        // With TLS everybody could still do everything, encrypted.
+        tls: args.host.tls.files.tls_cert.is_some() && !args.open,
         callers: false,
         insecure: args.member.shown.insecure,
     };
@@ -35,6 +36,11 @@ pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
         store: store(args.store, &args.data_dir, "tickets.db")?.into(),
         token: shown.as_ref().map(Followed::token),
         token_in_the_clear: args.member.shown.insecure,
+        access: match (args.open, args.identity_keys) {
+            (true, _) => Access::Open,
+            (false, Some(file)) => Access::KeyFile(file),
+            (false, None) => Access::Discovered,
+        },
         namespace: args.member.namespace,
         zone: args.member.zone,
         instance_id: args.host.instance_id,

@@ -2,7 +2,7 @@
 
 use crate::run::{end, run, tessera};
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "up",
     "demo",
     "services",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 23] = [
     "backup",
     "restore",
     "token",
+    "account",
     "registry",
     "ticket",
     "user",

@@ -6,6 +6,7 @@
 
 mod audit;
 mod books;
+mod operator;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
+use self::operator::{Line, Operator};
 pub use self::{
     books::{Books, Ended, Entry},
     watch::{Seen, Watch},
@@ -42,11 +44,13 @@ const STUBBORN: Duration = Duration::from_secs(150);
 /// One attempt of a call.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
-/// A cluster that sells. Clones are the same market.
+/// A cluster that sells. Clones are the same market. What is done for its buyers is done by an operator, who signs in when that
+/// is asked for: two thousand buyers that sign in would measure how passwords are hashed.
 #[derive(Debug, Clone)]
 pub struct Market {
-    users: UserServiceClient<lb::Channel>,
-    tickets: TicketServiceClient<lb::Channel>,
+    users: UserServiceClient<Line>,
+    tickets: TicketServiceClient<Line>,
+    operator: Arc<Operator>,
     books: Arc<Books>,
 }
 
@@ -76,9 +80,12 @@ impl Market {
     pub fn of(cluster: &Cluster) -> Self {
         let registry = Registry::connect([&cluster.registry]).expect("an address");
         let channel = |service: &str| lb::Channel::builder(registry.discover(service)).build();
+        let operator = Operator::new(channel("user-svc"), cluster.store("user"));
+        let line = |service| Line::new(channel(service), operator.bearer());
         Self {
-            users: UserServiceClient::new(channel("user-svc")),
-            tickets: TicketServiceClient::new(channel("ticket-svc")),
+            users: UserServiceClient::new(line("user-svc")),
+            tickets: TicketServiceClient::new(line("ticket-svc")),
+            operator: Arc::new(operator),
             books: Arc::default(),
         }
     }
@@ -110,7 +117,7 @@ impl Market {
             request_id: Uuid::new_v4().to_string(),
             event: Some(event),
         };
-        let answer = stubborn("CreateEvent", request, |request| {
+        let answer = self.stubborn("CreateEvent", request, |request| {
             let mut tickets = self.tickets.clone();
             async move { tickets.create_event(request).await }
         });
@@ -127,7 +134,7 @@ impl Market {
             password: id.to_string(),
             currency_code: "EUR".into(),
         };
-        let answer = stubborn("CreateUser", request, |request| {
+        let answer = self.stubborn("CreateUser", request, |request| {
             let mut users = self.users.clone();
             async move { users.create_user(request).await }
         });
@@ -138,7 +145,7 @@ impl Market {
             user_id: id.clone(),
             amount: Some(euro(funds)),
         };
-        stubborn("TopUp", request, |request| {
+        self.stubborn("TopUp", request, |request| {
             let mut users = self.users.clone();
             async move { users.top_up(request).await }
         })
@@ -184,8 +191,9 @@ impl Market {
                     }
                 }
                 Err(status) => {
+                    let may_repeat = self.may_repeat(&status).await;
                     assert!(
-                        may_repeat(&status),
+                        may_repeat,
                         "a purchase is answered with what another attempt cannot mend: {status:?}"
                     );
                     rough.push(status);
@@ -219,11 +227,12 @@ impl Market {
                 page_token,
                 ..ListSeatsRequest::default()
             };
-            let page = stubborn("ListSeats", request, |request| {
-                let mut tickets = self.tickets.clone();
-                async move { tickets.list_seats(request).await }
-            })
-            .await;
+            let page = self
+                .stubborn("ListSeats", request, |request| {
+                    let mut tickets = self.tickets.clone();
+                    async move { tickets.list_seats(request).await }
+                })
+                .await;
             seats.extend(page.seats);
             page_token = page.next_page_token;
             if page_token.is_empty() {
@@ -237,7 +246,7 @@ impl Market {
         let request = GetUserRequest {
             user_id: buyer.id.clone(),
         };
-        let answer = stubborn("GetUser", request, |request| {
+        let answer = self.stubborn("GetUser", request, |request| {
             let mut users = self.users.clone();
             async move { users.get_user(request).await }
         });
@@ -250,11 +259,39 @@ impl Market {
         let request = GetOrderRequest {
             order_id: order_id.to_owned(),
         };
-        let answer = stubborn("GetOrder", request, |request| {
+        let answer = self.stubborn("GetOrder", request, |request| {
             let mut users = self.users.clone();
             async move { users.get_order(request).await }
         });
         answer.await.order.expect("the order")
+    }
+
+    /// Repeats a call that may be repeated until it succeeds.
+    async fn stubborn<T: Clone, R, F>(&self, what: &str, message: T, mut call: impl FnMut(Request<T>) -> F) -> R
+    where
+        F: Future<Output = Result<tonic::Response<R>, Status>>,
+    {
+        let give_up = Instant::now() + STUBBORN;
+        loop {
+            match call(attempt(message.clone())).await {
+                Ok(answer) => return answer.into_inner(),
+                Err(status) => assert!(
+                    self.may_repeat(&status).await && Instant::now() < give_up,
+                    "{what}: {status:?}"
+                ),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Is it about the state of the wire or of a server, so that the same request may do better later? Or will it, now that
+    /// the operator has signed in?
+    async fn may_repeat(&self, status: &Status) -> bool {
+        if status.code() == Code::Unauthenticated {
+            self.operator.sign_in().await;
+            return true;
+        }
+        may_repeat(status)
     }
 }
 
@@ -288,19 +325,4 @@ fn may_repeat(status: &Status) -> bool {
             | Code::Unknown
             | Code::Internal
     )
-}
-
-/// Repeats a call that may be repeated until it succeeds.
-async fn stubborn<T: Clone, R, F>(what: &str, message: T, mut call: impl FnMut(Request<T>) -> F) -> R
-where
-    F: Future<Output = Result<tonic::Response<R>, Status>>,
-{
-    let give_up = Instant::now() + STUBBORN;
-    loop {
-        match call(attempt(message.clone())).await {
-            Ok(answer) => return answer.into_inner(),
-            Err(status) => assert!(may_repeat(&status) && Instant::now() < give_up, "{what}: {status:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

@@ -121,13 +121,17 @@ async fn no_secret_comes_out_anywhere_and_a_stranger_is_shown_nothing() {
 
     // Requests go by files: whatever is on a command line is public by that alone.
     let request = folder.path().join("request.json");
+    let bearer_file = folder.path().join("bearer.token");
     let call = async |method: &str, message: Value| {
         fs::write(&request, message.to_string()).expect("written");
         let data = format!("@{}", request.display());
         let method = format!("tessera.user.v1.UserService/{method}");
-        cluster
-            .tessera(&["call", &cluster.user, &method, "-d", &data, "--output", "json"])
-            .await
+        let mut args = vec!["call", &cluster.user, &method, "-d", &data, "--output", "json"];
+        let bearer = format!("@{}", bearer_file.display());
+        if bearer_file.exists() {
+            args.extend(["--bearer", &bearer]);
+        }
+        cluster.tessera(&args).await
     };
     let id = |number: u32| format!("00000000-0000-4000-8000-{number:012}");
     let account = json!({
@@ -142,6 +146,10 @@ async fn no_secret_comes_out_anywhere_and_a_stranger_is_shown_nothing() {
     let session = sign_in.json()["sessionToken"].as_str().expect("a session").to_owned();
     // Its answer is the one place where it belongs.
     seen.add("stderr of SignIn", sign_in.stderr.as_bytes());
+    let refresh = sign_in.json()["refreshToken"].as_str().expect("a token").to_owned();
+    fs::write(&bearer_file, &session).expect("written");
+    let own = call("GetUser", json!({ "userId": user })).await.success();
+    seen.ended("GetUser", &own);
     for (what, message) in [
         ("SignIn", json!({ "email": "ada@example.com", "password": WRONG })),
         ("GetOrder", json!({ "orderId": CARD })),
@@ -156,6 +164,20 @@ async fn no_secret_comes_out_anywhere_and_a_stranger_is_shown_nothing() {
         if what == "SignIn" {
             seen.ended("a wrong SignIn", &refused);
         }
+    }
+
+    let renewed = call("RefreshSession", json!({ "refreshToken": refresh }))
+        .await
+        .success();
+    seen.add("stderr of RefreshSession", renewed.stderr.as_bytes());
+    // Used up, and said so; and then a token that has ended.
+    for (what, message) in [
+        ("RefreshSession", json!({ "refreshToken": refresh })),
+        ("GetUser", json!({ "userId": user })),
+    ] {
+        let refused = call(what, message).await;
+        assert_eq!(refused.code(), 80, "{refused:?}");
+        seen.ended(what, &refused);
     }
 
     // Row 54: a stranger, and somebody of another namespace.
@@ -212,7 +234,8 @@ async fn no_secret_comes_out_anywhere_and_a_stranger_is_shown_nothing() {
         ("forged token", half(&forged)),
         ("password", PASSWORD.to_owned()),
         ("mistyped password", WRONG.to_owned()),
-        ("session", session),
+        ("session", session[session.len() - 60..].to_owned()),
+        ("refresh token", refresh[22..].to_owned()),
         ("card", CARD.to_owned()),
     ]);
     // The search itself finds what is there.

@@ -202,23 +202,20 @@ async fn instances(cluster: &Cluster) -> Vec<String> {
 /// Somebody signs up, gets money and buys a ticket, told nothing by the registry.
 async fn one_ticket_is_bought(cluster: &Cluster) {
     let user = cluster.user.clone();
+    let account = cluster.account(&[]).await;
+    let (buyer, bearer) = (account.id, account.bearer);
     let call = |address: &str, method: &str, body: String| {
-        let (address, method) = (address.to_owned(), method.to_owned());
+        let (address, method, bearer) = (address.to_owned(), method.to_owned(), bearer.clone());
         async move {
-            e2e::run(["call", &address, &method, &body, "--output", "json"])
-                .await
-                .success()
-                .json()
+            e2e::run([
+                "call", &address, &method, &body, "--output", "json", "--bearer", &bearer,
+            ])
+            .await
+            .success()
+            .json()
         }
     };
     let id = || uuid::Uuid::new_v4();
-    let body = format!(
-        r#"{{"requestId":"{}","email":"{}@example.com","displayName":"Ada","password":"correct horse"}}"#,
-        id(),
-        id()
-    );
-    let made = call(&user, "tessera.user.v1.UserService/CreateUser", body).await;
-    let buyer = made["user"]["id"].as_str().expect("an id").to_owned();
     let amount = r#"{"currencyCode":"EUR","minorUnits":"5000000"}"#;
     let body = format!(r#"{{"requestId":"{}","userId":"{buyer}","amount":{amount}}}"#, id());
     call(&user, "tessera.user.v1.UserService/TopUp", body).await;

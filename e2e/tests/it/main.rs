@@ -13,6 +13,7 @@ mod logs;
 mod metrics;
 mod monitor;
 mod operator;
+mod people;
 mod sale;
 mod secured;
 mod trace;

@@ -55,15 +55,21 @@ def main() -> None:
             tickets = ticket_pb2_grpc.TicketServiceStub(to_tickets)
             with trace.get_tracer("purchase").start_as_current_span("python purchase") as span:
                 trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+                email = f"{request_id()}@example.com"
                 user = users.CreateUser(
                     user_pb2.CreateUserRequest(
                         request_id=request_id(),
-                        email=f"{request_id()}@example.com",
+                        email=email,
                         display_name="Guido",
                         password="correct horse",
                     ),
                     timeout=30,
                 ).user
+                session = users.SignIn(
+                    user_pb2.SignInRequest(email=email, password="correct horse"),
+                    timeout=30,
+                )
+                shown = [("authorization", f"Bearer {session.session_token}")]
                 users.TopUp(
                     user_pb2.TopUpRequest(
                         request_id=request_id(),
@@ -71,6 +77,7 @@ def main() -> None:
                         amount=money_pb2.Money(currency_code="EUR", minor_units=5_000_000),
                     ),
                     timeout=30,
+                    metadata=shown,
                 )
                 event = tickets.ListEvents(ticket_pb2.ListEventsRequest(), timeout=30).events[0]
                 order = users.BuyTicket(
@@ -81,6 +88,7 @@ def main() -> None:
                         best_available=user_pb2.BestAvailable(quantity=1),
                     ),
                     timeout=30,
+                    metadata=shown,
                 ).order
         state = user_pb2.OrderState.Name(order.state)
     provider.shutdown()

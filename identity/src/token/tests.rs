@@ -93,10 +93,10 @@ fn a_token_is_good_from_its_first_second_to_before_its_last() {
     ] {
         assert_eq!(verifier.verify(token.expose(), now), expected, "{now}");
     }
-    let later = with(body(), "nbf", json!(NOW + 60));
+    let later = with(body(), "nbf", json!(NOW + 61));
     let token = signed(&key, &header(&key), &later);
     assert_eq!(verifier.verify(&token, NOW), Err(TokenError::TooEarly));
-    assert!(verifier.verify(&token, NOW + 60).is_ok());
+    assert!(verifier.verify(&token, NOW + 1).is_ok());
 }
 
 #[test]

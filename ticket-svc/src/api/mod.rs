@@ -1,6 +1,7 @@
 //! `tessera.ticket.v1.TicketService`: reads requests, asks the store, writes answers. No rule lives here.
 
 mod convert;
+mod gate;
 mod page;
 mod read;
 
@@ -14,6 +15,7 @@ use service_store::failpoint;
 use tonic::{Request, Response, Status, service::Routes};
 use uuid::Uuid;
 
+pub(crate) use self::gate::ApiGate;
 use crate::store::Store;
 
 /// The gRPC service's full name.

@@ -1,5 +1,11 @@
 //! Servers on a temporary file, and short ways to say what is asked of them.
 
+use std::{
+    sync::LazyLock,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use identity::{Claims, KeyPair, KeySet, Roles, Subject};
 use proto::{
     common::v1::Money,
     ticket::v1::{
@@ -8,12 +14,92 @@ use proto::{
     },
 };
 use tempfile::TempDir;
-use ticket_svc::{Config, Running, Tickets};
-use tonic::{Status, transport::Channel};
+use ticket_svc::{Access, Config, Running, Tickets};
+use tonic::{
+    GrpcMethod, Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-pub(crate) type Client = TicketServiceClient<Channel>;
+pub(crate) type Client = TicketServiceClient<InterceptedService<Channel, Shown>>;
+
+/// What is shown with each call.
+#[derive(Debug, Clone)]
+pub(crate) enum Shown {
+    /// This, or nothing.
+    One(Option<String>),
+    /// What is meant to call the method: the user service where it is about holds, an operator otherwise.
+    AsMeant,
+}
+
+/// What the user service alone asks for.
+const OF_SERVICES: &[&str] = &["HoldSeats", "ConfirmHold", "ReleaseHold"];
+
+impl Interceptor for Shown {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let token = match self {
+            Self::One(token) => token.clone(),
+            Self::AsMeant => {
+                let method = request
+                    .extensions()
+                    .get::<GrpcMethod<'_>>()
+                    .expect("generated")
+                    .method();
+                Some(if OF_SERVICES.contains(&method) {
+                    service_token("user-svc")
+                } else {
+                    token_of(Uuid::from_u128(1), Roles::OPERATOR)
+                })
+            }
+        };
+        if let Some(token) = token {
+            let header = format!("Bearer {token}").parse().expect("a header");
+            request.metadata_mut().insert("authorization", header);
+        }
+        Ok(request)
+    }
+}
+
+/// What the servers here believe: the user service's key, as far as they know.
+pub(crate) fn key() -> &'static KeyPair {
+    static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().expect("a key"));
+    &KEY
+}
+
+pub(crate) fn keys() -> KeySet {
+    KeySet::new([key().public_key().clone()])
+}
+
+/// Claims that are good for an hour.
+pub(crate) fn claims(subject: Subject, roles: Roles, audience: &str) -> Claims {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs();
+    Claims {
+        issuer: identity::ISSUER.to_owned(),
+        subject,
+        roles,
+        audience: audience.to_owned(),
+        issued_at: now,
+        expires_at: now + 3600,
+    }
+}
+
+/// The token of a person.
+pub(crate) fn token_of(id: Uuid, roles: Roles) -> String {
+    let session = Uuid::from_u128(9);
+    let claims = claims(Subject::User { id, session }, roles, identity::PLATFORM);
+    claims.sign(key()).expose().to_owned()
+}
+
+/// The token of a service, for this one.
+pub(crate) fn service_token(name: &str) -> String {
+    let claims = claims(Subject::Service(name.to_owned()), Roles::SERVICE, "ticket-svc");
+    claims.sign(key()).expose().to_owned()
+}
 
 /// Servers that share one file.
 pub(crate) struct Fixture {
@@ -35,10 +121,13 @@ impl Fixture {
     }
 
     pub(crate) async fn client(&self, server: usize) -> Client {
+        self.client_as(server, Shown::AsMeant).await
+    }
+
+    pub(crate) async fn client_as(&self, server: usize, shown: Shown) -> Client {
         let address = self.servers[server].local_addr();
-        TicketServiceClient::connect(format!("http://{address}"))
-            .await
-            .expect("it listens")
+        let channel = Channel::from_shared(format!("http://{address}")).expect("an address");
+        TicketServiceClient::with_interceptor(channel.connect().await.expect("it listens"), shown)
     }
 
     pub(crate) async fn stop(self) {
@@ -53,6 +142,7 @@ pub(crate) fn config(folder: &TempDir) -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: None,
         store: folder.path().join("tickets.db").as_path().into(),
+        access: Access::Keys(keys()),
         ..Config::default()
     }
 }

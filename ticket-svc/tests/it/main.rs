@@ -1,5 +1,6 @@
 //! The ticket service as its callers see it: real servers on port 0, real files, the generated client.
 
+mod access;
 mod fixture;
 mod inputs;
 mod life;

@@ -1,15 +1,18 @@
 //! Domain values as messages of the wire.
 
+use identity::{ISSUER, PublicKey};
 use proto::{common, user::v1};
 use service_store::{Money, Timestamp};
+use uuid::Uuid;
 
 use crate::{
-    accounts::Session,
     domain::{
         account::User,
         order::{Failing, Failure, Order, OrderState},
         saga::Step,
+        session::Session,
     },
+    sessions::Granted,
 };
 
 pub(super) fn user(user: User) -> v1::User {
@@ -19,14 +22,60 @@ pub(super) fn user(user: User) -> v1::User {
         display_name: user.display_name,
         balance: Some(money(user.balance)),
         created_at: Some(timestamp(user.created_at)),
+        roles: user.roles.names().map(|name| role(name).into()).collect(),
     }
 }
 
-pub(super) fn session(session: Session) -> v1::SignInResponse {
+fn role(name: &str) -> v1::Role {
+    match name {
+        "buyer" => v1::Role::Buyer,
+        "organiser" => v1::Role::Organiser,
+        "operator" => v1::Role::Operator,
+        _ => v1::Role::Unspecified,
+    }
+}
+
+pub(super) fn signed_in(granted: Granted) -> v1::SignInResponse {
     v1::SignInResponse {
-        user: Some(user(session.user)),
-        session_token: session.token.expose(),
+        user: Some(user(granted.user)),
+        session_token: granted.access.expose().to_owned(),
+        expires_at: Some(timestamp(granted.expires_at)),
+        refresh_token: granted.refresh.expose(),
+        refresh_expires_at: Some(timestamp(granted.refresh_expires_at)),
+        session_id: granted.refresh.session.to_string(),
+    }
+}
+
+pub(super) fn refreshed(granted: Granted) -> v1::RefreshSessionResponse {
+    v1::RefreshSessionResponse {
+        session_token: granted.access.expose().to_owned(),
+        expires_at: Some(timestamp(granted.expires_at)),
+        refresh_token: granted.refresh.expose(),
+        refresh_expires_at: Some(timestamp(granted.refresh_expires_at)),
+        user: Some(user(granted.user)),
+    }
+}
+
+pub(super) fn session(session: Session, current: Option<Uuid>) -> v1::Session {
+    v1::Session {
+        id: session.id.to_string(),
+        created_at: Some(timestamp(session.created_at)),
+        refreshed_at: Some(timestamp(session.refreshed_at)),
         expires_at: Some(timestamp(session.expires_at)),
+        user_agent: session.user_agent,
+        current: current == Some(session.id),
+    }
+}
+
+pub(super) fn signing_keys(keys: Vec<(PublicKey, Timestamp)>) -> v1::GetSigningKeysResponse {
+    let keys = keys.into_iter().map(|(key, signs_from)| v1::SigningKey {
+        key_id: key.kid().to_string(),
+        public_key: key.as_bytes().to_vec().into(),
+        signs_from: Some(timestamp(signs_from)),
+    });
+    v1::GetSigningKeysResponse {
+        keys: keys.collect(),
+        issuer: ISSUER.to_owned(),
     }
 }
 

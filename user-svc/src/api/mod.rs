@@ -1,23 +1,38 @@
 //! `tessera.user.v1.UserService`: reads requests, asks accounts, purchases and the store, writes answers. No rule lives here.
 
 mod convert;
+mod gate;
 mod read;
 mod watch;
 
 use std::{pin::Pin, time::Duration};
 
 use futures_util::Stream;
+use identity::Caller;
 use proto::user::v1::{
-    BuyTicketRequest, BuyTicketResponse, CreateUserRequest, CreateUserResponse, GetOrderRequest, GetOrderResponse,
-    GetUserRequest, GetUserResponse, ListOrdersRequest, ListOrdersResponse, SignInRequest, SignInResponse,
-    TopUpRequest, TopUpResponse, WatchOrderRequest, WatchOrderResponse,
+    BuyTicketRequest, BuyTicketResponse, CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
+    GetOrderRequest, GetOrderResponse, GetSigningKeysRequest, GetSigningKeysResponse, GetUserRequest, GetUserResponse,
+    ListOrdersRequest, ListOrdersResponse, ListSessionsRequest, ListSessionsResponse, RefreshSessionRequest,
+    RefreshSessionResponse, RevokeSessionsRequest, RevokeSessionsResponse, SetRolesRequest, SetRolesResponse,
+    SignInRequest, SignInResponse, SignOutRequest, SignOutResponse, TopUpRequest, TopUpResponse, UpdateProfileRequest,
+    UpdateProfileResponse, WatchOrderRequest, WatchOrderResponse,
     user_service_server::{UserService, UserServiceServer},
 };
 use service_host::DrainSignal;
 use telemetry::deadline::Deadline;
 use tonic::{Request, Response, Status, service::Routes};
+use uuid::Uuid;
 
-use crate::{accounts::Accounts, domain::order::Order, purchases::Purchases, store::Store};
+pub(crate) use self::gate::ApiGate;
+use crate::{
+    access,
+    accounts::Accounts,
+    domain::{order::Order, refusal::Refusal},
+    purchases::Purchases,
+    sessions::Sessions,
+    signing::Signing,
+    store::{Store, StoreError},
+};
 
 /// How long BuyTicket waits for the end of a purchase when the call has no deadline.
 const BUY_PATIENCE: Duration = Duration::from_secs(30);
@@ -32,22 +47,15 @@ pub(crate) use proto::user::v1::user_service_server::SERVICE_NAME;
 /// Answers the calls of one process.
 #[derive(Debug, Clone)]
 pub(crate) struct UserApi {
-    store: Store,
-    accounts: Accounts,
-    purchases: Purchases,
-    drain: DrainSignal,
+    pub(crate) store: Store,
+    pub(crate) accounts: Accounts,
+    pub(crate) sessions: Sessions,
+    pub(crate) signing: Signing,
+    pub(crate) purchases: Purchases,
+    pub(crate) drain: DrainSignal,
 }
 
 impl UserApi {
-    pub(crate) fn new(store: Store, accounts: Accounts, purchases: Purchases, drain: DrainSignal) -> Self {
-        Self {
-            store,
-            accounts,
-            purchases,
-            drain,
-        }
-    }
-
     /// As the host serves it.
     pub(crate) fn into_routes(self) -> Routes {
         // The largest request, CreateUser with a name of 100 and a password of 128 characters, has some 2 KiB.
@@ -55,9 +63,10 @@ impl UserApi {
     }
 
     /// The order in its final state, or as it is when the caller's patience ends.
-    async fn bought(&self, request: BuyTicketRequest) -> Result<Order, Status> {
+    async fn bought(&self, caller: &Caller, request: BuyTicketRequest) -> Result<Order, Status> {
         let give_up = tokio::time::Instant::now() + patience();
         let new = read::buy_ticket(request)?;
+        own(caller, new.user_id)?;
         let (order, following) = self.purchases.buy(new).await?;
         let Some(mut following) = following else {
             return Ok(order);
@@ -65,6 +74,21 @@ impl UserApi {
         // Either way the store has the answer.
         let _ = tokio::time::timeout_at(give_up, following.ended()).await;
         Ok(self.store.order(order.id).await?)
+    }
+}
+
+/// Refuses whoever is neither that account nor an operator.
+fn own(caller: &Caller, account: Uuid) -> Result<(), Status> {
+    Ok(access::own(caller, account).map_err(StoreError::from)?)
+}
+
+/// An order, for those who may see it. That of another account is answered like one that there is not.
+async fn own_order(store: &Store, caller: &Caller, order_id: Uuid) -> Result<Order, Status> {
+    let order = store.order(order_id).await?;
+    if caller.may_act_for(order.user_id) {
+        Ok(order)
+    } else {
+        Err(StoreError::from(Refusal::OrderUnknown(order_id)).into())
     }
 }
 
@@ -88,13 +112,106 @@ impl UserService for UserApi {
     }
 
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {
+        let (peer, user_agent) = (gate::peer(&request), gate::user_agent(&request));
         let (email, password) = read::sign_in(request.into_inner())?;
-        let session = self.accounts.sign_in(&email, password).await?;
-        Ok(Response::new(convert::session(session)))
+        let granted = self.sessions.sign_in(&email, password, peer, user_agent).await?;
+        Ok(Response::new(convert::signed_in(granted)))
+    }
+
+    async fn refresh_session(
+        &self,
+        request: Request<RefreshSessionRequest>,
+    ) -> Result<Response<RefreshSessionResponse>, Status> {
+        let shown = read::refresh_session(&request.into_inner())?;
+        let granted = self.sessions.refresh(&shown).await?;
+        Ok(Response::new(convert::refreshed(granted)))
+    }
+
+    async fn sign_out(&self, request: Request<SignOutRequest>) -> Result<Response<SignOutResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
+        if let (Some(user_id), Some(session)) = (caller.user(), caller.session()) {
+            self.sessions.revoke(user_id, &[session]).await?;
+        }
+        Ok(Response::new(SignOutResponse {}))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
+        let user_id = read::list_sessions(&request.into_inner())?;
+        own(&caller, user_id)?;
+        let sessions = self.sessions.list(user_id).await?.into_iter();
+        Ok(Response::new(ListSessionsResponse {
+            sessions: sessions
+                .map(|session| convert::session(session, caller.session()))
+                .collect(),
+        }))
+    }
+
+    async fn revoke_sessions(
+        &self,
+        request: Request<RevokeSessionsRequest>,
+    ) -> Result<Response<RevokeSessionsResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
+        let (user_id, ids) = read::revoke_sessions(&request.into_inner())?;
+        own(&caller, user_id)?;
+        let revoked = self.sessions.revoke(user_id, &ids).await?;
+        Ok(Response::new(RevokeSessionsResponse {
+            revoked: u32::try_from(revoked).unwrap_or(u32::MAX),
+        }))
+    }
+
+    async fn get_signing_keys(
+        &self,
+        _: Request<GetSigningKeysRequest>,
+    ) -> Result<Response<GetSigningKeysResponse>, Status> {
+        Ok(Response::new(convert::signing_keys(self.signing.published())))
+    }
+
+    async fn set_roles(&self, request: Request<SetRolesRequest>) -> Result<Response<SetRolesResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
+        let (user_id, roles) = read::set_roles(&request.into_inner())?;
+        if caller.user() == Some(user_id) {
+            return Err(StoreError::from(Refusal::NotYourOwn).into());
+        }
+        let user = self.accounts.set_roles(user_id, roles).await?;
+        Ok(Response::new(SetRolesResponse {
+            user: Some(convert::user(user)),
+        }))
+    }
+
+    async fn update_profile(
+        &self,
+        request: Request<UpdateProfileRequest>,
+    ) -> Result<Response<UpdateProfileResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
+        let peer = gate::peer(&request);
+        let (user_id, change, password) = read::update_profile(request.into_inner())?;
+        own(&caller, user_id)?;
+        let keep = caller.session();
+        let user = self.accounts.change(user_id, change, password, keep, peer).await?;
+        Ok(Response::new(UpdateProfileResponse {
+            user: Some(convert::user(user)),
+        }))
+    }
+
+    async fn delete_user(&self, request: Request<DeleteUserRequest>) -> Result<Response<DeleteUserResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
+        let peer = gate::peer(&request);
+        let (user_id, password, forfeits) = read::delete_user(request.into_inner())?;
+        own(&caller, user_id)?;
+        // An operator deletes other accounts without their passwords, which they do not know, and their own with it.
+        let password = (caller.user() == Some(user_id)).then_some(password);
+        self.accounts.delete(user_id, password, forfeits, peer).await?;
+        Ok(Response::new(DeleteUserResponse {}))
     }
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
         let user_id = read::get_user(&request.into_inner())?;
+        own(&caller, user_id)?;
         let user = self.store.user(user_id).await?;
         Ok(Response::new(GetUserResponse {
             user: Some(convert::user(user)),
@@ -102,7 +219,10 @@ impl UserService for UserApi {
     }
 
     async fn top_up(&self, request: Request<TopUpRequest>) -> Result<Response<TopUpResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
         let (request_id, user_id, amount) = read::top_up(&request.into_inner())?;
+        own(&caller, user_id)?;
+        self.store.user(user_id).await?;
         let balance = self.store.top_up(request_id, user_id, amount).await?;
         Ok(Response::new(TopUpResponse {
             balance: Some(convert::money(balance)),
@@ -110,22 +230,26 @@ impl UserService for UserApi {
     }
 
     async fn buy_ticket(&self, request: Request<BuyTicketRequest>) -> Result<Response<BuyTicketResponse>, Status> {
-        let order = self.bought(request.into_inner()).await?;
+        let caller = gate::caller(&self.store, &request).await?;
+        let order = self.bought(&caller, request.into_inner()).await?;
         Ok(Response::new(BuyTicketResponse {
             order: Some(convert::order(order)),
         }))
     }
 
     async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<GetOrderResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
         let order_id = read::get_order(&request.into_inner())?;
-        let order = self.store.order(order_id).await?;
+        let order = own_order(&self.store, &caller, order_id).await?;
         Ok(Response::new(GetOrderResponse {
             order: Some(convert::order(order)),
         }))
     }
 
     async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
         let (user_id, page) = read::list_orders(&request.into_inner())?;
+        own(&caller, user_id)?;
         // One more than asked for tells whether there is a next page.
         let mut orders = self.store.orders(user_id, page.cursor, page.size + 1).await?;
         let next_page_token = page.cut(&mut orders, |order| order.cursor().to_token());
@@ -140,10 +264,17 @@ impl UserService for UserApi {
         &self,
         request: Request<WatchOrderRequest>,
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
         let order_id = read::watch_order(&request.into_inner())?;
         // An unknown order is an error of the call, not of its stream.
-        self.store.order(order_id).await?;
-        let states = watch::states(self.store.clone(), self.purchases.clone(), self.drain.clone(), order_id);
+        own_order(&self.store, &caller, order_id).await?;
+        let states = watch::states(
+            self.store.clone(),
+            self.purchases.clone(),
+            self.drain.clone(),
+            caller,
+            order_id,
+        );
         Ok(Response::new(Box::pin(states)))
     }
 }

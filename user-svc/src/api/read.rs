@@ -1,16 +1,22 @@
 //! Requests as domain values, or INVALID_ARGUMENT with everything that is wrong with them. Requests with passwords are taken
 //! apart here and never printed.
 
+use identity::Roles;
 use proto::user::v1::{self, buy_ticket_request};
 use service_host::status;
 use service_store::{Currency, Page, PageSizes, Text, TimeCursor, Violations};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::domain::{
-    account::{Email, NewUser, Password},
-    order::{ChosenSeats, MAX_SEATS, NewOrder, Quantity, SeatId, Selection},
-    wallet::TopUp,
+use crate::{
+    domain::{
+        account::{Change, Email, NewUser, Password},
+        order::{ChosenSeats, MAX_SEATS, NewOrder, Quantity, SeatId, Selection},
+        refusal::Refusal,
+        session::{MOST_SESSIONS, RefreshToken},
+        wallet::TopUp,
+    },
+    store::StoreError,
 };
 
 /// How many orders a page has.
@@ -46,6 +52,95 @@ pub(super) fn sign_in(request: v1::SignInRequest) -> Result<(Email, Password), S
     let password = violations.check("password", Password::try_typed(request.password));
     match (email, password) {
         (Some(email), Some(password)) => Ok((email, password)),
+        _ => Err(status::invalid(violations)),
+    }
+}
+
+/// What cannot be a refresh token is answered like one of no session: it is a credential, and no field to be put right.
+pub(super) fn refresh_session(request: &v1::RefreshSessionRequest) -> Result<RefreshToken, Status> {
+    RefreshToken::read(&request.refresh_token).ok_or_else(|| StoreError::from(Refusal::SessionEnded).into())
+}
+
+pub(super) fn list_sessions(request: &v1::ListSessionsRequest) -> Result<Uuid, Status> {
+    one_id("user_id", &request.user_id)
+}
+
+pub(super) fn revoke_sessions(request: &v1::RevokeSessionsRequest) -> Result<(Uuid, Vec<Uuid>), Status> {
+    let mut violations = Violations::default();
+    let user_id = violations.uuid("user_id", &request.user_id);
+    let ids = if request.session_ids.len() > MOST_SESSIONS {
+        violations.check("session_ids", Err("must have at most 20 sessions"))
+    } else {
+        let ids = request.session_ids.iter().enumerate();
+        let ids: Vec<_> = ids
+            .map(|(index, id)| violations.uuid(&format!("session_ids[{index}]"), id))
+            .collect();
+        ids.into_iter().collect()
+    };
+    match (user_id, ids) {
+        (Some(user_id), Some(ids)) => Ok((user_id, ids)),
+        _ => Err(status::invalid(violations)),
+    }
+}
+
+pub(super) fn set_roles(request: &v1::SetRolesRequest) -> Result<(Uuid, Roles), Status> {
+    let mut violations = Violations::default();
+    let user_id = violations.uuid("user_id", &request.user_id);
+    let roles = request.roles.iter().try_fold(Roles::NONE, |roles, role| {
+        let role = match v1::Role::try_from(*role) {
+            Ok(v1::Role::Buyer) => Roles::BUYER,
+            Ok(v1::Role::Organiser) => Roles::ORGANISER,
+            Ok(v1::Role::Operator) => Roles::OPERATOR,
+            Ok(v1::Role::Unspecified) | Err(_) => return Err("must be ROLE_BUYER, ROLE_ORGANISER or ROLE_OPERATOR"),
+        };
+        Ok(roles.and(role))
+    });
+    let roles = violations.check("roles", roles);
+    match (user_id, roles) {
+        (Some(user_id), Some(roles)) => Ok((user_id, roles)),
+        _ => Err(status::invalid(violations)),
+    }
+}
+
+pub(super) fn update_profile(request: v1::UpdateProfileRequest) -> Result<(Uuid, Change, Password), Status> {
+    let mut violations = Violations::default();
+    let user_id = violations.uuid("user_id", &request.user_id);
+    let is_empty = request.display_name.is_empty() && request.email.is_empty() && request.new_password.is_empty();
+    if is_empty {
+        violations.add("display_name", "must be given, or email or new_password must");
+    }
+    let display_name = given(&request.display_name).map(|name| violations.check("display_name", Text::try_new(name)));
+    let email = given(&request.email).map(|email| violations.check("email", Email::try_new(email)));
+    let new_password = given(&request.new_password).cloned();
+    let new_password = new_password.map(|new| violations.check("new_password", Password::try_new(new)));
+    let password = violations.check("password", Password::try_typed(request.password));
+    // `None` in `Some` is a violation, which has been noted.
+    let sound = |is_sound: bool| (is_sound && !is_empty).then_some(());
+    let all = display_name != Some(None) && email != Some(None) && !matches!(new_password, Some(None));
+    match (user_id, sound(all), password) {
+        (Some(user_id), Some(()), Some(password)) => Ok((
+            user_id,
+            Change {
+                display_name: display_name.flatten(),
+                email: email.flatten(),
+                new_password: new_password.flatten(),
+            },
+            password,
+        )),
+        _ => Err(status::invalid(violations)),
+    }
+}
+
+fn given(text: &String) -> Option<&String> {
+    (!text.is_empty()).then_some(text)
+}
+
+pub(super) fn delete_user(request: v1::DeleteUserRequest) -> Result<(Uuid, Password, bool), Status> {
+    let mut violations = Violations::default();
+    let user_id = violations.uuid("user_id", &request.user_id);
+    let password = violations.check("password", Password::try_typed(request.password));
+    match (user_id, password) {
+        (Some(user_id), Some(password)) => Ok((user_id, password, request.forfeit_balance)),
         _ => Err(status::invalid(violations)),
     }
 }

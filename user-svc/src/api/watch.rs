@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
+use identity::Caller;
 use proto::user::v1::WatchOrderResponse;
 use service_host::DrainSignal;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::convert;
+use super::{convert, gate};
 use crate::{
     domain::order::Order,
     error,
@@ -26,6 +27,7 @@ struct Watch {
     store: Store,
     purchases: Purchases,
     drain: DrainSignal,
+    caller: Caller,
     order_id: Uuid,
     /// The version sent last.
     sent: Option<i64>,
@@ -38,12 +40,14 @@ pub(super) fn states(
     store: Store,
     purchases: Purchases,
     drain: DrainSignal,
+    caller: Caller,
     order_id: Uuid,
 ) -> impl Stream<Item = Result<WatchOrderResponse, Status>> + Send + 'static {
     let watch = Watch {
         store,
         purchases,
         drain,
+        caller,
         order_id,
         sent: None,
         ended: false,
@@ -79,6 +83,8 @@ impl Watch {
                 () = changed(following) => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
+            // A stream outlives what it was opened with: its token ends, and so may its session.
+            gate::check(&self.store, &self.caller).await?;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use identity::Roles;
 use service_store::{Currency, Invalid, Money, Text, Timestamp};
 use uuid::Uuid;
 
@@ -32,7 +33,23 @@ pub(crate) struct User {
     pub(crate) email: String,
     pub(crate) display_name: String,
     pub(crate) balance: Money,
+    pub(crate) roles: Roles,
     pub(crate) created_at: Timestamp,
+}
+
+/// What of an account is to be changed. What is `None` stays.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) display_name: Option<DisplayName>,
+    pub(crate) email: Option<Email>,
+    pub(crate) new_password: Option<Password>,
+}
+
+impl Change {
+    /// Whether somebody who found an open session could take the account over with it: then the password is asked for again.
+    pub(crate) fn needs_password(&self) -> bool {
+        self.email.is_some() || self.new_password.is_some()
+    }
 }
 
 impl NewUser {
@@ -77,7 +94,7 @@ impl Password {
         Ok(Self(password))
     }
 
-    /// Takes what was typed to sign in. Too short is not told apart from wrong; too long is refused unhashed.
+    /// Takes what was typed as the present password. Too short is not told apart from wrong; too long is refused unhashed.
     pub(crate) fn try_typed(password: String) -> Result<Self, Invalid> {
         if password.chars().count() > Self::MAX_CHARS {
             return Err(Invalid("must have at most 128 characters"));

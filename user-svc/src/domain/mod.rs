@@ -7,4 +7,7 @@ pub(crate) mod backoff;
 pub(crate) mod order;
 pub(crate) mod refusal;
 pub(crate) mod saga;
+pub(crate) mod session;
+pub(crate) mod signing;
+pub(crate) mod throttle;
 pub(crate) mod wallet;

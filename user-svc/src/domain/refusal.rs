@@ -22,6 +22,26 @@ pub(crate) enum Refusal {
     /// Unknown account or wrong password; which of the two is nobody's business.
     #[error("the e-mail address or the password is wrong")]
     CredentialsWrong,
+    /// It belongs to another account.
+    #[error("this belongs to another account; call with a token of that one")]
+    NotYours,
+    /// Operators change others, so that there is always one left.
+    #[error("an operator cannot change their own roles; ask another operator")]
+    NotYourOwn,
+    /// The session is not open (any more).
+    #[error("the session has ended; sign in again")]
+    SessionEnded,
+    /// A refresh token that was used up before was shown: somebody has a copy.
+    #[error(
+        "this refresh token was used before, so somebody may have a copy of it: the session has been ended; sign in again"
+    )]
+    RefreshTokenReused,
+    /// An account with unfinished purchases cannot be deleted.
+    #[error("a purchase of this account is under way; delete it when it has ended (ListOrders tells)")]
+    OrdersUnfinished,
+    /// An account with money cannot be deleted by accident.
+    #[error("there is money left in the wallet; spend it, or give it up by setting forfeit_balance")]
+    WalletNotEmpty,
     /// The wallet does not take the amount.
     #[error(transparent)]
     Wallet(#[from] WalletError),

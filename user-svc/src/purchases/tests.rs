@@ -10,9 +10,13 @@ use tonic::{Request, Status, service::InterceptorLayer, transport::Server};
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::{
-    account::{Email, NewUser},
-    order::{Failing, Failure, Quantity, Selection, Trace},
+use crate::{
+    domain::{
+        account::{Email, NewUser},
+        order::{Failing, Failure, Quantity, Selection, Trace},
+        signing::Schedule,
+    },
+    signing::Signing,
 };
 
 /// Purchases, and a ticket service that counts its calls and answers none.
@@ -59,7 +63,14 @@ impl Fixture {
             let served = router.serve_with_incoming(TcpListenerStream::new(listener)).await;
             served.expect("it serves");
         });
-        let tickets = Tickets::new(lb::Channel::builder(target).build(), Duration::from_secs(120));
+        let schedule = Schedule {
+            rotation: Duration::from_secs(24 * 3600),
+            token_lifetime: Duration::from_secs(900),
+        };
+        let signing = Signing::open(store.clone(), schedule, "ticket-svc")
+            .await
+            .expect("keys");
+        let tickets = Tickets::new(lb::Channel::builder(target).build(), Duration::from_secs(120), signing);
         let new = NewOrder {
             id: Uuid::new_v4(),
             user_id: user.id,

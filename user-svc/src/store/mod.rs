@@ -5,7 +5,9 @@
 //! A user's row is locked before an order's. How transactions wait, meet and are made again is `service-store`'s.
 
 mod error;
+mod keys;
 mod orders;
+mod profile;
 mod rows;
 mod sessions;
 mod users;
@@ -13,10 +15,10 @@ mod wallet;
 
 use std::{sync::Arc, time::Duration};
 
-use service_store::{Clock, Database, Location, OpenError, Schema, Write};
+use service_store::{Clock, Database, Location, OpenError, Schema, Timestamp, Write};
 use telemetry::deadline::Deadline;
 
-pub(crate) use self::{error::StoreError, orders::Recorded, users::Known};
+pub(crate) use self::{error::StoreError, orders::Recorded, profile::NewProfile, sessions::NewSession, users::Known};
 
 static SCHEMA: Schema = Schema {
     sqlite: sqlx::migrate!("./migrations/sqlite"),
@@ -48,6 +50,11 @@ impl Store {
     /// Waits for its turn until the call's deadline, then says [`StoreError::Busy`].
     async fn begin(&self) -> Result<Write, StoreError> {
         Ok(self.database.begin(time_left()).await?)
+    }
+
+    /// By the clock that records are written by.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.database.now()
     }
 
     /// Waits for running statements and closes the connections.

@@ -31,7 +31,7 @@ impl Store {
         if let Some(order) = same_order(&mut write.tx, new).await? {
             return Ok(Recorded::Before(order));
         }
-        users::user(&mut write.tx, new.user_id).await?;
+        users::open_locked(&mut write, new.user_id).await?;
         let (chosen, quantity, section) = match &new.selection {
             Selection::Seats(seats) => (Some(rows::seats_joined(seats.as_slice())), None, None),
             Selection::BestAvailable { quantity, section } => {

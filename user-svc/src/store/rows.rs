@@ -1,5 +1,6 @@
 //! Columns back into domain values. What does not fit was not written by us and is reported as corrupt, never guessed.
 
+use identity::Roles;
 use service_store::{Currency, Money, Timestamp};
 use sqlx::{Row as _, any::AnyRow};
 use uuid::Uuid;
@@ -21,6 +22,10 @@ pub(super) fn instant(nanos: i64) -> Timestamp {
 pub(super) fn money(currency: &str, minor: i64) -> Result<Money, StoreError> {
     let currency = Currency::try_new(currency).map_err(|_| StoreError::Corrupt("a currency that is none"))?;
     Money::try_new(currency, minor).map_err(|_| StoreError::Corrupt("a negative amount"))
+}
+
+pub(super) fn roles(names: &str) -> Result<Roles, StoreError> {
+    Roles::all_named(split(names)).ok_or(StoreError::Corrupt("a role that is none"))
 }
 
 /// The columns of a step: its name, why it fails, its tickets.

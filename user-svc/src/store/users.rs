@@ -3,7 +3,7 @@
 use service_store::{Connection, Write, for_update};
 use uuid::Uuid;
 
-use super::{Store, StoreError, rows};
+use super::{Store, StoreError, profile, rows};
 use crate::domain::{
     account::{Email, NewUser, User},
     refusal::Refusal,
@@ -17,8 +17,8 @@ pub(crate) struct Known {
     pub(crate) password_hash: String,
 }
 
-/// id, email, display_name, currency, balance, created_at, password_hash
-type Row = (String, String, String, String, i64, i64, String);
+/// id, email, display_name, currency, balance, created_at, password_hash, roles
+type Row = (String, String, String, String, i64, i64, String, String);
 
 impl Store {
     /// Makes an account with an empty wallet; `id` is its id. The account that the request made before, if it did: whether
@@ -66,7 +66,7 @@ impl Store {
     /// The account with this address, if there is one.
     pub(crate) async fn user_with_email(&self, email: &Email) -> Result<Option<Known>, StoreError> {
         let row: Option<Row> = sqlx::query_as(
-            "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE email = $1",
+            "SELECT id, email, display_name, currency, balance, created_at, password_hash, roles FROM users WHERE email = $1",
         )
         .bind(email.as_str())
         .fetch_optional(self.database.reader())
@@ -74,27 +74,50 @@ impl Store {
         row.map(known).transpose()
     }
 
-    /// One account.
+    /// One account that was not deleted.
     pub(crate) async fn user(&self, id: Uuid) -> Result<User, StoreError> {
-        user(&mut *self.database.reader().acquire().await?, id).await
+        Ok(open(&mut *self.database.reader().acquire().await?, id).await?.user)
     }
 }
 
+/// One account that was not deleted.
+pub(super) async fn open(connection: &mut Connection, id: Uuid) -> Result<Known, StoreError> {
+    let known = by_id(connection, id).await?;
+    if profile::is_deleted(&known.user) {
+        return Err(Refusal::UserUnknown(id).into());
+    }
+    Ok(known)
+}
+
+/// One account that was not deleted, and is not while the transaction lasts.
+pub(super) async fn open_locked(write: &mut Write, id: Uuid) -> Result<User, StoreError> {
+    let user = locked_user(write, id).await?;
+    if profile::is_deleted(&user) {
+        return Err(Refusal::UserUnknown(id).into());
+    }
+    Ok(user)
+}
+
+/// One account, also when it was deleted: what it owes and is owed goes on.
 pub(super) async fn user(connection: &mut Connection, id: Uuid) -> Result<User, StoreError> {
+    Ok(by_id(connection, id).await?.user)
+}
+
+async fn by_id(connection: &mut Connection, id: Uuid) -> Result<Known, StoreError> {
     let row: Option<Row> = sqlx::query_as(
-        "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE id = $1",
+        "SELECT id, email, display_name, currency, balance, created_at, password_hash, roles FROM users WHERE id = $1",
     )
     .bind(id.to_string())
     .fetch_optional(connection)
     .await?;
-    Ok(known(row.ok_or(Refusal::UserUnknown(id))?)?.user)
+    known(row.ok_or(Refusal::UserUnknown(id))?)
 }
 
 /// One account, whose wallet stays as it is until the transaction ends.
 pub(super) async fn locked_user(write: &mut Write, id: Uuid) -> Result<User, StoreError> {
     // Our own words only.
     let select = sqlx::AssertSqlSafe(format!(
-        "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE id = $1{}",
+        "SELECT id, email, display_name, currency, balance, created_at, password_hash, roles FROM users WHERE id = $1{}",
         for_update(write.dialect)
     ));
     let row: Option<Row> = sqlx::query_as(select)
@@ -106,7 +129,7 @@ pub(super) async fn locked_user(write: &mut Write, id: Uuid) -> Result<User, Sto
 
 async fn by_request(connection: &mut Connection, request_id: Uuid) -> Result<Option<Known>, StoreError> {
     let row: Option<Row> = sqlx::query_as(
-        "SELECT id, email, display_name, currency, balance, created_at, password_hash FROM users WHERE request_id = $1",
+        "SELECT id, email, display_name, currency, balance, created_at, password_hash, roles FROM users WHERE request_id = $1",
     )
     .bind(request_id.to_string())
     .fetch_optional(connection)
@@ -114,12 +137,15 @@ async fn by_request(connection: &mut Connection, request_id: Uuid) -> Result<Opt
     row.map(known).transpose()
 }
 
-fn known((id, email, display_name, currency, balance, created_at, password_hash): Row) -> Result<Known, StoreError> {
+fn known(
+    (id, email, display_name, currency, balance, created_at, password_hash, roles): Row,
+) -> Result<Known, StoreError> {
     let user = User {
         id: rows::uuid(&id)?,
         email,
         display_name,
         balance: rows::money(&currency, balance)?,
+        roles: rows::roles(&roles)?,
         created_at: rows::instant(created_at),
     };
     Ok(Known { user, password_hash })

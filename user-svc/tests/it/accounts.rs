@@ -79,7 +79,7 @@ async fn an_account_is_made_once_and_signs_in() {
         .await
         .expect("right")
         .into_inner();
-    assert_eq!((session.user, session.session_token.len()), (Some(user), 64));
+    assert_eq!(session.user, Some(user));
     assert!(session.expires_at.is_some());
     let another = client
         .sign_in(sign_in("ada.lovelace@example.org", PASSWORD))
@@ -127,7 +127,7 @@ async fn nothing_secret_is_in_the_file() {
     for file in std::fs::read_dir(fixture.folder.path()).expect("the folder") {
         let bytes = std::fs::read(file.expect("a file").path()).expect("its bytes");
         let holds = |secret: &str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-        assert!(!holds(PASSWORD) && !holds(&session.session_token));
+        assert!(!holds(PASSWORD) && !holds(&session.session_token) && !holds(&session.refresh_token));
     }
     fixture.stop().await;
 }

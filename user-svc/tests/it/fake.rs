@@ -64,6 +64,8 @@ struct State {
     acts: HashMap<Method, VecDeque<Act>>,
     /// Every call that arrived, with its `traceparent`.
     calls: Vec<(Method, Option<String>)>,
+    /// What every call showed.
+    shown: Vec<Option<String>>,
     holds: HashMap<String, HoldState>,
     next_seat: usize,
     next_token: i64,
@@ -133,6 +135,11 @@ impl FakeTickets {
             .collect()
     }
 
+    /// What every call showed as its `authorization`.
+    pub(crate) fn shown(&self) -> Vec<Option<String>> {
+        self.service.state().shown.clone()
+    }
+
     pub(crate) fn hold(&self, id: &str) -> Option<HoldState> {
         self.service.state().holds.get(id).cloned()
     }
@@ -163,6 +170,8 @@ impl Service {
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_owned);
             state.calls.push((method, parent));
+            let shown = metadata.get("authorization").and_then(|value| value.to_str().ok());
+            state.shown.push(shown.map(str::to_owned));
             state.acts.entry(method).or_default().pop_front().unwrap_or(Act::Obey)
         };
         match act {

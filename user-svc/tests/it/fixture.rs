@@ -6,24 +6,29 @@ use proto::{
     common::v1::Money,
     user::v1::{
         BestAvailable, BuyTicketRequest, CreateUserRequest, GetOrderRequest, GetUserRequest, Order, SeatChoice,
-        TopUpRequest, User, WatchOrderRequest, WatchOrderResponse, buy_ticket_request,
+        SignInRequest, SignInResponse, TopUpRequest, User, WatchOrderRequest, WatchOrderResponse, buy_ticket_request,
         user_service_client::UserServiceClient,
     },
 };
+use registry_client::Bearer;
 use tempfile::TempDir;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, Streaming, service::interceptor::InterceptedService, transport::Channel};
 use tonic_types::StatusExt as _;
 use user_svc::{Config, Running, Users};
 use uuid::Uuid;
 
 use crate::fake::FakeTickets;
 
-pub(crate) type Client = UserServiceClient<Channel>;
+/// Shows a token with each call, or none.
+pub(crate) type Client = UserServiceClient<InterceptedService<Channel, Bearer>>;
 
 /// Longer than anything here should take on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// An operator's account: what most tests do is done as this one, for any account.
+pub(crate) const OPERATOR: &str = "operator@example.org";
 
 pub(crate) struct Fixture {
     pub(crate) tickets: FakeTickets,
@@ -43,6 +48,7 @@ impl Fixture {
         let mut config = config(&folder, &tickets);
         change(&mut config);
         let server = Users::start(config).await.expect("it starts");
+        make_operator(&server, &folder).await;
         let client = connect(&server).await;
         Self {
             tickets,
@@ -71,6 +77,14 @@ impl Fixture {
             client.top_up(top_up).await.expect("topped up");
         }
         user
+    }
+
+    /// A new buyer with so many cents, and a client of theirs.
+    pub(crate) async fn buyer_with(&self, cents: i64) -> (User, Client) {
+        let user = self.user_with(cents).await;
+        let session = sign_in(&self.server, &user.email).await;
+        let client = connect_as(&self.server, Some(&session.session_token)).await;
+        (user, client)
     }
 
     pub(crate) async fn balance(&self, user: &User) -> i64 {
@@ -156,17 +170,51 @@ impl Watch {
     }
 }
 
+/// Makes the first operator as an operator does: an account, and a word from whoever has the store.
+pub(crate) async fn make_operator(server: &Running, folder: &TempDir) {
+    let request = CreateUserRequest {
+        email: OPERATOR.to_owned(),
+        ..new_user()
+    };
+    connect_as(server, None).await.create_user(request).await.expect("new");
+    let store = store(folder);
+    let roles = user_svc::offline::grant(store.as_str(), OPERATOR, identity::Roles::OPERATOR).await;
+    assert_eq!(roles.expect("granted").to_string(), "buyer,operator");
+}
+
+/// The operator's client.
 pub(crate) async fn connect(server: &Running) -> Client {
-    UserServiceClient::connect(format!("http://{}", server.local_addr()))
-        .await
-        .expect("it listens")
+    let session = sign_in(server, OPERATOR).await;
+    connect_as(server, Some(&session.session_token)).await
+}
+
+/// Opens a session of the account with this address.
+pub(crate) async fn sign_in(server: &Running, email: &str) -> SignInResponse {
+    let request = SignInRequest {
+        email: email.to_owned(),
+        password: PASSWORD.to_owned(),
+    };
+    let answer = connect_as(server, None).await.sign_in(request).await;
+    answer.expect("right").into_inner()
+}
+
+/// A client that shows this token, or none.
+pub(crate) async fn connect_as(server: &Running, token: Option<&str>) -> Client {
+    let channel = Channel::from_shared(format!("http://{}", server.local_addr())).expect("an address");
+    let channel = channel.connect().await.expect("it listens");
+    let token = token.map(|token| token.parse().expect("a token"));
+    UserServiceClient::with_interceptor(channel, Bearer::new(token))
+}
+
+pub(crate) fn store(folder: &TempDir) -> String {
+    folder.path().join("users.db").display().to_string()
 }
 
 pub(crate) fn config(folder: &TempDir, tickets: &FakeTickets) -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: None,
-        store: folder.path().join("users.db").as_path().into(),
+        store: store(folder).into(),
         ticket_addresses: vec![tickets.address.to_string()],
         ..Config::default()
     }

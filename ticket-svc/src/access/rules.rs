@@ -1,0 +1,76 @@
+//! The table: what each RPC needs. One line an RPC, for every RPC of this service and for what each server has beside its own.
+//! What is not here is refused.
+//!
+//! Roles are all that it looks at. Whose event it is, is compared by the API. A test walks the descriptor set: an RPC without a
+//! line fails it.
+
+use identity::{Line, Roles, Rule};
+
+/// Those who make events, each their own, and operators.
+const ORGANISERS: Rule = Rule::Role(Roles::ORGANISER.and(Roles::OPERATOR));
+
+/// Another service of the platform: the user service, which takes the money. Buyers hold seats by buying: a hold without an
+/// order behind it would keep seats from others for nothing.
+const SERVICES: Rule = Rule::Role(Roles::SERVICE);
+
+/// By path, in this order so that it can be searched.
+pub(crate) const TABLE: &[Line] = &[
+    // Tells whether a server serves, and nothing else; those who ask are probes without secrets.
+    ("/grpc.health.v1.Health/Check", Rule::Public),
+    ("/grpc.health.v1.Health/Watch", Rule::Public),
+    // Describes the wire, which is public in source.
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Rule::Public,
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Rule::Public,
+    ),
+    ("/tessera.ticket.v1.TicketService/ConfirmHold", SERVICES),
+    ("/tessera.ticket.v1.TicketService/CreateEvent", ORGANISERS),
+    // What is on sale is public: whoever buys looks first and signs in later.
+    ("/tessera.ticket.v1.TicketService/GetEvent", Rule::Public),
+    ("/tessera.ticket.v1.TicketService/HoldSeats", SERVICES),
+    ("/tessera.ticket.v1.TicketService/ListEvents", Rule::Public),
+    ("/tessera.ticket.v1.TicketService/ListSeats", Rule::Public),
+    ("/tessera.ticket.v1.TicketService/ReleaseHold", SERVICES),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost_types::{FileDescriptorSet, ServiceDescriptorProto};
+
+    use super::*;
+
+    /// Whoever adds an RPC decides here who may call it, or this fails.
+    #[test]
+    fn every_rpc_has_a_rule_and_every_rule_an_rpc() {
+        let set: FileDescriptorSet = prost::Message::decode(proto::FILE_DESCRIPTOR_SET).expect("decodes");
+        let files = set.file.iter().filter(|file| file.package() == "tessera.ticket.v1");
+        let paths = |service: &ServiceDescriptorProto| {
+            let name = service.name().to_owned();
+            let methods = service.method.iter();
+            methods
+                .map(|method| format!("/tessera.ticket.v1.{name}/{}", method.name()))
+                .collect::<Vec<_>>()
+        };
+        let described: BTreeSet<String> = files.flat_map(|file| &file.service).flat_map(paths).collect();
+        let ours = TABLE.iter().filter(|(path, _)| path.starts_with("/tessera."));
+        let ruled: BTreeSet<String> = ours.map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(
+            described, ruled,
+            "add a line to access/rules.rs for each RPC, and none for others"
+        );
+    }
+
+    #[test]
+    fn the_table_can_be_searched() {
+        assert!(TABLE.is_sorted_by(|one, next| one.0 < next.0), "in order, each once");
+        for (path, rule) in TABLE {
+            assert_eq!(identity::gate::rule(TABLE, path), Some(*rule));
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The table: what each RPC needs. One line an RPC, for every RPC of this service and for what each server has beside its own.
+//! What is not here is refused.
+//!
+//! Roles are all that it looks at. That an account is the caller's own is compared by the API (`access::own`), and that the
+//! session is still open by the store. A test walks the descriptor set: an RPC without a line fails it.
+
+use identity::{Line, Roles, Rule};
+
+/// Those who have a wallet. Operators help people who cannot help themselves.
+const BUYERS: Rule = Rule::Role(Roles::BUYER.and(Roles::OPERATOR));
+
+/// By path, in this order so that it can be searched.
+pub(crate) const TABLE: &[Line] = &[
+    // Tells whether a server serves, and nothing else; those who ask are probes without secrets.
+    ("/grpc.health.v1.Health/Check", Rule::Public),
+    ("/grpc.health.v1.Health/Watch", Rule::Public),
+    // Describes the wire, which is public in source.
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Rule::Public,
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Rule::Public,
+    ),
+    ("/tessera.user.v1.UserService/BuyTicket", BUYERS),
+    // Whoever signs up has no account yet.
+    ("/tessera.user.v1.UserService/CreateUser", Rule::Public),
+    ("/tessera.user.v1.UserService/DeleteUser", Rule::Person),
+    ("/tessera.user.v1.UserService/GetOrder", Rule::Person),
+    // Public keys.
+    ("/tessera.user.v1.UserService/GetSigningKeys", Rule::Public),
+    ("/tessera.user.v1.UserService/GetUser", Rule::Person),
+    ("/tessera.user.v1.UserService/ListOrders", Rule::Person),
+    ("/tessera.user.v1.UserService/ListSessions", Rule::Person),
+    // The refresh token says who it is; the access token has ended by then.
+    ("/tessera.user.v1.UserService/RefreshSession", Rule::Public),
+    ("/tessera.user.v1.UserService/RevokeSessions", Rule::Person),
+    ("/tessera.user.v1.UserService/SetRoles", Rule::Role(Roles::OPERATOR)),
+    ("/tessera.user.v1.UserService/SignIn", Rule::Public),
+    ("/tessera.user.v1.UserService/SignOut", Rule::Person),
+    // There is no payment provider in this platform: whoever has a wallet fills it. With one, this is its service's to call.
+    ("/tessera.user.v1.UserService/TopUp", BUYERS),
+    ("/tessera.user.v1.UserService/UpdateProfile", Rule::Person),
+    ("/tessera.user.v1.UserService/WatchOrder", Rule::Person),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost_types::{FileDescriptorSet, ServiceDescriptorProto};
+
+    use super::*;
+
+    /// Whoever adds an RPC decides here who may call it, or this fails.
+    #[test]
+    fn every_rpc_has_a_rule_and_every_rule_an_rpc() {
+        let set: FileDescriptorSet = prost::Message::decode(proto::FILE_DESCRIPTOR_SET).expect("decodes");
+        let files = set.file.iter().filter(|file| file.package() == "tessera.user.v1");
+        let paths = |service: &ServiceDescriptorProto| {
+            let name = service.name().to_owned();
+            let methods = service.method.iter();
+            methods
+                .map(|method| format!("/tessera.user.v1.{name}/{}", method.name()))
+                .collect::<Vec<_>>()
+        };
+        let described: BTreeSet<String> = files.flat_map(|file| &file.service).flat_map(paths).collect();
+        let ours = TABLE.iter().filter(|(path, _)| path.starts_with("/tessera."));
+        let ruled: BTreeSet<String> = ours.map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(
+            described, ruled,
+            "add a line to access/rules.rs for each RPC, and none for others"
+        );
+    }
+
+    #[test]
+    fn the_table_can_be_searched() {
+        assert!(TABLE.is_sorted_by(|one, next| one.0 < next.0), "in order, each once");
+        for (path, rule) in TABLE {
+            assert_eq!(identity::gate::rule(TABLE, path), Some(*rule));
+        }
+    }
+}
