@@ -38,6 +38,12 @@ impl Timestamp {
         (self.0.div_euclid(NANOS_PER_SECOND), nanos)
     }
 
+    /// How long after `earlier` it is; nothing if it is not.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(u64::try_from(i128::from(self.0) - i128::from(earlier.0)).unwrap_or_default())
+    }
+
     /// This much later; stays at the end of the range.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
@@ -58,6 +64,14 @@ mod tests {
             let time = Timestamp::from_parts(seconds, nanos).expect("in range");
             assert_eq!(time.to_parts(), (seconds, nanos));
         }
+    }
+
+    #[test]
+    fn the_time_between_two_is_never_negative() {
+        let at = Timestamp::from_nanos;
+        assert_eq!(at(7).since(at(2)), Duration::from_nanos(5));
+        assert_eq!(at(2).since(at(7)), Duration::ZERO);
+        assert_eq!(at(i64::MAX).since(at(i64::MIN)), Duration::from_nanos(u64::MAX));
     }
 
     #[test]
