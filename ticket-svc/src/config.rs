@@ -42,6 +42,8 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// How many heartbeats may be missed before the registry drops it. Default: 3.
     pub heartbeat_misses: u32,
+    /// So many HoldSeats calls are at the store at once; more of them wait in line. Default: 64.
+    pub hold_places: usize,
     /// Sow a small believable programme of events when the store has none. Default: no.
     pub seed: bool,
 }
@@ -65,6 +67,7 @@ impl Default for Config {
             drain_grace: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(5),
             heartbeat_misses: 3,
+            hold_places: 64,
             seed: false,
         }
     }

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use identity::{Refused, TokenError};
 use service_host::status;
+use service_store::Timestamp;
 use tonic::{Code, Status};
 
-use crate::{domain::refusal::Refusal, store::StoreError};
+use crate::{
+    domain::refusal::{DateTime, Refusal},
+    store::StoreError,
+};
 
 /// When to try a busy store again: writes take a few milliseconds, so the lock was lost to a rush, not to one writer.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -24,6 +28,10 @@ impl From<StoreError> for Status {
                 "the store is busy; try again",
                 RETRY_AFTER,
             ),
+            StoreError::NoRandomness => {
+                tracing::error!("the system gave no random bytes for a key");
+                failed()
+            }
             StoreError::Corrupt(what) => {
                 tracing::error!(what, "the store holds something it should not");
                 failed()
@@ -82,6 +90,7 @@ fn failed() -> Status {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
+        let said = refusal.to_string();
         let (code, reason) = match refusal {
             Refusal::RequestIdReused(_) => (Code::AlreadyExists, "REQUEST_ID_REUSED"),
             Refusal::EventUnknown(_) => (Code::NotFound, "EVENT_UNKNOWN"),
@@ -94,7 +103,66 @@ impl From<Refusal> for Status {
             Refusal::HoldExpired(_) => (Code::FailedPrecondition, "HOLD_EXPIRED"),
             Refusal::HoldReleased(_) => (Code::FailedPrecondition, "HOLD_RELEASED"),
             Refusal::HoldConfirmed(_) => (Code::FailedPrecondition, "HOLD_CONFIRMED"),
+            Refusal::HoldRefunded(_) => (Code::FailedPrecondition, "HOLD_REFUNDED"),
+            Refusal::OrderUnknown(_) => (Code::NotFound, "ORDER_UNKNOWN"),
+            Refusal::TicketUnknown(_) => (Code::NotFound, "TICKET_UNKNOWN"),
+            Refusal::SaleNotOpen(at) => return out_of_sale("SALE_NOT_OPEN", said, "sale_starts_at", at),
+            Refusal::SaleClosed(at) => return out_of_sale("SALE_CLOSED", said, "sale_ends_at", at),
+            Refusal::BuyerCap { .. } => (Code::FailedPrecondition, "BUYER_CAP"),
+            Refusal::TooManyHolds { wait, .. } => {
+                return status::retryable(Code::ResourceExhausted, "TOO_MANY_HOLDS", said, wait);
+            }
         };
-        status::error(code, reason, refusal.to_string())
+        status::error(code, reason, said)
     }
+}
+
+/// For programs the instant stands in the metadata, as RFC 3339 writes it.
+fn out_of_sale(reason: &'static str, said: String, field: &'static str, at: Timestamp) -> Status {
+    status::error_with(
+        Code::FailedPrecondition,
+        reason,
+        said,
+        [(field, DateTime(at).to_string())],
+    )
+}
+
+/// This instance is about to end.
+pub(crate) fn draining() -> Status {
+    status::retryable(
+        Code::Unavailable,
+        "DRAINING",
+        "this instance is shutting down; try again",
+        RETRY_AFTER,
+    )
+}
+
+/// There are as many watchers as there may be.
+pub(crate) fn too_many_watchers() -> Status {
+    status::retryable(
+        Code::ResourceExhausted,
+        "TOO_MANY_WATCHERS",
+        "this instance has as many watchers as it may have; try another one",
+        Duration::from_secs(5),
+    )
+}
+
+/// There is no place at the store for this call.
+pub(crate) fn come_again(wait: Duration) -> Status {
+    status::retryable(
+        Code::ResourceExhausted,
+        "WAIT_IN_LINE",
+        "more want seats than can be served; wait in line (WaitInLine), or come again",
+        wait.max(RETRY_AFTER),
+    )
+}
+
+/// There is no place in the line either.
+pub(crate) fn line_full(wait: Duration) -> Status {
+    status::retryable(
+        Code::ResourceExhausted,
+        "LINE_FULL",
+        "the line is as long as it may be; come again",
+        wait.max(RETRY_AFTER),
+    )
 }

@@ -1,22 +1,31 @@
 //! The ticket service: events and their seats, held for a while, then sold or given back. A seat is never sold twice.
 //!
-//! Read in this order: `domain` has the rules (pure), `store` makes them hold over several processes on one SQLite file,
-//! `access` is the table of who may call what and `published` where the keys for it come from, `api` speaks `tessera.ticket.v1`, `error` maps to statuses, and [`Tickets::start`] is the life of a process.
+//! Read in this order: `domain` has the rules (pure), `store` makes them hold over several processes on one SQLite file or
+//! PostgreSQL database, `access` is the table of who may call what and `published` where the keys for it come from, `api` speaks
+//! `tessera.ticket.v1`, `error` maps to statuses, and [`Tickets::start`] is the life of a process.
+//! Beside them: `room` is the line in front of HoldSeats, `availability` what watchers are told, `sweeper` tidies expired holds away,
+//! [`code`] is what is printed on tickets.
 //!
-//! How it never sells a seat twice: a seat is taken by one conditional write in a transaction that holds the file's write
-//! lock; a hold carries a fencing token that grows, and confirming is conditional on it; tickets have a unique constraint on
-//! (event, seat). An expired hold is not swept away: it counts as free wherever seats are counted, picked or taken.
+//! How it never sells a seat twice: every change of a seat is one conditional write on (seat, version); a hold carries a fencing
+//! token that grows, and confirming is conditional on it; a unique index over the good tickets of each seat is the last line. An
+//! expired hold counts as free wherever seats are counted, picked or taken, whether or not it was swept. `docs/ticket-svc.md`
+//! numbers the invariants.
 
 mod access;
 mod api;
+mod availability;
+pub mod code;
 mod config;
 mod domain;
 mod error;
 mod failpoints;
+mod pass;
 mod published;
+mod room;
 mod seed;
 mod service;
 mod store;
+mod sweeper;
 
 pub use service_store::{Location, OpenError};
 

@@ -3,79 +3,114 @@
 //! Sown in one transaction and only when there is no event at all, so that three processes that start together, or a second
 //! start, do not double it.
 
-use service_store::{Currency, Invalid, Timestamp};
+use service_store::{Currency, Invalid, Text, Timestamp};
 use uuid::Uuid;
 
 use crate::{
     domain::{
-        event::{NewEvent, SeatingPlan, Section, Title},
+        event::{NewEvent, Terms},
+        plan::{Layout, SeatingPlan, Section},
         price::Price,
+        sale::{BuyerCap, SaleWindow},
         seat::SectionName,
+        venue::{TimeZone, Venue},
     },
     store::{Store, StoreError},
 };
 
-/// An event of the programme: title, venue, days from now, hour of the day (UTC), sections.
-type Entry = (
-    &'static str,
-    &'static str,
-    i64,
-    i64,
-    &'static [(&'static str, u32, u32, i64)],
-);
+/// An event of the programme.
+struct Entry {
+    title: &'static str,
+    venue: &'static str,
+    city: &'static str,
+    address: &'static str,
+    time_zone: &'static str,
+    /// Days from now.
+    days: i64,
+    /// Hour of the day (UTC).
+    hour: i64,
+    /// Seats that one buyer may have; 0 for no limit.
+    cap: u32,
+    /// Name, rows, seats a row, capacity, price in cents.
+    sections: &'static [(&'static str, u32, u32, u32, i64)],
+}
 
-/// Sections are (name, rows, seats a row, price in cents).
+/// Every event is on sale from the day before it is sown until it begins.
 const PROGRAMME: [Entry; 6] = [
-    (
-        "Nova Quartet: Late Beethoven",
-        "Kammersaal am Fluss",
-        6,
-        19,
-        &[("Parkett", 10, 18, 4_200), ("Balkon", 4, 16, 2_600)],
-    ),
-    (
-        "A Midsummer Night's Dream",
-        "Theatre on the Square",
-        9,
-        18,
-        &[
-            ("Stalls", 14, 20, 3_800),
-            ("Circle", 6, 18, 2_900),
-            ("Gallery", 4, 16, 1_500),
+    Entry {
+        title: "Nova Quartet: Late Beethoven",
+        venue: "Kammersaal am Fluss",
+        city: "Frankfurt am Main",
+        address: "Mainkai 17",
+        time_zone: "Europe/Berlin",
+        days: 6,
+        hour: 19,
+        cap: 0,
+        sections: &[("Parkett", 10, 18, 0, 4_200), ("Balkon", 4, 16, 0, 2_600)],
+    },
+    Entry {
+        title: "A Midsummer Night's Dream",
+        venue: "Theatre on the Square",
+        city: "York",
+        address: "8 St Sampson's Square",
+        time_zone: "Europe/London",
+        days: 9,
+        hour: 18,
+        cap: 0,
+        sections: &[
+            ("Stalls", 14, 20, 0, 3_800),
+            ("Circle", 6, 18, 0, 2_900),
+            ("Gallery", 4, 16, 0, 1_500),
         ],
-    ),
-    (
-        "FC Harbour - United Valley",
-        "Harbour Stadium",
-        13,
-        14,
-        &[
-            ("North", 12, 30, 2_400),
-            ("South", 12, 30, 2_400),
-            ("Main", 8, 25, 4_900),
+    },
+    Entry {
+        title: "FC Harbour - United Valley",
+        venue: "Harbour Stadium",
+        city: "Hull",
+        address: "Dock Road",
+        time_zone: "Europe/London",
+        days: 13,
+        hour: 14,
+        cap: 0,
+        sections: &[
+            ("North", 12, 30, 0, 2_400),
+            ("South", 12, 30, 0, 2_400),
+            ("Main", 8, 25, 0, 4_900),
         ],
-    ),
-    (
-        "Reading: The Cartographer's Daughter",
-        "Bookshop Lindenhof",
-        4,
-        18,
-        &[("Room", 8, 9, 1_200)],
-    ),
-    (
-        "The Paper Lanterns: Farewell Tour",
-        "Old Gasworks",
-        20,
-        20,
-        &[("Front", 5, 24, 7_900), ("Floor", 12, 24, 5_400)],
-    ),
-    (
-        "Sunday Matinee: Peter and the Wolf",
-        "Kammersaal am Fluss",
-        27,
-        10,
-        &[("Parkett", 10, 18, 1_400)],
-    ),
+    },
+    Entry {
+        title: "Reading: The Cartographer's Daughter",
+        venue: "Bookshop Lindenhof",
+        city: "Zürich",
+        address: "Pfalzgasse 3",
+        time_zone: "Europe/Zurich",
+        days: 4,
+        hour: 18,
+        cap: 0,
+        sections: &[("Room", 8, 9, 0, 1_200)],
+    },
+    Entry {
+        title: "The Paper Lanterns: Farewell Tour",
+        venue: "Old Gasworks",
+        city: "Berlin",
+        address: "Torgauer Straße 12",
+        time_zone: "Europe/Berlin",
+        days: 20,
+        hour: 20,
+        cap: 100,
+        sections: &[("Front", 5, 24, 0, 7_900), ("Floor", 0, 0, 288, 5_400)],
+    },
+    Entry {
+        title: "Sunday Matinee: Peter and the Wolf",
+        venue: "Kammersaal am Fluss",
+        city: "Frankfurt am Main",
+        address: "Mainkai 17",
+        time_zone: "Europe/Berlin",
+        days: 27,
+        hour: 10,
+        cap: 0,
+        sections: &[("Parkett", 10, 18, 0, 1_400)],
+    },
 ];
 
 /// Request ids start here, so that the programme's events have the same ids on every machine.
@@ -104,24 +139,52 @@ fn programme(now: Timestamp) -> Result<Vec<(Uuid, NewEvent)>, SeedError> {
         .collect()
 }
 
-fn event(now: Timestamp, (title, venue, days, hour, sections): Entry) -> Result<NewEvent, SeedError> {
+fn event(now: Timestamp, entry: Entry) -> Result<NewEvent, SeedError> {
     const SECONDS_PER_DAY: i64 = 86_400;
     let (today, _) = now.to_parts();
     let midnight = today - today.rem_euclid(SECONDS_PER_DAY);
-    let starts_at = Timestamp::from_parts(midnight + days * SECONDS_PER_DAY + hour * 3_600, 0);
-    let text = |text| Title::try_new(text).map_err(|error| SeedError::Programme(error.to_string()));
+    let instant = |seconds| {
+        let instant = Timestamp::from_parts(seconds, 0);
+        instant.ok_or_else(|| SeedError::Programme("the clock is out of range".to_owned()))
+    };
+    let starts_at = instant(midnight + entry.days * SECONDS_PER_DAY + entry.hour * 3_600)?;
+    let sale_starts_at = instant(midnight - SECONDS_PER_DAY)?;
     let broken = |Invalid(limit): Invalid| SeedError::Programme(limit.to_owned());
-    let sections = sections.iter().map(|(name, rows, seats_per_row, cents)| {
-        let price = Price::try_new(Currency::EUR, *cents)?;
-        Section::try_new(SectionName::try_new(name)?, *rows, *seats_per_row, price)
-    });
+    let sections = entry
+        .sections
+        .iter()
+        .map(|(name, rows, seats_per_row, capacity, cents)| {
+            Ok(Section {
+                name: SectionName::try_new(name)?,
+                layout: Layout::try_new(*rows, *seats_per_row, *capacity)?,
+                price: Price::try_new(Currency::EUR, *cents)?,
+            })
+        });
     let sections = sections.collect::<Result<Vec<_>, _>>().map_err(broken)?;
+    let cap = match entry.cap {
+        0 => None,
+        seats => Some(BuyerCap::try_new(seats).map_err(broken)?),
+    };
     Ok(NewEvent {
-        title: text(title)?,
-        venue: text(venue)?,
-        starts_at: starts_at.ok_or_else(|| SeedError::Programme("the clock is out of range".to_owned()))?,
+        title: text(entry.title)?,
+        venue: Venue {
+            name: text(entry.venue)?,
+            city: Some(text(entry.city)?),
+            address: Some(text(entry.address)?),
+            time_zone: Some(TimeZone::try_new(entry.time_zone).map_err(broken)?),
+        },
+        starts_at,
         plan: SeatingPlan::try_new(sections).map_err(broken)?,
+        terms: Terms {
+            organiser: None,
+            window: SaleWindow::try_new(Some(sale_starts_at), Some(starts_at)).map_err(broken)?,
+            cap,
+        },
     })
+}
+
+fn text<const MAX: usize>(text: &str) -> Result<Text<MAX>, SeedError> {
+    Text::try_new(text).map_err(|error| SeedError::Programme(error.to_string()))
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use crate::{
     config::Config,
     published::Published,
     seed::{self, SeedError},
-    store::Store,
+    store::{Store, StoreError},
+    sweeper::Sweeper,
 };
 
 /// What it is called in the registry.
@@ -32,6 +33,7 @@ pub struct Running {
     host: service_host::Running,
     registrar: Option<Registrar>,
     keys: Option<Follower>,
+    sweeper: Sweeper,
     store: Store,
     drain_linger: Duration,
     drain_grace: Duration,
@@ -46,6 +48,9 @@ pub enum StartError {
     /// The first programme cannot be written.
     #[error("cannot sow the programme: {0}")]
     Seed(String),
+    /// The keys that sign tickets cannot be had.
+    #[error("cannot take up the keys that sign tickets: {0}")]
+    TicketKeys(String),
     /// An address cannot be had.
     #[error(transparent)]
     Bind(#[from] service_host::BindError),
@@ -92,11 +97,13 @@ impl Tickets {
             host = host.instance_id(id);
         }
         let host = Host::bind(host).await?;
-        let routes = TicketApi::new(store.clone()).into_routes();
         let keys = match &gatekeeper {
             Gatekeeper::Guarded(keys) => Some(keys.follow()),
             Gatekeeper::Open => None,
         };
+        let api = TicketApi::new(store.clone(), config.hold_places, host.drain_signal()).await;
+        let routes = api.map_err(StartError::from)?.into_routes();
+        let sweeper = Sweeper::start(store.clone(), host.drain_signal());
         let host = host.serve(routes, &[proto::FILE_DESCRIPTOR_SET]);
         host.set_serving(SERVICE_NAME);
         let registrar = registry.map(|registry| registry.register(registration(&config, &host)));
@@ -105,6 +112,7 @@ impl Tickets {
             host,
             registrar,
             keys,
+            sweeper,
             store,
             drain_linger: config.drain_linger,
             drain_grace: config.drain_grace,
@@ -157,6 +165,7 @@ impl Running {
         if let Some(keys) = self.keys {
             keys.stop().await;
         }
+        self.sweeper.stopped().await;
         self.store.close().await;
         StopReport { drain }
     }
@@ -218,6 +227,12 @@ fn registration(config: &Config, host: &service_host::Running) -> Registration {
         .zone(config.zone.as_str())
         .grpc_services([SERVICE_NAME])
         .heartbeat(config.heartbeat_interval, config.heartbeat_misses)
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::TicketKeys(error.to_string())
+    }
 }
 
 impl From<SeedError> for StartError {

@@ -79,6 +79,7 @@ impl Tickets {
             selection: Some(selection(&order.selection)),
             // Only out of range if it were longer than any clock.
             ttl: self.hold_ttl.try_into().ok(),
+            pass: String::new(),
         };
         failpoint("user.hold.call.before").await;
         let answer = self.client.clone().hold_seats(self.attempt(request)).await;
@@ -213,7 +214,9 @@ fn hold_refusal(status: &Status) -> HoldOutcome {
     let failure = match refusal_reason(status).as_deref() {
         Some("SOLD_OUT") => Failure::SoldOut,
         Some("SEAT_TAKEN") => Failure::SeatTaken,
-        Some("HOLD_RELEASED") => Failure::HoldExpired,
+        Some("HOLD_RELEASED" | "HOLD_EXPIRED" | "HOLD_REFUNDED") => Failure::HoldExpired,
+        // The detail says which: the event is not on sale now, or not so many of it to one buyer.
+        Some("SALE_NOT_OPEN" | "SALE_CLOSED" | "BUYER_CAP") => Failure::Unavailable,
         Some("EVENT_UNKNOWN" | "SEAT_UNKNOWN" | "SECTION_UNKNOWN" | "INVALID_ARGUMENT") => Failure::NotFound,
         Some("REQUEST_ID_REUSED") => {
             return HoldOutcome::NotOurs(Failing::new(
@@ -241,14 +244,16 @@ fn was_not_done(status: &Status) -> bool {
     info.is_some_and(|info| {
         matches!(
             info.reason.as_str(),
-            "NO_INSTANCES" | "NOT_READY" | "NO_ROOM" | "NOT_TAKEN" | "STORE_BUSY"
+            "NO_INSTANCES" | "NOT_READY" | "NO_ROOM" | "NOT_TAKEN" | "STORE_BUSY" | "WAIT_IN_LINE" | "TOO_MANY_HOLDS"
         )
     })
 }
 
 fn confirm_refusal(status: &Status) -> ConfirmOutcome {
     match refusal_reason(status).as_deref() {
-        Some("HOLD_EXPIRED" | "HOLD_RELEASED" | "HOLD_UNKNOWN" | "HOLD_TOKEN_WRONG" | "HOLD_CONFIRMED") => {
+        Some(
+            "HOLD_EXPIRED" | "HOLD_RELEASED" | "HOLD_REFUNDED" | "HOLD_UNKNOWN" | "HOLD_TOKEN_WRONG" | "HOLD_CONFIRMED",
+        ) => {
             let detail = format!("{}; the money is back in the wallet", status.message());
             ConfirmOutcome::Refused(Failing::new(Failure::HoldExpired, detail))
         }

@@ -201,6 +201,11 @@ pub(crate) struct TicketArgs {
     #[arg(long, env = "TESSERA_OPEN", value_parser = values::switch())]
     pub(crate) open: bool,
 
+    /// So many holds are made at once; who comes beyond it waits in line
+    #[arg(long, value_name = "N", env = "TESSERA_HOLD_PLACES", default_value = "64")]
+    #[arg(value_parser = value_parser!(u32).range(1..=10_000))]
+    pub(crate) hold_places: u32,
+
     /// Create a small programme of events where the store has none
     #[arg(long, env = "TESSERA_SEED", value_parser = values::switch())]
     pub(crate) seed: bool,

@@ -48,6 +48,7 @@ pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
         drain_grace: args.host.drain_grace,
         heartbeat_interval: args.member.heartbeat_interval,
         heartbeat_misses: args.member.heartbeat_misses,
+        hold_places: args.hold_places as usize,
         seed: args.seed,
     };
     let mut running = Tickets::start(config)

@@ -2,21 +2,38 @@
 
 mod convert;
 mod gate;
+mod line;
+mod new_event;
 mod page;
 mod read;
+mod watch;
 
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::Stream;
+use identity::{KeyPair, KeySet};
 use proto::ticket::v1::{
-    ConfirmHoldRequest, ConfirmHoldResponse, CreateEventRequest, CreateEventResponse, GetEventRequest,
-    GetEventResponse, HoldSeatsRequest, HoldSeatsResponse, ListEventsRequest, ListEventsResponse, ListSeatsRequest,
-    ListSeatsResponse, ReleaseHoldRequest, ReleaseHoldResponse,
+    CheckTicketRequest, CheckTicketResponse, ConfirmHoldRequest, ConfirmHoldResponse, CreateEventRequest,
+    CreateEventResponse, GetEventRequest, GetEventResponse, GetSalesRequest, GetSalesResponse, GetSeatMapRequest,
+    GetSeatMapResponse, GetTicketKeysRequest, GetTicketKeysResponse, HoldSeatsRequest, HoldSeatsResponse,
+    ListEventsRequest, ListEventsResponse, ListSeatsRequest, ListSeatsResponse, RefundTicketsRequest,
+    RefundTicketsResponse, ReleaseHoldRequest, ReleaseHoldResponse, SearchEventsRequest, SearchEventsResponse,
+    WaitInLineRequest, WaitInLineResponse, WatchAvailabilityRequest, WatchAvailabilityResponse,
     ticket_service_server::{TicketService, TicketServiceServer},
 };
+use service_host::DrainSignal;
 use service_store::failpoint;
 use tonic::{Request, Response, Status, service::Routes};
 use uuid::Uuid;
 
 pub(crate) use self::gate::ApiGate;
-use crate::store::Store;
+use crate::{
+    availability::{Availability, TooManyWatchers},
+    domain::line::Full,
+    error,
+    room::Room,
+    store::{Store, StoreError},
+};
 
 /// The gRPC service's full name.
 pub(crate) use proto::ticket::v1::ticket_service_server::SERVICE_NAME;
@@ -25,11 +42,27 @@ pub(crate) use proto::ticket::v1::ticket_service_server::SERVICE_NAME;
 #[derive(Debug, Clone)]
 pub(crate) struct TicketApi {
     store: Store,
+    /// What signs ticket codes and passes.
+    signer: Arc<KeyPair>,
+    /// What verifies them.
+    keys: Arc<KeySet>,
+    availability: Availability,
+    room: Room,
+    drain: DrainSignal,
 }
 
 impl TicketApi {
-    pub(crate) fn new(store: Store) -> Self {
-        Self { store }
+    /// Takes up the store's keys, or makes them. `places`: so many HoldSeats calls are at the store at once.
+    pub(crate) async fn new(store: Store, places: usize, drain: DrainSignal) -> Result<Self, StoreError> {
+        let signer = store.signer().await?;
+        Ok(Self {
+            signer,
+            keys: Arc::new(store.public_keys().await?),
+            availability: Availability::new(store.clone()),
+            room: Room::new(store.clone(), places),
+            store,
+            drain,
+        })
     }
 
     /// As the host serves it.
@@ -49,15 +82,15 @@ impl TicketService for TicketApi {
         // Version 7 grows with time, which keeps the index of ids compact.
         let created = self.store.create_event(request_id, Uuid::now_v7(), &event).await?;
         Ok(Response::new(CreateEventResponse {
-            event: Some(convert::event(created)),
+            event: Some(convert::event(created, self.store.now())),
         }))
     }
 
     async fn get_event(&self, request: Request<GetEventRequest>) -> Result<Response<GetEventResponse>, Status> {
-        let event_id = read::get_event(&request.into_inner())?;
+        let event_id = read::only_id("event_id", &request.into_inner().event_id)?;
         let event = self.store.event(event_id).await?;
         Ok(Response::new(GetEventResponse {
-            event: Some(convert::event(event)),
+            event: Some(convert::event(event, self.store.now())),
         }))
     }
 
@@ -66,7 +99,8 @@ impl TicketService for TicketApi {
         // One more than asked for tells whether there is a next page.
         let mut events = self.store.events(page.cursor, page.size + 1).await?;
         let next_page_token = page.cut(&mut events, |(event, _)| event.cursor().to_token());
-        let events = events.into_iter().map(convert::event).collect();
+        let now = self.store.now();
+        let events = events.into_iter().map(|event| convert::event(event, now)).collect();
         Ok(Response::new(ListEventsResponse {
             events,
             next_page_token,
@@ -82,7 +116,12 @@ impl TicketService for TicketApi {
     }
 
     async fn hold_seats(&self, request: Request<HoldSeatsRequest>) -> Result<Response<HoldSeatsResponse>, Status> {
-        let hold = read::hold_seats(request.into_inner())?;
+        let mut request = request.into_inner();
+        let pass = std::mem::take(&mut request.pass);
+        let hold = read::hold_seats(request)?;
+        let (visitor, has_pass) = read::visitor(&hold, &pass, &self.keys, self.store.now())?;
+        let inside = self.room.enter(visitor, has_pass).await;
+        let _inside = inside.map_err(|again| error::come_again(again.0))?;
         failpoint("ticket.hold.commit.before").await;
         let hold = self.store.hold(&hold).await?;
         failpoint("ticket.hold.commit.after").await;
@@ -101,7 +140,10 @@ impl TicketService for TicketApi {
         let tickets = self.store.confirm(hold_id, token, order_id, ids).await?;
         failpoint("ticket.confirm.commit.after").await;
         Ok(Response::new(ConfirmHoldResponse {
-            tickets: tickets.into_iter().map(convert::ticket).collect(),
+            tickets: tickets
+                .into_iter()
+                .map(|ticket| convert::ticket(ticket, &self.signer))
+                .collect(),
         }))
     }
 
@@ -115,4 +157,100 @@ impl TicketService for TicketApi {
         failpoint("ticket.release.commit.after").await;
         Ok(Response::new(ReleaseHoldResponse {}))
     }
+
+    async fn search_events(
+        &self,
+        request: Request<SearchEventsRequest>,
+    ) -> Result<Response<SearchEventsResponse>, Status> {
+        let (query, page) = read::search(&request.into_inner())?;
+        let mut found = self.store.search(&query, page.cursor, page.size + 1).await?;
+        let next_page_token = page.cut(&mut found, |(standing, _)| standing.to_token());
+        let now = self.store.now();
+        let events = found.into_iter().map(|(_, event)| convert::event(event, now)).collect();
+        Ok(Response::new(SearchEventsResponse {
+            events,
+            next_page_token,
+        }))
+    }
+
+    async fn get_seat_map(&self, request: Request<GetSeatMapRequest>) -> Result<Response<GetSeatMapResponse>, Status> {
+        let event_id = read::only_id("event_id", &request.into_inner().event_id)?;
+        let (seq, event) = self.store.event_and_key(event_id).await?;
+        let map = self.store.map_of(seq, &event).await?;
+        Ok(Response::new(GetSeatMapResponse {
+            map: Some(convert::seat_map(&event, &map)),
+        }))
+    }
+
+    async fn refund_tickets(
+        &self,
+        request: Request<RefundTicketsRequest>,
+    ) -> Result<Response<RefundTicketsResponse>, Status> {
+        let (order_id, token) = read::refund(&request.into_inner())?;
+        let tickets = self.store.refund(order_id, token).await?;
+        let total = convert::total(&tickets)?;
+        Ok(Response::new(RefundTicketsResponse {
+            tickets: tickets
+                .into_iter()
+                .map(|ticket| convert::ticket(ticket, &self.signer))
+                .collect(),
+            total,
+        }))
+    }
+
+    async fn get_sales(&self, request: Request<GetSalesRequest>) -> Result<Response<GetSalesResponse>, Status> {
+        let event_id = read::only_id("event_id", &request.into_inner().event_id)?;
+        let (event, sales) = self.store.sales(event_id).await?;
+        Ok(Response::new(convert::sales(&event, &sales)?))
+    }
+
+    async fn get_ticket_keys(
+        &self,
+        _: Request<GetTicketKeysRequest>,
+    ) -> Result<Response<GetTicketKeysResponse>, Status> {
+        Ok(Response::new(GetTicketKeysResponse {
+            jwks: self.keys.to_jwks(),
+        }))
+    }
+
+    async fn check_ticket(
+        &self,
+        request: Request<CheckTicketRequest>,
+    ) -> Result<Response<CheckTicketResponse>, Status> {
+        let admission = read::ticket_code(&self.keys, &request.into_inner().code)?;
+        let ticket = self.store.check_ticket(admission.ticket_id).await?;
+        Ok(Response::new(convert::checked(admission, ticket)))
+    }
+
+    type WatchAvailabilityStream = Answers<WatchAvailabilityResponse>;
+
+    async fn watch_availability(
+        &self,
+        request: Request<WatchAvailabilityRequest>,
+    ) -> Result<Response<Self::WatchAvailabilityStream>, Status> {
+        let request = request.into_inner();
+        let event_id = read::only_id("event_id", &request.event_id)?;
+        let watcher = self.availability.watch(event_id).await?;
+        let watcher = watcher.map_err(|TooManyWatchers| error::too_many_watchers())?;
+        let updates = watch::updates(watcher, self.drain.clone(), request.revision);
+        Ok(Response::new(Box::pin(updates)))
+    }
+
+    type WaitInLineStream = Answers<WaitInLineResponse>;
+
+    async fn wait_in_line(
+        &self,
+        request: Request<WaitInLineRequest>,
+    ) -> Result<Response<Self::WaitInLineStream>, Status> {
+        let visitor = read::wait_in_line(&request.into_inner())?;
+        let (event, _) = self.store.event(visitor.event).await?;
+        event.terms.window.check(self.store.now()).map_err(Status::from)?;
+        let in_line = self.room.wait(visitor.clone());
+        let in_line = in_line.map_err(|Full(wait)| error::line_full(wait))?;
+        let words = line::words(in_line, visitor, self.signer.clone(), self.drain.clone());
+        Ok(Response::new(Box::pin(words)))
+    }
 }
+
+/// The answers of a stream.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

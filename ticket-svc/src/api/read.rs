@@ -1,21 +1,33 @@
 //! Requests as domain values, or INVALID_ARGUMENT with everything that is wrong with them.
 
+use identity::KeySet;
 use proto::ticket::v1::{self, hold_seats_request};
 use service_host::status;
-use service_store::{Currency, Page, PageSizes, Text, TimeCursor, Timestamp, Violations};
+use service_store::{Page, PageSizes, Text, TimeCursor, Timestamp, Violations};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::page;
-use crate::domain::{
-    event::{NewEvent, SeatingPlan, Section},
-    hold::{ChosenSeats, FencingToken, HoldTtl, MAX_SEATS, NewHold, Quantity, Selection},
-    price::Price,
-    seat::{Place, SeatId, SeatState, SectionName},
+use super::{
+    new_event::{self, new_event},
+    page,
+};
+use crate::{
+    code::{self, Admission},
+    domain::{
+        event::NewEvent,
+        hold::{BuyerId, ChosenSeats, FencingToken, HoldTtl, MAX_SEATS, NewHold, Quantity, Selection},
+        line::Visitor,
+        search::{Query, Standing, Words},
+        seat::{Place, SeatId, SeatState, SectionName},
+    },
+    pass,
 };
 
 /// How many events a page has.
 const EVENTS: PageSizes = PageSizes { default: 50, max: 200 };
+
+/// How many events a page of a search has.
+const FOUND: PageSizes = PageSizes { default: 20, max: 100 };
 
 /// How many seats a page has.
 const SEATS: PageSizes = PageSizes {
@@ -31,12 +43,6 @@ pub(super) fn create_event(request: v1::CreateEventRequest) -> Result<(Uuid, New
         (Some(request_id), Some(event)) => Ok((request_id, event)),
         _ => Err(status::invalid(violations)),
     }
-}
-
-pub(super) fn get_event(request: &v1::GetEventRequest) -> Result<Uuid, Status> {
-    let mut violations = Violations::default();
-    let event_id = violations.uuid("event_id", &request.event_id);
-    event_id.ok_or_else(|| status::invalid(violations))
 }
 
 pub(super) fn list_events(request: &v1::ListEventsRequest) -> Result<Page<TimeCursor>, Status> {
@@ -96,6 +102,99 @@ pub(super) fn hold_seats(request: v1::HoldSeatsRequest) -> Result<NewHold, Statu
     }
 }
 
+/// Who wants seats, and whether their pass is good: `None` without one.
+pub(super) fn visitor(hold: &NewHold, pass: &str, keys: &KeySet, now: Timestamp) -> Result<(Visitor, bool), Status> {
+    let visitor = Visitor {
+        event: hold.event_id,
+        buyer: hold.buyer.as_str().to_owned(),
+    };
+    if pass.is_empty() {
+        return Ok((visitor, false));
+    }
+    let mut violations = Violations::default();
+    let until = pass::verify(keys, &visitor, pass);
+    let until = violations.check(
+        "pass",
+        until.ok_or("must be what WaitInLine gave for this event and buyer, or empty"),
+    );
+    match until {
+        Some(until) => Ok((visitor, now < until)),
+        None => Err(status::invalid(violations)),
+    }
+}
+
+pub(super) fn wait_in_line(request: &v1::WaitInLineRequest) -> Result<Visitor, Status> {
+    let mut violations = Violations::default();
+    let event = violations.uuid("event_id", &request.event_id);
+    let buyer: Option<BuyerId> = violations.check("buyer_id", Text::try_new(&request.buyer_id));
+    match (event, buyer) {
+        (Some(event), Some(buyer)) => Ok(Visitor {
+            event,
+            buyer: buyer.as_str().to_owned(),
+        }),
+        _ => Err(status::invalid(violations)),
+    }
+}
+
+pub(super) fn refund(request: &v1::RefundTicketsRequest) -> Result<(Uuid, Option<FencingToken>), Status> {
+    let mut violations = Violations::default();
+    let order_id = violations.uuid("order_id", &request.order_id);
+    let token = token_if_known(&mut violations, request.hold_token);
+    match (order_id, token) {
+        (Some(order_id), Some(token)) => Ok((order_id, token)),
+        _ => Err(status::invalid(violations)),
+    }
+}
+
+/// An id that is all that a request has.
+pub(super) fn only_id(field: &str, id: &str) -> Result<Uuid, Status> {
+    let mut violations = Violations::default();
+    let read = violations.uuid(field, id);
+    read.ok_or_else(|| status::invalid(violations))
+}
+
+pub(super) fn ticket_code(keys: &KeySet, code: &str) -> Result<Admission, Status> {
+    code::verify(keys, code).map_err(|error| {
+        let mut violations = Violations::default();
+        violations.add("code", format!("must be the code of a ticket: {error}"));
+        status::invalid(violations)
+    })
+}
+
+pub(super) fn search(request: &v1::SearchEventsRequest) -> Result<(Query, Page<Standing>), Status> {
+    let mut violations = Violations::default();
+    let text = violations.check("text", Words::asked(&request.text));
+    let place = violations.check("place", Words::asked(&request.place));
+    let from = edge(&mut violations, "starts_from", request.starts_from);
+    let before = edge(&mut violations, "starts_before", request.starts_before);
+    let page = Page::read(
+        &mut violations,
+        FOUND,
+        request.page_size,
+        &request.page_token,
+        Standing::from_token,
+    );
+    match (text, place, from, before, page) {
+        (Some(text), Some(place), Some(from), Some(before), Some(page)) => {
+            let query = Query {
+                text,
+                place,
+                from,
+                before,
+            };
+            Ok((query, page))
+        }
+        _ => Err(status::invalid(violations)),
+    }
+}
+
+fn edge(violations: &mut Violations, field: &str, time: Option<prost_types::Timestamp>) -> Option<Option<Timestamp>> {
+    match time {
+        None => Some(None),
+        Some(time) => new_event::instant(violations, field, time).map(Some),
+    }
+}
+
 pub(super) fn confirm_hold(request: &v1::ConfirmHoldRequest) -> Result<(Uuid, FencingToken, Uuid), Status> {
     let mut violations = Violations::default();
     let hold_id = violations.uuid("hold_id", &request.hold_id);
@@ -111,67 +210,23 @@ pub(super) fn confirm_hold(request: &v1::ConfirmHoldRequest) -> Result<(Uuid, Fe
 pub(super) fn release_hold(request: &v1::ReleaseHoldRequest) -> Result<(Uuid, Option<FencingToken>), Status> {
     let mut violations = Violations::default();
     let hold_id = violations.uuid("hold_id", &request.hold_id);
-    let token = match request.hold_token {
-        0 => Some(None),
-        token @ 1.. => Some(Some(FencingToken(token))),
-        _ => violations.check(
-            "hold_token",
-            Err("must be the token of the hold, or 0 when it is not known"),
-        ),
-    };
+    let token = token_if_known(&mut violations, request.hold_token);
     match (hold_id, token) {
         (Some(hold_id), Some(token)) => Ok((hold_id, token)),
         _ => Err(status::invalid(violations)),
     }
 }
 
-fn new_event(violations: &mut Violations, event: &v1::Event) -> Option<NewEvent> {
-    let title = violations.check("event.title", Text::try_new(&event.title));
-    let venue = violations.check("event.venue", Text::try_new(&event.venue));
-    let starts_at = event
-        .starts_at
-        .and_then(|time| Timestamp::from_parts(time.seconds, time.nanos));
-    let starts_at = violations.check(
-        "event.starts_at",
-        starts_at.ok_or("must be set, and between the years 1678 and 2261"),
-    );
-    let plan = plan(violations, &event.sections);
-    Some(NewEvent {
-        title: title?,
-        venue: venue?,
-        starts_at: starts_at?,
-        plan: plan?,
-    })
-}
-
-fn plan(violations: &mut Violations, sections: &[v1::Section]) -> Option<SeatingPlan> {
-    if sections.len() > SeatingPlan::MAX_SECTIONS {
-        // Not one violation for each of perhaps a million.
-        return violations.check("event.sections", Err("must have 1 to 50 sections"));
+/// `None` inside when the caller does not know it.
+fn token_if_known(violations: &mut Violations, token: i64) -> Option<Option<FencingToken>> {
+    match token {
+        0 => Some(None),
+        token @ 1.. => Some(Some(FencingToken(token))),
+        _ => violations.check(
+            "hold_token",
+            Err("must be the token of the hold, or 0 when it is not known"),
+        ),
     }
-    let read: Vec<Option<Section>> = sections
-        .iter()
-        .enumerate()
-        .map(|(index, read)| section(violations, &format!("event.sections[{index}]"), read))
-        .collect();
-    let sections = read.into_iter().collect::<Option<Vec<_>>>()?;
-    violations.check("event.sections", SeatingPlan::try_new(sections))
-}
-
-fn section(violations: &mut Violations, field: &str, section: &v1::Section) -> Option<Section> {
-    let name = violations.check(format!("{field}.name"), SectionName::try_new(&section.name));
-    let price = section.price.clone().unwrap_or_default();
-    let currency = violations.check(
-        format!("{field}.price.currency_code"),
-        Currency::try_new(&price.currency_code),
-    );
-    let amount = Price::try_new(currency.unwrap_or(Currency::EUR), price.minor_units);
-    let price = violations.check(format!("{field}.price.minor_units"), amount);
-    let (name, _, price) = (name?, currency?, price?);
-    violations.check(
-        field,
-        Section::try_new(name, section.rows, section.seats_per_row, price),
-    )
 }
 
 fn selection(violations: &mut Violations, selection: Option<hold_seats_request::Selection>) -> Option<Selection> {

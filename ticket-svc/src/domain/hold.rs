@@ -77,15 +77,23 @@ pub(crate) struct Ticket {
     pub(crate) price: Money,
 }
 
-/// What has become of a hold, as it is stored.
+/// What has become of a hold, as it is stored. `Over` is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HoldPhase {
     /// The seats are kept until then, unless someone took them after.
     Held { until: Timestamp },
-    /// The seats are sold to this order. Final.
+    /// The seats are sold to this order.
     Confirmed { order_id: Uuid },
-    /// The seats were given back. Final.
+    /// It is over: the seats were given back, time ran out and that was recorded, or they were sold and the order was refunded.
+    Over(Ending),
+}
+
+/// How a hold is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
     Released,
+    Lapsed,
+    Refunded,
 }
 
 /// What the rules look at before a hold changes.
@@ -117,6 +125,15 @@ pub(crate) enum Release {
     Repeat,
 }
 
+/// What a refund of the order that bought a hold's seats comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refund {
+    /// Revoke the tickets and free the seats now.
+    Revoke,
+    /// It was done before: answer the same tickets.
+    Repeat,
+}
+
 impl HoldFacts {
     /// May `order_id` confirm with `token` at `now`?
     pub(crate) fn confirm(&self, token: FencingToken, order_id: Uuid, now: Timestamp) -> Result<Confirmation, Refusal> {
@@ -128,7 +145,9 @@ impl HoldFacts {
             HoldPhase::Held { .. } => Ok(Confirmation::Lapse),
             HoldPhase::Confirmed { order_id: buyer } if buyer == order_id => Ok(Confirmation::Repeat),
             HoldPhase::Confirmed { .. } => Err(Refusal::HoldConfirmed(self.id)),
-            HoldPhase::Released => Err(Refusal::HoldReleased(self.id)),
+            HoldPhase::Over(Ending::Released) => Err(Refusal::HoldReleased(self.id)),
+            HoldPhase::Over(Ending::Lapsed) => Err(Refusal::HoldExpired(self.id)),
+            HoldPhase::Over(Ending::Refunded) => Err(Refusal::HoldRefunded(self.id)),
         }
     }
 
@@ -139,15 +158,38 @@ impl HoldFacts {
         }
         match self.phase {
             HoldPhase::Held { .. } => Ok(Release::GiveBack),
-            HoldPhase::Released => Ok(Release::Repeat),
+            HoldPhase::Over(Ending::Released) | HoldPhase::Over(Ending::Lapsed) => Ok(Release::Repeat),
             HoldPhase::Confirmed { .. } => Err(Refusal::HoldConfirmed(self.id)),
+            HoldPhase::Over(Ending::Refunded) => Err(Refusal::HoldRefunded(self.id)),
         }
     }
 
-    /// May the answer to its HoldSeats be given again? Not after a release: the seats may be someone else's.
+    /// Is it time to record that it has run out?
+    pub(crate) fn has_lapsed(&self, now: Timestamp) -> bool {
+        matches!(self.phase, HoldPhase::Held { until } if until <= now)
+    }
+
+    /// May `order_id` be refunded what it bought by this hold? `token` is `None` when the caller does not know it.
+    pub(crate) fn refund(&self, token: Option<FencingToken>, order_id: Uuid) -> Result<Refund, Refusal> {
+        if token.is_some_and(|token| token != self.token) {
+            return Err(Refusal::HoldTokenWrong(self.id));
+        }
+        match self.phase {
+            HoldPhase::Confirmed { order_id: buyer } if buyer == order_id => Ok(Refund::Revoke),
+            HoldPhase::Over(Ending::Refunded) => Ok(Refund::Repeat),
+            HoldPhase::Confirmed { .. }
+            | HoldPhase::Held { .. }
+            | HoldPhase::Over(Ending::Released)
+            | HoldPhase::Over(Ending::Lapsed) => Err(Refusal::OrderUnknown(order_id)),
+        }
+    }
+
+    /// May the answer to its HoldSeats be given again? Not once the seats may be someone else's.
     pub(crate) fn repeat(&self) -> Result<(), Refusal> {
         match self.phase {
-            HoldPhase::Released => Err(Refusal::HoldReleased(self.id)),
+            HoldPhase::Over(Ending::Released) => Err(Refusal::HoldReleased(self.id)),
+            HoldPhase::Over(Ending::Lapsed) => Err(Refusal::HoldExpired(self.id)),
+            HoldPhase::Over(Ending::Refunded) => Err(Refusal::HoldRefunded(self.id)),
             HoldPhase::Held { .. } | HoldPhase::Confirmed { .. } => Ok(()),
         }
     }
@@ -171,6 +213,17 @@ impl NewHold {
                 .text(section.as_ref().map_or("", SectionName::as_str)),
         }
         .finish()
+    }
+}
+
+impl Selection {
+    /// How many seats.
+    pub(crate) fn seats(&self) -> u32 {
+        match self {
+            // At most ten.
+            Self::Seats(ChosenSeats(seats)) => u32::try_from(seats.len()).unwrap_or(u32::MAX),
+            Self::BestAvailable { quantity, .. } => quantity.0,
+        }
     }
 }
 
@@ -246,7 +299,7 @@ mod tests {
         let until = Timestamp::from_nanos(100);
         let held = facts(HoldPhase::Held { until });
         let confirmed = facts(HoldPhase::Confirmed { order_id: ORDER });
-        let released = facts(HoldPhase::Released);
+        let released = facts(HoldPhase::Over(Ending::Released));
         let other = FencingToken(8);
         for (hold, token, order, now, expected) in [
             (held, TOKEN, ORDER, 99, Ok(Confirmation::Sell)),
@@ -257,6 +310,20 @@ mod tests {
             (confirmed, TOKEN, ID, 0, Err(Refusal::HoldConfirmed(ID))),
             (confirmed, other, ORDER, 0, Err(Refusal::HoldTokenWrong(ID))),
             (released, TOKEN, ORDER, 0, Err(Refusal::HoldReleased(ID))),
+            (
+                facts(HoldPhase::Over(Ending::Lapsed)),
+                TOKEN,
+                ORDER,
+                0,
+                Err(Refusal::HoldExpired(ID)),
+            ),
+            (
+                facts(HoldPhase::Over(Ending::Refunded)),
+                TOKEN,
+                ORDER,
+                0,
+                Err(Refusal::HoldRefunded(ID)),
+            ),
         ] {
             assert_eq!(
                 hold.confirm(token, order, Timestamp::from_nanos(now)),
@@ -274,14 +341,58 @@ mod tests {
         assert_eq!(held.release(Some(TOKEN)), Ok(Release::GiveBack));
         assert_eq!(held.release(None), Ok(Release::GiveBack));
         assert_eq!(held.release(Some(FencingToken(8))), Err(Refusal::HoldTokenWrong(ID)));
-        assert_eq!(facts(HoldPhase::Released).release(None), Ok(Release::Repeat));
+        assert_eq!(
+            facts(HoldPhase::Over(Ending::Released)).release(None),
+            Ok(Release::Repeat)
+        );
         let sold = facts(HoldPhase::Confirmed { order_id: ORDER });
         assert_eq!(sold.release(None), Err(Refusal::HoldConfirmed(ID)));
     }
 
     #[test]
+    fn only_what_was_sold_to_the_order_is_refunded_and_once() {
+        let sold = facts(HoldPhase::Confirmed { order_id: ORDER });
+        let refunded = facts(HoldPhase::Over(Ending::Refunded));
+        let unknown = || Err(Refusal::OrderUnknown(ORDER));
+        let until = Timestamp::from_nanos(100);
+        for (hold, token, expected) in [
+            (sold, None, Ok(Refund::Revoke)),
+            (sold, Some(TOKEN), Ok(Refund::Revoke)),
+            (sold, Some(FencingToken(8)), Err(Refusal::HoldTokenWrong(ID))),
+            (refunded, None, Ok(Refund::Repeat)),
+            (facts(HoldPhase::Confirmed { order_id: ID }), None, unknown()),
+            (facts(HoldPhase::Held { until }), None, unknown()),
+            (facts(HoldPhase::Over(Ending::Released)), None, unknown()),
+            (facts(HoldPhase::Over(Ending::Lapsed)), None, unknown()),
+        ] {
+            assert_eq!(hold.refund(token, ORDER), expected, "{hold:?} {token:?}");
+        }
+        assert_eq!(refunded.release(None), Err(Refusal::HoldRefunded(ID)));
+    }
+
+    #[test]
+    fn a_hold_lapses_at_its_very_instant_and_nothing_else_does() {
+        let until = Timestamp::from_nanos(100);
+        let held = facts(HoldPhase::Held { until });
+        assert!(!held.has_lapsed(Timestamp::from_nanos(99)));
+        assert!(held.has_lapsed(until));
+        assert!(!facts(HoldPhase::Confirmed { order_id: ORDER }).has_lapsed(until));
+        assert_eq!(
+            facts(HoldPhase::Over(Ending::Lapsed)).release(Some(TOKEN)),
+            Ok(Release::Repeat)
+        );
+        assert_eq!(
+            facts(HoldPhase::Over(Ending::Lapsed)).repeat(),
+            Err(Refusal::HoldExpired(ID))
+        );
+    }
+
+    #[test]
     fn a_released_hold_is_not_answered_again() {
-        assert_eq!(facts(HoldPhase::Released).repeat(), Err(Refusal::HoldReleased(ID)));
+        assert_eq!(
+            facts(HoldPhase::Over(Ending::Released)).repeat(),
+            Err(Refusal::HoldReleased(ID))
+        );
         assert_eq!(
             facts(HoldPhase::Held {
                 until: Timestamp::from_nanos(0)

@@ -1,5 +1,8 @@
 //! Everything that the rules can say no with. Not failures of the store or the wire.
 
+use std::{fmt, time::Duration};
+
+use service_store::Timestamp;
 use uuid::Uuid;
 
 use super::seat::SeatId;
@@ -45,4 +48,62 @@ pub(crate) enum Refusal {
     /// The seats are sold already.
     #[error("hold {0} is confirmed: its seats are sold")]
     HoldConfirmed(Uuid),
+    /// The seats were sold, and the order was refunded.
+    #[error("hold {0} was sold and refunded: its tickets are void")]
+    HoldRefunded(Uuid),
+    /// Nothing was sold to this order.
+    #[error("nothing was sold to order {0}")]
+    OrderUnknown(Uuid),
+    /// There is no such ticket.
+    #[error("there is no ticket {0}")]
+    TicketUnknown(Uuid),
+    /// The sale has not begun.
+    #[error("the sale has not begun; it does at {}", DateTime(*.0))]
+    SaleNotOpen(Timestamp),
+    /// The sale is over.
+    #[error("the sale is over since {}", DateTime(*.0))]
+    SaleClosed(Timestamp),
+    /// The buyer would have more seats than one buyer may.
+    #[error("one buyer may have {cap} seats of this event; this one has {has} and wants {wanted} more")]
+    BuyerCap {
+        /// The event's limit.
+        cap: u32,
+        /// Held and bought.
+        has: u32,
+        /// Asked for.
+        wanted: u32,
+    },
+    /// The buyer holds too often at once.
+    #[error("the buyer has {live} live holds of this event; confirm or release some, or wait {} s", wait.as_secs_f64().ceil())]
+    TooManyHolds {
+        /// Holds that live.
+        live: u32,
+        /// How long until the first of them ends.
+        wait: Duration,
+    },
+}
+
+/// An instant as people and RFC 3339 write it, in UTC.
+pub(crate) struct DateTime(pub(crate) Timestamp);
+
+impl fmt::Display for DateTime {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_nanosecond(self.0.as_nanos().into()) {
+            Ok(time) => fmt::Display::fmt(&time, formatter),
+            Err(_) => write!(formatter, "{} ns after 1970", self.0.as_nanos()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_say_when_in_utc() {
+        let refusal = Refusal::SaleNotOpen(Timestamp::from_nanos(1_900_000_000_500_000_000));
+        let said = "the sale has not begun; it does at 2030-03-17T17:46:40.5Z";
+        assert_eq!(refusal.to_string(), said);
+        assert!(!DateTime(Timestamp::from_nanos(i64::MIN)).to_string().is_empty());
+    }
 }

@@ -2,13 +2,19 @@
 
 use std::{fmt, str::FromStr};
 
-use service_store::{Invalid, Timestamp};
+use service_store::Invalid;
 
 /// The name of a section: 1 to 40 of A-Z, a-z, 0-9 and '-'.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SectionName(String);
 
-/// A seat's public name, `section/row/number`, for example `A/3/12`. One seat has one spelling.
+/// The row that general admission is kept in. Rows of chairs count from 1.
+pub(crate) const GENERAL_ROW: u32 = 0;
+
+/// How that row is spelt: `FLOOR/ga/17`.
+const GENERAL: &str = "ga";
+
+/// A seat's public name, `section/row/number`, for example `A/3/12` or `FLOOR/ga/17`. One seat has one spelling.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SeatId {
     section: SectionName,
@@ -21,7 +27,7 @@ pub(crate) struct SeatId {
 pub(crate) struct Place {
     /// The section's position in the event, from 0.
     pub(crate) section: u32,
-    /// From 1.
+    /// From 1, or [`GENERAL_ROW`].
     pub(crate) row: u32,
     /// From 1.
     pub(crate) number: u32,
@@ -33,26 +39,6 @@ pub(crate) enum SeatState {
     Free,
     Held,
     Sold,
-}
-
-/// The state of a seat as it was last written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Occupancy {
-    Free,
-    HeldUntil(Timestamp),
-    Sold,
-}
-
-impl Occupancy {
-    /// A hold that has run out counts as free, whether or not anyone has tidied it away.
-    pub(crate) fn state_at(self, now: Timestamp) -> SeatState {
-        match self {
-            Self::Free => SeatState::Free,
-            Self::HeldUntil(end) if end <= now => SeatState::Free,
-            Self::HeldUntil(_) => SeatState::Held,
-            Self::Sold => SeatState::Sold,
-        }
-    }
 }
 
 impl SectionName {
@@ -101,7 +87,10 @@ impl FromStr for SeatId {
         };
         Ok(Self {
             section: SectionName::try_new(section).map_err(|_| SHAPE)?,
-            row: ordinal(row).ok_or(SHAPE)?,
+            row: match row {
+                GENERAL => GENERAL_ROW,
+                row => ordinal(row).ok_or(SHAPE)?,
+            },
             number: ordinal(number).ok_or(SHAPE)?,
         })
     }
@@ -127,7 +116,10 @@ impl fmt::Debug for SectionName {
 
 impl fmt::Display for SeatId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}/{}", self.section, self.row, self.number)
+        match self.row {
+            GENERAL_ROW => write!(formatter, "{}/{GENERAL}/{}", self.section, self.number),
+            row => write!(formatter, "{}/{row}/{}", self.section, self.number),
+        }
     }
 }
 
@@ -147,6 +139,8 @@ mod tests {
     fn a_seat_has_one_spelling() {
         let seat: SeatId = "A/3/12".parse().expect("a seat");
         assert_eq!((seat.section().as_str(), seat.row(), seat.number()), ("A", 3, 12));
+        let place: SeatId = "Floor/ga/17".parse().expect("an admission");
+        assert_eq!((place.row(), place.number()), (GENERAL_ROW, 17));
         for bad in [
             "",
             "A",
@@ -160,6 +154,9 @@ mod tests {
             "A b/1/1",
             "/1/1",
             "A/1/9999999999",
+            "A/ga/0",
+            "A/GA/1",
+            "A/ga",
         ] {
             assert!(bad.parse::<SeatId>().is_err(), "{bad:?}");
         }
@@ -167,24 +164,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_prints_the_same(text in "[A-Za-z0-9/-]{0,20}") {
+        fn what_parses_prints_the_same(text in "[A-Za-z0-9/-]{0,20}|[A-Z]{1,3}/(ga|[0-9]{1,2})/[0-9]{1,3}") {
             if let Ok(seat) = text.parse::<SeatId>() {
                 prop_assert_eq!(seat.to_string(), text);
             }
         }
-    }
-
-    #[test]
-    fn a_hold_ends_at_its_very_instant() {
-        let end = Timestamp::from_nanos(100);
-        assert_eq!(
-            Occupancy::HeldUntil(end).state_at(Timestamp::from_nanos(99)),
-            SeatState::Held
-        );
-        assert_eq!(Occupancy::HeldUntil(end).state_at(end), SeatState::Free);
-        assert_eq!(
-            Occupancy::Sold.state_at(Timestamp::from_nanos(i64::MAX)),
-            SeatState::Sold
-        );
     }
 }

@@ -15,6 +15,9 @@ pub(crate) enum StoreError {
     /// Transactions that are not done yet have what this one wants. Made again, it finds out.
     #[error("others are about to take it")]
     Conflict,
+    /// The system gave no random bytes for a key.
+    #[error("no key could be made: the system gave no random bytes")]
+    NoRandomness,
     /// The store holds something that this code never writes.
     #[error("the store holds {0}")]
     Corrupt(&'static str),
@@ -38,7 +41,7 @@ impl service_store::Conflict for StoreError {
         match self {
             Self::Conflict => true,
             Self::Failed(error) => service_store::is_conflict(error),
-            Self::Refused(_) | Self::Busy | Self::Corrupt(_) => false,
+            Self::Refused(_) | Self::Busy | Self::NoRandomness | Self::Corrupt(_) => false,
         }
     }
 }

@@ -10,9 +10,10 @@ use super::{
 };
 use crate::domain::{
     event::Event,
-    hold::{Confirmation, FencingToken, Hold, HoldFacts, HoldPhase, MAX_SEATS, NewHold, Release, Ticket},
+    hold::{Confirmation, Ending, FencingToken, Hold, HoldFacts, HoldPhase, MAX_SEATS, NewHold, Release, Ticket},
     refusal::Refusal,
     seat::Place,
+    stock::Seat,
 };
 
 /// A hold as it is stored.
@@ -46,10 +47,14 @@ impl Store {
         }
         let stored = rows::event(&mut write.tx, EventKey::Id(new.event_id)).await?;
         let stored = stored.ok_or(Refusal::EventUnknown(new.event_id))?;
+        stored.event.terms.window.check(write.now)?;
+        let share = take::share(&mut write, stored.seq, new.buyer.as_str()).await?;
+        share.check(stored.event.terms.cap, new.selection.seats(), write.now)?;
         let places = take::choose(&mut write, &stored, &new.selection).await?;
         let (token, expires_at) = take::grant(&mut write, &stored, new, &places).await?;
         let hold = described(&stored.event, new.id, token, new.buyer.as_str(), &places, expires_at)?;
         write.commit().await?;
+        self.changed(stored.seq);
         Ok(hold)
     }
 
@@ -86,13 +91,15 @@ impl Store {
                 sales::sell(&mut write, &hold, order_id, ids).await?;
                 let tickets = sales::tickets(&mut write.tx, &hold).await?;
                 write.commit().await?;
+                self.changed(hold.event);
                 Ok(tickets)
             }
             Confirmation::Repeat => sales::tickets(&mut write.tx, &hold).await,
             Confirmation::Lapse => {
-                sales::give_back(&mut write, &hold).await?;
+                sales::end(&mut write, &hold, Ending::Lapsed).await?;
                 // Before the refusal is told: see the variant.
                 write.commit().await?;
+                self.changed(hold.event);
                 Err(Refusal::HoldExpired(hold_id).into())
             }
         }
@@ -118,7 +125,12 @@ impl Store {
             }
             Some(hold) => match hold.facts.release(token)? {
                 Release::Repeat => return Ok(()),
-                Release::GiveBack => sales::give_back(&mut write, &hold).await?,
+                Release::GiveBack => {
+                    sales::end(&mut write, &hold, Ending::Released).await?;
+                    write.commit().await?;
+                    self.changed(hold.event);
+                    return Ok(());
+                }
             },
         }
         Ok(write.commit().await?)
@@ -127,7 +139,7 @@ impl Store {
 
 /// What is looked at a hold for.
 #[derive(Clone, Copy)]
-enum Look {
+pub(super) enum Look {
     /// To tell of it.
     Only,
     /// To decide on it: it stays as it is until the transaction ends.
@@ -139,43 +151,47 @@ fn word(hold: Uuid) -> String {
     format!("hold {hold}")
 }
 
-async fn find(connection: &mut Connection, id: Uuid, look: Look) -> Result<Option<StoredHold>, StoreError> {
-    type Row = (i64, i64, String, Vec<u8>, i64, i64, Option<String>);
+pub(super) async fn find(connection: &mut Connection, id: Uuid, look: Look) -> Result<Option<StoredHold>, StoreError> {
+    type Row = (i64, i64, String, Vec<u8>, i64, i64, i64, Option<String>);
     let lock = match look {
         Look::Only => "",
         Look::ToDecide(dialect) => for_update(dialect),
     };
     // Our own words only.
     let select = sqlx::AssertSqlSafe(format!(
-        "SELECT token, event, buyer, body_hash, phase, expires_at, order_id FROM holds WHERE id = $1{lock}"
+        "SELECT token, event, buyer, body_hash, phase, ending, expires_at, order_id FROM holds WHERE id = $1{lock}"
     ));
     let row: Option<Row> = sqlx::query_as(select)
         .bind(id.to_string())
         .fetch_optional(connection)
         .await?;
-    row.map(|(token, event, buyer, body_hash, phase, expires_at, order_id)| {
-        let expires_at = Timestamp::from_nanos(expires_at);
-        let phase = match (phase, order_id) {
-            (0, None) => HoldPhase::Held { until: expires_at },
-            (1, Some(order)) => HoldPhase::Confirmed {
-                order_id: rows::uuid(&order)?,
-            },
-            (2, None) => HoldPhase::Released,
-            _ => return Err(StoreError::Corrupt("a hold phase that is none")),
-        };
-        let facts = HoldFacts {
-            id,
-            token: FencingToken(token),
-            phase,
-        };
-        Ok(StoredHold {
-            facts,
-            event,
-            buyer,
-            body_hash,
-            expires_at,
-        })
-    })
+    row.map(
+        |(token, event, buyer, body_hash, phase, ending, expires_at, order_id)| {
+            let expires_at = Timestamp::from_nanos(expires_at);
+            let phase = match (phase, ending, order_id) {
+                (0, 0, None) => HoldPhase::Held { until: expires_at },
+                (1, 0, Some(order)) => HoldPhase::Confirmed {
+                    order_id: rows::uuid(&order)?,
+                },
+                (2, 0, None) => HoldPhase::Over(Ending::Released),
+                (2, 1, None) => HoldPhase::Over(Ending::Lapsed),
+                (2, 2, None) => HoldPhase::Over(Ending::Refunded),
+                _ => return Err(StoreError::Corrupt("a hold phase that is none")),
+            };
+            let facts = HoldFacts {
+                id,
+                token: FencingToken(token),
+                phase,
+            };
+            Ok(StoredHold {
+                facts,
+                event,
+                buyer,
+                body_hash,
+                expires_at,
+            })
+        },
+    )
     .transpose()
 }
 
@@ -201,7 +217,7 @@ async fn granted(connection: &mut Connection, hold: &StoredHold) -> Result<Hold,
     )
 }
 
-pub(super) async fn places(connection: &mut Connection, hold: &StoredHold) -> Result<Vec<Place>, StoreError> {
+async fn places(connection: &mut Connection, hold: &StoredHold) -> Result<Vec<Place>, StoreError> {
     let found: Vec<(i64, i64, i64)> = sqlx::query_as(
         "SELECT section, row_no, seat_no FROM hold_seats WHERE hold = $1 ORDER BY section, row_no, seat_no",
     )
@@ -209,6 +225,28 @@ pub(super) async fn places(connection: &mut Connection, hold: &StoredHold) -> Re
     .fetch_all(connection)
     .await?;
     found.into_iter().map(rows::place).collect()
+}
+
+/// The seats that a hold was granted, as they are now.
+pub(super) async fn seats(connection: &mut Connection, hold: &StoredHold) -> Result<Vec<(Place, Seat)>, StoreError> {
+    type Row = (i64, i64, i64, i64, i64, Option<i64>, Option<i64>);
+    let found: Vec<Row> = sqlx::query_as(
+        "SELECT seats.section, seats.row_no, seats.seat_no, seats.version, state, seats.hold, held_until
+           FROM hold_seats AS granted JOIN seats ON seats.event = $1 AND seats.section = granted.section
+                AND seats.row_no = granted.row_no AND seats.seat_no = granted.seat_no
+          WHERE granted.hold = $2 ORDER BY 1, 2, 3",
+    )
+    .bind(hold.event)
+    .bind(hold.facts.token.0)
+    .fetch_all(connection)
+    .await?;
+    found
+        .into_iter()
+        .map(|(section, row, number, version, state, by, until)| {
+            let place = rows::place((section, row, number))?;
+            Ok((place, rows::seat(version, state, by, until)?))
+        })
+        .collect()
 }
 
 pub(super) async fn event_of(connection: &mut Connection, hold: &StoredHold) -> Result<Event, StoreError> {

@@ -10,20 +10,33 @@
 //!
 //! How transactions wait, meet and are made again is `service-store`'s.
 
+mod changes;
 mod error;
 mod events;
+mod figures;
 mod holds;
+mod keys;
+mod refunds;
 mod rows;
 mod sales;
+mod search;
 mod seats;
+mod sweep;
 mod take;
+mod tickets;
 
 use std::{sync::Arc, time::Duration};
 
-use service_store::{Clock, Database, Location, OpenError, Schema, Write};
+use service_store::{Clock, Database, Location, OpenError, Schema, Timestamp, Write};
 use telemetry::deadline::Deadline;
 
-pub(crate) use self::{error::StoreError, seats::SeatView};
+pub(crate) use self::{
+    changes::Changes,
+    error::StoreError,
+    figures::{SectionSales, revenue},
+    seats::SeatView,
+    tickets::CheckedTicket,
+};
 
 static SCHEMA: Schema = Schema {
     sqlite: sqlx::migrate!("./migrations/sqlite"),
@@ -34,13 +47,32 @@ static SCHEMA: Schema = Schema {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     database: Database,
+    changes: Changes,
 }
 
 impl Store {
     /// Opens `location`: a file, which is made if there is none, or a database of a server.
     pub(crate) async fn open(location: impl Into<Location>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let database = Database::open(location, &SCHEMA, clock).await?;
-        Ok(Self { database })
+        Ok(Self {
+            database,
+            changes: Changes::default(),
+        })
+    }
+
+    /// What the clock says that rules here.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.database.now()
+    }
+
+    /// What this process has changed, for those who watch.
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// The event's seats have changed, and what changed is committed.
+    fn changed(&self, event: i64) {
+        self.changes.tell(event);
     }
 
     /// Makes a whole transaction, and makes it again when it met another one, until the call's deadline; says

@@ -10,8 +10,9 @@ use super::{
     take::places_listed,
 };
 use crate::domain::{
-    hold::{MAX_SEATS, Ticket},
+    hold::{Ending, MAX_SEATS, Ticket},
     refusal::Refusal,
+    stock::Seat,
 };
 
 /// Sells the seats of a hold, all or none.
@@ -21,10 +22,18 @@ pub(super) async fn sell(
     order_id: Uuid,
     ids: [Uuid; MAX_SEATS],
 ) -> Result<(), StoreError> {
-    let places = holds::places(&mut write.tx, hold).await?;
     let token = hold.facts.token.0;
-    // A seat that went to a later hold is not ours to sell, whatever the clock says. It never comes back to this token, so the
-    // refusal is final without a record.
+    let too_late = || Refusal::HoldExpired(hold.facts.id);
+    let mut places = Vec::new();
+    for (place, seat) in holds::seats(&mut write.tx, hold).await? {
+        // A seat that went to a later hold is not ours to sell, whatever the clock says. It never comes back to this token, so
+        // the refusal is final without a record.
+        match seat {
+            Seat::Held(held) => held.sell(hold.facts.token).map_err(|_| too_late())?,
+            Seat::Free(_) | Seat::Sold(_) => return Err(too_late().into()),
+        };
+        places.push(place);
+    }
     let sold = sqlx::query(
         "UPDATE seats SET state = 2, held_until = NULL, version = seats.version + 1 FROM hold_seats AS granted
          WHERE granted.hold = $2 AND seats.event = $1 AND seats.section = granted.section
@@ -36,7 +45,7 @@ pub(super) async fn sell(
     .execute(&mut *write.tx)
     .await?;
     if sold.rows_affected() != places.len() as u64 {
-        return Err(Refusal::HoldExpired(hold.facts.id).into());
+        return Err(too_late().into());
     }
     let rows = places_listed(places.len(), 5, |[id, section, row, number]| {
         format!("({id}, $1, {section}, {row}, {number}, $2, $3, $4)")
@@ -65,22 +74,47 @@ pub(super) async fn sell(
     Ok(())
 }
 
-/// Frees the seats that a hold still has. Those that it has lost to a later one stay with that one.
-pub(super) async fn give_back(write: &mut Write, hold: &StoredHold) -> Result<(), StoreError> {
-    sqlx::query(
+/// Ends a hold, and frees those of its seats that it still has: those that it has lost to a later one stay with that one.
+///
+/// The version that a hold was granted is a seat's while it is held, and one less than a seat's that it sold.
+pub(super) async fn end(write: &mut Write, hold: &StoredHold, how: Ending) -> Result<(), StoreError> {
+    let (ending, was) = match how {
+        Ending::Released => (0, 0),
+        Ending::Lapsed => (1, 0),
+        Ending::Refunded => (2, 1),
+    };
+    let token = hold.facts.token;
+    let ours = |seat: &Seat| match *seat {
+        Seat::Held(held) => was == 0 && held.give_back(token).is_ok(),
+        Seat::Sold(sold) => was == 1 && sold.refund(token).is_ok(),
+        Seat::Free(_) => false,
+    };
+    let seats = holds::seats(&mut write.tx, hold).await?;
+    let kept = seats.iter().filter(|(_, seat)| ours(seat)).count();
+    let freed = sqlx::query(
         "UPDATE seats SET state = 0, hold = NULL, held_until = NULL, version = seats.version + 1 FROM hold_seats AS granted
          WHERE granted.hold = $2 AND seats.event = $1 AND seats.section = granted.section
            AND seats.row_no = granted.row_no AND seats.seat_no = granted.seat_no
-           AND seats.version = granted.version AND seats.hold = $2 AND seats.state = 1",
+           AND seats.version = granted.version + $3 AND seats.hold = $2 AND seats.state = $3 + 1",
     )
     .bind(hold.event)
-    .bind(hold.facts.token.0)
+    .bind(token.0)
+    .bind(was)
     .execute(&mut *write.tx)
     .await?;
-    sqlx::query("UPDATE holds SET phase = 2 WHERE token = $1 AND phase = 0")
-        .bind(hold.facts.token.0)
+    if freed.rows_affected() != kept as u64 {
+        // A later hold has taken one since it was read.
+        return Err(StoreError::Conflict);
+    }
+    let ended = sqlx::query("UPDATE holds SET phase = 2, ending = $1, order_id = NULL WHERE token = $2 AND phase = $3")
+        .bind(ending)
+        .bind(token.0)
+        .bind(was)
         .execute(&mut *write.tx)
         .await?;
+    if ended.rows_affected() != 1 {
+        return Err(StoreError::Corrupt("a hold that changed while it was locked"));
+    }
     Ok(())
 }
 

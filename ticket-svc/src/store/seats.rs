@@ -40,29 +40,30 @@ impl Store {
             row: 0,
             number: 0,
         });
-        // The CASE is `Occupancy::state_at` in SQL; the tests hold the two together.
-        let found: Vec<(i64, i64, i64, i64, Option<i64>)> = sqlx::query_as(
-            "SELECT section, row_no, seat_no, state, held_until FROM seats
+        // The CASE is `Seat::state_at` in SQL; the tests hold the two together.
+        type Row = (i64, i64, i64, i64, i64, Option<i64>, Option<i64>);
+        let found: Vec<Row> = sqlx::query_as(
+            "SELECT section, row_no, seat_no, version, state, hold, held_until FROM seats
              WHERE event = $1 AND (section, row_no, seat_no) > ($2, $3, $4)
-               AND ($5 IS NULL OR $5 = CASE WHEN state = 1 AND held_until <= $6 THEN 0 ELSE state END)
+               AND ($5 < 0 OR $5 = CASE WHEN state = 1 AND held_until <= $6 THEN 0 ELSE state END)
              ORDER BY section, row_no, seat_no LIMIT $7",
         )
         .bind(stored.seq)
         .bind(i64::from(after.section))
         .bind(i64::from(after.row))
         .bind(i64::from(after.number))
-        .bind(state.map(code))
+        .bind(state.map_or(-1, code))
         .bind(now.as_nanos())
         .bind(i64::from(limit))
         .fetch_all(&mut *reader)
         .await?;
         found
             .into_iter()
-            .map(|(section, row, number, state, held_until)| {
+            .map(|(section, row, number, version, state, hold, held_until)| {
                 let place = rows::place((section, row, number))?;
                 let described = stored.event.plan.describe(place);
                 let (id, price) = described.ok_or(StoreError::Corrupt("a seat of no section"))?;
-                let state = rows::occupancy(state, held_until)?.state_at(now);
+                let state = rows::seat(version, state, hold, held_until)?.state_at(now);
                 Ok(SeatView {
                     place,
                     id,

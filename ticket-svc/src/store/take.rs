@@ -18,11 +18,32 @@ use crate::domain::{
     hold::{FencingToken, NewHold, Selection},
     pick,
     refusal::Refusal,
+    sale::BuyersShare,
     seat::Place,
 };
 
 /// What a seat is that can be taken at $2.
 const FREE: &str = "(state = 0 OR (state = 1 AND held_until <= $2))";
+
+/// What the buyer has of the event. The word is locked first, so that of two holds of one buyer the second one counts the first.
+pub(super) async fn share(write: &mut Write, event: i64, buyer: &str) -> Result<BuyersShare, StoreError> {
+    write.lock(&format!("buyer {buyer} of event {event}")).await?;
+    let (live_holds, seats, next_lapse): (i64, i64, Option<i64>) = sqlx::query_as(
+        "SELECT count(CASE WHEN phase = 0 THEN 1 END), CAST(coalesce(sum(seats), 0) AS BIGINT),
+                min(CASE WHEN phase = 0 THEN expires_at END)
+           FROM holds WHERE event = $1 AND buyer = $2 AND (phase = 1 OR (phase = 0 AND expires_at > $3))",
+    )
+    .bind(event)
+    .bind(buyer)
+    .bind(write.now.as_nanos())
+    .fetch_one(&mut *write.tx)
+    .await?;
+    Ok(BuyersShare {
+        live_holds: rows::small(live_holds)?,
+        seats: rows::small(seats)?,
+        next_lapse: next_lapse.map(Timestamp::from_nanos),
+    })
+}
 
 /// Places that the selection means, front to back. On PostgreSQL they are free and locked; on SQLite, chosen ones may be taken.
 pub(super) async fn choose(
@@ -149,7 +170,7 @@ pub(super) async fn grant(
 ) -> Result<(FencingToken, Timestamp), StoreError> {
     let expires_at = write.now.after(new.ttl.get());
     let token: i64 = sqlx::query_scalar(
-        "INSERT INTO holds (id, event, buyer, body_hash, expires_at, created_at) VALUES ($1, $2, $3, $4, $5, $6)
+        "INSERT INTO holds (id, event, buyer, body_hash, expires_at, created_at, seats) VALUES ($1, $2, $3, $4, $5, $6, $7)
          RETURNING token",
     )
     .bind(new.id.to_string())
@@ -158,6 +179,7 @@ pub(super) async fn grant(
     .bind(new.fingerprint().to_vec())
     .bind(expires_at.as_nanos())
     .bind(write.now.as_nanos())
+    .bind(i64::from(new.selection.seats()))
     .fetch_one(&mut *write.tx)
     .await?;
     let listed = listed(places.len(), 5);

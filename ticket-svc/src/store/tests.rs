@@ -13,12 +13,16 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::{
-    event::{NewEvent, SeatingPlan, Section},
+    event::{NewEvent, Terms},
     hold::{ChosenSeats, FencingToken, HoldTtl, MAX_SEATS, NewHold, Quantity, Selection},
+    plan::{Layout, SeatingPlan, Section},
     price::Price,
     refusal::Refusal,
     seat::{SeatState, SectionName},
+    venue::Venue,
 };
+
+mod terms;
 
 /// A clock that stands still until told.
 #[derive(Debug, Default)]
@@ -81,7 +85,8 @@ impl Fixture {
     }
 
     fn hold(&self, selection: Selection) -> NewHold {
-        let buyer = Text::try_new("buyer").expect("in limits");
+        // One each: how much one buyer may have is another test's.
+        let buyer = Text::try_new(&id().to_string()).expect("in limits");
         NewHold {
             id: id(),
             event_id: self.event,
@@ -115,7 +120,7 @@ impl Fixture {
                             WHEN 0 THEN 1 WHEN 1 THEN 2 ELSE 0 END
                 OR CASE state WHEN 2 THEN 1 ELSE 0 END
                                 <> (SELECT count(*) FROM tickets
-                                   WHERE tickets.event = seats.event AND tickets.hold = seats.hold
+                                   WHERE tickets.event = seats.event AND tickets.hold = seats.hold AND revoked_at IS NULL
                                      AND (tickets.section, tickets.row_no, tickets.seat_no)
                                        = (seats.section, seats.row_no, seats.seat_no))",
         )
@@ -124,7 +129,7 @@ impl Fixture {
         .expect("an answer");
         assert!(wrong.is_empty(), "seats that are not what their hold says: {wrong:?}");
         let strays: i64 =
-            sqlx::query_scalar("SELECT (SELECT count(*) FROM tickets) - (SELECT count(*) FROM seats WHERE state = 2)")
+            sqlx::query_scalar("SELECT (SELECT count(*) FROM tickets WHERE revoked_at IS NULL) - (SELECT count(*) FROM seats WHERE state = 2)")
                 .fetch_one(self.store.database.reader())
                 .await
                 .expect("a count");
@@ -148,12 +153,15 @@ fn ids() -> [Uuid; MAX_SEATS] {
 
 fn event(sections: &[(&str, u32, u32)]) -> NewEvent {
     let price = Price::try_new(Currency::EUR, 1_000).expect("in range");
-    let section = |(name, rows, seats): &(&str, u32, u32)| {
-        Section::try_new(SectionName::try_new(name).expect("a name"), *rows, *seats, price).expect("in range")
+    let section = |(name, rows, seats): &(&str, u32, u32)| Section {
+        name: SectionName::try_new(name).expect("a name"),
+        layout: Layout::try_new(*rows, *seats, 0).expect("in range"),
+        price,
     };
     NewEvent {
         title: Text::try_new("Title").expect("in limits"),
-        venue: Text::try_new("Venue").expect("in limits"),
+        venue: Venue::named(Text::try_new("Venue").expect("in limits")),
+        terms: Terms::default(),
         starts_at: Timestamp::from_nanos(1),
         plan: SeatingPlan::try_new(sections.iter().map(section).collect()).expect("a plan"),
     }
@@ -333,10 +341,10 @@ async fn a_hold_that_was_refused_as_expired_is_never_confirmed(store: TestStore)
     fixture.clock.0.store(0, Ordering::SeqCst);
     assert_eq!(fixture.counts().await, (2, 0, 0), "its seats are free, not held again");
     let again = fixture.store.confirm(hold.id, hold.token, order, ids()).await;
-    assert_eq!(refusal(again), Refusal::HoldReleased(hold.id));
+    assert_eq!(refusal(again), Refusal::HoldExpired(hold.id));
     assert_eq!(
         refusal(fixture.store.hold(&request).await),
-        Refusal::HoldReleased(hold.id)
+        Refusal::HoldExpired(hold.id)
     );
     let next = fixture.store.hold(&fixture.best(2)).await.expect("free");
     fixture
@@ -553,10 +561,12 @@ async fn a_second_ticket_for_a_seat_cannot_even_be_inserted(store: TestStore) {
         .await
         .expect("in time");
     let mut write = fixture.store.begin().await.expect("the lock");
-    let second =
-        sqlx::query("INSERT INTO tickets SELECT 'x', event, section, row_no, seat_no, hold, 'y', 0 FROM tickets")
-            .execute(&mut *write.tx)
-            .await;
+    let second = sqlx::query(
+        "INSERT INTO tickets (id, event, section, row_no, seat_no, hold, order_id, sold_at)
+         SELECT 'x', event, section, row_no, seat_no, hold, 'y', 0 FROM tickets",
+    )
+    .execute(&mut *write.tx)
+    .await;
     assert!(second.is_err_and(|error| {
         error
             .as_database_error()

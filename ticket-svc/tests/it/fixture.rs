@@ -120,6 +120,20 @@ impl Fixture {
         }
     }
 
+    /// One server with so many places at the store.
+    pub(crate) async fn with_places(hold_places: usize) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let config = Config {
+            hold_places,
+            ..config(&folder)
+        };
+        let server = Tickets::start(config).await.expect("it starts");
+        Self {
+            servers: vec![server],
+            folder,
+        }
+    }
+
     pub(crate) async fn client(&self, server: usize) -> Client {
         self.client_as(server, Shown::AsMeant).await
     }
@@ -164,6 +178,7 @@ pub(crate) fn section(name: &str, rows: u32, seats_per_row: u32) -> Section {
         rows,
         seats_per_row,
         price: euro(2_500),
+        capacity: 0,
     }
 }
 
@@ -209,6 +224,15 @@ fn hold(event_id: &str, selection: hold_seats_request::Selection) -> HoldSeatsRe
         buyer_id: "buyer".to_owned(),
         selection: Some(selection),
         ttl: None,
+        pass: String::new(),
+    }
+}
+
+/// The same for somebody by name.
+pub(crate) fn buyer(name: &str, request: HoldSeatsRequest) -> HoldSeatsRequest {
+    HoldSeatsRequest {
+        buyer_id: name.to_owned(),
+        ..request
     }
 }
 

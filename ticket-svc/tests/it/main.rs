@@ -2,6 +2,12 @@
 
 mod access;
 mod fixture;
+mod hostile;
 mod inputs;
 mod life;
+mod line;
+mod refunds;
 mod sale;
+mod search;
+mod terms;
+mod watch;

@@ -9,7 +9,7 @@ use std::{
 use proto::{
     common::v1::Money,
     ticket::v1::{
-        ConfirmHoldRequest, ConfirmHoldResponse, CreateEventRequest, CreateEventResponse, GetEventRequest,
+        self, ConfirmHoldRequest, ConfirmHoldResponse, CreateEventRequest, CreateEventResponse, GetEventRequest,
         GetEventResponse, Hold, HoldSeatsRequest, HoldSeatsResponse, ListEventsRequest, ListEventsResponse,
         ListSeatsRequest, ListSeatsResponse, ReleaseHoldRequest, ReleaseHoldResponse, Seat, Ticket,
         ticket_service_server::{TicketService, TicketServiceServer},
@@ -335,6 +335,63 @@ impl TicketService for Service {
     }
 
     async fn list_seats(&self, _: Request<ListSeatsRequest>) -> Result<Response<ListSeatsResponse>, Status> {
+        Err(Status::unimplemented("no purchase asks for it"))
+    }
+
+    async fn search_events(
+        &self,
+        _: Request<v1::SearchEventsRequest>,
+    ) -> Result<Response<v1::SearchEventsResponse>, Status> {
+        Err(Status::unimplemented("no purchase asks for it"))
+    }
+
+    async fn get_seat_map(
+        &self,
+        _: Request<v1::GetSeatMapRequest>,
+    ) -> Result<Response<v1::GetSeatMapResponse>, Status> {
+        Err(Status::unimplemented("no purchase asks for it"))
+    }
+
+    async fn refund_tickets(
+        &self,
+        _: Request<v1::RefundTicketsRequest>,
+    ) -> Result<Response<v1::RefundTicketsResponse>, Status> {
+        Err(Status::unimplemented("no purchase asks for it"))
+    }
+
+    async fn get_sales(&self, _: Request<v1::GetSalesRequest>) -> Result<Response<v1::GetSalesResponse>, Status> {
+        Err(Status::unimplemented("no purchase asks for it"))
+    }
+
+    async fn get_ticket_keys(
+        &self,
+        _: Request<v1::GetTicketKeysRequest>,
+    ) -> Result<Response<v1::GetTicketKeysResponse>, Status> {
+        Err(Status::unimplemented("no purchase asks for it"))
+    }
+
+    async fn check_ticket(
+        &self,
+        _: Request<v1::CheckTicketRequest>,
+    ) -> Result<Response<v1::CheckTicketResponse>, Status> {
+        Err(Status::unimplemented("no purchase asks for it"))
+    }
+
+    type WatchAvailabilityStream = tokio_stream::Empty<Result<v1::WatchAvailabilityResponse, Status>>;
+
+    async fn watch_availability(
+        &self,
+        _: Request<v1::WatchAvailabilityRequest>,
+    ) -> Result<Response<Self::WatchAvailabilityStream>, Status> {
+        Err(Status::unimplemented("no purchase asks for it"))
+    }
+
+    type WaitInLineStream = tokio_stream::Empty<Result<v1::WaitInLineResponse, Status>>;
+
+    async fn wait_in_line(
+        &self,
+        _: Request<v1::WaitInLineRequest>,
+    ) -> Result<Response<Self::WaitInLineStream>, Status> {
         Err(Status::unimplemented("no purchase asks for it"))
     }
 }
