@@ -184,3 +184,10 @@ pub(super) const CERTS: &str = r#"Examples:
 
 Writes ca.crt and ca.key, and NAME.crt and NAME.key for each service and the operator. Run again, it issues anew: processes
 that use the files follow them, without a restart. Keep ca.key away from the machines that serve: who has it can be anybody."#;
+
+pub(super) const TICKET_CODE: &str = r#"Examples:
+  tessera call ticket-svc tessera.ticket.v1.TicketService/GetTicketKeys '{}' > ticket-keys.json
+  tessera ticket-code verify TSR1.…
+  scanner | tessera ticket-code verify - --keys ticket-keys.json --event 6f1c2b1e-3f0a-4f7e-9c55-0d2b8f6f2a10
+
+A good signature says that the ticket was sold, for this seat of this event. Whether it was refunded since, CheckTicket knows."#;

@@ -10,6 +10,7 @@ mod monitor;
 mod operator;
 mod roles;
 mod security;
+mod ticket_code;
 mod values;
 
 pub(crate) use self::{
@@ -24,6 +25,7 @@ pub(crate) use self::{
     },
     roles::{HostArgs, MemberArgs, RegistryArgs, TicketArgs, UserArgs},
     security::{IssueArgs, TokenArgs, TokenCommand, TokenDeed, TokenSource},
+    ticket_code::{TicketCodeCommand, TicketCodeDeed, VerifyCodeArgs},
     values::{Admin, InstanceName, Listen, MethodName, RegistryUrl, Until, origin},
 };
 
@@ -116,6 +118,8 @@ pub(crate) enum Command {
     Account(AccountCommand),
     /// Issue certificates for a cluster with TLS, by an authority of one's own
     Certs(CertsArgs),
+    /// Check the code of a ticket without a network
+    TicketCode(TicketCodeCommand),
 
     /// Run the registry
     Registry(RegistryArgs),

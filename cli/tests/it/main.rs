@@ -11,6 +11,7 @@ mod lb;
 mod role;
 mod run;
 mod store;
+mod ticket_code;
 mod token;
 mod unreachable;
 mod up;
