@@ -13,7 +13,7 @@ use crate::{
     failure::Failure,
     govern, healthcheck, inspect, instances, monitor,
     output::Output,
-    roles, services, ticket_code, token, up, watch,
+    roles, services, token, up, watch,
 };
 
 /// Does what was asked.
@@ -40,7 +40,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token(args) => token::run(&args, output),
         Command::Account(args) => account::run(&args, output).await,
         Command::Certs(args) => security::certs::run(&args, output),
-        Command::TicketCode(args) => ticket_code::run(&args, output),
+        Command::TicketCode(args) => inspect::ticket_code::run(&args, output),
         Command::Registry(args) => roles::registry::run(args).await,
         Command::Ticket(args) => roles::ticket::run(args).await,
         Command::User(args) => roles::user::run(args).await,

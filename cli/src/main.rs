@@ -21,7 +21,6 @@ mod roles;
 mod services;
 mod signals;
 mod status;
-mod ticket_code;
 mod token;
 mod trace;
 mod up;

@@ -1,6 +1,7 @@
-//! What one running process is asked at its admin port: whom it calls (`tessera lb`), what it logs (`tessera log-level`). Not here:
-//! what the registry knows of it.
+//! What one running process is asked at its admin port: whom it calls (`tessera lb`), what it logs (`tessera log-level`); and a ticket at
+//! a door, for which nobody is asked (`tessera ticket-code`). Not here: what the registry knows.
 
 mod admin;
 pub(crate) mod balance;
 pub(crate) mod log_level;
+pub(crate) mod ticket_code;

@@ -7,7 +7,7 @@ use proto::ticket::v1::{
     hold_seats_request::Selection, ticket_service_client::TicketServiceClient,
 };
 use tempfile::TempDir;
-use ticket_svc::{Config, Tickets};
+use ticket_svc::{Access, Config, Tickets};
 
 use crate::run::run;
 
@@ -35,7 +35,8 @@ async fn sold() -> (Sold, String) {
     let config = Config {
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: None,
-        store: folder.path().join("tickets.db").display().to_string(),
+        store: folder.path().join("tickets.db").as_path().into(),
+        access: Access::Open,
         ..Config::default()
     };
     let server = Tickets::start(config).await.expect("it starts");

@@ -27,14 +27,26 @@ pub(crate) const TABLE: &[Line] = &[
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         Rule::Public,
     ),
+    // Who is at the door works for the organiser.
+    ("/tessera.ticket.v1.TicketService/CheckTicket", ORGANISERS),
     ("/tessera.ticket.v1.TicketService/ConfirmHold", SERVICES),
     ("/tessera.ticket.v1.TicketService/CreateEvent", ORGANISERS),
     // What is on sale is public: whoever buys looks first and signs in later.
     ("/tessera.ticket.v1.TicketService/GetEvent", Rule::Public),
+    ("/tessera.ticket.v1.TicketService/GetSales", ORGANISERS),
+    ("/tessera.ticket.v1.TicketService/GetSeatMap", Rule::Public),
+    // Their public halves.
+    ("/tessera.ticket.v1.TicketService/GetTicketKeys", Rule::Public),
     ("/tessera.ticket.v1.TicketService/HoldSeats", SERVICES),
     ("/tessera.ticket.v1.TicketService/ListEvents", Rule::Public),
     ("/tessera.ticket.v1.TicketService/ListSeats", Rule::Public),
+    // Whoever took the money gives it back.
+    ("/tessera.ticket.v1.TicketService/RefundTickets", SERVICES),
     ("/tessera.ticket.v1.TicketService/ReleaseHold", SERVICES),
+    ("/tessera.ticket.v1.TicketService/SearchEvents", Rule::Public),
+    // For oneself.
+    ("/tessera.ticket.v1.TicketService/WaitInLine", Rule::Person),
+    ("/tessera.ticket.v1.TicketService/WatchAvailability", Rule::Public),
 ];
 
 #[cfg(test)]

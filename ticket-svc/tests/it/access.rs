@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use identity::{KeyPair, KeySet, PLATFORM, Roles, Subject};
 use prost::Message as _;
 use proto::ticket::v1::{
-    ConfirmHoldRequest, Event, GetEventRequest, ListEventsRequest, ListSeatsRequest, ReleaseHoldRequest,
+    CheckTicketRequest, ConfirmHoldRequest, Event, GetEventRequest, GetSalesRequest, GetSeatMapRequest,
+    GetTicketKeysRequest, ListEventsRequest, ListSeatsRequest, RefundTicketsRequest, ReleaseHoldRequest,
+    SearchEventsRequest, WaitInLineRequest, WatchAvailabilityRequest,
 };
 use tempfile::TempDir;
 use ticket_svc::{Access, Config, StartError, Tickets};
@@ -55,16 +57,26 @@ const ALL: [Who; 10] = [
 /// What they are answered: `.` goes on, `u` UNAUTHENTICATED, `p` PERMISSION_DENIED.
 const TABLE: &[(&str, &str)] = &[
     //              nobody buyer organiser another operator service misplaced expired forged bent
+    ("CheckTicket", "up.p.puuuu"),
     ("ConfirmHold", "upppp.uuuu"),
     ("CreateEvent", "up...puuuu"),
     ("GetEvent", ".........."),
+    ("GetSales", "up.p.puuuu"),
+    ("GetSeatMap", ".........."),
+    ("GetTicketKeys", ".........."),
     ("HoldSeats", "upppp.uuuu"),
     ("ListEvents", ".........."),
     ("ListSeats", ".........."),
+    ("RefundTickets", "upppp.uuuu"),
     ("ReleaseHold", "upppp.uuuu"),
+    ("SearchEvents", ".........."),
+    // As the buyer among them.
+    ("WaitInLine", "u.pp.puuuu"),
+    ("WatchAvailability", ".........."),
 ];
 
 const ORGANISER: Uuid = Uuid::from_u128(20);
+const BUYER: Uuid = Uuid::from_u128(10);
 
 #[tokio::test]
 async fn every_rpc_answers_everybody_as_the_table_says() {
@@ -107,7 +119,7 @@ fn token(who: Who) -> Option<String> {
     };
     Some(match who {
         Who::Nobody => return None,
-        Who::Buyer => token_of(Uuid::from_u128(10), Roles::BUYER),
+        Who::Buyer => token_of(BUYER, Roles::BUYER),
         Who::Organiser => token_of(ORGANISER, Roles::ORGANISER),
         Who::AnotherOrganiser => token_of(Uuid::from_u128(21), Roles::ORGANISER.and(Roles::BUYER)),
         Who::Operator => token_of(Uuid::from_u128(1), Roles::OPERATOR),
@@ -139,6 +151,33 @@ fn token(who: Who) -> Option<String> {
 async fn call(method: &str, mut client: Client, fixture: &Fixture, event: &Event) -> Result<(), Status> {
     let event_id = event.id.clone();
     match method {
+        "CheckTicket" => {
+            let (_, code) = sold(fixture, &event_id).await;
+            client.check_ticket(CheckTicketRequest { code }).await.map(drop)
+        }
+        "GetSales" => client.get_sales(GetSalesRequest { event_id }).await.map(drop),
+        "GetSeatMap" => client.get_seat_map(GetSeatMapRequest { event_id }).await.map(drop),
+        "GetTicketKeys" => client.get_ticket_keys(GetTicketKeysRequest {}).await.map(drop),
+        "RefundTickets" => {
+            let (order_id, _) = sold(fixture, &event_id).await;
+            let request = RefundTicketsRequest {
+                order_id,
+                hold_token: 0,
+            };
+            client.refund_tickets(request).await.map(drop)
+        }
+        "SearchEvents" => client.search_events(SearchEventsRequest::default()).await.map(drop),
+        "WaitInLine" => {
+            let request = WaitInLineRequest {
+                event_id,
+                buyer_id: BUYER.to_string(),
+            };
+            client.wait_in_line(request).await.map(drop)
+        }
+        "WatchAvailability" => {
+            let request = WatchAvailabilityRequest { event_id, revision: 0 };
+            client.watch_availability(request).await.map(drop)
+        }
         "ConfirmHold" => {
             let hold = fixture
                 .client(0)
@@ -181,6 +220,64 @@ async fn call(method: &str, mut client: Client, fixture: &Fixture, event: &Event
         }
         method => panic!("say here how {method} is called"),
     }
+}
+
+/// An order, and the code of its ticket.
+async fn sold(fixture: &Fixture, event_id: &str) -> (String, String) {
+    let mut client = fixture.client(0).await;
+    let hold = client.hold_seats(best(event_id, 1)).await.expect("free");
+    let hold = hold.into_inner().hold.expect("the hold");
+    let confirm = ConfirmHoldRequest {
+        hold_id: hold.id,
+        hold_token: hold.token,
+        order_id: id(),
+    };
+    let order_id = confirm.order_id.clone();
+    let mut tickets = client
+        .confirm_hold(confirm)
+        .await
+        .expect("in time")
+        .into_inner()
+        .tickets;
+    (order_id, tickets.remove(0).code)
+}
+
+/// An organiser makes events of their own, and an operator makes anybody's.
+#[tokio::test]
+async fn an_event_is_made_for_oneself() {
+    let fixture = Fixture::with(1).await;
+    let named = |organiser: &str| {
+        let mut request = new_event(vec![section("A", 1, 1)]);
+        request.event.as_mut().expect("an event").organiser_id = organiser.to_owned();
+        request
+    };
+    let other = Uuid::from_u128(77).to_string();
+    let mut organiser = fixture.client_as(0, Shown::One(token(Who::Organiser))).await;
+    for mine in ["", &ORGANISER.to_string()] {
+        let event = organiser
+            .create_event(named(mine))
+            .await
+            .expect("one's own")
+            .into_inner()
+            .event;
+        assert_eq!(event.expect("the event").organiser_id, ORGANISER.to_string());
+    }
+    let status = organiser.create_event(named(&other)).await.expect_err("another's");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::PermissionDenied, "NOT_YOURS")
+    );
+    let mut operator = fixture.client_as(0, Shown::One(token(Who::Operator))).await;
+    for anybodys in ["", &other] {
+        let event = operator
+            .create_event(named(anybodys))
+            .await
+            .expect("anybody's")
+            .into_inner()
+            .event;
+        assert_eq!(event.expect("the event").organiser_id, anybodys);
+    }
+    fixture.stop().await;
 }
 
 async fn with(access: Access) -> Fixture {

@@ -35,7 +35,7 @@ pub(crate) enum Shown {
 }
 
 /// What the user service alone asks for.
-const OF_SERVICES: &[&str] = &["HoldSeats", "ConfirmHold", "ReleaseHold"];
+const OF_SERVICES: &[&str] = &["HoldSeats", "ConfirmHold", "ReleaseHold", "RefundTickets"];
 
 impl Interceptor for Shown {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
