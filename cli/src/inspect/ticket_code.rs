@@ -31,8 +31,8 @@ fn verify(args: &VerifyCodeArgs, output: Output) -> Result<(), Failure> {
             .why(format!("it is for event {}, not for {event}", admission.event_id)));
     }
     let document = json!({
-        "ticket_id": admission.ticket_id,
-        "event_id": admission.event_id,
+        "ticket_id": admission.ticket_id.to_string(),
+        "event_id": admission.event_id.to_string(),
         "seat_id": admission.seat,
         "key": admission.kid.as_str(),
     });
