@@ -110,6 +110,7 @@ impl Market {
                 rows,
                 seats_per_row,
                 price: Some(euro(PRICE)),
+                ..Section::default()
             }],
             ..Event::default()
         };
