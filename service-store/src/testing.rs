@@ -41,12 +41,18 @@ impl TestStore {
                 Some(Self { location, kept })
             }
             Dialect::Postgres => {
-                let database = Server::shared()?.database();
-                let location = database.location();
-                let kept = Kept::Database(database);
-                Some(Self { location, kept })
+                Some(Self::on(Server::shared()?))
             }
         }
+    }
+
+    /// A new database on a server of the test's own, which it may stop.
+    #[must_use]
+    pub fn on(server: &Server) -> Self {
+        let database = server.database();
+        let location = database.location();
+        let kept = Kept::Database(database);
+        Self { location, kept }
     }
 
     /// Where it is. Every process of a test opens this.

@@ -85,6 +85,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "registry-client",
             "lb",
             "service-host",
+            "service-store",
             "telemetry",
             "tls",
             "registry-svc",

@@ -4,4 +4,18 @@
 
 mod crashes;
 mod crowd;
+mod database;
 mod network;
+
+use e2e::Stores;
+use service_store::testing::TestStore;
+
+/// Databases for both services, of the kind that `ticket` is; they live as long as these.
+fn stores(ticket: TestStore) -> (Stores, [TestStore; 2]) {
+    let user = TestStore::new(ticket.location().dialect()).expect("where there is one there are two");
+    let stores = Stores {
+        ticket: ticket.url(),
+        user: user.url(),
+    };
+    (stores, [ticket, user])
+}

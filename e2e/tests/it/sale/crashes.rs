@@ -16,10 +16,11 @@ use e2e::{
     proxy::{Proxy, Weather},
 };
 use proto::ticket::v1::Event;
+use service_store::{Dialect, testing::TestStore};
 use tokio::task::JoinSet;
 
-/// Clusters at a time. Mostly they wait: for a process to start, for a claim to lapse.
-const GROUNDS: usize = 3;
+/// Clusters at a time, and what they keep their records in. Mostly they wait: for a process to start, for a claim to lapse.
+const GROUNDS: [Dialect; 4] = [Dialect::Sqlite, Dialect::Postgres, Dialect::Sqlite, Dialect::Postgres];
 
 fn runs() -> usize {
     std::env::var("TESSERA_CRASH_RUNS")
@@ -41,10 +42,13 @@ fn places() -> VecDeque<(&'static str, usize)> {
 async fn death_at_any_edge_of_a_purchase_loses_nothing() {
     let places = Arc::new(Mutex::new(places()));
     let mut grounds = JoinSet::new();
-    for _ in 0..GROUNDS {
+    for dialect in GROUNDS {
+        let Some(store) = TestStore::new(dialect) else {
+            continue;
+        };
         let places = Arc::clone(&places);
         grounds.spawn(async move {
-            let mut ground = Ground::start().await;
+            let mut ground = Ground::start(store).await;
             loop {
                 let next = places.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some((place, runs)) = next else { break };
@@ -65,12 +69,16 @@ struct Ground {
     rich: Vec<Buyer>,
     /// Money for one seat; they want two, and what they hold is given back.
     poor: Vec<Buyer>,
+    /// The databases.
+    _kept: [TestStore; 2],
 }
 
 impl Ground {
-    async fn start() -> Self {
+    async fn start(store: TestStore) -> Self {
+        let (stores, kept) = super::stores(store);
         let mut cluster = Cluster::with(ClusterOptions {
             tickets: 0,
+            stores: Some(stores),
             ..ClusterOptions::default()
         })
         .await;
@@ -85,6 +93,7 @@ impl Ground {
             market,
             rich,
             poor,
+            _kept: kept,
         }
     }
 

@@ -5,6 +5,7 @@ use e2e::{
     market::{Ended, Market, Watch, Wish},
 };
 use proto::user::v1::OrderFailure;
+use service_store::testing::TestStore;
 use tokio::task::JoinSet;
 
 /// A row of ten rows of ten.
@@ -18,12 +19,18 @@ fn crowd() -> usize {
         .unwrap_or(300)
 }
 
+service_store::on_both_stores!(
+    who_picks_a_seat_gets_it_or_a_clean_answer,
+    who_takes_the_best_gets_it_or_hears_that_it_is_sold_out,
+);
+
 /// Everybody comes at once and picks a seat from the plan, so that many pick the same ones: whoever does not get theirs is told
 /// that it is taken and picks another one, until they have one or none is left. All seats are sold then, each once.
-#[tokio::test(flavor = "multi_thread")]
-async fn who_picks_a_seat_gets_it_or_a_clean_answer() {
+async fn who_picks_a_seat_gets_it_or_a_clean_answer(store: TestStore) {
+    let (stores, _kept) = super::stores(store);
     let cluster = Cluster::with(ClusterOptions {
         users: 2,
+        stores: Some(stores),
         ..ClusterOptions::default()
     })
     .await;
@@ -61,10 +68,11 @@ async fn who_picks_a_seat_gets_it_or_a_clean_answer() {
 }
 
 /// Everybody wants any seat: exactly as many are sold as there are, and everybody else is told that there is none.
-#[tokio::test(flavor = "multi_thread")]
-async fn who_takes_the_best_gets_it_or_hears_that_it_is_sold_out() {
+async fn who_takes_the_best_gets_it_or_hears_that_it_is_sold_out(store: TestStore) {
+    let (stores, _kept) = super::stores(store);
     let cluster = Cluster::with(ClusterOptions {
         users: 2,
+        stores: Some(stores),
         ..ClusterOptions::default()
     })
     .await;
