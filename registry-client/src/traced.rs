@@ -11,7 +11,7 @@ use std::{
 
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
-use telemetry::{client::CallSpan, propagation, rpc};
+use telemetry::{client::CallSpan, propagation, rpc, stats};
 use tonic::body::Body;
 use tower_service::Service;
 
@@ -51,6 +51,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        stats::say_caller(request.headers_mut());
         let path = request.uri().path();
         if QUIET.contains(&path) {
             return Box::pin(self.inner.call(request));

@@ -8,7 +8,7 @@ use crate::{
     env::Environment,
     export, logs, metrics, propagation, resource,
     sampling::{Late, Sampling},
-    span,
+    span, stats,
 };
 
 /// How a process presents itself.
@@ -70,6 +70,7 @@ pub fn init(config: Config) -> Result<Guard, InitError> {
     metrics::runtime::identify(&config);
     let probe = metrics::runtime::Probe::start();
     propagation::install(environment.propagators);
+    stats::call_as(&config.service_name);
 
     let mut provider = None;
     if let Some(destination) = environment.traces {

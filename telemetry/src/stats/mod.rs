@@ -13,7 +13,7 @@ mod table;
 
 use std::{
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -29,7 +29,7 @@ pub use self::{
 };
 use crate::rpc;
 
-/// Request header in which a caller that is counted says which service it is, so that providers count by caller. It is what the
+/// Request header in which a caller says which service it is, so that providers count by caller. It is what the
 /// caller says: for statistics, never for a decision.
 pub const CALLER_HEADER: HeaderName = HeaderName::from_static("tessera-caller");
 
@@ -39,6 +39,8 @@ const MAX_NAME: usize = 63;
 static TAKEN: AtomicBool = AtomicBool::new(false);
 static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
 static CALLER: ArcSwapOption<HeaderValue> = ArcSwapOption::const_empty();
+/// What the process is called while nobody takes.
+static PROCESS: OnceLock<Arc<HeaderValue>> = OnceLock::new();
 
 /// From here on calls are counted, for the one who holds the answer. `service` is what this process is called when it calls
 /// others. `None` if somebody takes already: what was counted can be taken once only.
@@ -47,9 +49,24 @@ pub fn install(service: &str) -> Option<Taker> {
     if TAKEN.swap(true, Ordering::AcqRel) {
         return None;
     }
-    let name = is_name(service).then(|| HeaderValue::from_str(service).ok()).flatten();
-    CALLER.store(name.map(Arc::new));
+    CALLER.store(header(service));
     Some(Taker(()))
+}
+
+/// What this process says of itself when it calls others, also where nobody takes what it counts: a command has a name in the graph
+/// of who calls whom although it is over before any report. Fixed once; later calls are ignored.
+pub(crate) fn call_as(service: &str) {
+    if let Some(name) = header(service)
+        && PROCESS.set(Arc::clone(&name)).is_ok()
+        && CALLER.load().is_none()
+    {
+        CALLER.store(Some(name));
+    }
+}
+
+fn header(service: &str) -> Option<Arc<HeaderValue>> {
+    let name = is_name(service).then(|| HeaderValue::from_str(service).ok()).flatten();
+    name.map(Arc::new)
 }
 
 /// Takes what is counted. Dropped, counting ends.
@@ -73,7 +90,7 @@ impl Taker {
 
 impl Drop for Taker {
     fn drop(&mut self) {
-        CALLER.store(None);
+        CALLER.store(PROCESS.get().cloned());
         TAKEN.store(false, Ordering::Release);
     }
 }
@@ -113,8 +130,8 @@ impl Handle {
     }
 }
 
-/// Says in the headers who calls, while calls are counted.
-pub(crate) fn say_caller(headers: &mut HeaderMap) {
+/// Says in the headers who calls: what [`install`] was told, or the name that [`crate::init`] was given. Nothing without either.
+pub fn say_caller(headers: &mut HeaderMap) {
     if let Some(name) = &*CALLER.load() {
         headers.insert(CALLER_HEADER, HeaderValue::clone(name));
     }
