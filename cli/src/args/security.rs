@@ -29,6 +29,11 @@ pub(crate) struct AccessArgs {
     #[arg(long, value_name = "FILE", env = "TESSERA_TOKENS")]
     pub(crate) tokens: Option<PathBuf>,
 
+    /// Token that this registry shows to itself, or @FILE with it: where tokens are asked for it finds the monitor by it
+    /// (scope `read:default`), and without one it reports to none
+    #[arg(long, value_name = "TOKEN|@FILE", env = "TESSERA_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<TokenSource>,
+
     /// Listen beyond this machine with neither tokens nor client certificates: everybody who reaches it may do
     /// everything
     #[arg(long, env = "TESSERA_INSECURE", value_parser = values::switch())]

@@ -4,9 +4,12 @@ use registry_svc::{Access, Config, EtcdUrlError, Registry, StartError, StoreLoca
 
 use super::{End, Protection, Reporting, Ways, address, admin, announce, folder, not_started};
 use crate::{
-    args::RegistryArgs,
+    args::{RegistryArgs, TokenArgs},
     failure::{Exit, Failure},
-    registry::security,
+    registry::{
+        credentials::{self, Followed},
+        security,
+    },
 };
 
 /// Runs the registry until it is asked to end.
@@ -22,8 +25,12 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
     let secured = security::server(&args.host.tls)?;
     let leases = args.leases;
     let store = location(&args.store)?;
-    // Who has to show a token would have to be given one for itself.
-    let may_dial = args.access.tokens.is_none();
+    // What it shows to itself does not leave this machine.
+    let shown = credentials::followed(&TokenArgs {
+        token: args.access.token.clone(),
+        insecure: true,
+    })?;
+    let is_let_in = args.access.tokens.is_none() || shown.is_some();
     let dials = secured.as_ref().and_then(|secured| secured.tls.client()).cloned();
     let has_tls = args.host.tls.files.tls_cert.is_some();
     let report_args = args.host.report.clone();
@@ -61,9 +68,12 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
         StartError::Tokens(_) => not_started("registry", &error).exit(Exit::Usage),
         _ => not_started("registry", &error),
     })?;
-    let reporting = match may_dial {
-        true => Reporting::of_registry(&report_args, running.local_addr(), dials.as_ref(), has_tls),
-        false => Reporting::none(),
+    let reporting = if is_let_in {
+        let token = shown.as_ref().map(Followed::token);
+        Reporting::of_registry(&report_args, running.local_addr(), dials.as_ref(), has_tls, token)
+    } else {
+        tracing::info!("this registry asks for tokens and has none for itself (--token), so it reports nothing to a monitor");
+        Reporting::none()
     };
     let reports = reporting.start("registry-svc", running.instance_id());
     announce("registry", running.local_addr(), running.admin_addr())?;

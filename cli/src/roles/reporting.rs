@@ -46,12 +46,14 @@ impl Reporting {
         Ok(Self(Some((registry, interval))))
     }
 
-    /// As the registry itself, which finds the monitor in what it serves at that address. Its own namespace is the default one.
+    /// As the registry itself, which finds the monitor in what it serves at that address, with that token if it asks for one. Its own
+    /// namespace is the default one.
     pub(super) fn of_registry(
         args: &ReportArgs,
         listen: SocketAddr,
         tls: Option<&tls::Client>,
         is_secured: bool,
+        token: Option<Token>,
     ) -> Self {
         let Some(interval) = interval(args) else {
             return Self(None);
@@ -65,7 +67,13 @@ impl Reporting {
         }
         let scheme = if is_secured { "https" } else { "http" };
         match Registry::connect_with([format!("{scheme}://{here}")], tls) {
-            Ok(registry) => Self(Some((registry, interval))),
+            Ok(registry) => {
+                let registry = match token {
+                    Some(token) => registry.with_token_in_the_clear(token),
+                    None => registry,
+                };
+                Self(Some((registry, interval)))
+            }
             Err(error) => {
                 tracing::info!(%error, "this registry cannot dial itself, so it reports nothing to a monitor");
                 Self(None)
