@@ -1,5 +1,6 @@
-//! A trace backend in the test's process: receives OTLP/gRPC and keeps the spans, as Jaeger would.
+//! A trace backend in the test's process: receives OTLP over gRPC and over HTTP at one port, and keeps the spans, as Jaeger would.
 
+mod posted;
 mod tree;
 
 use std::{
@@ -37,8 +38,14 @@ pub struct Span {
     pub began: u64,
     /// As in the protocol: 0 unset, 1 ok, 2 error.
     pub status: i32,
+    /// What is said of an error; empty without one.
+    pub message: String,
     /// Its attributes, as text.
     pub attributes: BTreeMap<String, String>,
+    /// Its events in order: their names, and their attributes as text.
+    pub events: Vec<(String, BTreeMap<String, String>)>,
+    /// The attributes of its links, and the state that travels with its trace, as text.
+    pub rest: String,
     /// The resource's attributes, as text.
     pub resource: BTreeMap<String, String>,
 }
@@ -66,8 +73,12 @@ impl Receiver {
         let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
         let spans = Spans::default();
         let service = TraceServiceServer::new(Collector(Arc::clone(&spans)));
+        let kept = Arc::clone(&spans);
         let server = tokio::spawn(async move {
-            let serving = tonic::transport::Server::builder().add_service(service);
+            let serving = tonic::transport::Server::builder()
+                .accept_http1(true)
+                .add_service(service)
+                .add_service(posted::Posted(kept));
             serving
                 .serve_with_incoming(TcpListenerStream::new(listener))
                 .await
@@ -106,29 +117,40 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut spans = self.0.lock().expect("not poisoned");
-        for resource_spans in request.into_inner().resource_spans {
-            let resource = texts(
-                resource_spans
-                    .resource
-                    .map(|resource| resource.attributes)
-                    .unwrap_or_default(),
-            );
-            for span in resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                spans.push(Span {
-                    trace_id: hex(&span.trace_id),
-                    span_id: hex(&span.span_id),
-                    parent_id: hex(&span.parent_span_id),
-                    name: span.name,
-                    kind: span.kind,
-                    began: span.start_time_unix_nano,
-                    status: span.status.map(|status| status.code).unwrap_or_default(),
-                    attributes: texts(span.attributes),
-                    resource: resource.clone(),
-                });
-            }
-        }
+        keep(&self.0, request.into_inner());
         Ok(Response::new(ExportTraceServiceResponse { partial_success: None }))
+    }
+}
+
+fn keep(spans: &Spans, request: ExportTraceServiceRequest) {
+    let mut spans = spans.lock().expect("not poisoned");
+    for resource_spans in request.resource_spans {
+        let resource = texts(
+            resource_spans
+                .resource
+                .map(|resource| resource.attributes)
+                .unwrap_or_default(),
+        );
+        for span in resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+            spans.push(Span {
+                trace_id: hex(&span.trace_id),
+                span_id: hex(&span.span_id),
+                parent_id: hex(&span.parent_span_id),
+                name: span.name,
+                kind: span.kind,
+                began: span.start_time_unix_nano,
+                status: span.status.as_ref().map(|status| status.code).unwrap_or_default(),
+                message: span.status.map(|status| status.message).unwrap_or_default(),
+                attributes: texts(span.attributes),
+                events: span
+                    .events
+                    .into_iter()
+                    .map(|event| (event.name, texts(event.attributes)))
+                    .collect(),
+                rest: format!("{:?} {}", span.links, span.trace_state),
+                resource: resource.clone(),
+            });
+        }
     }
 }
 

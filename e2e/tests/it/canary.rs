@@ -1,5 +1,6 @@
 //! Row 55 of the fault plan: known secrets go through a whole cluster that is guarded, and are looked for wherever they could
-//! come out: logs at debug, traces, answers, command lines, metrics, disks. And row 54: what a stranger is shown of it.
+//! come out: logs at debug, traces over HTTP and gRPC, statistics, answers, command lines, metrics, disks. And row 54: what a stranger
+//! is shown of it.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use e2e::{Cluster, ClusterOptions, Ended, otlp, run, wait};
+use e2e::{Cluster, ClusterOptions, Ended, Process, otlp, run, wait};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "canary-password-fb1c";
@@ -72,9 +73,14 @@ impl Seen {
     }
 }
 
-fn metrics(address: &str) -> String {
+/// In Prometheus' plain text, or with exemplars.
+fn metrics(address: &str, accept: &str) -> String {
     let mut socket = TcpStream::connect(address).expect("listens");
-    write!(socket, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("written");
+    write!(
+        socket,
+        "GET /metrics HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+    )
+    .expect("written");
     let mut text = String::new();
     socket.read_to_string(&mut text).expect("answered");
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
@@ -88,6 +94,7 @@ async fn no_secret_comes_out_anywhere_and_a_stranger_is_shown_nothing() {
         "read",
         "register:default/ticket-svc",
         "register:default/user-svc",
+        "register:default/console",
         "operate:*",
     ];
     let (token, token_file) = issue(folder.path(), "everything", &scopes).await;
@@ -103,16 +110,26 @@ async fn no_secret_comes_out_anywhere_and_a_stranger_is_shown_nothing() {
         ("RUST_LOG", "debug".to_owned()),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint.clone()),
         ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".to_owned()),
+        ("TESSERA_MONITOR_INTERVAL", "1s".to_owned()),
     ];
-    let cluster = Cluster::with(ClusterOptions {
+    let over_grpc: Vec<_> = env
+        .iter()
+        .filter(|(name, _)| *name != "OTEL_EXPORTER_OTLP_PROTOCOL")
+        .cloned()
+        .collect();
+    let mut cluster = Cluster::with(ClusterOptions {
         tickets: 1,
         env,
         ..ClusterOptions::default()
     })
     .await;
+    cluster.start_console().await;
     let mut seen = Seen::default();
 
-    let demo = cluster.tessera(&["demo", "--output", "json"]).await.success();
+    // The command's own spans go over gRPC, those of the processes over HTTP.
+    let args = ["demo", "--output", "json", "--registry", &cluster.registry];
+    let demo = Process::spawn("demo", args, &over_grpc).end().await.success();
     let trace_id = demo.json()["orders"][0]["trace_id"]
         .as_str()
         .expect("a trace")
@@ -205,14 +222,42 @@ async fn no_secret_comes_out_anywhere_and_a_stranger_is_shown_nothing() {
         }
     })
     .await;
-    seen.add("the traces", format!("{:?}", receiver.all()));
+    let traces = receiver.all();
+    for service in ["tessera-cli", "user-svc", "ticket-svc", "registry-svc"] {
+        let is_there = traces.iter().any(|span| span.resource["service.name"] == service);
+        assert!(is_there, "spans of {service} have come");
+    }
+    seen.add("the traces", format!("{traces:?}"));
+
+    // What was counted has reached the monitor, whose file is below the cluster's data.
+    let statistics = wait::until("statistics of the failed SignIn", || async {
+        let args = ["stats", "user-svc", "--since", "10m", "--by", "method", "--by", "caller", "--output", "json"];
+        let told = cluster.tessera(&args).await.success();
+        if told.stdout.contains("UserService/SignIn") && told.stdout.contains("UserService/TopUp") {
+            Ok(told)
+        } else {
+            Err(told.stdout)
+        }
+    })
+    .await;
+    seen.ended("stats as JSON", &statistics);
+    for args in [
+        &["stats", "user-svc", "--since", "10m", "--by", "method"][..],
+        &["stats", "registry-svc", "--since", "10m", "--by", "caller"],
+        &["top", "--once", "--window", "10m"],
+        &["top", "--once", "--window", "10m", "--output", "json"],
+    ] {
+        seen.ended(&args.join(" "), &cluster.tessera(args).await.success());
+    }
     let mut peers = Vec::new();
     for (name, process) in cluster.processes() {
         seen.add(format!("the log of {name}"), process.stderr());
         seen.add(format!("stdout of {name}"), process.stdout());
         let line = fs::read(format!("/proc/{}/cmdline", process.pid().as_raw_nonzero())).expect("its command line");
         seen.add(format!("the command line of {name}"), line);
-        let text = metrics(&cluster.admins[name]);
+        let text = metrics(&cluster.admins[name], "application/openmetrics-text; version=1.0.0");
+        seen.add(format!("the exemplars of {name}"), text);
+        let text = metrics(&cluster.admins[name], "text/plain");
         peers.extend(
             text.lines()
                 .filter(|line| line.contains("127.0.0.1"))
@@ -242,6 +287,9 @@ async fn no_secret_comes_out_anywhere_and_a_stranger_is_shown_nothing() {
     let mut control = Seen::default();
     control.add("a control", format!("x{token}x"));
     assert_eq!(control.find(&secrets).len(), 1);
+    for place in ["the exemplars of console", "stats as JSON", "console.db"] {
+        assert!(seen.0.keys().any(|seen| seen.contains(place)), "{place} was looked at");
+    }
     assert!(seen.0.len() > 20, "{} places", seen.0.len());
     let logged: usize = seen
         .0

@@ -81,6 +81,11 @@ async fn a_purchase_in_python_is_one_trace(propagators: &str) {
         Ok(())
     })
     .await;
+    // What the program said of its user went to the service and nowhere else.
+    let told = format!("{:?}", receiver.all());
+    for secret in ["correct horse", "@example.com", "Guido"] {
+        assert!(!told.contains(secret), "{secret:?} is in a span");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
