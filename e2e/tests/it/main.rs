@@ -7,6 +7,7 @@ mod cluster;
 mod drain;
 mod expiring;
 mod faults;
+mod five_steps;
 mod grpcurl;
 mod languages;
 mod logs;

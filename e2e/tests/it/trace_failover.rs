@@ -19,7 +19,7 @@ const BUY: &str = "tessera.user.v1.UserService/BuyTicket";
 const HOLD: &str = "tessera.ticket.v1.TicketService/HoldSeats";
 const CONFIRM: &str = "tessera.ticket.v1.TicketService/ConfirmHold";
 
-async fn cluster(receiver: &otlp::Receiver, more: Vec<(&'static str, String)>) -> Cluster {
+pub(super) async fn cluster(receiver: &otlp::Receiver, more: Vec<(&'static str, String)>) -> Cluster {
     let mut env = vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint.clone()),
         ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
@@ -104,9 +104,8 @@ async fn freeze(process: &Process) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_whose_instance_is_killed_shows_both_attempts_and_one_answer() {
-    let receiver = otlp::Receiver::start().await;
+/// A cluster whose buyers were not disturbed by the death of ticket-1, and the attempt of user-svc that died with it.
+pub(super) async fn killed_with_a_call_in_its_hands(receiver: &otlp::Receiver) -> (Cluster, Span) {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("calls.json");
     let again = json!({ "methodConfig": [{
@@ -118,7 +117,7 @@ async fn a_call_whose_instance_is_killed_shows_both_attempts_and_one_answer() {
     }]});
     fs::write(&config, again.to_string()).expect("written");
     let config = ("TESSERA_SERVICE_CONFIG", config.display().to_string());
-    let mut cluster = cluster(&receiver, vec![config]).await;
+    let mut cluster = cluster(receiver, vec![config]).await;
 
     // It hangs with a purchase in its hands, and then it dies: the one call that was certainly sent and never answered.
     let buyers = cluster.command(&["demo", "--buyers", "200", "--concurrency", "6", "--output", "json"]);
@@ -159,6 +158,13 @@ async fn a_call_whose_instance_is_killed_shows_both_attempts_and_one_answer() {
         spans.iter().find(is_lost).cloned().ok_or("none yet")
     })
     .await;
+    (cluster, lost)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_instance_is_killed_shows_both_attempts_and_one_answer() {
+    let receiver = otlp::Receiver::start().await;
+    let (_cluster, lost) = killed_with_a_call_in_its_hands(&receiver).await;
     let (holding, confirming) = match lost.name.trim_start_matches("Attempt.") {
         HOLD => (2, 1),
         _ => (1, 2),
