@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry_sdk::trace::SpanLimits;
 
 use crate::{
-    export::{BatchSettings, Destination, Lengths, Protocol},
+    export::{BatchSettings, Compression, Destination, Lengths, Protocol, TlsFiles},
     propagation::Propagators,
     sampling,
 };
@@ -153,34 +153,13 @@ fn traces<G: Fn(&str) -> Option<String>>(reader: &mut Reader<G>) -> Option<Desti
     } else {
         endpoint
     };
-    if let Some((name, text)) = reader.first([
-        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
-        "OTEL_EXPORTER_OTLP_COMPRESSION",
-    ]) && text != "none"
-    {
-        reader.warn(format!("{name}={text} is ignored: what is exported is not compressed"));
-    }
-    for names in [
-        [
-            "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
-            "OTEL_EXPORTER_OTLP_CERTIFICATE",
-        ],
-        ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"],
-        [
-            "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
-            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
-        ],
-    ] {
-        if let Some((name, _)) = reader.first(names) {
-            reader.warn(format!("{name} is ignored: only http:// collectors are spoken to"));
-        }
-    }
+    let compression = compression(reader);
+    let is_secured = endpoint.starts_with("https://");
+    let tls = tls_files(reader, is_secured);
     if let Some((name, text)) = reader.first(["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"])
-        && !text.eq_ignore_ascii_case("true")
+        && text.eq_ignore_ascii_case("true") == is_secured
     {
-        reader.warn(format!(
-            "{name}={text} is ignored: the scheme of the endpoint decides, and only http is spoken"
-        ));
+        reader.warn(format!("{name}={text} is ignored: the scheme of the endpoint decides"));
     }
     let timeout = match reader.text("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT") {
         Some(_) => reader.millis("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", 10_000),
@@ -193,9 +172,57 @@ fn traces<G: Fn(&str) -> Option<String>>(reader: &mut Reader<G>) -> Option<Desti
     Some(Destination {
         endpoint,
         protocol,
+        compression,
+        tls,
         headers,
         timeout,
     })
+}
+
+fn compression<G: Fn(&str) -> Option<String>>(reader: &mut Reader<G>) -> Compression {
+    let named = reader.first([
+        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+        "OTEL_EXPORTER_OTLP_COMPRESSION",
+    ]);
+    match named {
+        Some((_, text)) if text == "gzip" => Compression::Gzip,
+        Some((name, text)) if text != "none" => {
+            reader.warn(format!("{name}={text} is ignored: it takes gzip or none"));
+            Compression::None
+        }
+        _ => Compression::None,
+    }
+}
+
+/// Files that an endpoint without TLS has no use for are told: somebody believes that it has.
+fn tls_files<G: Fn(&str) -> Option<String>>(reader: &mut Reader<G>, is_secured: bool) -> TlsFiles {
+    let authorities = reader.first([
+        "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    ]);
+    let certificate = reader.first([
+        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+    ]);
+    let key = reader.first(["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"]);
+    if !is_secured {
+        for (name, _) in [authorities, certificate, key].into_iter().flatten() {
+            reader.warn(format!("{name} is ignored: the endpoint is not https://"));
+        }
+        return TlsFiles::default();
+    }
+    let own = match (certificate, key) {
+        (Some((_, certificate)), Some((_, key))) => Some((certificate.into(), key.into())),
+        (Some((name, _)), None) | (None, Some((name, _))) => {
+            reader.warn(format!("{name} is ignored: a certificate and its key belong together"));
+            None
+        }
+        (None, None) => None,
+    };
+    TlsFiles {
+        authorities: authorities.map(|(_, file)| file.into()),
+        own,
+    }
 }
 
 fn exporting<G: Fn(&str) -> Option<String>>(reader: &mut Reader<G>) -> Exporting {

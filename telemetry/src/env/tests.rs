@@ -93,6 +93,11 @@ fn where_traces_go() {
         (
             vec![ENDPOINT, ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")],
             Some("http://collector:4317"),
+            0,
+        ),
+        (
+            vec![ENDPOINT, ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")],
+            Some("http://collector:4317"),
             1,
         ),
         (

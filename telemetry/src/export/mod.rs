@@ -2,6 +2,7 @@
 
 mod batch;
 mod codec;
+mod connect;
 mod limits;
 mod otlp;
 mod wire;
@@ -10,8 +11,9 @@ use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 
 pub(crate) use self::{
     batch::BatchSettings,
+    connect::TlsFiles,
     limits::Lengths,
-    otlp::{Destination, Protocol},
+    otlp::{Compression, Destination, Protocol},
 };
 use self::{
     batch::Batches,

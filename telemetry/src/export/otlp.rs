@@ -6,18 +6,16 @@ use std::{fmt, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use opentelemetry::InstrumentationScope;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_sdk::Resource;
 use prost::Message as _;
-use tonic::{Code, Status, metadata::MetadataMap, transport::Channel};
+use tonic::{Code, Status, codec::CompressionEncoding, metadata::MetadataMap, transport::Channel};
 
 use super::{
     codec::{AsWritten, Written},
+    connect::{BadTls, Connect, TlsFiles},
     wire::Envelope,
 };
 use crate::metrics::{CounterFamily, counter};
@@ -36,11 +34,23 @@ pub(crate) enum Protocol {
     HttpProtobuf,
 }
 
+/// What requests are made smaller by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Compression {
+    #[default]
+    None,
+    Gzip,
+}
+
 /// Where spans go.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Destination {
+    /// With `http://` or `https://`.
     pub(crate) endpoint: String,
     pub(crate) protocol: Protocol,
+    pub(crate) compression: Compression,
+    /// For `https://` only.
+    pub(crate) tls: TlsFiles,
     /// Sent with every request. They may hold a secret and are not shown.
     pub(crate) headers: HeaderMap,
     /// How long one request may take.
@@ -54,10 +64,10 @@ pub(crate) enum BadEndpoint {
     Uri(#[from] http::uri::InvalidUri),
     #[error("it names no host")]
     NoHost,
-    #[error("only http:// is spoken; put a collector on this host that speaks TLS to the next one")]
+    #[error("it begins with neither http:// nor https://")]
     Scheme,
     #[error(transparent)]
-    Transport(#[from] tonic::transport::Error),
+    Tls(#[from] BadTls),
 }
 
 /// Sends batches.
@@ -73,7 +83,7 @@ pub(crate) struct Exporter {
 
 enum Line {
     Grpc(tonic::client::Grpc<Channel>),
-    Http(Box<Client<HttpConnector, Full<Bytes>>>, Uri),
+    Http(Box<Client<Connect, Full<Bytes>>>, Uri, Compression),
 }
 
 /// Why a request was in vain.
@@ -89,22 +99,37 @@ impl Exporter {
     /// Must be called within the runtime that it will be used in. Nothing is dialled yet.
     pub(crate) fn new(destination: Destination, resource: &Resource) -> Result<Self, BadEndpoint> {
         let uri: Uri = destination.endpoint.parse()?;
-        match uri.scheme_str() {
-            Some("http") => {}
+        let is_secured = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
             Some(_) => return Err(BadEndpoint::Scheme),
             None => return Err(BadEndpoint::NoHost),
-        }
+        };
         if uri.host().is_none_or(str::is_empty) {
             return Err(BadEndpoint::NoHost);
         }
+        let protocols: &[&[u8]] = match destination.protocol {
+            Protocol::Grpc => &[b"h2"],
+            Protocol::HttpProtobuf => &[b"h2", b"http/1.1"],
+        };
+        let connect = if is_secured {
+            Connect::secured(destination.timeout, &destination.tls, protocols)?
+        } else {
+            Connect::plain(destination.timeout)
+        };
         let line = match destination.protocol {
             Protocol::Grpc => {
-                let channel = Channel::builder(uri)
-                    .connect_timeout(destination.timeout)
-                    .connect_lazy();
-                Line::Grpc(tonic::client::Grpc::new(channel))
+                let channel = Channel::builder(uri).connect_with_connector_lazy(connect);
+                let client = tonic::client::Grpc::new(channel);
+                Line::Grpc(match destination.compression {
+                    Compression::None => client,
+                    Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
+                })
             }
-            Protocol::HttpProtobuf => Line::Http(Box::new(Client::builder(TokioExecutor::new()).build_http()), uri),
+            Protocol::HttpProtobuf => {
+                let client = Client::builder(TokioExecutor::new()).build(connect);
+                Line::Http(Box::new(client), uri, destination.compression)
+            }
         };
         Ok(Self {
             endpoint: destination.endpoint,
@@ -188,13 +213,21 @@ impl Exporter {
                     .map(tonic::Response::into_inner)
                     .map_err(|status| of_status(&status))
             }
-            Line::Http(client, uri) => {
+            Line::Http(client, uri, compression) => {
+                let body = match compression {
+                    Compression::None => request.to_bytes(),
+                    Compression::Gzip => request.to_gzip(),
+                };
                 let mut request = Request::post(uri.clone())
-                    .body(Full::new(request.to_bytes()))
+                    .body(Full::new(body))
                     .map_err(|error| Failure::last("malformed", error.to_string()))?;
                 *request.headers_mut() = self.headers.clone();
                 let protobuf = http::HeaderValue::from_static("application/x-protobuf");
                 request.headers_mut().insert(header::CONTENT_TYPE, protobuf);
+                if *compression == Compression::Gzip {
+                    let gzip = http::HeaderValue::from_static("gzip");
+                    request.headers_mut().insert(header::CONTENT_ENCODING, gzip);
+                }
                 let answer = client.request(request).await;
                 let answer = answer.map_err(|error| Failure {
                     text: with_causes(&error),
@@ -258,6 +291,7 @@ impl Failure {
 
 /// OTLP/gRPC, "Failures": which codes are worth another try.
 fn of_status(status: &Status) -> Failure {
+    let kind = crate::rpc::code_name(status.code().into());
     let again = match status.code() {
         Code::Cancelled
         | Code::DeadlineExceeded
@@ -268,8 +302,8 @@ fn of_status(status: &Status) -> Failure {
         _ => None,
     };
     Failure {
-        text: with_causes(status),
-        kind: crate::rpc::code_name(status.code().into()),
+        text: format!("{kind}: {}", status.message()),
+        kind,
         again,
     }
 }
@@ -291,7 +325,11 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        let cause_text = cause.to_string();
+        // Layers that say what the one below says.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
         source = cause.source();
     }
     text
@@ -310,6 +348,8 @@ impl fmt::Debug for Destination {
         f.debug_struct("Destination")
             .field("endpoint", &self.endpoint)
             .field("protocol", &self.protocol)
+            .field("compression", &self.compression)
+            .field("tls", &self.tls)
             .field("headers", &self.headers.len())
             .field("timeout", &self.timeout)
             .finish()

@@ -5,6 +5,7 @@ mod collectors;
 mod late;
 mod metrics;
 mod process;
+mod secured;
 mod server;
 mod stats;
 mod support;

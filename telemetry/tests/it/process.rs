@@ -110,8 +110,8 @@ fn what_cannot_be_honoured_is_said_once() {
             "no traces are exported to not a url",
         ),
         (
-            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")][..],
-            "no traces are exported to https://",
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector:4317")][..],
+            "no traces are exported to ftp://",
         ),
         (
             &[("OTEL_TRACES_EXPORTER", "otlp")][..],
