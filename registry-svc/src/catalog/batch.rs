@@ -24,7 +24,8 @@ pub(crate) struct Batch {
     pub(crate) overrides: Vec<OverrideChange>,
     /// Where it was asked for: the address of the peer; `None` for what the registry does by itself.
     pub(crate) by: Option<Who>,
-    /// The span of the call that asked for it, if its trace is sampled. In memory only: the store does not keep it.
+    /// The span of the call that asked for it, if its trace is sampled. The embedded store does not keep it, and
+    /// etcd's keeps it for the other replicas.
     pub(crate) trace: Option<TraceParent>,
 }
 

@@ -221,7 +221,8 @@ impl Etcd {
             dead,
             part_bytes: self.tuning.part_bytes,
         };
-        self.runtime.block_on(commit.run(record::encode_group(batches)))
+        let written = record::encode_group(batches);
+        self.runtime.block_on(commit.run(written, value::traces(batches)))
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     keys::{Keys, nth},
     retry::Retry,
     url::EtcdUrl,
-    value::{Group, Head},
+    value::{self, Group, Head},
     wire::{KeyValue, RangeRequest, end_of},
 };
 use crate::{
@@ -273,6 +273,7 @@ impl Cluster {
             batches,
             parts,
             after,
+            traces,
         } = decode(self, &name, &kv.value)?;
         let head = head.ok_or_else(|| self.damaged(&name, "its end is missing"))?;
         let bytes = if parts == 0 {
@@ -285,11 +286,12 @@ impl Cluster {
             }
             joined.into()
         };
-        let batches = record::decode_group(&bytes).map_err(|why| self.damaged(&name, why))?;
+        let mut batches = record::decode_group(&bytes).map_err(|why| self.damaged(&name, why))?;
         let expected = (first.get()..=head.revision).map(Revision::new);
         if batches.is_empty() || !batches.iter().map(|batch| batch.revision).eq(expected) {
             return Err(self.damaged(&name, "its revisions are not consecutive").into());
         }
+        value::trace(&mut batches, traces);
         Ok(Entry {
             first,
             nonce,

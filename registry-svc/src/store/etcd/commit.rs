@@ -16,7 +16,7 @@ use super::{
     failure::Failure,
     keys::nth,
     shared::{Fence, Shared},
-    value::{self, Group, Head},
+    value::{self, Group, Head, Trace},
     wire::{Compare, KeyValue, Operation, RangeRequest, TxnRequest, end_of},
 };
 use crate::{
@@ -65,7 +65,8 @@ enum Found {
 }
 
 impl Commit<'_> {
-    pub(super) async fn run(self, batches: Vec<u8>) -> Result<Verdict, StoreError> {
+    /// `batches` as they are written.
+    pub(super) async fn run(self, batches: Vec<u8>, traces: Vec<Trace>) -> Result<Verdict, StoreError> {
         let cost = batches.len() as u64 + GROUP_COST;
         let head = Head {
             revision: self.last.get(),
@@ -78,6 +79,7 @@ impl Commit<'_> {
             nonce: self.nonce,
             after: self.fence.head.nonce,
             head: Some(head),
+            traces,
             ..Group::default()
         };
         let staged = batches.len() > self.part_bytes;

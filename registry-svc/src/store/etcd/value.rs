@@ -2,10 +2,12 @@
 //!
 //! The same rules of change as there; what breaks them raises [`FORMAT`].
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message;
 
-use crate::model::Revision;
+use crate::{catalog::Batch, model::Revision};
 
 /// What this code writes. A higher one is refused, not guessed at.
 pub(super) const FORMAT: u64 = 1;
@@ -55,6 +57,41 @@ pub(super) struct Group {
     /// [`Head::nonce`] of the commit that this one follows.
     #[prost(fixed64, tag = "5")]
     pub(super) after: u64,
+    /// Whose doing batches were, where that is being traced: the watchers of other replicas go on with it. Gone with the group.
+    #[prost(message, repeated, tag = "6")]
+    pub(super) traces: Vec<Trace>,
+}
+
+/// The span of the call that asked for a batch.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct Trace {
+    /// The batch's place in its group, from 0.
+    #[prost(uint32, tag = "1")]
+    pub(super) batch: u32,
+    /// A `traceparent` of W3C Trace Context, version 00.
+    #[prost(string, tag = "2")]
+    pub(super) parent: String,
+}
+
+/// Traces in a group: 4 KiB beside batches that may be megabytes. A flood of changes has that many more without one.
+const MAX_TRACES: usize = 64;
+
+/// What a group says of the traces of its batches.
+pub(super) fn traces(batches: &[Arc<Batch>]) -> Vec<Trace> {
+    let traced = (0..).zip(batches).filter_map(|(batch, of)| {
+        let parent = of.trace?.to_string();
+        Some(Trace { batch, parent })
+    });
+    traced.take(MAX_TRACES).collect()
+}
+
+/// Puts them where they were. One that cannot be read is left out: nothing but a line in a picture is lost.
+pub(super) fn trace(batches: &mut [Batch], traces: Vec<Trace>) {
+    for Trace { batch, parent } in traces.into_iter().take(MAX_TRACES) {
+        if let Some(of) = usize::try_from(batch).ok().and_then(|at| batches.get_mut(at)) {
+            of.trace = parent.parse().ok();
+        }
+    }
 }
 
 /// At `checkpoint/current`: everything as it was at a revision.

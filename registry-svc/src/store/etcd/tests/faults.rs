@@ -355,7 +355,7 @@ fn a_commit_that_was_given_up_and_arrives_late_is_news() {
     let group = [batch(1, 1, false)];
     let verdict = place
         .runtime
-        .block_on(late.run(crate::store::record::encode_group(&group)));
+        .block_on(late.run(crate::store::record::encode_group(&group), Vec::new()));
     assert_eq!(verdict.expect("commits"), Verdict::Durable);
     assert_eq!(news.batches(), group);
 }

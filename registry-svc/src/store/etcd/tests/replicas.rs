@@ -54,6 +54,31 @@ fn the_slower_of_two_is_overtaken_and_told_by_whom() {
     expect(&mut news_a, &[next]);
 }
 
+/// Watchers at another replica got no trace of a change: it stayed with the replica that had taken the call.
+#[test]
+fn a_batch_is_told_with_the_trace_of_whoever_asked_for_it() {
+    let Some(place) = Place::shared() else { return };
+    let (mut a, _news) = replica(place.open());
+    let (_b, mut news_b) = replica(place.open());
+    let traced = |revision: u64, is_traced: bool| {
+        let mut batch = batch(revision, 1, false);
+        let parent = format!("00-{revision:032x}-00f067aa0ba902b7-01");
+        Arc::make_mut(&mut batch).trace = is_traced.then(|| parent.parse().expect("valid"));
+        batch
+    };
+    let group: Vec<_> = (1..=4).map(|revision| traced(revision, revision % 2 == 0)).collect();
+    assert_eq!(commit(&mut a, &group), Verdict::Durable);
+    expect(&mut news_b, &group);
+    // Of a flood the first ones: the group does not grow without end.
+    let flood: Vec<_> = (5..=104).map(|revision| traced(revision, true)).collect();
+    assert_eq!(commit(&mut a, &flood), Verdict::Durable);
+    let mut expected = flood;
+    for batch in &mut expected[64..] {
+        Arc::make_mut(batch).trace = None;
+    }
+    expect(&mut news_b, &expected);
+}
+
 #[test]
 fn a_group_of_megabytes_is_told_as_a_whole() {
     let Some(place) = Place::shared() else { return };
