@@ -1,6 +1,6 @@
 //! `tessera console`: flags to settings, and the life of the process.
 
-use console::{Config, Console, SERVICE};
+use console_svc::{Config, Console, SERVICE};
 
 use super::{End, Protection, Reporting, Ways, admin, advertise, announce, discoverable, not_started, store};
 use crate::{

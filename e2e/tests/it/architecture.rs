@@ -49,7 +49,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "console",
+        "console-svc",
         &[
             "proto",
             "registry-client",
@@ -73,7 +73,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "registry-svc",
             "user-svc",
             "ticket-svc",
-            "console",
+            "console-svc",
             "monitor-client",
         ],
     ),
