@@ -107,7 +107,7 @@ async fn no_secret_comes_out_anywhere_and_a_stranger_is_shown_nothing() {
         ),
         ("TESSERA_TOKEN", token_file.clone()),
         // As much as anybody switches on who does not look for bytes on the wire.
-        ("RUST_LOG", "debug".to_owned()),
+        ("RUST_LOG", "debug,sqlx=debug".to_owned()),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint.clone()),
         ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".to_owned()),
@@ -231,7 +231,9 @@ async fn no_secret_comes_out_anywhere_and_a_stranger_is_shown_nothing() {
 
     // What was counted has reached the monitor, whose file is below the cluster's data.
     let statistics = wait::until("statistics of the failed SignIn", || async {
-        let args = ["stats", "user-svc", "--since", "10m", "--by", "method", "--by", "caller", "--output", "json"];
+        let args = [
+            "stats", "user-svc", "--since", "10m", "--by", "method", "--by", "caller", "--output", "json",
+        ];
         let told = cluster.tessera(&args).await.success();
         if told.stdout.contains("UserService/SignIn") && told.stdout.contains("UserService/TopUp") {
             Ok(told)

@@ -1,5 +1,7 @@
 //! What a running process logs is looked at and changed at its admin port.
 
+use std::path::Path;
+
 use e2e::{Cluster, ClusterOptions, wait};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -104,4 +106,111 @@ async fn a_passing_log_level_ends_by_itself() {
     .await;
     let shown = e2e::run(["log-level", admin]).await.success().stdout;
     assert_eq!(shown, "info\n");
+}
+
+/// The rows of the table in docs/observability.md, by their cells.
+fn table() -> Vec<Vec<String>> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/observability.md");
+    let text = std::fs::read_to_string(file).expect("the document");
+    let (_, rest) = text.split_once("| field | in JSON | in text |").expect("the table");
+    let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| {
+        row.trim_matches('|')
+            .split('|')
+            .map(|cell| cell.trim().to_owned())
+            .collect()
+    })
+    .collect()
+}
+
+/// The words in backticks of a cell.
+fn words(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+fn is_time(text: &str) -> bool {
+    text.len() == "2026-11-20T11:25:03.123456Z".len() && text.ends_with('Z') && text.as_bytes()[10] == b'T'
+}
+
+/// Every line of every process, with as much logged as anybody switches on, in one form.
+async fn lines(format: &str) -> Vec<String> {
+    let env = vec![
+        // Statements are what is logged within calls when all is well.
+        ("RUST_LOG", "debug,sqlx=debug".to_owned()),
+        ("TESSERA_LOG_FORMAT", format.to_owned()),
+    ];
+    let options = ClusterOptions {
+        tickets: 1,
+        env,
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::with(options).await;
+    cluster.tessera(&["demo"]).await.success();
+    let logs = cluster.processes().map(|(_, process)| process.stderr());
+    let lines: Vec<String> = logs
+        .flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert!(lines.len() > 100, "{lines:#?}");
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_have_the_fields_that_the_document_names() {
+    let table = table();
+    let fixed: Vec<&str> = table.iter().flat_map(|row| words(&row[1])).collect();
+    let (always, in_calls) = fixed.split_at(4);
+    assert_eq!(always, ["timestamp", "level", "target", "message"], "{table:#?}");
+    assert_eq!(in_calls, ["trace_id", "span_id"]);
+    let levels = words(&table[1][3]);
+
+    let mut calls = 0;
+    for line in lines("json").await {
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let text = |name: &str| object[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}"));
+        assert!(is_time(text("timestamp")) && levels.contains(&text("level")), "{line}");
+        // sqlx says all that it has to say in fields.
+        let has_message = object.get("message").is_some();
+        assert!(has_message || text("target").starts_with("sqlx"), "{line}");
+        let is_in_call = object.get("trace_id").is_some();
+        if is_in_call {
+            calls += 1;
+            assert!(is_hex(text("trace_id"), 32) && is_hex(text("span_id"), 16), "{line}");
+        }
+        // First, and in the order of the table, so that a person can read the start of a line.
+        let mut at = 0;
+        let there = always.iter().filter(|name| has_message || **name != "message");
+        for name in there.chain(in_calls.iter().filter(|_| is_in_call)) {
+            let found = line[at..]
+                .find(&format!("\"{name}\":"))
+                .unwrap_or_else(|| panic!("{name} is not in its place: {line}"));
+            at += found + 1;
+        }
+    }
+    assert!(calls > 0, "no line of a call");
+
+    let as_text: Vec<&str> = table[4..].iter().flat_map(|row| words(&row[2])).collect();
+    assert_eq!(as_text, ["name=value", "trace_id=", "span_id="]);
+    let mut calls = 0;
+    for line in lines("text").await {
+        let mut words = line.split_whitespace();
+        let (time, level, target) = (words.next(), words.next(), words.next());
+        assert!(
+            time.is_some_and(is_time) && level.is_some_and(|level| levels.contains(&level)),
+            "{line}"
+        );
+        assert!(
+            target.is_some_and(|target| target.ends_with(':')) && words.next().is_some(),
+            "{line}"
+        );
+        if let Some((_, ids)) = line.rsplit_once(" trace_id=") {
+            calls += 1;
+            let (trace, span) = ids.split_once(" span_id=").expect("both");
+            assert!(is_hex(trace, 32) && is_hex(span, 16), "{line}");
+        }
+    }
+    assert!(calls > 0, "no line of a call");
 }
