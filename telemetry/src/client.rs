@@ -255,13 +255,21 @@ struct Recorded {
     received: Option<MessageCounter>,
 }
 
+/// Room for what is said while a call goes on and at its end, so that its attributes are moved once, out of the span.
+const MORE: usize = 8;
+
 fn described(durations: &MethodDurations) -> (Cow<'static, str>, Vec<KeyValue>) {
-    let attributes = vec![
+    let mut attributes = Vec::with_capacity(3 + MORE);
+    describe(durations, &mut attributes);
+    (durations.method().into(), attributes)
+}
+
+fn describe(durations: &MethodDurations, attributes: &mut Vec<KeyValue>) {
+    attributes.extend([
         KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
         KeyValue::new(semconv::RPC_METHOD, durations.method()),
         KeyValue::new(semconv::SERVER_ADDRESS, durations.target()),
-    ];
-    (durations.method().into(), attributes)
+    ]);
 }
 
 fn described_attempt(
@@ -270,8 +278,8 @@ fn described_attempt(
     kind: AttemptKind,
     callee: &Callee,
 ) -> (Cow<'static, str>, Vec<KeyValue>) {
-    let mut attributes = Vec::with_capacity(5 + callee.attributes.len());
-    attributes.extend(described(durations).1);
+    let mut attributes = Vec::with_capacity(5 + callee.attributes.len() + MORE);
+    describe(durations, &mut attributes);
     attributes.push(KeyValue::new(semconv::ATTEMPT, i64::from(n)));
     if kind != AttemptKind::First {
         attributes.push(KeyValue::new(semconv::ATTEMPT_KIND, kind.as_str()));

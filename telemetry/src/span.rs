@@ -225,7 +225,8 @@ pub(crate) fn end_rpc(cx: &Context, side: Side, code: i32, more: impl FnOnce(&mu
         return;
     }
     let name = rpc::code_name(code);
-    let mut attributes = vec![KeyValue::new(semconv::RPC_RESPONSE_STATUS_CODE, name)];
+    let mut attributes = Vec::with_capacity(5);
+    attributes.push(KeyValue::new(semconv::RPC_RESPONSE_STATUS_CODE, name));
     if code != rpc::OK {
         attributes.push(KeyValue::new(semconv::ERROR_TYPE, name));
     }

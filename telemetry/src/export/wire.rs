@@ -178,11 +178,23 @@ fn put_attributes<'a>(into: &mut Vec<u8>, field: u8, attributes: impl IntoIterat
 /// A `KeyValue`. Lengths come before what they are of, so they are counted first: that is cheaper than moving it.
 fn put_attribute(into: &mut Vec<u8>, field: u8, key: &str, value: &Value) {
     let of_value = value_len(value);
+    let length = text_len(key) + 1 + varint_len(of_value as u64) + of_value;
+    if let Value::String(text) = value
+        && length < 0x80
+        && !key.is_empty()
+        && field < 16
+    {
+        // Nearly all of them: every key and length is one byte, so they go in by fours.
+        let text = text.as_str();
+        into.reserve(2 + length);
+        into.extend_from_slice(&[field << 3 | LENGTH, length as u8, 1 << 3 | LENGTH, key.len() as u8]);
+        into.extend_from_slice(key.as_bytes());
+        into.extend_from_slice(&[2 << 3 | LENGTH, of_value as u8, 1 << 3 | LENGTH, text.len() as u8]);
+        into.extend_from_slice(text.as_bytes());
+        return;
+    }
     put_key(into, field, LENGTH);
-    put_varint(
-        into,
-        (text_len(key) + 1 + varint_len(of_value as u64) + of_value) as u64,
-    );
+    put_varint(into, length as u64);
     put_text(into, 1, key);
     put_key(into, 2, LENGTH);
     put_varint(into, of_value as u64);
@@ -277,8 +289,12 @@ fn put_varint(into: &mut Vec<u8>, mut number: u64) {
 }
 
 fn put_bytes(into: &mut Vec<u8>, field: u8, bytes: &[u8]) {
-    put_key(into, field, LENGTH);
-    put_varint(into, bytes.len() as u64);
+    if field < 16 && bytes.len() < 0x80 {
+        into.extend_from_slice(&[field << 3 | LENGTH, bytes.len() as u8]);
+    } else {
+        put_key(into, field, LENGTH);
+        put_varint(into, bytes.len() as u64);
+    }
     into.extend_from_slice(bytes);
 }
 

@@ -177,10 +177,10 @@ fn start<B>(parent: &Context, method: Cow<'static, str>, known: bool, original: 
 
 /// What every span of a call says, also one that is made at its end.
 pub(super) fn described(method: Cow<'static, str>, caller: Option<SocketAddr>) -> Vec<KeyValue> {
-    let mut attributes = vec![
-        KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC),
-        KeyValue::new(semconv::RPC_METHOD, method),
-    ];
+    // With room for what is said at the end.
+    let mut attributes = Vec::with_capacity(10);
+    attributes.push(KeyValue::new(semconv::RPC_SYSTEM_NAME, semconv::RPC_SYSTEM_GRPC));
+    attributes.push(KeyValue::new(semconv::RPC_METHOD, method));
     if let Some(peer) = caller {
         attributes.push(KeyValue::new(semconv::NETWORK_PEER_ADDRESS, peer.ip().to_string()));
         attributes.push(KeyValue::new(semconv::NETWORK_PEER_PORT, i64::from(peer.port())));

@@ -136,7 +136,10 @@ async fn answer(
     let is_grpc = head.headers[header::CONTENT_TYPE] == "application/grpc";
     let compressed = body.len();
     let named = if is_grpc { "grpc-encoding" } else { "content-encoding" };
-    let encoding = head.headers.get(named).map_or("", |value| value.to_str().expect("text"));
+    let encoding = head
+        .headers
+        .get(named)
+        .map_or("", |value| value.to_str().expect("text"));
     // gRPC: whether it is compressed, and how long it is.
     let mut is_compressed = encoding == "gzip";
     if is_grpc {
@@ -224,8 +227,14 @@ async fn a_collector_may_ask_for_a_certificate() {
     let (certificate, key) = issued(&clients);
     let with = vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.clone()),
-        ("OTEL_EXPORTER_OTLP_CERTIFICATE", write(folder.path(), "ca.pem", &servers.pem())),
-        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", write(folder.path(), "own.pem", &certificate)),
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            write(folder.path(), "ca.pem", &servers.pem()),
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+            write(folder.path(), "own.pem", &certificate),
+        ),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", write(folder.path(), "own.key", &key)),
     ];
     let without = with[..2].to_vec();
@@ -251,10 +260,18 @@ async fn an_authority_that_is_not_believed_and_files_that_are_none_are_told_clea
     let plain = collector.endpoint.replace("localhost", "127.0.0.1");
     for protocol in ["grpc", "http/protobuf"] {
         for (endpoint, authorities, expected) in [
-            (&collector.endpoint, &wrong, "OTEL_EXPORTER_OTLP_CERTIFICATE names those that are"),
+            (
+                &collector.endpoint,
+                &wrong,
+                "OTEL_EXPORTER_OTLP_CERTIFICATE names those that are",
+            ),
             (&plain, &right, "the certificate of 127.0.0.1 was refused"),
             (&collector.endpoint, &empty, "empty.pem has none"),
-            (&collector.endpoint, &"/nowhere.pem".to_owned(), "/nowhere.pem cannot be read"),
+            (
+                &collector.endpoint,
+                &"/nowhere.pem".to_owned(),
+                "/nowhere.pem cannot be read",
+            ),
         ] {
             let lines = exports(vec![
                 ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.clone()),
