@@ -72,7 +72,9 @@ pub(crate) async fn run(args: RegistryArgs) -> Result<(), Failure> {
         let token = shown.as_ref().map(Followed::token);
         Reporting::of_registry(&report_args, running.local_addr(), dials.as_ref(), has_tls, token)
     } else {
-        tracing::info!("this registry asks for tokens and has none for itself (--token), so it reports nothing to a monitor");
+        tracing::info!(
+            "this registry asks for tokens and has none for itself (--token), so it reports nothing to a monitor"
+        );
         Reporting::none()
     };
     let reports = reporting.start("registry-svc", running.instance_id());

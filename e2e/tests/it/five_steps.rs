@@ -54,11 +54,16 @@ async fn what_the_five_steps_name_is_what_a_collector_is_sent() {
         .iter()
         .find(|span| span.parent_id == lost.parent_id && span.span_id != lost.span_id)
         .expect("the attempt beside the lost one");
-    let call = of_lost.iter().find(|span| span.span_id == lost.parent_id).expect("its call");
+    let call = of_lost
+        .iter()
+        .find(|span| span.span_id == lost.parent_id)
+        .expect("its call");
     let is_store = |name: &str| {
         let of_store = all.iter().filter(|span| span.name == name && span.kind == CLIENT);
         // A bar within the server span of the service that waited, and the event on it that says for whom.
-        of_store.into_iter().any(|span| span.attributes.contains_key("db.system.name") && !span.parent_id.is_empty())
+        of_store
+            .into_iter()
+            .any(|span| span.attributes.contains_key("db.system.name") && !span.parent_id.is_empty())
     };
     let has_deadline = |span: &&Span| span.attributes.contains_key("tessera.deadline.left_ms");
 
@@ -67,10 +72,14 @@ async fn what_the_five_steps_name_is_what_a_collector_is_sent() {
             // Step 1 and what is typed into Jaeger's page.
             "docker compose up" | "tessera demo" | "500ms" => true,
             "http://localhost:16686/trace/ID" => order["trace_url"] == named.replace("ID", trace_id).as_str(),
-            "user-svc" => all.iter().any(|span| span.resource["service.name"] == named && span.name == BUY),
+            "user-svc" => all
+                .iter()
+                .any(|span| span.resource["service.name"] == named && span.name == BUY),
             BUY => all.iter().any(|span| span.kind == SERVER && span.name == named),
             "Attempt." => lost.name.starts_with(&named) && second.name == lost.name,
-            "tessera.peer.instance_id" => lost.attributes[&named] == "ticket-1" && second.attributes[&named] == "ticket-2",
+            "tessera.peer.instance_id" => {
+                lost.attributes[&named] == "ticket-1" && second.attributes[&named] == "ticket-2"
+            }
             "tessera.attempt.kind" => second.attributes[&named] == "retry",
             // Jaeger shows events as the logs of a span.
             "lb.pick" => call.events.iter().any(|(name, about)| {
@@ -84,7 +93,10 @@ async fn what_the_five_steps_name_is_what_a_collector_is_sent() {
             "trace_id" => {
                 let logs: Vec<String> = cluster.processes().map(|(_, process)| process.stderr()).collect();
                 let field = format!("\"{named}\":\"");
-                let ids = logs.iter().flat_map(|log| log.split(&field).skip(1)).map(|rest| &rest[..32]);
+                let ids = logs
+                    .iter()
+                    .flat_map(|log| log.split(&field).skip(1))
+                    .map(|rest| &rest[..32]);
                 ids.into_iter().any(|id| all.iter().any(|span| span.trace_id == id))
             }
             _ => panic!("the steps name {named:?}, and nobody has said here what that is"),

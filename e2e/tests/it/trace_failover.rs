@@ -22,7 +22,8 @@ const CONFIRM: &str = "tessera.ticket.v1.TicketService/ConfirmHold";
 pub(super) async fn cluster(receiver: &otlp::Receiver, more: Vec<(&'static str, String)>) -> Cluster {
     let mut env = vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint.clone()),
-        ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
+        // What is killed takes little with it.
+        ("OTEL_BSP_SCHEDULE_DELAY", "10".to_owned()),
     ];
     env.extend(more);
     let options = ClusterOptions {
@@ -58,11 +59,17 @@ fn purchase(holding: usize, confirming: usize) -> Tree {
     expected
 }
 
+/// The spans of a trace's calls.
+fn calls(spans: &[Span], trace_id: &str) -> Vec<Span> {
+    let of_trace = spans.iter().filter(|span| span.trace_id == trace_id);
+    let calls = of_trace.filter(|span| !span.attributes.contains_key("db.system.name"));
+    calls.cloned().collect()
+}
+
 /// The calls of that trace, once they are these.
 async fn has_calls(receiver: &otlp::Receiver, trace_id: &str, expected: &Tree) -> Vec<Span> {
     wait::until("the whole trace", || async {
-        let mut spans = receiver.trace(trace_id);
-        spans.retain(|span| !span.attributes.contains_key("db.system.name"));
+        let spans = calls(&receiver.all(), trace_id);
         let found = tree(&spans);
         if found == *expected {
             Ok(spans)
@@ -71,6 +78,14 @@ async fn has_calls(receiver: &otlp::Receiver, trace_id: &str, expected: &Tree) -
         }
     })
     .await
+}
+
+/// All calls of a purchase that has lost this attempt.
+fn purchase_of(lost: &Span) -> Tree {
+    match lost.name.trim_start_matches("Attempt.") {
+        HOLD => purchase(2, 1),
+        _ => purchase(1, 2),
+    }
 }
 
 /// How many calls user-svc has under way with that instance.
@@ -130,7 +145,6 @@ pub(super) async fn killed_with_a_call_in_its_hands(receiver: &otlp::Receiver) -
     })
     .await;
     freeze(cluster.process("ticket-1")).await;
-    let frozen = now();
     wait::until("a call in its hands", || async {
         if under_way(&cluster, "ticket-1").await > 0.0 {
             Ok(())
@@ -152,8 +166,9 @@ pub(super) async fn killed_with_a_call_in_its_hands(receiver: &otlp::Receiver) -
                     .attributes
                     .get("tessera.peer.instance_id")
                     .is_some_and(|id| id == "ticket-1")
-                && span.attributes["rpc.response.status_code"] != "OK"
-                && span.began > frozen
+                && span.attributes["rpc.response.status_code"] == "UNAVAILABLE"
+                // Not one that was given up before the kill, nor of a purchase of which ticket-1 took the spans with it.
+                && tree(&calls(&spans, &span.trace_id)) == purchase_of(span)
         };
         spans.iter().find(is_lost).cloned().ok_or("none yet")
     })
@@ -165,11 +180,7 @@ pub(super) async fn killed_with_a_call_in_its_hands(receiver: &otlp::Receiver) -
 async fn a_call_whose_instance_is_killed_shows_both_attempts_and_one_answer() {
     let receiver = otlp::Receiver::start().await;
     let (_cluster, lost) = killed_with_a_call_in_its_hands(&receiver).await;
-    let (holding, confirming) = match lost.name.trim_start_matches("Attempt.") {
-        HOLD => (2, 1),
-        _ => (1, 2),
-    };
-    let spans = has_calls(&receiver, &lost.trace_id, &purchase(holding, confirming)).await;
+    let spans = has_calls(&receiver, &lost.trace_id, &purchase_of(&lost)).await;
     let call = spans
         .iter()
         .find(|span| span.span_id == lost.parent_id)
