@@ -8,7 +8,7 @@ use std::{
 
 use proto::registry::v1::{
     self as wire, confidence::State, governance_service_client::GovernanceServiceClient,
-    registry_service_client::RegistryServiceClient, snapshot::Cause,
+    registry_service_client::RegistryServiceClient, snapshot::Cause, watch_response::Change,
 };
 use registry_svc::{Config, Registry, Running, StoreLocation};
 use tokio::{
@@ -128,6 +128,36 @@ async fn until_revision(client: &mut Client, revision: i64) -> wire::ListInstanc
         );
         tokio::task::yield_now().await;
     }
+}
+
+/// A change is one trace for the watchers of every replica, however they hear of it: by the watch, or from the history.
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_of_every_replica_are_told_whose_doing_a_change_is() {
+    let Some(etcd) = EtcdServer::start() else { return };
+    let (one, two) = (Replica::start(&etcd).await, Replica::start(&etcd).await);
+    let (mut a, mut b) = (one.client().await, two.client().await);
+    let first = register(&mut a, "a-svc", "1").await;
+    until_revision(&mut b, first.revision).await;
+    let mut watch = Watch::open(&mut b, "a-svc", first.revision).await;
+
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let mut request = tonic::Request::new(lasting([instance("a-svc", "2")]));
+    let metadata = request.metadata_mut();
+    metadata.insert("traceparent", parent.parse().expect("a value"));
+    let second = a.register(request).await.expect("registered").into_inner();
+    let mut told = async |watch: &mut Watch| loop {
+        let response = watch.next().await;
+        if response.revision == second.revision
+            && let Some(Change::Delta(delta)) = response.change
+        {
+            return delta.traceparent;
+        }
+    };
+    assert_eq!(told(&mut watch).await, parent);
+    // One that is started afterwards knows it from the log.
+    let three = Replica::start(&etcd).await;
+    let mut resumed = Watch::open(&mut three.client().await, "a-svc", first.revision).await;
+    assert_eq!(told(&mut resumed).await, parent);
 }
 
 #[tokio::test(flavor = "multi_thread")]
