@@ -145,7 +145,7 @@ async fn watchers_of_every_replica_are_told_whose_doing_a_change_is() {
     let metadata = request.metadata_mut();
     metadata.insert("traceparent", parent.parse().expect("a value"));
     let second = a.register(request).await.expect("registered").into_inner();
-    let mut told = async |watch: &mut Watch| loop {
+    let told = async |watch: &mut Watch| loop {
         let response = watch.next().await;
         if response.revision == second.revision
             && let Some(Change::Delta(delta)) = response.change
