@@ -40,9 +40,7 @@ impl TestStore {
                 let kept = Kept::File(folder);
                 Some(Self { location, kept })
             }
-            Dialect::Postgres => {
-                Some(Self::on(Server::shared()?))
-            }
+            Dialect::Postgres => Some(Self::on(Server::shared()?)),
         }
     }
 
