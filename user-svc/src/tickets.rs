@@ -215,8 +215,7 @@ fn hold_refusal(status: &Status) -> HoldOutcome {
         Some("SOLD_OUT") => Failure::SoldOut,
         Some("SEAT_TAKEN") => Failure::SeatTaken,
         Some("HOLD_RELEASED" | "HOLD_EXPIRED" | "HOLD_REFUNDED") => Failure::HoldExpired,
-        // The detail says which: the event is not on sale now, or not so many of it to one buyer.
-        Some("SALE_NOT_OPEN" | "SALE_CLOSED" | "BUYER_CAP") => Failure::Unavailable,
+        Some("SALE_NOT_OPEN" | "SALE_CLOSED" | "BUYER_CAP") => Failure::NotForSale,
         Some("EVENT_UNKNOWN" | "SEAT_UNKNOWN" | "SECTION_UNKNOWN" | "INVALID_ARGUMENT") => Failure::NotFound,
         Some("REQUEST_ID_REUSED") => {
             return HoldOutcome::NotOurs(Failing::new(

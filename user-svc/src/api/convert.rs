@@ -133,6 +133,7 @@ fn failure(failure: Failure) -> v1::OrderFailure {
         Failure::InsufficientFunds => v1::OrderFailure::InsufficientFunds,
         Failure::HoldExpired => v1::OrderFailure::HoldExpired,
         Failure::NotFound => v1::OrderFailure::NotFound,
+        Failure::NotForSale => v1::OrderFailure::NotForSale,
         Failure::Unavailable => v1::OrderFailure::Unavailable,
     }
 }

@@ -100,6 +100,7 @@ pub(crate) enum Failure {
     InsufficientFunds,
     HoldExpired,
     NotFound,
+    NotForSale,
     Unavailable,
 }
 

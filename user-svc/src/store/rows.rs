@@ -162,6 +162,7 @@ fn failure_name(failure: Failure) -> &'static str {
         Failure::InsufficientFunds => "insufficient_funds",
         Failure::HoldExpired => "hold_expired",
         Failure::NotFound => "not_found",
+        Failure::NotForSale => "not_for_sale",
         Failure::Unavailable => "unavailable",
     }
 }
@@ -173,6 +174,7 @@ fn failure_from(name: &str) -> Result<Failure, StoreError> {
         "insufficient_funds" => Failure::InsufficientFunds,
         "hold_expired" => Failure::HoldExpired,
         "not_found" => Failure::NotFound,
+        "not_for_sale" => Failure::NotForSale,
         "unavailable" => Failure::Unavailable,
         _ => return Err(StoreError::Corrupt("a failure that is none")),
     })

@@ -222,6 +222,24 @@ async fn a_ticket_service_that_never_answers_fails_the_order_and_gets_a_release(
     fixture.stop().await;
 }
 
+/// The ticket service says that it is not for sale, which is final: nothing is asked again, and nothing was paid.
+#[tokio::test]
+async fn what_is_not_for_sale_is_refused_at_once() {
+    for reason in ["SALE_NOT_OPEN", "SALE_CLOSED", "BUYER_CAP"] {
+        let ending = buy_while(&[(Method::Hold, &[Act::Refuse(Code::FailedPrecondition, reason)])]).await;
+        let fixture = ending.assert_failed(OrderFailure::NotForSale).await;
+        assert_eq!(fixture.tickets.called(Method::Hold), 1, "{reason}");
+        fixture.stop().await;
+    }
+}
+
+/// A line at the ticket service passes: nothing was held, and the purchase asks again.
+#[tokio::test]
+async fn a_purchase_comes_again_where_there_is_a_line() {
+    let line = Act::Refuse(Code::ResourceExhausted, "WAIT_IN_LINE");
+    buy_while(&[(Method::Hold, &[line, line])]).await.assert_bought().await;
+}
+
 /// An attempt whose answer was lost may still come in after "sold out" was heard: the release makes it harmless.
 #[tokio::test]
 async fn sold_out_after_a_lost_request_is_released_all_the_same() {
