@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Who waits in a stream is told of their position so often.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
-/// Positions are counted anew so often, for all who wait together.
+/// Positions are counted anew, and the clock is looked at, so often for all who wait together.
 const COUNT: Duration = Duration::from_millis(500);
 
 /// How much a process lets in and lets wait.
@@ -60,6 +60,8 @@ struct State {
     /// The places in order, as they were counted last.
     order: Arc<Vec<Place>>,
     counted: Option<Instant>,
+    /// When those who wait looked at the clock last.
+    looked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,7 @@ impl Room {
                 next_bell: 0,
                 order: Arc::default(),
                 counted: None,
+                looked: None,
             })),
         }
     }
@@ -189,6 +192,16 @@ impl Room {
         })
     }
 
+    /// A place that is kept too long is freed by the clock, and nobody but those who wait may be here to look at it. One of them
+    /// looks for all: each look goes over all who wait, and ten thousand of them look once a second.
+    fn look(&self) {
+        let mut state = self.lock();
+        if state.looked.is_none_or(|looked| looked.elapsed() >= COUNT) {
+            state.looked = Some(Instant::now());
+            self.call(&mut state);
+        }
+    }
+
     /// Calls as many as there is room for.
     fn call(&self, state: &mut State) {
         for (visitor, until) in state.line.call(self.store.now()) {
@@ -209,8 +222,7 @@ impl InLine {
     /// The next thing to say: at once at first, then once in a while, and as soon as it is one's turn.
     pub(crate) async fn next(&mut self, at_once: bool) -> Word {
         let patience = if at_once { Duration::ZERO } else { LOOK };
-        // A place that is kept too long is freed by the clock, and nobody else may be here to look at it.
-        self.room.call(&mut self.room.lock());
+        self.room.look();
         match timeout(patience, &mut self.bell).await {
             Ok(Ok(until)) => {
                 self.called = true;
