@@ -54,6 +54,9 @@ pub struct Config {
     pub session_lifetime: Duration,
     /// How long a key signs access tokens before the next one does. Default: 24 h.
     pub key_rotation: Duration,
+    /// How long a purchase stays claimed by this process without a sign of life of it, before another one on the same store takes
+    /// it up. Default: 5 s.
+    pub purchase_lease: Duration,
     /// How many purchases may be under way at once, 1 or more. Default: 256; each takes some KB, and five short
     /// writes of the store.
     pub max_purchases: usize,
@@ -86,6 +89,8 @@ impl Default for Config {
             token_lifetime: Duration::from_secs(15 * 60),
             session_lifetime: Duration::from_secs(14 * 24 * 60 * 60),
             key_rotation: Duration::from_secs(24 * 60 * 60),
+            session_lifetime: Duration::from_secs(24 * 60 * 60),
+            purchase_lease: Duration::from_secs(5),
             max_purchases: 256,
             hold_ttl: Duration::from_secs(120),
         }

@@ -1,18 +1,24 @@
 //! Drives purchases: performs the recorded step, asks `domain::saga` what follows, records it. Decides nothing itself.
 //!
 //! Each purchase runs in a task that this owns, not in the call that asked for it: a caller who hangs up does not stop a
-//! purchase half-way. At most so many run at once; more callers are told to come back. On shutdown, purchases that wait for a
-//! retry stop at once, the others get the grace; what is left is taken up at the next start, from its recorded step.
+//! purchase half-way. At most so many run at once; more callers are told to come back.
+//!
+//! Several processes may share a store. Each order is driven by the one that has claimed it (`store::claims`); the others
+//! follow it by looking. A claim lapses unless it is renewed, and `recovery` takes up what has lapsed. On shutdown, purchases
+//! that wait for a retry stop at once and their claims are given up, the others get the grace.
 
 mod metrics;
-mod resume;
+mod recovery;
 mod running;
 
 use std::{sync::Arc, time::Duration};
 
 use service_store::failpoint;
 use telemetry::{Context, WithContext as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::Instant,
+};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -36,6 +42,10 @@ use crate::{
 const EAGER: Duration = Duration::from_secs(1);
 /// The longest wait between attempts to confirm what is paid, which go on for as long as it takes.
 const PATIENT: Duration = Duration::from_secs(5);
+/// How long an order is left alone that cannot go on without somebody's help.
+const STUCK: Duration = Duration::from_secs(60);
+/// The longest wait between two looks at an order that another process drives, and the shortest is a tenth of it.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// All purchases of a process. Clones are the same.
 #[derive(Debug, Clone)]
@@ -51,6 +61,8 @@ struct Inner {
     slots: Arc<Semaphore>,
     register: Register,
     tasks: TaskTracker,
+    /// Renews claims for as long as `tasks` may need them, so it ends after them.
+    keeper: TaskTracker,
     /// No new purchases, no more waiting for retries.
     closing: CancellationToken,
     /// The grace is over.
@@ -88,6 +100,7 @@ impl Purchases {
             slots: Arc::new(Semaphore::new(limit)),
             register: Register::default(),
             tasks: TaskTracker::new(),
+            keeper: TaskTracker::new(),
             closing: CancellationToken::new(),
             cut: CancellationToken::new(),
         };
@@ -95,9 +108,9 @@ impl Purchases {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Records the order and buys what it says. Answers once it is recorded, with a way to follow it unless it has ended
-    /// before. The same request again joins the running purchase, or takes it up.
-    pub(crate) async fn buy(&self, new: NewOrder) -> Result<(Order, Option<Following>), BuyError> {
+    /// Records the order and buys what it says. Answers once it is recorded and somebody drives it. The same request again
+    /// joins the running purchase, wherever it runs, or takes it up.
+    pub(crate) async fn buy(&self, new: NewOrder) -> Result<Order, BuyError> {
         // Before a slot is taken: what is under way has its own.
         if let Some(joined) = self.join(&new).await? {
             return Ok(joined);
@@ -119,14 +132,12 @@ impl Purchases {
     }
 
     /// The order, if the same request recorded it before and it has ended or is driven now: nothing is left to start.
-    async fn join(&self, new: &NewOrder) -> Result<Option<(Order, Option<Following>)>, StoreError> {
-        let Some(order) = self.inner.store.recorded_order(new).await? else {
-            return Ok(None);
-        };
-        if order.is_final() {
-            return Ok(Some((order, None)));
-        }
-        Ok(self.follow(order.id).map(|following| (order, Some(following))))
+    async fn join(&self, new: &NewOrder) -> Result<Option<Order>, StoreError> {
+        let order = self.inner.store.recorded_order(new).await?;
+        Ok(order.filter(|order| {
+            let is_driven = order.claim.until > self.inner.store.now() || self.follow(order.id).is_some();
+            order.is_final() || is_driven
+        }))
     }
 
     /// A way to follow an order, if this process drives it now.
@@ -134,16 +145,37 @@ impl Purchases {
         self.inner.register.follow(order_id)
     }
 
-    /// Lets no new purchase start, waits at most `grace` for the running ones, and answers how many orders are unfinished.
-    /// They go on at the next start.
+    /// The order in its final state, or as it is when `give_up` has come or this process ends. Whoever drives it: what another
+    /// process does is seen by looking.
+    pub(crate) async fn settled(&self, mut order: Order, give_up: Instant) -> Result<Order, StoreError> {
+        let mut look = LOOK / 10;
+        while !order.is_final() && Instant::now() < give_up {
+            match self.follow(order.id) {
+                // Either way the store has the answer.
+                Some(mut following) => drop(tokio::time::timeout_at(give_up, following.ended()).await),
+                None if self.inner.closing.is_cancelled() => break,
+                None => {
+                    tokio::time::sleep_until(give_up.min(Instant::now() + look)).await;
+                    look = (look * 2).min(LOOK);
+                }
+            }
+            order = self.inner.store.order(order.id).await?;
+        }
+        Ok(order)
+    }
+
+    /// Lets no new purchase start, waits at most `grace` for the running ones, gives up the claims on those that are left, and
+    /// answers how many these are. Another process goes on with them, or the next start.
     pub(crate) async fn finish(&self, grace: Duration) -> Result<u64, StoreError> {
         self.inner.closing.cancel();
         self.inner.tasks.close();
+        self.inner.keeper.close();
         // Either they have all ended, or what has not is cut now.
         let _ = tokio::time::timeout(grace, self.inner.tasks.wait()).await;
         self.inner.cut.cancel();
         self.inner.tasks.wait().await;
-        self.inner.store.count_unfinished_orders().await
+        self.inner.keeper.wait().await;
+        self.inner.store.give_up_claims().await
     }
 
     /// Ends all purchases at once when the guard is dropped, as a crash would.
@@ -171,42 +203,43 @@ impl Purchases {
         self,
         new: NewOrder,
         slot: OwnedSemaphorePermit,
-        recorded: oneshot::Sender<Result<(Order, Option<Following>), BuyError>>,
+        recorded: oneshot::Sender<Result<Order, BuyError>>,
     ) {
+        // Registered first: what this process has claimed it shows as driven, whoever looks.
+        let driving = self.inner.register.enter(new.id);
         failpoint("user.record.commit.before").await;
         let record = self.inner.store.record_order(&new, &trace::current()).await;
         failpoint("user.record.commit.after").await;
-        let (order, attempts) = match record {
-            Ok(Recorded::New(order)) => (order, Attempts::FIRST),
-            Ok(Recorded::Before(order)) => (order, Attempts::RESUMED),
+        let (order, claimed) = match record {
+            Ok(Recorded::New(order)) => (order.clone(), Ok(Some((order, Attempts::FIRST)))),
+            // Another process's, or left behind by one. With a claim it is read anew: it may have moved since.
+            Ok(Recorded::Before(order)) if driving.is_some() && !order.is_final() => {
+                let claimed = self.inner.store.claim_order(order.id).await;
+                (order, claimed.map(|order| order.map(|order| (order, Attempts::RESUMED))))
+            }
+            Ok(Recorded::Before(order)) => (order, Ok(None)),
             Err(error) => {
                 // Nobody listens any more: nothing to tell.
                 let _ = recorded.send(Err(error.into()));
                 return;
             }
         };
-        if order.is_final() {
-            let _ = recorded.send(Ok((order, None)));
-            return;
-        }
-        let (driving, following) = self.inner.register.enter(order.id);
-        let _ = recorded.send(Ok((order.clone(), Some(following))));
-        if let Some(driving) = driving {
-            self.drive(order, attempts, driving).await;
+        // Whether it can be taken up now or not: it is recorded, and followed from there.
+        let _ = recorded.send(Ok(order));
+        match (driving, claimed) {
+            (Some(driving), Ok(Some((order, attempts)))) => self.drive(order, attempts, driving).await,
+            (_, Err(error)) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a purchase waits to be taken up"
+            ),
+            _ => {}
         }
         drop(slot);
     }
 
     /// Performs step after step until the order is final, a shutdown interrupts a wait, or the store says that someone else
-    /// drives it. `known` was read before the registration.
-    async fn drive(&self, known: Order, mut attempts: Attempts, driving: Driving) {
-        // Looked at again under the registration: another driver may have moved it, and ended, since it was read.
-        let Some(mut order) = self.present(&known).await else {
-            return;
-        };
-        if order.version != known.version {
-            attempts = Attempts::RESUMED;
-        }
+    /// drives it. `order` was read under this process's claim.
+    async fn drive(&self, mut order: Order, mut attempts: Attempts, driving: Driving) {
         while !order.is_final() {
             let in_doubt = match self.perform(&mut order, attempts).await {
                 Ok(Performed::Moved(moved)) => {
@@ -218,6 +251,7 @@ impl Purchases {
                 Ok(Performed::Again { in_doubt }) => in_doubt,
                 Err(StoreError::Overtaken) => {
                     tracing::warn!(order = %order.id, "another process drives this order");
+                    metrics::overtaken().inc();
                     return;
                 }
                 Err(error @ (StoreError::Busy | StoreError::Failed(_))) => {
@@ -228,6 +262,7 @@ impl Purchases {
                 Err(error @ (StoreError::Corrupt(_) | StoreError::Refused(_))) => {
                     tracing::error!(order = %order.id, error = &error as &dyn std::error::Error, "stuck");
                     metrics::stuck().inc();
+                    self.let_go(&order, STUCK).await;
                     return;
                 }
             };
@@ -237,30 +272,18 @@ impl Purchases {
                 EAGER
             };
             if !self.pause(attempts, cap).await {
+                // So that another process goes on at once.
+                self.let_go(&order, Duration::ZERO).await;
                 return;
             }
             attempts = attempts.another(in_doubt);
         }
     }
 
-    /// The order as it is recorded now. `None`: it cannot be read, or a shutdown interrupted the wait until it can.
-    async fn present(&self, known: &Order) -> Option<Order> {
-        let mut attempts = Attempts::FIRST;
-        loop {
-            let error = match self.inner.store.order(known.id).await {
-                Ok(order) => return Some(order),
-                Err(error) => error,
-            };
-            if !matches!(error, StoreError::Busy | StoreError::Failed(_)) {
-                tracing::error!(order = %known.id, error = &error as &dyn std::error::Error, "stuck");
-                metrics::stuck().inc();
-                return None;
-            }
-            tracing::warn!(order = %known.id, error = &error as &dyn std::error::Error, "cannot read it; again soon");
-            if !self.pause(attempts, EAGER).await {
-                return None;
-            }
-            attempts = attempts.another(false);
+    /// Gives up the claim, to be taken up by anyone after that time. What cannot be given up lapses.
+    async fn let_go(&self, order: &Order, rest: Duration) {
+        if let Err(error) = self.inner.store.give_up_claim(order, rest).await {
+            tracing::warn!(order = %order.id, error = &error as &dyn std::error::Error, "its claim lapses by itself");
         }
     }
 

@@ -88,7 +88,8 @@ pub enum StartError {
 pub struct StopReport {
     /// How the calls in flight ended.
     pub drain: DrainReport,
-    /// Purchases that are unfinished. They go on at the next start, from their recorded step.
+    /// Purchases of this process that are unfinished. Another process on the same store goes on with them from their recorded
+    /// step, or the next start does.
     pub purchases_left: u64,
 }
 
@@ -113,8 +114,6 @@ impl Users {
             signing.clone(),
             config.session_lifetime,
         );
-        let purchases = Purchases::new(store.clone(), tickets, config.max_purchases.max(1));
-
         let mut host = service_host::Config::new(SERVICE, config.listen)
             .admin(config.admin_listen)
             .admin_page("/lb", lb::live_page)
@@ -127,6 +126,8 @@ impl Users {
             host = host.instance_id(id);
         }
         let host = Host::bind(host).await?;
+        let claiming = store.clone().claiming_as(host.instance_id(), config.purchase_lease);
+        let purchases = Purchases::new(claiming, tickets, config.max_purchases.max(1));
         let api = UserApi {
             store: store.clone(),
             accounts,
@@ -136,7 +137,7 @@ impl Users {
             drain: host.drain_signal(),
         };
         let host = host.serve(api.into_routes(), &[proto::FILE_DESCRIPTOR_SET]);
-        purchases.resume();
+        purchases.recover();
         host.set_serving(SERVICE_NAME);
         let registrar = registry.map(|registry| registry.register(registration(&config, &host)));
         tracing::info!(address = %host.local_addr(), instance = host.instance_id(), "serving");
@@ -297,7 +298,7 @@ impl fmt::Display for StopReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.drain, formatter)?;
         if self.purchases_left > 0 {
-            write!(formatter, "; {} purchases go on at the next start", self.purchases_left)?;
+            write!(formatter, "; {} purchases go on elsewhere or at the next start", self.purchases_left)?;
         }
         Ok(())
     }

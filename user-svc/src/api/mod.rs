@@ -67,13 +67,8 @@ impl UserApi {
         let give_up = tokio::time::Instant::now() + patience();
         let new = read::buy_ticket(request)?;
         own(caller, new.user_id)?;
-        let (order, following) = self.purchases.buy(new).await?;
-        let Some(mut following) = following else {
-            return Ok(order);
-        };
-        // Either way the store has the answer.
-        let _ = tokio::time::timeout_at(give_up, following.ended()).await;
-        Ok(self.store.order(order.id).await?)
+        let order = self.purchases.buy(new).await?;
+        Ok(self.purchases.settled(order, give_up).await?)
     }
 }
 

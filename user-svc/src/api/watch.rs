@@ -20,8 +20,11 @@ use crate::{
     store::Store,
 };
 
-/// How often to look without a signal: for orders that another process drives, or that wait for a restart.
+/// How long between two looks without a signal, at the most: for orders that another process drives, or that wait for one.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// And at the least, right after a change: most purchases take less than a second.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
 
 struct Watch {
     store: Store,
@@ -68,6 +71,7 @@ pub(super) fn states(
 impl Watch {
     /// The next state that was not sent.
     async fn next(&mut self) -> Result<Order, Status> {
+        let mut look = FIRST_LOOK;
         loop {
             let mut following = self.purchases.follow(self.order_id);
             if let Some(following) = &mut following {
@@ -81,7 +85,7 @@ impl Watch {
             tokio::select! {
                 () = self.drain.wait() => return Err(error::draining()),
                 () = changed(following) => {}
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(look) => look = (look * 2).min(LOOK),
             }
             // A stream outlives what it was opened with: its token ends, and so may its session.
             gate::check(&self.store, &self.caller).await?;

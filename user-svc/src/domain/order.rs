@@ -55,6 +55,8 @@ pub(crate) struct Order {
     pub(crate) step: Step,
     /// Grows with each change. A write that saw an older one is refused, so that two drivers cannot undo each other.
     pub(crate) version: i64,
+    /// Who may move it on.
+    pub(crate) claim: Claim,
     /// What was granted, once it was.
     pub(crate) held: Option<Held>,
     pub(crate) created_at: Timestamp,
@@ -63,6 +65,16 @@ pub(crate) struct Order {
     pub(crate) ticket_instance: String,
     /// Where the purchase belongs in a trace.
     pub(crate) trace: Trace,
+}
+
+/// The right to move an order on, of one process at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// Grows with each claim on the order. A write under an older one is refused, so that a process which stood still past
+    /// the end of its claim does no harm.
+    pub(crate) number: i64,
+    /// Until then nobody else may claim it, by the store's clock.
+    pub(crate) until: Timestamp,
 }
 
 /// The trace of a purchase. Empty when the caller sent none and none was begun.
@@ -154,7 +166,7 @@ impl Order {
 
     /// Will it change no more?
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self.state(), OrderState::Succeeded | OrderState::Failed)
+        self.step.is_final()
     }
 }
 

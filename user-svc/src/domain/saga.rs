@@ -178,6 +178,27 @@ pub(crate) fn after_release(failing: Failing, outcome: ReleaseOutcome, attempts:
     }
 }
 
+impl Step {
+    /// What it is called in the store and in the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Begin => "begin",
+            Self::Hold => "hold",
+            Self::Debit => "debit",
+            Self::Confirm => "confirm",
+            Self::Refund(_) => "refund",
+            Self::Release(_) => "release",
+            Self::Succeeded(_) => "succeeded",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// Is there nothing left to do?
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Succeeded(_) | Self::Failed(_))
+    }
+}
+
 impl Failing {
     pub(crate) fn new(failure: Failure, detail: impl Into<String>) -> Self {
         Self {

@@ -14,9 +14,31 @@ pub(super) fn stuck() -> Counter {
     .with(&[])
 }
 
+/// Purchases that were taken up from a claim that had lapsed or was given up.
+pub(super) fn recovered() -> Counter {
+    counter(
+        "tessera_purchases_recovered",
+        "Purchases taken up after whoever drove them was gone",
+        &[],
+    )
+    .with(&[])
+}
+
+/// Purchases that another process took up while this one still drove them.
+pub(super) fn overtaken() -> Counter {
+    counter(
+        "tessera_purchases_overtaken",
+        "Purchases that another process took up from this one, which had been too slow to renew its claim",
+        &[],
+    )
+    .with(&[])
+}
+
 /// Shows from now on what is under way. It is read when somebody scrapes.
 pub(super) fn measure(register: &Register) {
     stuck();
+    recovered();
+    overtaken();
     let under_way = gauge("tessera_purchases_under_way", "Purchases that this process drives", &[]).with(&[]);
     let oldest = gauge(
         "tessera_purchases_oldest_seconds",

@@ -34,22 +34,20 @@ pub(super) struct Driving {
 pub(crate) struct Following(watch::Receiver<i64>);
 
 impl Register {
-    /// Registers as the driver of an order. `None` when it is driven already; following works in both cases.
-    pub(super) fn enter(&self, order_id: Uuid) -> (Option<Driving>, Following) {
+    /// Registers as the driver of an order. `None` when this process drives it already.
+    pub(super) fn enter(&self, order_id: Uuid) -> Option<Driving> {
         let mut driven = self.lock();
-        if let Some(known) = driven.get(&order_id) {
-            return (None, Following(known.version.clone()));
+        if driven.contains_key(&order_id) {
+            return None;
         }
-        let (sender, receiver) = watch::channel(0);
+        let (sender, version) = watch::channel(0);
         let since = Instant::now();
-        let version = receiver.clone();
         driven.insert(order_id, Driven { version, since });
-        let driving = Driving {
+        Some(Driving {
             order_id,
             version: sender,
             register: self.clone(),
-        };
-        (Some(driving), Following(receiver))
+        })
     }
 
     pub(super) fn follow(&self, order_id: Uuid) -> Option<Following> {
@@ -62,6 +60,15 @@ impl Register {
         let driven = self.lock();
         let oldest = driven.values().map(|driven| driven.since).min();
         (driven.len(), oldest.map(|since| since.elapsed()).unwrap_or_default())
+    }
+
+    /// The orders that have been driven for that long. Always in one order, so that writers of them do not cross.
+    pub(super) fn driven_for(&self, time: Duration) -> Vec<Uuid> {
+        let driven = self.lock();
+        let old = driven.iter().filter(|(_, driven)| driven.since.elapsed() >= time);
+        let mut ids: Vec<Uuid> = old.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Driven>> {
@@ -107,16 +114,16 @@ mod tests {
     async fn one_drives_many_follow_and_all_hear_the_end() {
         let register = Register::default();
         let order = Uuid::from_u128(1);
-        let (driving, mut first) = register.enter(order);
-        let driving = driving.expect("nobody drives it");
-        let (second_driver, mut second) = register.enter(order);
-        assert!(second_driver.is_none());
+        let driving = register.enter(order).expect("nobody drives it");
+        let follow = || register.follow(order).expect("it is driven");
+        let (mut first, mut second) = (follow(), follow());
+        assert!(register.enter(order).is_none());
         driving.moved(2);
         assert!(first.changed().await && second.changed().await);
         drop(driving);
         assert!(!first.changed().await);
         second.ended().await;
         assert!(register.follow(order).is_none());
-        assert!(register.enter(order).0.is_some(), "it can be taken up again");
+        assert!(register.enter(order).is_some(), "it can be taken up again");
     }
 }

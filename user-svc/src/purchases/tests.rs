@@ -100,6 +100,12 @@ impl Fixture {
         }
     }
 
+    /// As whoever drove it does at its end.
+    async fn give_up(&self, order: &Order) {
+        let given_up = self.store().give_up_claim(order, Duration::ZERO).await;
+        given_up.expect("given up");
+    }
+
     /// Waits for all purchases; how often the ticket service was called.
     async fn finish(&self) -> usize {
         let left = self.purchases.finish(Duration::from_secs(60)).await.expect("a count");
@@ -121,10 +127,10 @@ async fn a_repeat_joins_its_purchase_without_a_slot() {
     let fixture = Fixture::start(1).await;
     let order = fixture.record().await;
     let slot = fixture.purchases.slot().expect("the only one");
-    let (driving, _) = fixture.purchases.inner.register.enter(order.id);
-    let (joined, following) = fixture.purchases.buy(fixture.new.clone()).await.expect("joined");
+    let driving = fixture.purchases.inner.register.enter(order.id);
+    let joined = fixture.purchases.buy(fixture.new.clone()).await.expect("joined");
     assert_eq!(joined, order);
-    assert!(following.is_some(), "there is something to follow");
+    assert!(fixture.purchases.follow(order.id).is_some(), "there is something to follow");
     let stranger = NewOrder {
         id: Uuid::new_v4(),
         ..fixture.new.clone()
@@ -132,6 +138,7 @@ async fn a_repeat_joins_its_purchase_without_a_slot() {
     let refused = fixture.purchases.buy(stranger).await;
     assert!(matches!(refused, Err(BuyError::Full)), "{refused:?}");
     drop(driving);
+    fixture.give_up(&order).await;
     let refused = fixture.purchases.buy(fixture.new.clone()).await;
     assert!(
         matches!(refused, Err(BuyError::Full)),
@@ -141,7 +148,7 @@ async fn a_repeat_joins_its_purchase_without_a_slot() {
 }
 
 /// An order was read, then registered as driven. If its driver came to the end in between, the step that was read was performed
-/// once more: the ticket service was asked for seats for an order that had failed already.
+/// once more: the ticket service was asked for seats for an order that had failed already. Now a claim is what reads it.
 #[tokio::test]
 async fn an_order_that_ended_before_it_was_taken_up_is_left_alone() {
     let fixture = Fixture::start(1).await;
@@ -154,21 +161,56 @@ async fn an_order_that_ended_before_it_was_taken_up_is_left_alone() {
     let failed = Step::Failed(Failing::new(Failure::SoldOut, "sold out"));
     let ended = store.advance(&stale, failed, None).await.expect("the first to move it");
     let slot = fixture.purchases.slot().expect("the only one");
-    assert!(fixture.purchases.take_up(stale, slot), "nobody drives it");
+    let taken = fixture.purchases.take_up(stale.id, slot).await.expect("an answer");
+    assert!(!taken, "there is nothing left to do");
     assert_eq!(fixture.finish().await, 0, "the ticket service was called");
     assert_eq!(store.order(order.id).await.expect("the order"), ended);
 }
 
-/// The other half: what is as it was read goes on from there.
+/// The other half: what nobody drives goes on from its recorded step.
 #[tokio::test]
-async fn an_order_that_is_as_it_was_read_goes_on() {
+async fn an_order_that_nobody_drives_goes_on() {
     let fixture = Fixture::start(1).await;
     let order = fixture.record().await;
+    fixture.give_up(&order).await;
     let slot = fixture.purchases.slot().expect("the only one");
-    assert!(fixture.purchases.take_up(order.clone(), slot), "nobody drives it");
-    if let Some(mut following) = fixture.purchases.follow(order.id) {
-        let end = tokio::time::timeout(Duration::from_secs(60), following.ended());
-        end.await.expect("it ends");
-    }
+    assert!(fixture.purchases.take_up(order.id, slot).await.expect("an answer"));
+    let give_up = Instant::now() + Duration::from_secs(60);
+    let settled = fixture.purchases.settled(order, give_up).await.expect("the order");
+    assert!(settled.is_final(), "{settled:?}");
     assert!(fixture.finish().await > 0, "the ticket service was not called");
+}
+
+/// A driver whose claim another one took over finds out at its next write, and leaves the order alone from then on.
+#[tokio::test]
+async fn a_driver_that_was_overtaken_stops() {
+    let fixture = Fixture::start(1).await;
+    let order = fixture.record().await;
+    let other = fixture.store().clone().claiming_as("other", Duration::from_secs(60));
+    fixture.give_up(&order).await;
+    let claimed = other.claim_order(order.id).await.expect("an answer").expect("it is free");
+    let driving = fixture.purchases.inner.register.enter(order.id).expect("nobody here");
+    fixture.purchases.drive(order, Attempts::FIRST, driving).await;
+    let now = fixture.store().order(claimed.id).await.expect("the order");
+    assert_eq!(now, claimed, "nothing was moved on");
+}
+
+/// A BuyTicket that comes again at a process which does not drive the order answers what the other process made of it.
+#[tokio::test]
+async fn what_another_process_drives_is_followed_by_looking() {
+    let fixture = Fixture::start(1).await;
+    let order = fixture.record().await;
+    let other = fixture.store().clone().claiming_as("other", Duration::from_secs(60));
+    fixture.give_up(&order).await;
+    let claimed = other.claim_order(order.id).await.expect("an answer").expect("it is free");
+    let joined = fixture.purchases.buy(fixture.new.clone()).await.expect("recorded");
+    assert_eq!((joined.version, joined.claim), (claimed.version, claimed.claim));
+    let give_up = Instant::now() + Duration::from_secs(60);
+    let purchases = fixture.purchases.clone();
+    let following = tokio::spawn(async move { purchases.settled(joined, give_up).await });
+    let sold_out = Step::Failed(Failing::new(Failure::SoldOut, "sold out"));
+    let ended = other.advance(&claimed, sold_out, None).await.expect("its own");
+    let settled = following.await.expect("no panic").expect("the order");
+    assert_eq!(settled, ended);
+    assert_eq!(fixture.finish().await, 0, "the ticket service was called");
 }

@@ -4,6 +4,7 @@
 //! conditional write on its version, a wallet changes under its row's lock, and what there may be once is a unique index.
 //! A user's row is locked before an order's. How transactions wait, meet and are made again is `service-store`'s.
 
+mod claims;
 mod error;
 mod keys;
 mod orders;
@@ -18,6 +19,7 @@ use std::{sync::Arc, time::Duration};
 use service_store::{Clock, Database, Location, OpenError, Schema, Timestamp, Write};
 use telemetry::deadline::Deadline;
 
+use self::claims::{Claimant, DEFAULT_LEASE};
 pub(crate) use self::{error::StoreError, orders::Recorded, profile::NewProfile, sessions::NewSession, users::Known};
 
 static SCHEMA: Schema = Schema {
@@ -29,13 +31,16 @@ static SCHEMA: Schema = Schema {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     database: Database,
+    /// As whom it claims orders.
+    claimant: Arc<Claimant>,
 }
 
 impl Store {
     /// Opens `location`: a file, which is made if there is none, or a database of a server.
     pub(crate) async fn open(location: impl Into<Location>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let database = Database::open(location, &SCHEMA, clock).await?;
-        Ok(Self { database })
+        let claimant = Claimant::new("", DEFAULT_LEASE).into();
+        Ok(Self { database, claimant })
     }
 
     /// Makes a whole transaction, and makes it again when it met another one, until the call's deadline; says

@@ -21,7 +21,7 @@ pub(crate) enum Recorded {
 }
 
 impl Store {
-    /// Records an order, once for each id.
+    /// Records an order, once for each id. A new one is claimed by this process.
     pub(crate) async fn record_order(&self, new: &NewOrder, trace: &Trace) -> Result<Recorded, StoreError> {
         self.whole(|| self.try_record_order(new, trace)).await
     }
@@ -40,8 +40,9 @@ impl Store {
         };
         let row = sqlx::query(
             "INSERT INTO orders (id, user_id, event_id, body_hash, chosen_seats, quantity, section, step, version,
-                                 ticket_instance, trace_id, trace_parent, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'begin', 1, '', $8, $9, $10, $10) RETURNING *",
+                                 ticket_instance, trace_id, trace_parent, created_at, updated_at,
+                                 claim, claim_owner, claim_until)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 'begin', 1, '', $8, $9, $10, $10, 1, $11, $12) RETURNING *",
         )
         .bind(new.id.to_string())
         .bind(new.user_id.to_string())
@@ -53,6 +54,8 @@ impl Store {
         .bind(&trace.id)
         .bind(&trace.parent)
         .bind(write.now.as_nanos())
+        .bind(&self.claimant.owner)
+        .bind(write.now.after(self.claimant.lease).as_nanos())
         .fetch_one(&mut *write.tx)
         .await?;
         let order = rows::order(&row)?;
@@ -96,42 +99,14 @@ impl Store {
         found.iter().map(rows::order).collect()
     }
 
-    /// At most `limit` unfinished orders after `cursor`, oldest first.
-    pub(crate) async fn unfinished_orders(
-        &self,
-        cursor: Option<TimeCursor>,
-        limit: u32,
-    ) -> Result<Vec<Order>, StoreError> {
-        let (created_at, id) = cursor.map_or((i64::MIN, String::new()), |cursor| {
-            (cursor.at.as_nanos(), cursor.id.to_string())
-        });
-        let found = sqlx::query(
-            "SELECT * FROM orders WHERE step NOT IN ('succeeded', 'failed') AND (created_at, id) > ($1, $2)
-             ORDER BY created_at, id LIMIT $3",
-        )
-        .bind(created_at)
-        .bind(id)
-        .bind(i64::from(limit))
-        .fetch_all(self.database.reader())
-        .await?;
-        found.iter().map(rows::order).collect()
-    }
-
-    /// How many orders are unfinished.
-    pub(crate) async fn count_unfinished_orders(&self) -> Result<u64, StoreError> {
-        let count = sqlx::query_scalar("SELECT count(*) FROM orders WHERE step NOT IN ('succeeded', 'failed')");
-        let count: i64 = count.fetch_one(self.database.reader()).await?;
-        Ok(u64::try_from(count).unwrap_or_default())
-    }
-
-    /// Records the next step, and what was held if that is news. [`StoreError::Overtaken`] when someone else did first.
+    /// Records the next step, and what was held if that is news. [`StoreError::Overtaken`] when someone else did first, or has claimed it.
     pub(crate) async fn advance(&self, order: &Order, step: Step, held: Option<Held>) -> Result<Order, StoreError> {
         self.whole(|| self.try_advance(order, &step, held.as_ref())).await
     }
 
     async fn try_advance(&self, order: &Order, step: &Step, held: Option<&Held>) -> Result<Order, StoreError> {
         let mut write = self.begin().await?;
-        let moved = moved(&mut write, order, step, held).await?;
+        let moved = self.moved(&mut write, order, step, held).await?;
         write.commit().await?;
         Ok(moved)
     }
@@ -154,7 +129,7 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        let moved = moved(&mut write, order, &saga::after_debit(outcome), None).await?;
+        let moved = self.moved(&mut write, order, &saga::after_debit(outcome), None).await?;
         write.commit().await?;
         Ok(moved)
     }
@@ -168,9 +143,51 @@ impl Store {
     async fn try_refund(&self, order: &Order, next: &Step) -> Result<Order, StoreError> {
         let mut write = self.begin().await?;
         wallet::refund(&mut write, order).await?;
-        let moved = moved(&mut write, order, next, None).await?;
+        let moved = self.moved(&mut write, order, next, None).await?;
         write.commit().await?;
         Ok(moved)
+    }
+
+    /// Each move is conditional on what was read and on the claim it was read under, and is a renewal of that claim.
+    async fn moved(
+        &self,
+        write: &mut Write,
+        order: &Order,
+        step: &Step,
+        held: Option<&Held>,
+    ) -> Result<Order, StoreError> {
+        let held = held.or(order.held.as_ref());
+        let columns = rows::step_columns(step);
+        let (owner, until) = if step.is_final() {
+            ("", 0)
+        } else {
+            let until = write.now.after(self.claimant.lease);
+            (self.claimant.owner.as_str(), until.as_nanos())
+        };
+        let row = sqlx::query(
+            "UPDATE orders SET step = $1, failure = $2, detail = $3, tickets = $4, hold_token = $5, held_seats = $6,
+                    total = $7, total_currency = $8, ticket_instance = $9, updated_at = $10, version = version + 1,
+                    claim_owner = $11, claim_until = $12
+             WHERE id = $13 AND version = $14 AND claim = $15 RETURNING *",
+        )
+        .bind(columns.name)
+        .bind(columns.failure)
+        .bind(columns.detail)
+        .bind(columns.tickets)
+        .bind(held.map(|held| held.token))
+        .bind(held.map(|held| rows::seats_joined(&held.seats)))
+        .bind(held.map(|held| held.total.minor()))
+        .bind(held.map(|held| held.total.currency().as_str().to_owned()))
+        .bind(&order.ticket_instance)
+        .bind(write.now.as_nanos())
+        .bind(owner)
+        .bind(until)
+        .bind(order.id.to_string())
+        .bind(order.version)
+        .bind(order.claim.number)
+        .fetch_optional(&mut *write.tx)
+        .await?;
+        rows::order(&row.ok_or(StoreError::Overtaken)?)
     }
 }
 
@@ -188,29 +205,4 @@ async fn same_order(connection: &mut Connection, new: &NewOrder) -> Result<Optio
         return Err(Refusal::RequestIdReused(new.id).into());
     }
     rows::order(&row).map(Some)
-}
-
-async fn moved(write: &mut Write, order: &Order, step: &Step, held: Option<&Held>) -> Result<Order, StoreError> {
-    let held = held.or(order.held.as_ref());
-    let columns = rows::step_columns(step);
-    let row = sqlx::query(
-        "UPDATE orders SET step = $1, failure = $2, detail = $3, tickets = $4, hold_token = $5, held_seats = $6, total = $7,
-                total_currency = $8, ticket_instance = $9, updated_at = $10, version = version + 1
-         WHERE id = $11 AND version = $12 RETURNING *",
-    )
-    .bind(columns.name)
-    .bind(columns.failure)
-    .bind(columns.detail)
-    .bind(columns.tickets)
-    .bind(held.map(|held| held.token))
-    .bind(held.map(|held| rows::seats_joined(&held.seats)))
-    .bind(held.map(|held| held.total.minor()))
-    .bind(held.map(|held| held.total.currency().as_str().to_owned()))
-    .bind(&order.ticket_instance)
-    .bind(write.now.as_nanos())
-    .bind(order.id.to_string())
-    .bind(order.version)
-    .fetch_optional(&mut *write.tx)
-    .await?;
-    rows::order(&row.ok_or(StoreError::Overtaken)?)
 }

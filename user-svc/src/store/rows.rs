@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use crate::domain::{
-    order::{ChosenSeats, Failing, Failure, Held, Order, Quantity, SeatId, Selection, Trace},
+    order::{ChosenSeats, Claim, Failing, Failure, Held, Order, Quantity, SeatId, Selection, Trace},
     saga::Step,
 };
 
@@ -38,17 +38,16 @@ pub(super) struct StepColumns<'a> {
 
 pub(super) fn step_columns(step: &Step) -> StepColumns<'_> {
     match step {
-        Step::Begin => plain("begin"),
-        Step::Hold => plain("hold"),
-        Step::Debit => plain("debit"),
-        Step::Confirm => plain("confirm"),
-        Step::Refund(why) => with_failing("refund", why),
-        Step::Release(why) => with_failing("release", why),
+        Step::Begin | Step::Hold | Step::Debit | Step::Confirm => plain(step.name()),
+        Step::Refund(why) | Step::Release(why) | Step::Failed(why) => StepColumns {
+            failure: Some(failure_name(why.failure)),
+            detail: Some(&why.detail),
+            ..plain(step.name())
+        },
         Step::Succeeded(tickets) => StepColumns {
             tickets: Some(joined(tickets)),
-            ..plain("succeeded")
+            ..plain(step.name())
         },
-        Step::Failed(why) => with_failing("failed", why),
     }
 }
 
@@ -61,14 +60,6 @@ fn plain(name: &'static str) -> StepColumns<'static> {
     }
 }
 
-fn with_failing<'a>(name: &'static str, why: &'a Failing) -> StepColumns<'a> {
-    StepColumns {
-        failure: Some(failure_name(why.failure)),
-        detail: Some(&why.detail),
-        ..plain(name)
-    }
-}
-
 pub(super) fn order(row: &AnyRow) -> Result<Order, StoreError> {
     Ok(Order {
         id: uuid(row.try_get("id")?)?,
@@ -77,6 +68,10 @@ pub(super) fn order(row: &AnyRow) -> Result<Order, StoreError> {
         selection: selection(row)?,
         step: step(row)?,
         version: row.try_get("version")?,
+        claim: Claim {
+            number: row.try_get("claim")?,
+            until: instant(row.try_get("claim_until")?),
+        },
         held: held(row)?,
         created_at: instant(row.try_get("created_at")?),
         updated_at: instant(row.try_get("updated_at")?),
