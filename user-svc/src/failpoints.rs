@@ -4,8 +4,11 @@ use service_store::failpoint;
 
 use crate::domain::saga::Step;
 
-/// All of them, sorted. `call` is around a request to the ticket service, `commit` around a transaction of the store.
+/// All of them, sorted. `call` is around a request to the ticket service, `commit` around a transaction of the store,
+/// `send` around the delivery of a batch of events.
 pub const FAILPOINTS: &[&str] = &[
+    "outbox.send.after",
+    "outbox.send.before",
     "user.begin.commit.after",
     "user.begin.commit.before",
     "user.confirm.call.after",
@@ -60,6 +63,8 @@ mod tests {
     #[test]
     fn the_list_has_every_place_and_no_other() {
         let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
-        assert_eq!(service_store::failpoints_in(sources.as_ref()), FAILPOINTS);
+        let own = service_store::failpoints_in(sources.as_ref());
+        let all: Vec<&str> = outbox::FAILPOINTS.iter().copied().chain(own.iter().map(String::as_str)).collect();
+        assert_eq!(all, FAILPOINTS);
     }
 }

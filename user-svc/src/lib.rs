@@ -3,7 +3,8 @@
 //! Read in this order: `domain` has the rules (pure; `domain::saga` is the purchase as a state machine), `store` keeps
 //! accounts, the ledger and orders in SQLite, `purchases` drives the state machine over `tickets`, which speaks to the ticket
 //! service, `accounts`, `passwords` and `attempts` know who is who, `sessions` and `signing` give out tokens that say so,
-//! `access` is the table of who may call what, `api` speaks `tessera.user.v1`, `error` maps to statuses, and
+//! `access` is the table of who may call what, `api` speaks `tessera.user.v1`, `error` maps to statuses,
+//! `events` are what others are told, `mail` hears them, and
 //! [`Users::start`] is the life of a process.
 //!
 //! How money and seats end on the same side: each step of a purchase is recorded before it is performed and can be performed
@@ -17,7 +18,9 @@ mod attempts;
 mod config;
 mod domain;
 mod error;
+mod events;
 mod failpoints;
+mod mail;
 pub mod offline;
 mod passwords;
 mod purchases;

@@ -2,6 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
+use outbox::{Dispatcher, Subscribers};
 use registry_client::{Registrar, Registration, Registry, Removal};
 use service_host::{DrainReport, Host};
 use service_store::{OpenError, SystemClock};
@@ -13,6 +14,7 @@ use crate::{
     attempts::Attempts,
     config::Config,
     domain::signing::Schedule,
+    mail::Mail,
     passwords::{PasswordError, Passwords},
     purchases::Purchases,
     sessions::Sessions,
@@ -46,6 +48,7 @@ pub struct Running {
     /// Dropped without [`Running::stop`], purchases end with the server and not some time later.
     _cut: DropGuard,
     keys: Follower,
+    events: Dispatcher,
     store: Store,
     drain_linger: Duration,
     drain_grace: Duration,
@@ -138,6 +141,8 @@ impl Users {
         };
         let host = host.serve(api.into_routes(), &[proto::FILE_DESCRIPTOR_SET]);
         purchases.recover();
+        let subscribers = Subscribers::default().with(Mail::new(store.clone()));
+        let events = Dispatcher::start(store.database().clone(), Arc::new(subscribers), outbox::Settings::default());
         host.set_serving(SERVICE_NAME);
         let registrar = registry.map(|registry| registry.register(registration(&config, &host)));
         tracing::info!(address = %host.local_addr(), instance = host.instance_id(), "serving");
@@ -147,6 +152,7 @@ impl Users {
             _cut: purchases.cut_on_drop(),
             purchases,
             keys: signing.follow(),
+            events,
             store,
             drain_linger: config.drain_linger,
             drain_grace: config.drain_grace,
@@ -197,6 +203,8 @@ impl Running {
             self.host.drain(self.drain_grace),
             self.purchases.finish(self.drain_grace)
         );
+        // What is left of the events, another process delivers, or the next start.
+        self.events.stop().await;
         if let Some(registrar) = self.registrar {
             registrar.deregister(Removal::Drained).await;
         }

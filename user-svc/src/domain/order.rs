@@ -170,6 +170,21 @@ impl Order {
     }
 }
 
+impl Failure {
+    /// What it is called in the store and in events.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::SoldOut => "sold_out",
+            Self::SeatTaken => "seat_taken",
+            Self::InsufficientFunds => "insufficient_funds",
+            Self::HoldExpired => "hold_expired",
+            Self::NotFound => "not_found",
+            Self::NotForSale => "not_for_sale",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 impl SeatId {
     pub(crate) fn try_new(id: &str) -> Result<Self, Invalid> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'/';

@@ -209,4 +209,6 @@ impl Failing {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

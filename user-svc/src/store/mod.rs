@@ -7,6 +7,7 @@
 mod claims;
 mod error;
 mod keys;
+mod mails;
 mod orders;
 mod profile;
 mod rows;
@@ -55,6 +56,11 @@ impl Store {
     /// Waits for its turn until the call's deadline, then says [`StoreError::Busy`].
     async fn begin(&self) -> Result<Write, StoreError> {
         Ok(self.database.begin(time_left()).await?)
+    }
+
+    /// For what has its own statements.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
     }
 
     /// By the clock that records are written by.

@@ -5,11 +5,11 @@ use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::{Store, StoreError, rows, users, wallet};
-use crate::domain::{
+use crate::{domain::{
     order::{Failing, Failure, Held, NewOrder, Order, Selection, Trace},
     refusal::Refusal,
     saga::{self, Step},
-};
+}, events};
 
 /// An order as BuyTicket finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,7 +187,11 @@ impl Store {
         .bind(order.claim.number)
         .fetch_optional(&mut *write.tx)
         .await?;
-        rows::order(&row.ok_or(StoreError::Overtaken)?)
+        let moved = rows::order(&row.ok_or(StoreError::Overtaken)?)?;
+        if let Some(event) = events::of(&moved) {
+            outbox::record(write, event).await?;
+        }
+        Ok(moved)
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn step_columns(step: &Step) -> StepColumns<'_> {
     match step {
         Step::Begin | Step::Hold | Step::Debit | Step::Confirm => plain(step.name()),
         Step::Refund(why) | Step::Release(why) | Step::Failed(why) => StepColumns {
-            failure: Some(failure_name(why.failure)),
+            failure: Some(why.failure.name()),
             detail: Some(&why.detail),
             ..plain(step.name())
         },
@@ -148,18 +148,6 @@ fn seat_ids(joined: &str) -> Result<Vec<SeatId>, StoreError> {
 
 fn split(joined: &str) -> impl Iterator<Item = &str> {
     joined.split(',').filter(|part| !part.is_empty())
-}
-
-fn failure_name(failure: Failure) -> &'static str {
-    match failure {
-        Failure::SoldOut => "sold_out",
-        Failure::SeatTaken => "seat_taken",
-        Failure::InsufficientFunds => "insufficient_funds",
-        Failure::HoldExpired => "hold_expired",
-        Failure::NotFound => "not_found",
-        Failure::NotForSale => "not_for_sale",
-        Failure::Unavailable => "unavailable",
-    }
 }
 
 fn failure_from(name: &str) -> Result<Failure, StoreError> {

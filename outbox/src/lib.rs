@@ -1,0 +1,38 @@
+//! Events: written in the same transaction as what they tell, delivered at least once, in order per key.
+//!
+//! A service calls [`record`] within its [`Write`](service_store::Write); a [`Dispatcher`] of each process takes due events in batches and
+//! hands them to a [`Sink`]: to the subscribers of this process ([`Subscribers`]) or to a broker. Several processes on one store
+//! share the work: a batch is claimed by a conditional write and for a time.
+//!
+//! **Order.** Only the first undelivered event of a key is ever taken, so that a later one follows when the earlier one is
+//! delivered, whoever delivers it and however often that fails. An event that fails for good becomes a dead letter and holds
+//! its key back until it is replayed; other keys go on. What orders two events of a key in the first place is the writer's lock
+//! on the row that the key names: write that row first, then record.
+//!
+//! **At least once.** A process may die after the hand-over and before it is noted. A consumer is idempotent by
+//! [`first_time`], in the transaction of its effect.
+//!
+//! Not here: the tables' migrations are each service's own, from the two files in `migrations/`, which a test compares.
+
+mod dead;
+mod dispatcher;
+mod event;
+mod inbox;
+mod metrics;
+mod sink;
+mod table;
+
+pub use self::{
+    dead::{DeadLetter, dead_letters, replay},
+    dispatcher::{Dispatcher, Settings},
+    event::{Event, Recorded},
+    inbox::first_time,
+    sink::{NotDelivered, Sink, Subscriber, Subscribers},
+    table::record,
+};
+
+/// The places where crash tests let a process die. Both services have them.
+pub const FAILPOINTS: &[&str] = &["outbox.send.after", "outbox.send.before"];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! What this service tells the world: how orders end. Ids and facts only; who wants an address or a name asks for it.
+
+use outbox::Event;
+use serde_json::json;
+
+use crate::domain::{
+    order::{Order, SeatId},
+    saga::Step,
+};
+
+/// The version of the bodies.
+const SCHEMA: u32 = 1;
+
+/// A purchase is complete: seats sold, money taken.
+pub(crate) const SUCCEEDED: &str = "order.succeeded";
+/// Nothing was bought and nothing paid.
+pub(crate) const FAILED: &str = "order.failed";
+
+/// What there is to tell of an order that has just come to this step. Its key is the order, whose row was written before.
+pub(crate) fn of(order: &Order) -> Option<Event> {
+    let mut body = json!({
+        "order_id": order.id.to_string(),
+        "user_id": order.user_id.to_string(),
+        "event_id": order.event_id.to_string(),
+        "version": order.version,
+    });
+    let kind = match &order.step {
+        Step::Succeeded(tickets) => {
+            body["ticket_ids"] = tickets.iter().map(ToString::to_string).collect();
+            SUCCEEDED
+        }
+        Step::Failed(why) => {
+            body["failure"] = why.failure.name().into();
+            FAILED
+        }
+        _ => return None,
+    };
+    if let Some(held) = &order.held {
+        body["seat_ids"] = held.seats.iter().map(SeatId::as_str).collect();
+        body["total"] = json!({
+            "currency_code": held.total.currency().as_str(),
+            "minor_units": held.total.minor(),
+        });
+    }
+    Some(Event {
+        key: order.id.to_string(),
+        kind,
+        schema: SCHEMA,
+        body,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    /// The tables are the outbox's; the migrations that make them are a service's own.
+    #[test]
+    fn our_tables_are_the_outboxes() {
+        assert_eq!(
+            include_str!("../migrations/sqlite/0011_outbox.sql"),
+            include_str!("../../outbox/migrations/sqlite/0001_outbox.sql")
+        );
+        assert_eq!(
+            include_str!("../migrations/postgres/0011_outbox.sql"),
+            include_str!("../../outbox/migrations/postgres/0001_outbox.sql")
+        );
+    }
+}
