@@ -233,7 +233,7 @@ async fn of_many_processes_one_takes_an_event(store: TestStore) {
 async fn a_dead_letter_holds_its_key_back_until_it_is_replayed(store: TestStore) {
     let database = open(&store).await;
     let journal = Journal::default();
-    journal.fail("bad", 1, 3);
+    journal.fail("bad", 1, u32::MAX);
     for number in 1..=3 {
         write(&database, "bad", number).await;
         write(&database, "good", number).await;
@@ -253,8 +253,9 @@ async fn a_dead_letter_holds_its_key_back_until_it_is_replayed(store: TestStore)
     };
     assert_eq!((letter.error.as_str(), letter.holds_back), ("journal: not now", 2));
     assert_eq!((letter.event.attempts, number(&letter.event)), (3, 1));
-    assert_eq!(dead_letters(&database, Some(*place), 9).await.expect("a list"), []);
+    assert!(dead_letters(&database, Some(*place), 9).await.expect("a list").is_empty());
     assert_eq!(replay(&database, Some(&[Uuid::nil()])).await.expect("a count"), 0);
+    journal.fail("bad", 1, 0);
     assert_eq!(replay(&database, Some(&[letter.event.id])).await.expect("a count"), 1);
     all_delivered(&database).await;
     dispatcher.stop().await;

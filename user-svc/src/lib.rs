@@ -1,7 +1,7 @@
 //! The user service: accounts with a wallet, and the orders that they pay for.
 //!
 //! Read in this order: `domain` has the rules (pure; `domain::saga` is the purchase as a state machine), `store` keeps
-//! accounts, the ledger and orders in SQLite, `purchases` drives the state machine over `tickets`, which speaks to the ticket
+//! accounts, the ledger and orders in SQLite or PostgreSQL, `purchases` drives the state machine over `tickets`, which speaks to the ticket
 //! service, `accounts`, `passwords` and `attempts` know who is who, `sessions` and `signing` give out tokens that say so,
 //! `access` is the table of who may call what, `api` speaks `tessera.user.v1`, `error` maps to statuses,
 //! `events` are what others are told, `mail` hears them, and

@@ -11,7 +11,13 @@ mod metrics;
 mod recovery;
 mod running;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use service_store::failpoint;
 use telemetry::{Context, WithContext as _};
@@ -63,6 +69,8 @@ struct Inner {
     tasks: TaskTracker,
     /// Renews claims for as long as `tasks` may need them, so it ends after them.
     keeper: TaskTracker,
+    /// Unfinished purchases that a shutdown interrupted at a wait.
+    left: AtomicU64,
     /// No new purchases, no more waiting for retries.
     closing: CancellationToken,
     /// The grace is over.
@@ -101,6 +109,7 @@ impl Purchases {
             register: Register::default(),
             tasks: TaskTracker::new(),
             keeper: TaskTracker::new(),
+            left: AtomicU64::new(0),
             closing: CancellationToken::new(),
             cut: CancellationToken::new(),
         };
@@ -175,7 +184,8 @@ impl Purchases {
         self.inner.cut.cancel();
         self.inner.tasks.wait().await;
         self.inner.keeper.wait().await;
-        self.inner.store.give_up_claims().await
+        let cut = self.inner.store.give_up_claims().await?;
+        Ok(cut + self.inner.left.load(Ordering::Relaxed))
     }
 
     /// Ends all purchases at once when the guard is dropped, as a crash would.
@@ -274,6 +284,7 @@ impl Purchases {
             if !self.pause(attempts, cap).await {
                 // So that another process goes on at once.
                 self.let_go(&order, Duration::ZERO).await;
+                self.inner.left.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             attempts = attempts.another(in_doubt);

@@ -1,6 +1,6 @@
 //! What a fixture of the whole service cannot set up: moments between two looks.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use service_store::SystemClock;
 use tempfile::TempDir;

@@ -11,6 +11,7 @@ use proto::{
     },
 };
 use registry_client::Bearer;
+use service_store::Location;
 use tempfile::TempDir;
 use tonic::{Status, Streaming, service::interceptor::InterceptedService, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -47,8 +48,9 @@ impl Fixture {
         let folder = TempDir::new().expect("a temporary folder");
         let mut config = config(&folder, &tickets);
         change(&mut config);
+        let store = config.store.clone();
         let server = Users::start(config).await.expect("it starts");
-        make_operator(&server, &folder).await;
+        make_operator(&server, store).await;
         let client = connect(&server).await;
         Self {
             tickets,
@@ -171,14 +173,13 @@ impl Watch {
 }
 
 /// Makes the first operator as an operator does: an account, and a word from whoever has the store.
-pub(crate) async fn make_operator(server: &Running, folder: &TempDir) {
+pub(crate) async fn make_operator(server: &Running, store: Location) {
     let request = CreateUserRequest {
         email: OPERATOR.to_owned(),
         ..new_user()
     };
     connect_as(server, None).await.create_user(request).await.expect("new");
-    let store = store(folder);
-    let roles = user_svc::offline::grant(store.as_str(), OPERATOR, identity::Roles::OPERATOR).await;
+    let roles = user_svc::offline::grant(store, OPERATOR, identity::Roles::OPERATOR).await;
     assert_eq!(roles.expect("granted").to_string(), "buyer,operator");
 }
 

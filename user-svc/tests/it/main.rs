@@ -9,4 +9,5 @@ mod inputs;
 mod life;
 mod profile;
 mod purchases;
+mod replicas;
 mod sessions;

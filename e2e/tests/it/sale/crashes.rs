@@ -116,7 +116,7 @@ impl Ground {
     async fn crash(&mut self, place: &'static str, nth: usize, refunds: bool, event: &Event) {
         let hold_ttl = ("TESSERA_HOLD_TTL", if refunds { "1s" } else { "2m" }.to_owned());
         let dies = ("TESSERA_FAIL_AT", format!("{place}:{nth}"));
-        let is_user = place.starts_with("user.");
+        let is_user = user_svc::FAILPOINTS.contains(&place);
         if is_user {
             self.cluster.kill("user-1").await;
             self.start_user(&[hold_ttl.clone(), dies]).await;
