@@ -89,7 +89,6 @@ impl Default for Config {
             token_lifetime: Duration::from_secs(15 * 60),
             session_lifetime: Duration::from_secs(14 * 24 * 60 * 60),
             key_rotation: Duration::from_secs(24 * 60 * 60),
-            session_lifetime: Duration::from_secs(24 * 60 * 60),
             purchase_lease: Duration::from_secs(5),
             max_purchases: 256,
             hold_ttl: Duration::from_secs(120),
