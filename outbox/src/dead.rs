@@ -72,9 +72,8 @@ async fn try_replay(database: &Database, ids: Option<&[uuid::Uuid]>) -> Result<u
             let mut ids = ids.to_vec();
             ids.sort_unstable();
             for id in ids {
-                let one = sqlx::query(
-                    "UPDATE outbox SET state = 0, attempts = 0, next_at = $1 WHERE id = $2 AND state = 2",
-                );
+                let one =
+                    sqlx::query("UPDATE outbox SET state = 0, attempts = 0, next_at = $1 WHERE id = $2 AND state = 2");
                 let one = one.bind(now).bind(id.to_string());
                 replayed += one.execute(&mut *write.tx).await?.rows_affected();
             }

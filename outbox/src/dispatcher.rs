@@ -131,7 +131,10 @@ impl Deliveries {
                 // More may be due by now, the next ones of the same keys at least.
                 Ok(_) => continue,
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "events wait: the store does not answer");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "events wait: the store does not answer"
+                    );
                     failures = failures.saturating_add(1);
                     self.pause(failures)
                 }
@@ -168,7 +171,8 @@ impl Deliveries {
         let delivering = self.sink.deliver(&batch.events).with_context(under(&spans));
         let answers = tokio::time::timeout(self.settings.lease / 2, delivering).await;
         failpoint("outbox.send.after").await;
-        let answers = answers.unwrap_or_else(|_| vec![Err(NotDelivered("no answer in time".to_owned())); batch.events.len()]);
+        let answers =
+            answers.unwrap_or_else(|_| vec![Err(NotDelivered("no answer in time".to_owned())); batch.events.len()]);
         let answers = batch.events.iter().zip(&spans).zip(answers);
         answers
             .filter_map(|((event, span), answer)| {
@@ -196,8 +200,13 @@ impl Deliveries {
 
     /// Exponential, from a half to the whole of the bound.
     fn pause(&self, attempts: u32) -> Duration {
-        let doubled = self.settings.pause.saturating_mul(1 << attempts.saturating_sub(1).min(16));
-        doubled.min(self.settings.most_pause).mul_f64(rand::random_range(0.5..=1.0))
+        let doubled = self
+            .settings
+            .pause
+            .saturating_mul(1 << attempts.saturating_sub(1).min(16));
+        doubled
+            .min(self.settings.most_pause)
+            .mul_f64(rand::random_range(0.5..=1.0))
     }
 
     async fn tidy(&self) -> Result<(), sqlx::Error> {

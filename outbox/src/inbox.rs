@@ -9,11 +9,12 @@ use uuid::Uuid;
 /// # Errors
 /// The database's.
 pub async fn first_time(write: &mut Write, consumer: &'static str, event_id: Uuid) -> Result<bool, sqlx::Error> {
-    let taken = sqlx::query("INSERT INTO inbox (consumer, event_id, taken_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-        .bind(consumer)
-        .bind(event_id.to_string())
-        .bind(write.now.as_nanos())
-        .execute(&mut *write.tx)
-        .await?;
+    let taken =
+        sqlx::query("INSERT INTO inbox (consumer, event_id, taken_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+            .bind(consumer)
+            .bind(event_id.to_string())
+            .bind(write.now.as_nanos())
+            .execute(&mut *write.tx)
+            .await?;
     Ok(taken.rows_affected() == 1)
 }

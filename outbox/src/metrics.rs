@@ -15,10 +15,16 @@ pub(crate) fn failed() -> Counter {
 
 /// Shows what waits in the store, which is that of all processes on it.
 pub(crate) fn show(waiting: Waiting, now: Timestamp) {
-    let age = waiting.oldest.map_or(0, |oldest| now.as_nanos().saturating_sub(oldest.as_nanos()).max(0));
-    gauge("tessera_outbox_pending", "Events in the store that wait to be delivered", &[])
-        .with(&[])
-        .set(waiting.pending as f64);
+    let age = waiting
+        .oldest
+        .map_or(0, |oldest| now.as_nanos().saturating_sub(oldest.as_nanos()).max(0));
+    gauge(
+        "tessera_outbox_pending",
+        "Events in the store that wait to be delivered",
+        &[],
+    )
+    .with(&[])
+    .set(waiting.pending as f64);
     gauge(
         "tessera_outbox_oldest_seconds",
         "Age of the oldest event in the store that waits to be delivered",
@@ -26,7 +32,11 @@ pub(crate) fn show(waiting: Waiting, now: Timestamp) {
     )
     .with(&[])
     .set(age as f64 / 1e9);
-    gauge("tessera_outbox_dead", "Dead letters in the store: events that failed for good", &[])
-        .with(&[])
-        .set(waiting.dead as f64);
+    gauge(
+        "tessera_outbox_dead",
+        "Dead letters in the store: events that failed for good",
+        &[],
+    )
+    .with(&[])
+    .set(waiting.dead as f64);
 }

@@ -77,6 +77,9 @@ impl Sink for Subscribers {
 
 impl std::fmt::Debug for Subscribers {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_list().entries(self.0.iter().map(|subscriber| subscriber.name())).finish()
+        formatter
+            .debug_list()
+            .entries(self.0.iter().map(|subscriber| subscriber.name()))
+            .finish()
     }
 }

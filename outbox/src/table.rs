@@ -71,19 +71,16 @@ pub(crate) async fn any_due(database: &Database) -> Result<bool, sqlx::Error> {
 /// Claims at most `limit` due events, each the first undelivered one of its key, for `lease`.
 pub(crate) async fn claim(database: &Database, limit: u32, lease: Duration) -> Result<Batch, sqlx::Error> {
     let claim = Uuid::new_v4().to_string();
-    let claimed: Vec<AnyRow> = database.retried(None, || try_claim(database, &claim, limit, lease)).await?;
+    let claimed: Vec<AnyRow> = database
+        .retried(None, || try_claim(database, &claim, limit, lease))
+        .await?;
     let mut events = claimed.iter().map(recorded).collect::<Result<Vec<_>, _>>()?;
     // RETURNING promises no order.
     events.sort_unstable_by_key(|event| event.seq);
     Ok(Batch { claim, events })
 }
 
-async fn try_claim(
-    database: &Database,
-    claim: &str,
-    limit: u32,
-    lease: Duration,
-) -> Result<Vec<AnyRow>, sqlx::Error> {
+async fn try_claim(database: &Database, claim: &str, limit: u32, lease: Duration) -> Result<Vec<AnyRow>, sqlx::Error> {
     let mut write = database.begin(None).await?;
     // The last two conditions once more outside: on PostgreSQL another process may have claimed between the look and the
     // write, and only what is outside is asked again then.

@@ -69,7 +69,11 @@ struct Journal(Arc<Mutex<Seen>>);
 
 impl Journal {
     fn fail(&self, key: &str, number: i64, times: u32) {
-        self.0.lock().expect("whole").fails.insert((key.to_owned(), number), times);
+        self.0
+            .lock()
+            .expect("whole")
+            .fails
+            .insert((key.to_owned(), number), times);
     }
 
     fn of(&self, key: &str) -> Vec<i64> {
@@ -123,7 +127,9 @@ async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, so).await.unwrap_or_else(|_| panic!("never: {what}"));
+    tokio::time::timeout(PATIENCE, so)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 async fn all_delivered(database: &Database) {
@@ -186,7 +192,9 @@ async fn an_event_that_comes_twice_has_one_effect(store: TestStore) {
     write(&database, "a", 1).await;
     let batch = table::claim(&database, 9, Duration::ZERO).await.expect("claimed");
     assert_eq!(batch.events.len(), 1);
-    let again = table::claim(&database, 9, Duration::from_secs(60)).await.expect("claimed");
+    let again = table::claim(&database, 9, Duration::from_secs(60))
+        .await
+        .expect("claimed");
     assert_eq!(again.events[0].id, batch.events[0].id, "its claim had lapsed");
     assert_eq!(again.events[0].attempts, 2);
     let id = again.events[0].id;
@@ -202,11 +210,16 @@ async fn an_event_that_comes_twice_has_one_effect(store: TestStore) {
         error: "late".to_owned(),
         again_after: None,
     };
-    table::settle(&database, &batch, &[failure]).await.expect("nothing to note");
+    table::settle(&database, &batch, &[failure])
+        .await
+        .expect("nothing to note");
     table::settle(&database, &batch, &[]).await.expect("nothing to note");
     assert_eq!(table::waiting(&database).await.expect("a count").pending, 1);
     table::settle(&database, &again, &[]).await.expect("noted");
-    assert_eq!(table::waiting(&database).await.expect("a count"), table::Waiting::default());
+    assert_eq!(
+        table::waiting(&database).await.expect("a count"),
+        table::Waiting::default()
+    );
 }
 
 async fn of_many_processes_one_takes_an_event(store: TestStore) {
@@ -217,13 +230,19 @@ async fn of_many_processes_one_takes_an_event(store: TestStore) {
     let mut claiming = tokio::task::JoinSet::new();
     for _ in 0..6 {
         let database = open(&store).await;
-        claiming.spawn(async move { table::claim(&database, 15, Duration::from_secs(60)).await.expect("an answer") });
+        claiming.spawn(async move {
+            table::claim(&database, 15, Duration::from_secs(60))
+                .await
+                .expect("an answer")
+        });
     }
     let mut taken: Vec<i64> = Vec::new();
     for batch in claiming.join_all().await {
         taken.extend(batch.events.iter().map(|event| event.seq));
     }
-    let rest = table::claim(&database, 100, Duration::from_secs(60)).await.expect("an answer");
+    let rest = table::claim(&database, 100, Duration::from_secs(60))
+        .await
+        .expect("an answer");
     taken.extend(rest.events.iter().map(|event| event.seq));
     taken.sort_unstable();
     let unique: std::collections::BTreeSet<i64> = taken.iter().copied().collect();
@@ -239,12 +258,12 @@ async fn a_dead_letter_holds_its_key_back_until_it_is_replayed(store: TestStore)
         write(&database, "good", number).await;
     }
     let sink = Arc::new(Subscribers::default().with(journal.clone()));
-    let settings = Settings {
-        attempts: 3,
-        ..hasty()
-    };
+    let settings = Settings { attempts: 3, ..hasty() };
     let dispatcher = Dispatcher::start(database.clone(), sink, settings);
-    until("a dead letter", async || table::waiting(&database).await.expect("a count").dead == 1).await;
+    until("a dead letter", async || {
+        table::waiting(&database).await.expect("a count").dead == 1
+    })
+    .await;
     until("the others", async || journal.of("good") == [1, 2, 3]).await;
     assert_eq!(journal.of("bad"), Vec::<i64>::new());
     let letters = dead_letters(&database, None, 9).await.expect("a list");
@@ -253,7 +272,12 @@ async fn a_dead_letter_holds_its_key_back_until_it_is_replayed(store: TestStore)
     };
     assert_eq!((letter.error.as_str(), letter.holds_back), ("journal: not now", 2));
     assert_eq!((letter.event.attempts, number(&letter.event)), (3, 1));
-    assert!(dead_letters(&database, Some(*place), 9).await.expect("a list").is_empty());
+    assert!(
+        dead_letters(&database, Some(*place), 9)
+            .await
+            .expect("a list")
+            .is_empty()
+    );
     assert_eq!(replay(&database, Some(&[Uuid::nil()])).await.expect("a count"), 0);
     journal.fail("bad", 1, 0);
     assert_eq!(replay(&database, Some(&[letter.event.id])).await.expect("a count"), 1);
@@ -268,15 +292,27 @@ async fn what_was_delivered_is_removed_after_its_time_in_small_batches(store: Te
     for number in 0..5 {
         write(&database, &number.to_string(), number).await;
     }
-    let batch = table::claim(&database, 4, Duration::from_secs(60)).await.expect("claimed");
+    let batch = table::claim(&database, 4, Duration::from_secs(60))
+        .await
+        .expect("claimed");
     table::settle(&database, &batch, &[]).await.expect("noted");
-    assert_eq!(table::prune(&database, Duration::from_secs(60), 9).await.expect("a count"), 0, "too young");
+    assert_eq!(
+        table::prune(&database, Duration::from_secs(60), 9)
+            .await
+            .expect("a count"),
+        0,
+        "too young"
+    );
     let mut removed = Vec::new();
     for _ in 0..3 {
         removed.push(table::prune(&database, Duration::ZERO, 3).await.expect("a count"));
     }
     assert_eq!(removed, [3, 1, 0]);
-    assert_eq!(table::waiting(&database).await.expect("a count").pending, 1, "what waits stays");
+    assert_eq!(
+        table::waiting(&database).await.expect("a count").pending,
+        1,
+        "what waits stays"
+    );
 }
 
 service_store::on_both_stores![

@@ -64,7 +64,11 @@ mod tests {
     fn the_list_has_every_place_and_no_other() {
         let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
         let own = service_store::failpoints_in(sources.as_ref());
-        let all: Vec<&str> = outbox::FAILPOINTS.iter().copied().chain(own.iter().map(String::as_str)).collect();
+        let all: Vec<&str> = outbox::FAILPOINTS
+            .iter()
+            .copied()
+            .chain(own.iter().map(String::as_str))
+            .collect();
         assert_eq!(all, FAILPOINTS);
     }
 }

@@ -225,7 +225,10 @@ impl Purchases {
             // Another process's, or left behind by one. With a claim it is read anew: it may have moved since.
             Ok(Recorded::Before(order)) if driving.is_some() && !order.is_final() => {
                 let claimed = self.inner.store.claim_order(order.id).await;
-                (order, claimed.map(|order| order.map(|order| (order, Attempts::RESUMED))))
+                (
+                    order,
+                    claimed.map(|order| order.map(|order| (order, Attempts::RESUMED))),
+                )
             }
             Ok(Recorded::Before(order)) => (order, Ok(None)),
             Err(error) => {

@@ -142,7 +142,11 @@ impl Users {
         let host = host.serve(api.into_routes(), &[proto::FILE_DESCRIPTOR_SET]);
         purchases.recover();
         let subscribers = Subscribers::default().with(Mail::new(store.clone()));
-        let events = Dispatcher::start(store.database().clone(), Arc::new(subscribers), outbox::Settings::default());
+        let events = Dispatcher::start(
+            store.database().clone(),
+            Arc::new(subscribers),
+            outbox::Settings::default(),
+        );
         host.set_serving(SERVICE_NAME);
         let registrar = registry.map(|registry| registry.register(registration(&config, &host)));
         tracing::info!(address = %host.local_addr(), instance = host.instance_id(), "serving");
@@ -306,7 +310,11 @@ impl fmt::Display for StopReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.drain, formatter)?;
         if self.purchases_left > 0 {
-            write!(formatter, "; {} purchases go on elsewhere or at the next start", self.purchases_left)?;
+            write!(
+                formatter,
+                "; {} purchases go on elsewhere or at the next start",
+                self.purchases_left
+            )?;
         }
         Ok(())
     }

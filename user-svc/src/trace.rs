@@ -38,7 +38,9 @@ pub(crate) fn current() -> Trace {
 
 /// The present span as a `traceparent`; empty outside of every trace.
 pub(crate) fn parent_of(context: &Context) -> String {
-    TraceParent::of(context).map(|parent| parent.to_string()).unwrap_or_default()
+    TraceParent::of(context)
+        .map(|parent| parent.to_string())
+        .unwrap_or_default()
 }
 
 /// The recovery of a purchase: a span of a trace of its own, with a link to the span that the purchase began under. Nobody

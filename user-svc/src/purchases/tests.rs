@@ -130,7 +130,10 @@ async fn a_repeat_joins_its_purchase_without_a_slot() {
     let driving = fixture.purchases.inner.register.enter(order.id);
     let joined = fixture.purchases.buy(fixture.new.clone()).await.expect("joined");
     assert_eq!(joined, order);
-    assert!(fixture.purchases.follow(order.id).is_some(), "there is something to follow");
+    assert!(
+        fixture.purchases.follow(order.id).is_some(),
+        "there is something to follow"
+    );
     let stranger = NewOrder {
         id: Uuid::new_v4(),
         ..fixture.new.clone()
@@ -188,7 +191,11 @@ async fn a_driver_that_was_overtaken_stops() {
     let order = fixture.record().await;
     let other = fixture.store().clone().claiming_as("other", Duration::from_secs(60));
     fixture.give_up(&order).await;
-    let claimed = other.claim_order(order.id).await.expect("an answer").expect("it is free");
+    let claimed = other
+        .claim_order(order.id)
+        .await
+        .expect("an answer")
+        .expect("it is free");
     let driving = fixture.purchases.inner.register.enter(order.id).expect("nobody here");
     fixture.purchases.drive(order, Attempts::FIRST, driving).await;
     let now = fixture.store().order(claimed.id).await.expect("the order");
@@ -202,7 +209,11 @@ async fn what_another_process_drives_is_followed_by_looking() {
     let order = fixture.record().await;
     let other = fixture.store().clone().claiming_as("other", Duration::from_secs(60));
     fixture.give_up(&order).await;
-    let claimed = other.claim_order(order.id).await.expect("an answer").expect("it is free");
+    let claimed = other
+        .claim_order(order.id)
+        .await
+        .expect("an answer")
+        .expect("it is free");
     let joined = fixture.purchases.buy(fixture.new.clone()).await.expect("recorded");
     assert_eq!((joined.version, joined.claim), (claimed.version, claimed.claim));
     let give_up = Instant::now() + Duration::from_secs(60);

@@ -5,11 +5,14 @@ use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::{Store, StoreError, rows, users, wallet};
-use crate::{domain::{
-    order::{Failing, Failure, Held, NewOrder, Order, Selection, Trace},
-    refusal::Refusal,
-    saga::{self, Step},
-}, events};
+use crate::{
+    domain::{
+        order::{Failing, Failure, Held, NewOrder, Order, Selection, Trace},
+        refusal::Refusal,
+        saga::{self, Step},
+    },
+    events,
+};
 
 /// An order as BuyTicket finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -98,7 +98,13 @@ async fn bought_once(client: &Client, tickets: &FakeTickets, user: &User, store:
     let request = proto::user::v1::GetUserRequest {
         user_id: user.id.clone(),
     };
-    let user = client.clone().get_user(request).await.expect("the user").into_inner().user;
+    let user = client
+        .clone()
+        .get_user(request)
+        .await
+        .expect("the user")
+        .into_inner()
+        .user;
     let balance = user.expect("the user").balance.expect("a wallet").minor_units;
     assert_eq!(balance, PURSE - 2 * PRICE);
     assert_eq!(tickets.called(Method::Hold), 1);

@@ -234,7 +234,10 @@ impl World {
             let told = self.events.iter().filter(|event| event.order == number);
             let versions: Vec<u64> = told.map(|event| event.version).collect();
             if versions.len() as u64 != order.version - 1 || self.seen.get(&number) != Some(&versions) {
-                return Err(format!("order {number}: events {versions:?} of {}, seen {:?}", order.version, self.seen));
+                return Err(format!(
+                    "order {number}: events {versions:?} of {}, seen {:?}",
+                    order.version, self.seen
+                ));
             }
         }
         Ok(())
@@ -296,7 +299,11 @@ impl World {
                 let paid = self.debits.contains(&number);
                 let spent = PRICE * (self.debits.len() as i64 - self.refunds.len() as i64);
                 let poor = !paid && PURSE - spent < PRICE;
-                let outcome = if poor { Err(failing(Failure::InsufficientFunds)) } else { Ok(()) };
+                let outcome = if poor {
+                    Err(failing(Failure::InsufficientFunds))
+                } else {
+                    Ok(())
+                };
                 self.advance(process, number, after_debit(outcome), None, |world| {
                     if !paid && !poor {
                         world.debits.push(number);
@@ -364,7 +371,14 @@ impl World {
     }
 
     /// One transaction: the effect, the next step and its event, if the order is as it was read and claimed as it was.
-    fn advance(&mut self, process: usize, number: usize, step: Step, held: Option<Held>, effect: impl FnOnce(&mut Self)) {
+    fn advance(
+        &mut self,
+        process: usize,
+        number: usize,
+        step: Step,
+        held: Option<Held>,
+        effect: impl FnOnce(&mut Self),
+    ) {
         let seen = self.processes[process].drivers[&number].seen.clone();
         let stored = &self.orders[number];
         let fenced = (stored.version, stored.claim) != (seen.version, seen.claim);
@@ -433,7 +447,9 @@ impl World {
         for place in 0..self.events.len() {
             let event = &self.events[place];
             let is_first = self.bug == Bug::NotInOrder
-                || !self.events[..place].iter().any(|other| other.order == event.order && !other.delivered);
+                || !self.events[..place]
+                    .iter()
+                    .any(|other| other.order == event.order && !other.delivered);
             if event.delivered || event.taken_until > self.now || !is_first || self.draw.once_in(3) {
                 continue;
             }
@@ -460,7 +476,11 @@ impl World {
         for (number, order) in self.orders.iter().enumerate() {
             let (paid, refunded) = (count(&self.debits, number), count(&self.refunds, number));
             let sold = self.sold.iter().filter(|(_, buyer)| *buyer == number).count();
-            let say = |what: &str| Err(format!("{what}: order {number}: paid {paid} refunded {refunded} sold {sold} {order:?}"));
+            let say = |what: &str| {
+                Err(format!(
+                    "{what}: order {number}: paid {paid} refunded {refunded} sold {sold} {order:?}"
+                ))
+            };
             if refunded > 1 || (refunded > 0 && sold > 0) {
                 return say("2");
             }
@@ -514,7 +534,10 @@ fn purchases_survive_every_storm() {
         refunded += world.refunds.len();
     }
     // A simulation in which nothing happens proves nothing.
-    assert!(succeeded > 0 && failed > 0 && refunded > 0, "{succeeded} {failed} {refunded}");
+    assert!(
+        succeeded > 0 && failed > 0 && refunded > 0,
+        "{succeeded} {failed} {refunded}"
+    );
 }
 
 #[test]

@@ -52,7 +52,12 @@ async fn claimed(store: &Store, order: &Order) -> Option<Order> {
 async fn of_many_processes_one_gets_the_claim(place: TestStore) {
     let clock = Hand::default();
     let fixture = Fixture::with(place, 0).await;
-    let order = recorded(fixture.store.record_order(&fixture.new_order(), &Trace::default()).await);
+    let order = recorded(
+        fixture
+            .store
+            .record_order(&fixture.new_order(), &Trace::default())
+            .await,
+    );
     fixture.store.give_up_claims().await.expect("given up");
     let mut claiming = JoinSet::new();
     for number in 0..8 {
@@ -61,12 +66,20 @@ async fn of_many_processes_one_gets_the_claim(place: TestStore) {
     }
     let claims: Vec<Order> = claiming.join_all().await.into_iter().flatten().collect();
     assert_eq!(claims.len(), 1, "{claims:?}");
-    assert_eq!((claims[0].claim.number, claims[0].version), (order.claim.number + 1, order.version));
+    assert_eq!(
+        (claims[0].claim.number, claims[0].version),
+        (order.claim.number + 1, order.version)
+    );
 }
 
 async fn a_claim_holds_until_it_lapses_or_is_given_up(place: TestStore) {
     let Processes { clock, fixture, other } = two(place, 0).await;
-    let order = recorded(fixture.store.record_order(&fixture.new_order(), &Trace::default()).await);
+    let order = recorded(
+        fixture
+            .store
+            .record_order(&fixture.new_order(), &Trace::default())
+            .await,
+    );
     assert_eq!(claimed(&other, &order).await, None, "it is the other's from the start");
     assert!(other.lapsed_orders(9).await.expect("a list").is_empty());
     clock.pass(LEASE * 3 / 4);
@@ -88,7 +101,10 @@ async fn a_claim_holds_until_it_lapses_or_is_given_up(place: TestStore) {
     assert_eq!(claimed(&other, &order).await, None, "not yet");
     clock.pass(LEASE);
     let last = claimed(&other, &order).await.expect("now");
-    let done = other.advance(&last, Step::Succeeded(vec![]), None).await.expect("its own");
+    let done = other
+        .advance(&last, Step::Succeeded(vec![]), None)
+        .await
+        .expect("its own");
     clock.pass(LEASE * 9);
     assert_eq!(claimed(&fixture.store, &done).await, None, "nothing is left to do");
     assert!(fixture.store.lapsed_orders(9).await.expect("a list").is_empty());
@@ -113,10 +129,17 @@ async fn who_stood_still_past_the_end_of_its_claim_can_move_nothing(place: TestS
     overtaken(fixture.store.refund(&before, why.clone()).await);
     overtaken(fixture.store.advance(&before, Step::Failed(why.clone()), None).await);
     fixture.store.renew_claims(&[before.id]).await.expect("renews nothing");
-    fixture.store.give_up_claim(&before, Duration::ZERO).await.expect("gives nothing up");
+    fixture
+        .store
+        .give_up_claim(&before, Duration::ZERO)
+        .await
+        .expect("gives nothing up");
     assert_eq!(fixture.store.give_up_claims().await.expect("a count"), 0);
     assert_eq!(claimed(&fixture.store, &before).await, None, "the other has it");
-    other.advance(&paid, Step::Succeeded(vec![id()]), None).await.expect("its own");
+    other
+        .advance(&paid, Step::Succeeded(vec![id()]), None)
+        .await
+        .expect("its own");
     assert_eq!(fixture.balance().await, 700);
     fixture.check_ledger().await;
 }

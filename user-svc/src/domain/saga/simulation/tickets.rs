@@ -25,7 +25,9 @@ impl World {
     pub(super) fn mail(&mut self) {
         let due: Vec<Mail> = {
             let now = self.now;
-            let (due, rest) = std::mem::take(&mut self.wire).into_iter().partition(|(at, _)| *at <= now);
+            let (due, rest) = std::mem::take(&mut self.wire)
+                .into_iter()
+                .partition(|(at, _)| *at <= now);
             self.wire = rest;
             let due: Vec<(Millis, Mail)> = due;
             due.into_iter().map(|(_, mail)| mail).collect()
@@ -106,7 +108,10 @@ impl World {
         let free = (0..SEATS).find(|seat| {
             !self.sold.iter().any(|(sold, _)| sold == seat)
                 && !self.holds.values().any(|hold| {
-                    hold.seat == *seat && hold.phase == Phase::Held && self.seats[*seat] == Some(hold.token) && hold.until > self.now
+                    hold.seat == *seat
+                        && hold.phase == Phase::Held
+                        && self.seats[*seat] == Some(hold.token)
+                        && hold.until > self.now
                 })
         });
         let Some(seat) = free else {
