@@ -28,6 +28,8 @@ need etcd etcd-server
 need etcdctl etcd-client
 # The other store of the services; the tests start a server of their own. Debian keeps its programs out of PATH.
 [ -n "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || need initdb postgresql
+# Backups of the file kind of store.
+need sqlite3 sqlite3
 # Another make of TLS, for what ours never offers.
 need openssl openssl
 

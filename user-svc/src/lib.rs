@@ -15,6 +15,7 @@ mod access;
 mod accounts;
 mod api;
 mod attempts;
+mod audit;
 mod config;
 mod domain;
 mod error;
@@ -34,6 +35,7 @@ mod trace;
 pub use service_store::{Location, OpenError};
 
 pub use self::{
+    audit::{AuditError, audit},
     config::Config,
     failpoints::FAILPOINTS,
     service::{Running, StartError, StopReport, Users},

@@ -163,6 +163,7 @@ pub(crate) const TABLE: &[Line] = &[
     ("/tessera.user.v1.UserService/GetUser", Rule::Elsewhere),
     ("/tessera.user.v1.UserService/ListOrders", Rule::Elsewhere),
     ("/tessera.user.v1.UserService/ListSessions", Rule::Elsewhere),
+    ("/tessera.user.v1.UserService/ListStatement", Rule::Elsewhere),
     ("/tessera.user.v1.UserService/RefreshSession", Rule::Elsewhere),
     ("/tessera.user.v1.UserService/RevokeSessions", Rule::Elsewhere),
     ("/tessera.user.v1.UserService/SetRoles", Rule::Elsewhere),

@@ -33,6 +33,7 @@ pub(crate) const TABLE: &[Line] = &[
     ("/tessera.user.v1.UserService/GetUser", Rule::Person),
     ("/tessera.user.v1.UserService/ListOrders", Rule::Person),
     ("/tessera.user.v1.UserService/ListSessions", Rule::Person),
+    ("/tessera.user.v1.UserService/ListStatement", Rule::Person),
     // The refresh token says who it is; the access token has ended by then.
     ("/tessera.user.v1.UserService/RefreshSession", Rule::Public),
     ("/tessera.user.v1.UserService/RevokeSessions", Rule::Person),

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         account::User,
+        ledger::{Entry, Kind},
         order::{Failing, Failure, Order, OrderState},
         saga::Step,
         session::Session,
@@ -110,6 +111,22 @@ pub(super) fn order(order: Order) -> v1::Order {
         updated_at: Some(timestamp(order.updated_at)),
         ticket_instance_id: order.ticket_instance,
         trace_id: order.trace.id,
+    }
+}
+
+pub(super) fn entry(entry: Entry) -> v1::StatementEntry {
+    let kind = match entry.kind {
+        Kind::TopUp => v1::StatementKind::TopUp,
+        Kind::Debit => v1::StatementKind::Debit,
+        Kind::Refund => v1::StatementKind::Refund,
+    };
+    v1::StatementEntry {
+        number: entry.number,
+        kind: kind.into(),
+        amount_minor_units: entry.amount,
+        balance_after: Some(money(entry.balance_after)),
+        reference: entry.reference.to_string(),
+        at: Some(timestamp(entry.at)),
     }
 }
 

@@ -12,10 +12,11 @@ use identity::Caller;
 use proto::user::v1::{
     BuyTicketRequest, BuyTicketResponse, CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
     GetOrderRequest, GetOrderResponse, GetSigningKeysRequest, GetSigningKeysResponse, GetUserRequest, GetUserResponse,
-    ListOrdersRequest, ListOrdersResponse, ListSessionsRequest, ListSessionsResponse, RefreshSessionRequest,
-    RefreshSessionResponse, RevokeSessionsRequest, RevokeSessionsResponse, SetRolesRequest, SetRolesResponse,
-    SignInRequest, SignInResponse, SignOutRequest, SignOutResponse, TopUpRequest, TopUpResponse, UpdateProfileRequest,
-    UpdateProfileResponse, WatchOrderRequest, WatchOrderResponse,
+    ListOrdersRequest, ListOrdersResponse, ListSessionsRequest, ListSessionsResponse, ListStatementRequest,
+    ListStatementResponse, RefreshSessionRequest, RefreshSessionResponse, RevokeSessionsRequest,
+    RevokeSessionsResponse, SetRolesRequest, SetRolesResponse, SignInRequest, SignInResponse, SignOutRequest,
+    SignOutResponse, TopUpRequest, TopUpResponse, UpdateProfileRequest, UpdateProfileResponse, WatchOrderRequest,
+    WatchOrderResponse,
     user_service_server::{UserService, UserServiceServer},
 };
 use service_host::DrainSignal;
@@ -251,6 +252,22 @@ impl UserService for UserApi {
         let orders = orders.into_iter().map(convert::order).collect();
         Ok(Response::new(ListOrdersResponse {
             orders,
+            next_page_token,
+        }))
+    }
+
+    async fn list_statement(
+        &self,
+        request: Request<ListStatementRequest>,
+    ) -> Result<Response<ListStatementResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
+        let (user_id, page) = read::list_statement(&request.into_inner())?;
+        own(&caller, user_id)?;
+        let mut entries = self.store.statement(user_id, page.cursor, page.size + 1).await?;
+        let next_page_token = page.cut(&mut entries, |entry| entry.number.to_string());
+        let entries = entries.into_iter().map(convert::entry).collect();
+        Ok(Response::new(ListStatementResponse {
+            entries,
             next_page_token,
         }))
     }

@@ -22,6 +22,9 @@ use crate::{
 /// How many orders a page has.
 const ORDERS: PageSizes = PageSizes { default: 50, max: 200 };
 
+/// How many entries a page of a statement has.
+const ENTRIES: PageSizes = PageSizes { default: 50, max: 200 };
+
 pub(super) fn create_user(request: v1::CreateUserRequest) -> Result<(NewUser, Password), Status> {
     let mut violations = Violations::default();
     let request_id = violations.uuid("request_id", &request.request_id);
@@ -198,6 +201,23 @@ pub(super) fn list_orders(request: &v1::ListOrdersRequest) -> Result<(Uuid, Page
         request.page_size,
         &request.page_token,
         TimeCursor::from_token,
+    );
+    match (user_id, page) {
+        (Some(user_id), Some(page)) => Ok((user_id, page)),
+        _ => Err(status::invalid(violations)),
+    }
+}
+
+/// Whose, and before which number.
+pub(super) fn list_statement(request: &v1::ListStatementRequest) -> Result<(Uuid, Page<i64>), Status> {
+    let mut violations = Violations::default();
+    let user_id = violations.uuid("user_id", &request.user_id);
+    let page = Page::read(
+        &mut violations,
+        ENTRIES,
+        request.page_size,
+        &request.page_token,
+        |token| token.parse().ok().filter(|number| *number > 0),
     );
     match (user_id, page) {
         (Some(user_id), Some(page)) => Ok((user_id, page)),

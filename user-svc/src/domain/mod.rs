@@ -4,6 +4,7 @@
 
 pub(crate) mod account;
 pub(crate) mod backoff;
+pub(crate) mod ledger;
 pub(crate) mod order;
 pub(crate) mod refusal;
 pub(crate) mod saga;

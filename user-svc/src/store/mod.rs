@@ -4,9 +4,11 @@
 //! conditional write on its version, a wallet changes under its row's lock, and what there may be once is a unique index.
 //! A user's row is locked before an order's. How transactions wait, meet and are made again is `service-store`'s.
 
+mod audit;
 mod claims;
 mod error;
 mod keys;
+mod ledger;
 mod mails;
 mod orders;
 mod profile;

@@ -15,6 +15,7 @@ use crate::domain::{
     wallet::{TopUp, WalletError},
 };
 
+mod books;
 mod claims;
 
 /// A clock that ticks once each time it is read.
@@ -85,18 +86,10 @@ impl Fixture {
         self.store.user(self.user.id).await.expect("the user").balance.minor()
     }
 
-    /// Every balance is the sum of its ledger, and each entry says what the balance was after it.
+    /// The books are right.
     async fn check_ledger(&self) {
-        let wrong: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM users
-             WHERE balance <> (SELECT coalesce(sum(amount), 0) FROM ledger WHERE user_id = users.id)
-                OR balance <> coalesce((SELECT balance_after FROM ledger WHERE user_id = users.id
-                                        ORDER BY seq DESC LIMIT 1), 0)",
-        )
-        .fetch_one(self.store.database.reader())
-        .await
-        .expect("a count");
-        assert_eq!(wrong, 0, "a balance is not the sum of its ledger");
+        let wrong = self.store.audit().await.expect("audited");
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 }
 

@@ -20,6 +20,10 @@ pub(crate) struct Known {
 /// id, email, display_name, currency, balance, created_at, password_hash, roles
 type Row = (String, String, String, String, i64, i64, String, String);
 
+/// What a wallet holds: what its last posting says. See `ledger`.
+const BALANCE: &str = "coalesce((SELECT balance_after FROM postings
+    WHERE account = 'wallet:' || users.id AND number IS NOT NULL ORDER BY number DESC LIMIT 1), 0)";
+
 impl Store {
     /// Makes an account with an empty wallet; `id` is its id. The account that the request made before, if it did: whether
     /// that is the one asked for is for the caller to say, who knows the password.
@@ -65,9 +69,9 @@ impl Store {
 
     /// The account with this address, if there is one.
     pub(crate) async fn user_with_email(&self, email: &Email) -> Result<Option<Known>, StoreError> {
-        let row: Option<Row> = sqlx::query_as(
-            "SELECT id, email, display_name, currency, balance, created_at, password_hash, roles FROM users WHERE email = $1",
-        )
+        let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "SELECT id, email, display_name, currency, {BALANCE}, created_at, password_hash, roles FROM users WHERE email = $1"
+        )))
         .bind(email.as_str())
         .fetch_optional(self.database.reader())
         .await?;
@@ -104,9 +108,9 @@ pub(super) async fn user(connection: &mut Connection, id: Uuid) -> Result<User, 
 }
 
 async fn by_id(connection: &mut Connection, id: Uuid) -> Result<Known, StoreError> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT id, email, display_name, currency, balance, created_at, password_hash, roles FROM users WHERE id = $1",
-    )
+    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "SELECT id, email, display_name, currency, {BALANCE}, created_at, password_hash, roles FROM users WHERE id = $1"
+    )))
     .bind(id.to_string())
     .fetch_optional(connection)
     .await?;
@@ -117,7 +121,7 @@ async fn by_id(connection: &mut Connection, id: Uuid) -> Result<Known, StoreErro
 pub(super) async fn locked_user(write: &mut Write, id: Uuid) -> Result<User, StoreError> {
     // Our own words only.
     let select = sqlx::AssertSqlSafe(format!(
-        "SELECT id, email, display_name, currency, balance, created_at, password_hash, roles FROM users WHERE id = $1{}",
+        "SELECT id, email, display_name, currency, {BALANCE}, created_at, password_hash, roles FROM users WHERE id = $1{}",
         for_update(write.dialect)
     ));
     let row: Option<Row> = sqlx::query_as(select)
@@ -128,9 +132,9 @@ pub(super) async fn locked_user(write: &mut Write, id: Uuid) -> Result<User, Sto
 }
 
 async fn by_request(connection: &mut Connection, request_id: Uuid) -> Result<Option<Known>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT id, email, display_name, currency, balance, created_at, password_hash, roles FROM users WHERE request_id = $1",
-    )
+    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "SELECT id, email, display_name, currency, {BALANCE}, created_at, password_hash, roles FROM users WHERE request_id = $1"
+        )))
     .bind(request_id.to_string())
     .fetch_optional(connection)
     .await?;

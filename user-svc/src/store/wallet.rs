@@ -1,38 +1,21 @@
-//! The ledger and the balances that it adds up to. Each entry and its balance are one write.
+//! Wallets: what is added to them, taken and given back, once for each request or order.
 
-use service_store::{Connection, Money, Write};
+use service_store::{Money, Write};
 use uuid::Uuid;
 
-use super::{Store, StoreError, rows, users};
+use super::{Store, StoreError, ledger, rows, users};
 use crate::domain::{
+    ledger::{Kind, Transfer},
     order::Order,
     refusal::Refusal,
     wallet::{self, TopUp},
 };
 
-/// What an entry is. With its reference it is unique.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    TopUp,
-    Debit,
-    Refund,
-}
-
-/// An entry that was made before.
-struct Entry {
-    user_id: Uuid,
-    amount: i64,
-    balance_after: i64,
-}
-
-impl Kind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::TopUp => "topup",
-            Self::Debit => "debit",
-            Self::Refund => "refund",
-        }
-    }
+/// A wallet that stays as it is until the transaction ends.
+struct Locked {
+    holds: Money,
+    /// The number of its last posting.
+    number: i64,
 }
 
 impl Store {
@@ -43,18 +26,19 @@ impl Store {
 
     async fn try_top_up(&self, request_id: Uuid, user_id: Uuid, top_up: TopUp) -> Result<Money, StoreError> {
         let mut write = self.begin().await?;
-        let before = users::locked_user(&mut write, user_id).await?.balance;
-        if let Some(entry) = find(&mut write.tx, Kind::TopUp, request_id).await? {
-            let same = entry.user_id == user_id
-                && entry.amount == top_up.amount().minor()
-                && before.currency() == top_up.amount().currency();
+        let wallet = lock(&mut write, user_id).await?;
+        if let Some(made) = ledger::made(&mut write.tx, Kind::TopUp, request_id).await? {
+            let same = made.user_id == user_id
+                && made.amount == top_up.amount().minor()
+                && wallet.holds.currency() == top_up.amount().currency();
             if !same {
                 return Err(Refusal::RequestIdReused(request_id).into());
             }
-            return rows::money(before.currency().as_str(), entry.balance_after);
+            return rows::money(wallet.holds.currency().as_str(), made.balance_after);
         }
-        let after = wallet::after_top_up(before, top_up).map_err(Refusal::from)?;
-        enter(&mut write, user_id, Kind::TopUp, request_id, before, after).await?;
+        let after = wallet::after_top_up(wallet.holds, top_up).map_err(Refusal::from)?;
+        let transfer = Transfer::top_up(request_id, user_id, top_up.amount());
+        ledger::book(&mut write, &transfer, wallet.number + 1, after).await?;
         write.commit().await?;
         Ok(after)
     }
@@ -62,74 +46,36 @@ impl Store {
 
 /// Takes `price` from the buyer's wallet, once for each order.
 pub(super) async fn debit(write: &mut Write, order: &Order, price: Money) -> Result<(), StoreError> {
-    if find(&mut write.tx, Kind::Debit, order.id).await?.is_some() {
+    let wallet = lock(write, order.user_id).await?;
+    if ledger::made(&mut write.tx, Kind::Debit, order.id).await?.is_some() {
         return Ok(());
     }
-    let before = users::locked_user(write, order.user_id).await?.balance;
-    let after = wallet::after_debit(before, price).map_err(Refusal::from)?;
-    enter(write, order.user_id, Kind::Debit, order.id, before, after).await
+    let after = wallet::after_debit(wallet.holds, price).map_err(Refusal::from)?;
+    let transfer = Transfer::debit(order.id, order.user_id, order.event_id, price);
+    ledger::book(write, &transfer, wallet.number + 1, after).await
 }
 
 /// Gives back what the order's debit took, if there was one, once.
 pub(super) async fn refund(write: &mut Write, order: &Order) -> Result<(), StoreError> {
-    let Some(debit) = find(&mut write.tx, Kind::Debit, order.id).await? else {
+    let wallet = lock(write, order.user_id).await?;
+    let Some(debit) = ledger::made(&mut write.tx, Kind::Debit, order.id).await? else {
         return Ok(());
     };
-    if find(&mut write.tx, Kind::Refund, order.id).await?.is_some() {
+    if ledger::made(&mut write.tx, Kind::Refund, order.id).await?.is_some() {
         return Ok(());
     }
-    let before = users::locked_user(write, order.user_id).await?.balance;
     // What the ledger says was taken, not what the order says it cost.
-    let paid = rows::money(before.currency().as_str(), debit.amount.saturating_neg())?;
-    let after = wallet::after_refund(before, paid).map_err(Refusal::from)?;
-    enter(write, order.user_id, Kind::Refund, order.id, before, after).await
+    let paid = rows::money(wallet.holds.currency().as_str(), debit.amount.saturating_neg())?;
+    let after = wallet::after_refund(wallet.holds, paid).map_err(Refusal::from)?;
+    let transfer = Transfer::refund(order.id, order.user_id, order.event_id, paid);
+    ledger::book(write, &transfer, wallet.number + 1, after).await
 }
 
-async fn find(connection: &mut Connection, kind: Kind, reference: Uuid) -> Result<Option<Entry>, StoreError> {
-    let row: Option<(String, i64, i64)> =
-        sqlx::query_as("SELECT user_id, amount, balance_after FROM ledger WHERE kind = $1 AND reference = $2")
-            .bind(kind.as_str())
-            .bind(reference.to_string())
-            .fetch_optional(connection)
-            .await?;
-    row.map(|(user_id, amount, balance_after)| {
-        Ok(Entry {
-            user_id: rows::uuid(&user_id)?,
-            amount,
-            balance_after,
-        })
+async fn lock(write: &mut Write, user_id: Uuid) -> Result<Locked, StoreError> {
+    let user = users::locked_user(write, user_id).await?;
+    let (number, holds) = ledger::last(&mut write.tx, user_id).await?;
+    Ok(Locked {
+        holds: rows::money(user.balance.currency().as_str(), holds)?,
+        number,
     })
-    .transpose()
-}
-
-async fn enter(
-    write: &mut Write,
-    user_id: Uuid,
-    kind: Kind,
-    reference: Uuid,
-    before: Money,
-    after: Money,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO ledger (user_id, kind, reference, amount, balance_after, at) VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(user_id.to_string())
-    .bind(kind.as_str())
-    .bind(reference.to_string())
-    .bind(after.minor() - before.minor())
-    .bind(after.minor())
-    .bind(write.now.as_nanos())
-    .execute(&mut *write.tx)
-    .await?;
-    // Conditional although the row is locked: were it ever not, the entry would fail and not a balance be overwritten.
-    let updated = sqlx::query("UPDATE users SET balance = $1 WHERE id = $2 AND balance = $3")
-        .bind(after.minor())
-        .bind(user_id.to_string())
-        .bind(before.minor())
-        .execute(&mut *write.tx)
-        .await?;
-    if updated.rows_affected() != 1 {
-        return Err(StoreError::Corrupt("a balance that changed under the lock"));
-    }
-    Ok(())
 }

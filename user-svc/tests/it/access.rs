@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, time::Duration};
 use prost::Message as _;
 use proto::user::v1::{
     CreateUserRequest, DeleteUserRequest, GetOrderRequest, GetSigningKeysRequest, GetUserRequest, ListOrdersRequest,
-    ListSessionsRequest, RefreshSessionRequest, RevokeSessionsRequest, Role, SetRolesRequest, SignInRequest,
-    SignInResponse, SignOutRequest, TopUpRequest, UpdateProfileRequest, User, WatchOrderRequest,
+    ListSessionsRequest, ListStatementRequest, RefreshSessionRequest, RevokeSessionsRequest, Role, SetRolesRequest,
+    SignInRequest, SignInResponse, SignOutRequest, TopUpRequest, UpdateProfileRequest, User, WatchOrderRequest,
 };
 use tonic::{Code, Status};
 use user_svc::Users;
@@ -60,6 +60,7 @@ const TABLE: &[(&str, &str)] = &[
     ("GetUser", "up.p.uuuuu"),
     ("ListOrders", "up.p.uuuuu"),
     ("ListSessions", "up.p.uuuuu"),
+    ("ListStatement", "up.p.uuuuu"),
     ("RefreshSession", ".........."),
     ("RevokeSessions", "up.p.uuuuu"),
     ("SetRoles", "uppp.uuuup"),
@@ -302,6 +303,13 @@ async fn call(method: &str, mut client: Client, owned: &Owned) -> Result<(), Sta
                 ..ListOrdersRequest::default()
             };
             client.list_orders(request).await.map(drop)
+        }
+        "ListStatement" => {
+            let request = ListStatementRequest {
+                user_id,
+                ..ListStatementRequest::default()
+            };
+            client.list_statement(request).await.map(drop)
         }
         "ListSessions" => client.list_sessions(ListSessionsRequest { user_id }).await.map(drop),
         "RefreshSession" => {
