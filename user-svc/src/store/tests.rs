@@ -1,5 +1,7 @@
 //! The store of either kind: money is entered once, balances are the sum of the ledger, orders move once.
 
+mod people;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use service_store::{Clock, Currency, Dialect, Money, Text, Timestamp, testing::TestStore};
