@@ -23,6 +23,9 @@ const LOOK_EVERY_WITHOUT: Duration = Duration::from_secs(1);
 /// How often at the most, whatever tokens are shown.
 const LOOK_AT_MOST: Duration = Duration::from_secs(1);
 
+/// After so many looks in vain somebody should hear of it.
+const WORRIES: u32 = 10;
+
 /// Where keys come from.
 #[derive(Debug)]
 pub(crate) enum Source {
@@ -82,8 +85,8 @@ impl Keys {
     }
 
     async fn run(self: Arc<Self>, stop: CancellationToken) {
-        // What was wrong at the last look: said once.
-        let mut trouble: Option<String> = None;
+        // What was wrong at the last look, and for how many: said once, and louder when it stays so.
+        let mut trouble: Option<(String, u32)> = None;
         loop {
             let looked_at = Instant::now();
             let found = tokio::select! {
@@ -98,13 +101,21 @@ impl Keys {
                     }
                     *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier(keys));
                 }
-                Err(error) if trouble.as_ref() == Some(&error) => {}
                 Err(error) => {
-                    match self.verifier().keys().is_empty() {
-                        true => tracing::warn!(%error, "no keys to check tokens with: only what is public is answered"),
-                        false => tracing::warn!(%error, "the keys that are known go on being good"),
+                    let looks = match trouble.take() {
+                        Some((before, looks)) if before == error => looks + 1,
+                        _ => 1,
+                    };
+                    match (self.verifier().keys().is_empty(), looks) {
+                        // Services are started in any order: the one that has them comes a moment later.
+                        (true, 1) => tracing::info!(%error, "waits for the keys to check tokens with"),
+                        (true, WORRIES) => {
+                            tracing::warn!(%error, "still no keys to check tokens with: only what is public is answered");
+                        }
+                        (false, 1) => tracing::warn!(%error, "the keys that are known go on being good"),
+                        _ => {}
                     }
-                    trouble = Some(error);
+                    trouble = Some((error, looks));
                 }
             }
             let pause = match self.verifier().keys().is_empty() {
