@@ -1,6 +1,6 @@
 //! How one ticket-svc process is set up. Plain values; nothing is read from the environment here.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::access::Access;
 use service_store::Location;
@@ -27,6 +27,9 @@ pub struct Config {
     pub token_in_the_clear: bool,
     /// How it knows who calls. Default: by the tokens of the user service, whose keys it asks for; that takes a registry.
     pub access: Access,
+    /// Where the last good set of user services is kept, so that a start while the registry is away can ask them for keys. Default:
+    /// nothing is kept.
+    pub discovery_cache: Option<PathBuf>,
     /// The registry's namespace to appear in. Default: `default`.
     pub namespace: String,
     /// The zone it runs in; empty if that means nothing. Default: empty.
@@ -60,6 +63,7 @@ impl Default for Config {
             token: None,
             token_in_the_clear: false,
             access: Access::default(),
+            discovery_cache: None,
             namespace: "default".to_owned(),
             zone: String::new(),
             instance_id: None,

@@ -1,9 +1,10 @@
 //! Asks the user service for the keys that it signs with. The one place here that calls another service.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use identity::{ISSUER, KeySet, PublicKey};
 use proto::user::v1::{GetSigningKeysRequest, user_service_client::UserServiceClient};
+use registry_client::Registry;
 use tonic::Request;
 
 /// Who publishes keys, as the registry knows it.
@@ -19,13 +20,16 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) fn new(registry: &registry_client::Registry, tls: Option<tls::Client>) -> Self {
-        let channel = lb::Channel::builder(registry.discover(USER_SERVICE))
+    /// Of the user services that the registry tells, or, while it is away, told last: that is kept in `cache`.
+    pub(crate) fn new(registry: &Registry, tls: Option<tls::Client>, cache: Option<&Path>) -> Self {
+        let mut builder = lb::Channel::builder(registry.discover(USER_SERVICE))
             .tls(tls)
-            .ready_timeout(ATTEMPT)
-            .build();
+            .ready_timeout(ATTEMPT);
+        if let Some(cache) = cache {
+            builder = builder.cache_dir(cache);
+        }
         Self {
-            client: UserServiceClient::new(channel),
+            client: UserServiceClient::new(builder.build()),
         }
     }
 

@@ -192,7 +192,7 @@ async fn gatekeeper(config: &Config, registry: Option<&Registry>) -> Result<Gate
         }
         Access::Discovered => {
             let registry = registry.ok_or(StartError::NoKeys)?;
-            let published = Published::new(registry, client(config).cloned());
+            let published = Published::new(registry, client(config).cloned(), config.discovery_cache.as_deref());
             Keys::new(Source::Published(Box::new(published)), KeySet::default())
         }
         // A file that is wrong at the start is told now; later what was read before goes on being good.

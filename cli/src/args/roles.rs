@@ -188,7 +188,7 @@ pub(crate) struct TicketArgs {
     #[arg(long, value_name = "STORE", env = "TESSERA_STORE", hide_env_values = true)]
     pub(crate) store: Option<String>,
 
-    /// Folder of the store
+    /// Folder of the store. Beside the store, `discovery` keeps the user services last known, who are asked for keys
     #[arg(long, value_name = "DIR", env = "TESSERA_DATA_DIR", default_value = "./tessera-data")]
     pub(crate) data_dir: PathBuf,
 

@@ -2,7 +2,7 @@
 
 use ticket_svc::{Access, Config, Tickets};
 
-use super::{End, Protection, Reporting, Ways, admin, advertise, announce, discoverable, not_started, store};
+use super::{End, Protection, Reporting, Ways, admin, advertise, announce, beside, discoverable, not_started, store};
 use crate::{
     args::TicketArgs,
     failure::Failure,
@@ -27,13 +27,15 @@ pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
     let client = secured.as_ref().and_then(|secured| secured.tls.client());
     let token = shown.as_ref().map(Followed::token);
     let reporting = Reporting::member(&args.host, &args.member, client, token)?;
+    let store = store(args.store, &args.data_dir, "tickets.db")?;
     let config = Config {
         listen: args.listen.0,
         admin_listen: admin(&args.host, args.listen, &protection)?,
         advertise: advertise::address(args.advertise.as_deref(), &args.member, args.listen)?,
         registry: args.member.registry.iter().map(ToString::to_string).collect(),
         tls: secured.as_ref().map(|secured| secured.tls.clone()),
-        store: store(args.store, &args.data_dir, "tickets.db")?.into(),
+        discovery_cache: beside(&store, "discovery"),
+        store: store.into(),
         token: shown.as_ref().map(Followed::token),
         token_in_the_clear: args.member.shown.insecure,
         access: match (args.open, args.identity_keys) {

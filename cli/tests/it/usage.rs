@@ -99,10 +99,20 @@ fn a_filter_that_is_none_is_told() {
 fn what_cannot_be_granted_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().display().to_string();
-    let none = run(&["account", "grant", "ada@example.org", "--role", "operator", "--data-dir", &data]);
+    let none = run(&[
+        "account",
+        "grant",
+        "ada@example.org",
+        "--role",
+        "operator",
+        "--data-dir",
+        &data,
+    ]);
     none.code(1).says(&["there is no store", "users.db", "--data-dir"]);
     assert!(std::fs::read_dir(folder.path()).expect("the folder").next().is_none());
-    run(&["account", "keys", "--data-dir", &data]).code(1).says(&["there is no store"]);
+    run(&["account", "keys", "--data-dir", &data])
+        .code(1)
+        .says(&["there is no store"]);
     run(&["account", "grant", "ada@example.org"]).code(2).says(&["--role"]);
     let king = run(&["account", "grant", "ada@example.org", "--role", "king"]);
     king.code(2).says(&["organiser", "operator"]);
@@ -111,12 +121,17 @@ fn what_cannot_be_granted_is_told() {
 /// Nobody opens a ticket service to other machines by one flag, and a token that is none is not repeated.
 #[test]
 fn a_service_that_asks_nobody_stays_on_this_machine() {
-    run(&["ticket", "--open", "--listen", "0.0.0.0:0"])
-        .code(2)
-        .says(&["--listen 0.0.0.0:0", "--insecure", "127.0.0.1"]);
+    run(&["ticket", "--open", "--listen", "0.0.0.0:0"]).code(2).says(&[
+        "--listen 0.0.0.0:0",
+        "--insecure",
+        "127.0.0.1",
+    ]);
     run(&["ticket", "--open", "--identity-keys", "keys.json"])
         .code(2)
         .says(&["cannot be used with"]);
     let bad = run(&["call", "127.0.0.1:1", "a.B/C", "--bearer", "not a token"]).code(2);
-    assert!(bad.stderr.contains("--bearer") && !bad.stderr.contains("not a token"), "{bad:?}");
+    assert!(
+        bad.stderr.contains("--bearer") && !bad.stderr.contains("not a token"),
+        "{bad:?}"
+    );
 }

@@ -42,7 +42,7 @@ async fn session(store: &Store, user: &User, secret: u8) -> RefreshToken {
     token
 }
 
-fn names(new: Option<&Email>, password_hash: Option<&'static str>, keep: Option<Uuid>) -> NewProfile<'_> {
+fn names<'a>(new: Option<&'a Email>, password_hash: Option<&'static str>, keep: Option<Uuid>) -> NewProfile<'a> {
     NewProfile {
         display_name: None,
         email: new,
