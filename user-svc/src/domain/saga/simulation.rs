@@ -487,10 +487,10 @@ impl World {
             match order.step {
                 Step::Succeeded(_) if (paid, refunded, sold) != (1, 0, 1) => return say("3"),
                 Step::Failed(_) if sold > 0 || paid != refunded => return say("4"),
-                Step::Failed(_) if order.heard_release => {
-                    if self.holds.get(&number).is_some_and(|hold| hold.phase == Phase::Held) {
-                        return say("5");
-                    }
+                Step::Failed(_)
+                    if order.heard_release && self.holds.get(&number).is_some_and(|hold| hold.phase == Phase::Held) =>
+                {
+                    return say("5");
                 }
                 _ if paid > 1 => return say("3"),
                 _ => {}
