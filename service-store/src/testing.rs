@@ -81,7 +81,7 @@ impl TestStore {
 /// Runs each of the named functions once on SQLite and once on PostgreSQL, as `sqlite::NAME` and `postgres::NAME`. Each takes
 /// an empty [`TestStore`]. One that is not named is dead code, which the compiler says.
 ///
-/// ```ignore
+/// ```text
 /// async fn a_wallet_is_never_overdrawn(store: TestStore) { … }
 ///
 /// service_store::on_both_stores![a_wallet_is_never_overdrawn];

@@ -1,7 +1,7 @@
 //! A market to be hurt: a cluster, an event, buyers with money, and who keeps book of what they were told.
 //!
 //! [`Market`] makes accounts and events and buys as an impatient person would: with the same request again until somebody says
-//! how it ended. [`Books`] is what the buyers know, kept on their side only. [`audit`] holds it against what the services say, and
+//! how it ended. [`Books`] is what the buyers know, kept on their side only. [`Market::audit`] holds it against what the services say, and
 //! [`Watch`] reads all the time while things go wrong. Nothing here looks into a service's memory.
 
 mod audit;
@@ -167,7 +167,7 @@ impl Market {
     /// Buys, and asks again with the same request until it has ended. Kept in the books.
     ///
     /// # Panics
-    /// When there is no end in [`STUBBORN`].
+    /// When there is no end in 150 s.
     pub async fn buy(&self, buyer: &Buyer, event: &Event, wish: Wish) -> Entry {
         let request = BuyTicketRequest {
             request_id: Uuid::new_v4().to_string(),
