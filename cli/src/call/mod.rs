@@ -92,6 +92,8 @@ pub(crate) async fn run(args: &CallArgs, output: Output) -> Result<(), Failure> 
 
 /// A channel to what the call is for: a service by discovery, or one server.
 async fn reach(args: &CallArgs) -> Result<Line, Failure> {
+    // First of all: what is wrong with it is said of this flag, whichever way the call goes.
+    let account = credentials::token_of(args.bearer.as_ref(), "--bearer")?;
     if args.target.contains(':') {
         let origin = crate::args::origin(&args.target)
             .map_err(|right| Failure::usage(format!("{} is no server", args.target)).advice(right))?;
@@ -128,8 +130,7 @@ async fn reach(args: &CallArgs) -> Result<Line, Failure> {
         }
     }
     let channel = channel::to_service(&registry, &args.target);
-    let bearer = credentials::token_of(args.bearer.as_ref(), "--bearer")?;
-    Ok(Line::new(channel, Bearer::new(bearer)))
+    Ok(Line::new(channel, Bearer::new(account)))
 }
 
 /// Why a call did not come to its end.
