@@ -104,18 +104,36 @@ async fn losing_the_registry_stops_no_call_and_nobody_has_to_be_restarted() {
 }
 
 /// A user service that starts while the registry is away knows the ticket services from its disk.
+///
+/// It once began to hurt as soon as any file was there. That came to be the ticket services' own, which then had no keys yet and
+/// knew the user service where it no longer was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_starts_without_the_registry_calls_whom_it_knew() {
     let mut cluster = Cluster::start().await;
     let kept = cluster.data().join("discovery");
     wait::until("the instances to be on disk", || async {
         let files = std::fs::read_dir(&kept).map_err(|error| error.to_string())?;
-        match files.count() {
-            0 => Err("no file".to_owned()),
-            _ => Ok(()),
+        let mut names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+        match names.any(|name| name.starts_with("ticket-svc")) {
+            true => Ok(()),
+            false => Err("no file"),
         }
+        .map_err(str::to_owned)
     })
     .await;
+    // Whoever has asked user-svc for its keys knows that this caller is known, and not one of those who may hold seats.
+    let bearer = cluster.account(&[]).await.bearer;
+    for address in cluster.tickets.values() {
+        wait::until("every ticket service to have the keys", || async {
+            let method = "tessera.ticket.v1.TicketService/HoldSeats";
+            let denied = e2e::run(["call", address, method, "{}", "--bearer", &bearer]).await;
+            match denied.code() {
+                71 => Ok(()),
+                _ => Err(denied.stderr),
+            }
+        })
+        .await;
+    }
     cluster.kill("registry").await;
     cluster.kill("user-1").await;
     cluster.start_user().await;
