@@ -147,6 +147,19 @@ impl Database {
         &self.reader
     }
 
+    /// Begins a read of several statements that all see one moment. Dropped, it ends.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn snapshot(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        let statement = match self.dialect {
+            // Its first read is the moment (WAL).
+            Dialect::Sqlite => "BEGIN",
+            Dialect::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        };
+        self.reader.begin_with(statement).await
+    }
+
     /// Whose SQL it speaks.
     #[must_use]
     pub fn dialect(&self) -> Dialect {

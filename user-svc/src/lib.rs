@@ -35,7 +35,7 @@ mod trace;
 pub use service_store::{Location, OpenError};
 
 pub use self::{
-    audit::{AuditError, audit},
+    audit::{AuditError, Auditor, Books, Totals, audit},
     config::Config,
     failpoints::FAILPOINTS,
     service::{Running, StartError, StopReport, Users},

@@ -17,6 +17,7 @@ impl Market {
     /// 3. The wallet holds what was put in less what the told orders cost: a lost answer cost nothing, a refund came once.
     /// 4. The order says the same as its buyer was told: an acknowledged purchase is not taken back.
     /// 5. Nothing is held any more, and sold + free is all there is.
+    /// 6. The books are right, and the event's revenue is what its buyers have paid, not a cent more.
     ///
     /// # Panics
     /// With what is broken.
@@ -65,6 +66,8 @@ impl Market {
             ),
             (told.len(), 0, counts.seats_total)
         );
+        let revenue = self.revenue(event).await;
+        assert_eq!(revenue, super::PRICE * i64::from(counts.seats_sold), "the revenue");
         let mut paid: BTreeMap<&str, i64> = BTreeMap::new();
         for line in &all {
             *paid.entry(&line.buyer.id).or_default() += line.ended.paid();
@@ -87,6 +90,20 @@ impl Market {
                 line.order_id
             );
         }
+    }
+
+    /// What the event has taken, by books that are right.
+    async fn revenue(&self, event: &Event) -> i64 {
+        let books = crate::wait::until("the books", || async {
+            let auditor = self.auditor().await.ok_or("the store is away")?;
+            let books = self.look_at_money(&auditor, &event.id, 0).await;
+            auditor.close().await;
+            books.ok_or("they cannot be read")
+        })
+        .await;
+        let event = event.id.parse().expect("an event's id");
+        let euros = books.money.get("EUR").expect("somebody has put money in");
+        euros.sales.get(&event).copied().unwrap_or_default()
     }
 
     /// The event's counts once nothing is held: what a purchase gave up by itself may lapse only later.

@@ -1,6 +1,9 @@
 //! What the buyers were told: one line an order, on their side of the wire.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
 use proto::user::v1::{Order, OrderFailure, OrderState};
 use tonic::Status;
@@ -62,6 +65,25 @@ impl Books {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.push(entry.clone());
         entry
+    }
+
+    /// What buyers were told to have paid for this event so far, in cents.
+    pub(super) fn paid(&self, event_id: &str) -> i64 {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_event = lines.iter().filter(|line| line.event_id == event_id);
+        of_event.map(|line| line.ended.paid()).sum()
+    }
+
+    /// How often buyers were told to come again, by code and reason.
+    pub fn rough(&self) -> BTreeMap<String, usize> {
+        use tonic_types::StatusExt as _;
+        let mut rough = BTreeMap::new();
+        for status in self.lines().iter().flat_map(|line| &line.rough) {
+            let reason = status.get_details_error_info().map(|info| info.reason);
+            let what = format!("{:?} {}", status.code(), reason.unwrap_or_default());
+            *rough.entry(what).or_default() += 1;
+        }
+        rough
     }
 
     /// What is in them so far.

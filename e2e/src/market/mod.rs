@@ -2,10 +2,11 @@
 //!
 //! [`Market`] makes accounts and events and buys as an impatient person would: with the same request again until somebody says
 //! how it ended. [`Books`] is what the buyers know, kept on their side only. [`Market::audit`] holds it against what the services say, and
-//! [`Watch`] reads all the time while things go wrong. Nothing here looks into a service's memory.
+//! [`Watch`] reads seats and money all the time while things go wrong. Nothing here looks into a service's memory.
 
 mod audit;
 mod books;
+mod money;
 mod operator;
 mod watch;
 
@@ -27,10 +28,13 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
-use self::operator::{Line, Operator};
 pub use self::{
     books::{Books, Ended, Entry},
     watch::{Seen, Watch},
+};
+use self::{
+    money::PutIn,
+    operator::{Line, Operator},
 };
 use crate::Cluster;
 
@@ -52,6 +56,9 @@ pub struct Market {
     tickets: TicketServiceClient<Line>,
     operator: Arc<Operator>,
     books: Arc<Books>,
+    put_in: Arc<PutIn>,
+    /// The user service's.
+    store: String,
 }
 
 /// Somebody with a wallet.
@@ -87,6 +94,8 @@ impl Market {
             tickets: TicketServiceClient::new(line("ticket-svc")),
             operator: Arc::new(operator),
             books: Arc::default(),
+            put_in: Arc::default(),
+            store: cluster.store("user"),
         }
     }
 
@@ -141,6 +150,7 @@ impl Market {
         });
         let id = answer.await.user.expect("the user").id;
         let funds = i64::from(seats) * PRICE;
+        self.put_in.asked(funds);
         let request = TopUpRequest {
             request_id: Uuid::new_v4().to_string(),
             user_id: id.clone(),
@@ -151,6 +161,7 @@ impl Market {
             async move { users.top_up(request).await }
         })
         .await;
+        self.put_in.told(funds);
         Buyer { id, funds }
     }
 
@@ -183,6 +194,7 @@ impl Market {
         };
         let (give_up, mut rough) = (Instant::now() + STUBBORN, Vec::new());
         loop {
+            let mut pause = Duration::from_millis(50);
             let mut users = self.users.clone();
             match users.buy_ticket(attempt(request.clone())).await {
                 Ok(answer) => {
@@ -197,6 +209,7 @@ impl Market {
                         may_repeat,
                         "a purchase is answered with what another attempt cannot mend: {status:?}"
                     );
+                    pause = pause.max(asked_to_wait(&status));
                     rough.push(status);
                 }
             }
@@ -205,7 +218,7 @@ impl Market {
                 "order {} has not ended: {rough:?}",
                 request.request_id
             );
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -312,6 +325,20 @@ fn attempt<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(ATTEMPT);
     request
+}
+
+/// How long whoever is refused is told to wait, if they are: buyers do, each a little longer than the next one.
+///
+/// # Panics
+/// When somebody is turned away for lack of room and not told when to come again.
+fn asked_to_wait(status: &Status) -> Duration {
+    use tonic_types::StatusExt as _;
+    let told = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    assert!(
+        told.is_some() || status.code() != Code::ResourceExhausted,
+        "come again, but when? {status:?}"
+    );
+    told.unwrap_or_default().mul_f64(rand::random_range(1.0..1.5))
 }
 
 /// Is it about the state of the wire or of a server, so that the same request may do better later?

@@ -1,69 +1,132 @@
-//! Reads while things go wrong: whatever moment it meets, sold + held + free is all seats, and what is sold only grows.
+//! Reads while things go wrong: whatever moment it meets, sold + held + free is all seats, what is sold only grows, and wallets and
+//! revenue are what was put in.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
 
 use tokio::task::JoinHandle;
 
-use super::Market;
+use super::{Market, PRICE};
 
-/// A reader of one event that never rests.
+/// Between two reads: the services have the machine in between.
+const BREATH: Duration = Duration::from_millis(15);
+
+/// Fewer reads of the books would prove nothing.
+const ENOUGH: u64 = 10;
+
+/// The readers of one event and of all money.
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    task: JoinHandle<Seen>,
+    seats: JoinHandle<Seen>,
+    money: JoinHandle<Seen>,
 }
 
-/// What it has seen.
+/// What they have seen.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
-    /// Reads that were answered.
+    /// Reads of the seats that were answered.
     pub reads: u64,
     /// Reads that met seats which were held.
     pub with_held: u64,
-    /// Reads that were not answered.
+    /// Reads of the seats that were not answered.
     pub unanswered: u64,
+    /// Reads of all books.
+    pub books: u64,
+    /// Reads of the books that met orders which were paid for and not sold.
+    pub with_unsold: u64,
+    /// The books could not be read.
+    pub unread: u64,
 }
 
 impl Watch {
     /// Begins to read.
     pub fn begin(market: &Market, event_id: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (market, event_id, stopped) = (market.clone(), event_id.to_owned(), Arc::clone(&stop));
-        let task = tokio::spawn(async move {
-            let (mut seen, mut sold) = (Seen::default(), 0);
-            while !stopped.load(Ordering::Relaxed) {
-                let Ok(now) = market.counts(&event_id).await else {
-                    seen.unanswered += 1;
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    continue;
-                };
-                seen.reads += 1;
-                seen.with_held += u64::from(now.seats_held > 0);
-                assert_eq!(
-                    now.seats_sold + now.seats_held + now.seats_free,
-                    now.seats_total,
-                    "sold + held + free: {now:?}"
-                );
-                assert!(now.seats_sold >= sold, "{} were sold before: {now:?}", sold);
-                sold = now.seats_sold;
-            }
-            seen
-        });
-        Self { stop, task }
+        let (stop, sold) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
+        let seats = seats(
+            market.clone(),
+            event_id.to_owned(),
+            Arc::clone(&stop),
+            Arc::clone(&sold),
+        );
+        let money = money(market.clone(), event_id.to_owned(), Arc::clone(&stop), sold);
+        Self {
+            stop,
+            seats: tokio::spawn(seats),
+            money: tokio::spawn(money),
+        }
     }
 
-    /// Ends it and answers what it has seen.
+    /// Ends it, once it has read often enough, and answers what it has seen.
     ///
     /// # Panics
     /// When a read was wrong.
     pub async fn end(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await.expect("every read was right")
+        let seats = self.seats.await.expect("every read of the seats was right");
+        let money = self.money.await.expect("every read of the money was right");
+        assert!(money.books > ENOUGH, "{money:?}");
+        Seen {
+            books: money.books,
+            with_unsold: money.with_unsold,
+            unread: money.unread,
+            ..seats
+        }
     }
+}
+
+async fn seats(market: Market, event_id: String, stop: Arc<AtomicBool>, paid: Arc<AtomicI64>) -> Seen {
+    let (mut seen, mut sold) = (Seen::default(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(now) = market.counts(&event_id).await else {
+            seen.unanswered += 1;
+            tokio::time::sleep(BREATH).await;
+            continue;
+        };
+        seen.reads += 1;
+        seen.with_held += u64::from(now.seats_held > 0);
+        assert_eq!(
+            now.seats_sold + now.seats_held + now.seats_free,
+            now.seats_total,
+            "sold + held + free: {now:?}"
+        );
+        assert!(now.seats_sold >= sold, "{} were sold before: {now:?}", sold);
+        sold = now.seats_sold;
+        paid.store(PRICE * i64::from(sold), Ordering::SeqCst);
+        tokio::time::sleep(BREATH).await;
+    }
+    seen
+}
+
+async fn money(market: Market, event_id: String, stop: Arc<AtomicBool>, sold: Arc<AtomicI64>) -> Seen {
+    let (mut seen, mut auditor) = (Seen::default(), None);
+    while !stop.load(Ordering::Relaxed) || seen.books <= ENOUGH {
+        if auditor.is_none() {
+            auditor = market.auditor().await;
+        }
+        let books = match &auditor {
+            Some(auditor) => {
+                let sold = sold.load(Ordering::SeqCst);
+                market.look_at_money(auditor, &event_id, sold).await
+            }
+            None => None,
+        };
+        match books {
+            Some(books) => {
+                seen.books += 1;
+                seen.with_unsold += u64::from(books.paid_unsold > 0);
+            }
+            None => seen.unread += 1,
+        }
+        tokio::time::sleep(BREATH).await;
+    }
+    if let Some(auditor) = auditor {
+        auditor.close().await;
+    }
+    seen
 }

@@ -1,6 +1,9 @@
-//! The books, checked: what must be true of money at every moment. Each check is one statement, and so of one moment.
+//! The books, checked: what must be true of money at every moment. All of it is read as it was at one moment.
 
-use super::{Store, StoreError};
+use std::collections::BTreeMap;
+
+use super::{Store, StoreError, rows};
+use crate::audit::{Books, Totals};
 
 /// What must be true, and how many rows say otherwise.
 const CHECKS: [(&str, &str); 7] = [
@@ -23,8 +26,10 @@ const CHECKS: [(&str, &str); 7] = [
         "SELECT count(*) FROM postings WHERE balance_after < 0",
     ),
     (
-        "wallets and sales have what came from outside",
-        "SELECT CASE WHEN coalesce(sum(amount), 0) = 0 THEN CAST(0 AS BIGINT) ELSE 1 END FROM postings",
+        "in each currency, wallets and sales have what came from outside",
+        "SELECT count(*) FROM (
+           SELECT accounts.currency FROM postings JOIN accounts ON accounts.id = postings.account
+           GROUP BY accounts.currency HAVING sum(postings.amount) <> 0) AS wrong",
     ),
     (
         "every posting is of an account, and every wallet's of a user",
@@ -41,27 +46,52 @@ const CHECKS: [(&str, &str); 7] = [
              AND taken.account = given.account AND taken.amount = -given.amount)",
     ),
     (
-        "an order that succeeded was paid and not refunded, one that failed kept nothing",
-        "SELECT count(*) FROM orders
-         WHERE (step = 'succeeded'
-                AND (NOT EXISTS (SELECT 1 FROM transfers WHERE kind = 'debit' AND reference = orders.id)
-                     OR EXISTS (SELECT 1 FROM transfers WHERE kind = 'refund' AND reference = orders.id)))
-            OR (step = 'failed'
-                AND EXISTS (SELECT 1 FROM transfers WHERE kind = 'debit' AND reference = orders.id)
-                AND NOT EXISTS (SELECT 1 FROM transfers WHERE kind = 'refund' AND reference = orders.id))",
+        "what was paid and given back for an order is what its step says",
+        "SELECT count(*) FROM (
+           SELECT step, EXISTS (SELECT 1 FROM transfers WHERE kind = 'debit' AND reference = orders.id) AS paid,
+                  EXISTS (SELECT 1 FROM transfers WHERE kind = 'refund' AND reference = orders.id) AS back
+           FROM orders) AS paying
+         WHERE (step IN ('begin', 'hold', 'debit') AND paid)
+            OR (step IN ('confirm', 'refund', 'succeeded') AND (back OR NOT paid))
+            OR (step IN ('release', 'failed') AND paid AND NOT back)",
     ),
 ];
 
+/// What each account has: a wallet's are added up, and so is what came from outside.
+const TOTALS: &str =
+    "SELECT accounts.currency, accounts.kind, CASE accounts.kind WHEN 'sales' THEN accounts.owner ELSE '' END,
+        CAST(sum(postings.amount) AS BIGINT)
+ FROM postings JOIN accounts ON accounts.id = postings.account GROUP BY 1, 2, 3";
+
+/// Orders that are paid for and not sold.
+const UNSOLD: &str = "SELECT count(*) FROM orders WHERE step IN ('confirm', 'refund')";
+
 impl Store {
-    /// What is wrong with the books; nothing, if they are right.
-    pub(crate) async fn audit(&self) -> Result<Vec<String>, StoreError> {
+    /// What the books say, and what is wrong with them.
+    pub(crate) async fn audit(&self) -> Result<Books, StoreError> {
+        let mut moment = self.database.snapshot().await?;
         let mut wrong = Vec::new();
         for (what, select) in CHECKS {
-            let count: i64 = sqlx::query_scalar(select).fetch_one(self.database.reader()).await?;
+            let count: i64 = sqlx::query_scalar(select).fetch_one(&mut *moment).await?;
             if count != 0 {
                 wrong.push(format!("{count} times not: {what}"));
             }
         }
-        Ok(wrong)
+        let sums: Vec<(String, String, String, i64)> = sqlx::query_as(TOTALS).fetch_all(&mut *moment).await?;
+        let mut money: BTreeMap<String, Totals> = BTreeMap::new();
+        for (currency, kind, event, sum) in sums {
+            let totals = money.entry(currency).or_default();
+            match kind.as_str() {
+                "wallet" => totals.wallets = sum,
+                "sales" => drop(totals.sales.insert(rows::uuid(&event)?, sum)),
+                _ => totals.put_in = -sum,
+            }
+        }
+        let unsold: i64 = sqlx::query_scalar(UNSOLD).fetch_one(&mut *moment).await?;
+        Ok(Books {
+            wrong,
+            money,
+            paid_unsold: unsold.unsigned_abs(),
+        })
     }
 }

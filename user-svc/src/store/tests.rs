@@ -90,7 +90,7 @@ impl Fixture {
 
     /// The books are right.
     async fn check_ledger(&self) {
-        let wrong = self.store.audit().await.expect("audited");
+        let wrong = self.store.audit().await.expect("audited").wrong;
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 }

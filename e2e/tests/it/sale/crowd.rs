@@ -59,6 +59,7 @@ async fn who_picks_a_seat_gets_it_or_a_clean_answer(store: TestStore) {
     }
     let lucky = all.join_all().await.into_iter().filter(|lucky| *lucky).count();
     let seen = watch.end().await;
+    eprintln!("{} buyers; {seen:?}; {:?}", crowd(), market.books().rough());
     market.audit(&event, &buyers).await;
     let sold = market.counts(&event.id).await.expect("counts").seats_sold;
     // Everybody who found no free seat left gave up; had one come back after that, nobody would have been there to take it.
@@ -87,6 +88,7 @@ async fn who_takes_the_best_gets_it_or_hears_that_it_is_sold_out(store: TestStor
     }
     let ends = all.join_all().await;
     let seen = watch.end().await;
+    eprintln!("{} buyers; {seen:?}; {:?}", crowd(), market.books().rough());
     market.audit(&event, &buyers).await;
     let sold = ends.iter().filter(|end| matches!(end, Ended::Sold { .. })).count();
     assert_eq!(sold, SEATS as usize, "{seen:?}");

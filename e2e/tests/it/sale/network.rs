@@ -127,6 +127,7 @@ async fn what_was_done_and_not_answered_is_found_again() {
     let apart = Apart::start().await;
     let market = Market::of(&apart.cluster);
     let event = market.event(6, 20).await;
+    let watch = Watch::begin(&market, &event.id);
     apart.set(&Weather {
         lost_per_mille: 300,
         ..Weather::default()
@@ -135,6 +136,7 @@ async fn what_was_done_and_not_answered_is_found_again() {
     let ends = all.join_all().await;
     apart.set(&Weather::default());
     as_expected(&ends);
+    watch.end().await;
     market.audit(&event, &buyers).await;
     let lost = apart.sum(|done| done.lost.load(Ordering::Relaxed));
     assert!(lost > 20, "{lost} answers were lost: nothing is tested");
@@ -151,6 +153,7 @@ async fn a_cut_in_the_middle_of_confirmations_heals() {
     let apart = Apart::start().await;
     let market = Market::of(&apart.cluster);
     let event = market.event(6, 20).await;
+    let watch = Watch::begin(&market, &event.id);
     // Slow enough that many purchases are between two of their steps when the line is cut.
     apart.set(&Weather {
         delay: Some(millis(50..400)),
@@ -175,5 +178,10 @@ async fn a_cut_in_the_middle_of_confirmations_heals() {
         .await
         .expect("every purchase ends within a minute after the cut");
     as_expected(&ends);
+    let seen = watch.end().await;
     market.audit(&event, &buyers).await;
+    assert!(
+        seen.with_unsold > 10,
+        "money was taken and nothing sold yet while the line was cut: {seen:?}"
+    );
 }
