@@ -22,6 +22,7 @@ use crate::domain::{
     venue::Venue,
 };
 
+mod cases;
 mod terms;
 
 /// A clock that stands still until told.
@@ -328,85 +329,6 @@ async fn a_seat_that_went_to_a_later_hold_is_not_sold_to_the_earlier_one(store: 
         .expect("the later one may");
 }
 
-/// "Expired" was told and not recorded. The user service refunds when it hears that; had the clock stepped back then, a
-/// repeated confirmation that was still under way would have found the hold good again, and sold the seats for nothing.
-async fn a_hold_that_was_refused_as_expired_is_never_confirmed(store: TestStore) {
-    let fixture = Fixture::with(store, &[("A", 1, 2)]).await;
-    let request = fixture.best(2);
-    let hold = fixture.store.hold(&request).await.expect("free");
-    fixture.clock.advance(Duration::from_secs(120));
-    let order = id();
-    let late = fixture.store.confirm(hold.id, hold.token, order, ids()).await;
-    assert_eq!(refusal(late), Refusal::HoldExpired(hold.id));
-    fixture.clock.0.store(0, Ordering::SeqCst);
-    assert_eq!(fixture.counts().await, (2, 0, 0), "its seats are free, not held again");
-    let again = fixture.store.confirm(hold.id, hold.token, order, ids()).await;
-    assert_eq!(refusal(again), Refusal::HoldExpired(hold.id));
-    assert_eq!(
-        refusal(fixture.store.hold(&request).await),
-        Refusal::HoldExpired(hold.id)
-    );
-    let next = fixture.store.hold(&fixture.best(2)).await.expect("free");
-    fixture
-        .store
-        .release(hold.id, Some(hold.token))
-        .await
-        .expect("releasing it once more succeeds");
-    fixture
-        .store
-        .confirm(next.id, next.token, id(), ids())
-        .await
-        .expect("the next one may");
-}
-
-async fn a_release_is_remembered_before_and_after_the_hold(store: TestStore) {
-    let fixture = Fixture::with(store, &[("A", 1, 2)]).await;
-    let never = fixture.best(1);
-    fixture
-        .store
-        .release(never.id, None)
-        .await
-        .expect("an empty release succeeds");
-    fixture.store.release(never.id, None).await.expect("and repeats");
-    assert_eq!(
-        refusal(fixture.store.hold(&never).await),
-        Refusal::HoldReleased(never.id)
-    );
-    let unheard = fixture.store.confirm(never.id, FencingToken(1), id(), ids()).await;
-    assert_eq!(refusal(unheard), Refusal::HoldReleased(never.id));
-
-    let request = fixture.best(2);
-    let hold = fixture.store.hold(&request).await.expect("free");
-    let wrong = fixture
-        .store
-        .release(hold.id, Some(FencingToken(hold.token.0 + 1)))
-        .await;
-    assert_eq!(refusal(wrong), Refusal::HoldTokenWrong(hold.id));
-    for _ in 0..2 {
-        fixture
-            .store
-            .release(hold.id, Some(hold.token))
-            .await
-            .expect("released");
-        assert_eq!(fixture.counts().await, (2, 0, 0));
-    }
-    assert_eq!(
-        refusal(fixture.store.hold(&request).await),
-        Refusal::HoldReleased(hold.id)
-    );
-
-    let sold = fixture.store.hold(&fixture.best(1)).await.expect("free");
-    fixture
-        .store
-        .confirm(sold.id, sold.token, id(), ids())
-        .await
-        .expect("in time");
-    assert_eq!(
-        refusal(fixture.store.release(sold.id, None).await),
-        Refusal::HoldConfirmed(sold.id)
-    );
-}
-
 /// Asks again while the store is busy, as its callers are told to, and at most 20 times: where a commit takes its time to
 /// reach the disk, the last of a rush waits longer than one attempt may.
 async fn insist<T, F: Future<Output = Result<T, StoreError>>>(ask: impl Fn() -> F) -> Result<T, StoreError> {
@@ -581,8 +503,6 @@ service_store::on_both_stores![
     the_same_request_gets_the_same_answer_and_another_body_is_an_error,
     an_expired_hold_counts_as_free_and_cannot_be_confirmed,
     a_seat_that_went_to_a_later_hold_is_not_sold_to_the_earlier_one,
-    a_hold_that_was_refused_as_expired_is_never_confirmed,
-    a_release_is_remembered_before_and_after_the_hold,
     a_rush_over_two_processes_sells_every_seat_once,
     pages_of_seats_and_events_neither_skip_nor_repeat,
     of_three_processes_that_start_at_once_one_sows,

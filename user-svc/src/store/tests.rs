@@ -18,6 +18,7 @@ use crate::domain::{
 };
 
 mod books;
+mod cases;
 mod claims;
 
 /// A clock that ticks once each time it is read.
@@ -218,47 +219,6 @@ async fn a_debit_and_its_step_are_one(store: TestStore) {
     fixture.check_ledger().await;
 }
 
-async fn a_refund_gives_back_what_was_paid_once_and_nothing_unpaid(store: TestStore) {
-    let fixture = Fixture::with(store, 1_000).await;
-    let why = Failing::new(Failure::HoldExpired, "too late");
-    let paid = fixture
-        .store
-        .debit(&fixture.held_order(600).await)
-        .await
-        .expect("enough money");
-    let refunding = fixture
-        .store
-        .advance(&paid, Step::Refund(why.clone()), None)
-        .await
-        .expect("moved");
-    let refunded = fixture.store.refund(&refunding, why.clone()).await.expect("refunded");
-    assert_eq!(
-        (fixture.balance().await, &refunded.step),
-        (1_000, &Step::Release(why.clone()))
-    );
-    assert!(matches!(
-        fixture.store.refund(&refunding, why.clone()).await,
-        Err(StoreError::Overtaken)
-    ));
-    // Even if it were driven to the refund a second time, the ledger takes one.
-    let again = fixture
-        .store
-        .advance(&refunded, Step::Refund(why.clone()), None)
-        .await
-        .expect("moved");
-    fixture
-        .store
-        .refund(&again, why.clone())
-        .await
-        .expect("nothing left to refund");
-    assert_eq!(fixture.balance().await, 1_000);
-
-    let unpaid = fixture.held_order(600).await;
-    fixture.store.refund(&unpaid, why).await.expect("nothing was paid");
-    assert_eq!(fixture.balance().await, 1_000);
-    fixture.check_ledger().await;
-}
-
 /// 30 orders of one user pay at once from a wallet that is enough for 10, over two processes on one file.
 async fn a_wallet_is_never_overdrawn_by_a_rush(store: TestStore) {
     let fixture = Fixture::with(store, 1_000).await;
@@ -403,7 +363,6 @@ service_store::on_both_stores![
     an_address_has_one_account_and_a_request_makes_one,
     money_is_added_once_for_each_request,
     a_debit_and_its_step_are_one,
-    a_refund_gives_back_what_was_paid_once_and_nothing_unpaid,
     a_wallet_is_never_overdrawn_by_a_rush,
     an_order_is_recorded_once_and_reads_back_as_written,
     orders_page_newest_first,

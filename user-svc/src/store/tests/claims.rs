@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::*;
 
-const LEASE: Duration = Duration::from_secs(5);
+pub(super) const LEASE: Duration = Duration::from_secs(5);
 
 /// A clock that is set by hand, the same for all processes of a test.
 #[derive(Debug, Clone, Default)]
-struct Hand(Arc<AtomicI64>);
+pub(super) struct Hand(Arc<AtomicI64>);
 
 impl Clock for Hand {
     fn now(&self) -> Timestamp {
@@ -17,7 +17,7 @@ impl Clock for Hand {
 }
 
 impl Hand {
-    fn pass(&self, time: Duration) {
+    pub(super) fn pass(&self, time: Duration) {
         let nanos = i64::try_from(time.as_nanos()).expect("not long");
         self.0.fetch_add(nanos, Ordering::SeqCst);
     }
@@ -29,14 +29,14 @@ impl Hand {
     }
 }
 
-struct Processes {
-    clock: Hand,
+pub(super) struct Processes {
+    pub(super) clock: Hand,
     /// `fixture.store` is one of them.
-    fixture: Fixture,
-    other: Store,
+    pub(super) fixture: Fixture,
+    pub(super) other: Store,
 }
 
-async fn two(place: TestStore, cents: i64) -> Processes {
+pub(super) async fn two(place: TestStore, cents: i64) -> Processes {
     let clock = Hand::default();
     clock.pass(LEASE);
     let mut fixture = Fixture::with(place, cents).await;
