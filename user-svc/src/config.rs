@@ -55,7 +55,7 @@ pub struct Config {
     /// How long a key signs access tokens before the next one does. Default: 24 h.
     pub key_rotation: Duration,
     /// How long a purchase stays claimed by this process without a sign of life of it, before another one on the same store takes
-    /// it up. Default: 5 s.
+    /// it up; more than a write of the store takes. Default: 5 s.
     pub purchase_lease: Duration,
     /// How many purchases may be under way at once, 1 or more. Default: 256; each takes some KB, and five short
     /// writes of the store.

@@ -254,6 +254,12 @@ pub(crate) struct UserArgs {
     #[arg(default_value = "2m", allow_hyphen_values = true, value_parser = values::hold_ttl)]
     pub(crate) hold_ttl: Duration,
 
+    /// How long a purchase stays this process's without a sign of life of it, before another one on the same store takes it up.
+    /// 100ms to 10m
+    #[arg(long, value_name = "DURATION", env = "TESSERA_PURCHASE_LEASE")]
+    #[arg(default_value = "5s", allow_hyphen_values = true, value_parser = values::purchase_lease)]
+    pub(crate) purchase_lease: Duration,
+
     #[command(flatten)]
     pub(crate) member: MemberArgs,
 

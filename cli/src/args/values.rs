@@ -311,6 +311,14 @@ pub(crate) fn hold_ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How long a purchase is claimed: longer than a write of the store takes, shorter than anybody waits for what nobody drives.
+pub(crate) fn purchase_lease(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        lease if (Duration::from_millis(100)..=Duration::from_secs(600)).contains(&lease) => Ok(lease),
+        _ => Err("a purchase is claimed for 100ms to 10m".to_owned()),
+    }
+}
+
 /// A name by the wire's rule: 1 to 63 of a-z, 0-9 and '-', starting with a letter.
 pub(crate) fn name(text: &str) -> Result<String, String> {
     let right = (1..=63).contains(&text.len())
@@ -431,6 +439,9 @@ mod tests {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
         assert!(positive_duration("0s").is_err());
+        assert_eq!(purchase_lease("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(purchase_lease("10m"), Ok(Duration::from_secs(600)));
+        assert!(purchase_lease("99ms").is_err() && purchase_lease("601s").is_err());
     }
 
     #[test]

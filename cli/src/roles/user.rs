@@ -46,6 +46,7 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
         heartbeat_interval: args.member.heartbeat_interval,
         heartbeat_misses: args.member.heartbeat_misses,
         hold_ttl: args.hold_ttl,
+        purchase_lease: args.purchase_lease,
         ..Config::default()
     };
     let mut running = Users::start(config).await.map_err(|error| match error {

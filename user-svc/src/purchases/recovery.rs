@@ -20,7 +20,8 @@ use crate::{
 /// Orders looked up at once. The slots bound what runs; this bounds what is read for nothing when others were faster.
 const BATCH: u32 = 32;
 
-/// The longest wait between two looks, with a jitter: from a half to the whole of it.
+/// The longest wait between two looks, with a jitter: from a half to the whole of it. Where claims lapse sooner, they are looked
+/// for as soon.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The longest wait while the store cannot be read.
@@ -59,7 +60,8 @@ impl Purchases {
                 Ok(found) if found == BATCH as usize => Duration::ZERO,
                 Ok(_) => {
                     failures = 0;
-                    LOOK.mul_f64(rand::random_range(0.5..=1.0))
+                    LOOK.min(self.inner.store.lease())
+                        .mul_f64(rand::random_range(0.5..=1.0))
                 }
                 Err(error) => {
                     tracing::warn!(
