@@ -147,6 +147,28 @@ impl Cluster {
         self.tickets.insert(name.to_owned(), grpc);
     }
 
+    /// The same for one that dies by what `env` says, perhaps before it serves.
+    pub async fn start_doomed_ticket(&mut self, name: &str, network: &Proxy, env: &[(&'static str, String)]) {
+        let more = ["--seed", "--advertise", &network.address];
+        let mut process = self.spawn_provider("ticket", name, "127.0.0.1:0", &more, env);
+        if let Some((grpc, _)) = process.addresses_or_end().await {
+            network.lead_to(&grpc);
+            self.tickets.insert(name.to_owned(), grpc);
+        }
+        self.processes.insert(name.to_owned(), process);
+    }
+
+    /// Starts a user service that dies by what `env` says, perhaps before it serves.
+    pub async fn start_doomed_user(&mut self, name: &str, env: &[(&'static str, String)]) {
+        let flags = self.options.user_flags.clone();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let mut process = self.spawn_provider("user", name, "127.0.0.1:0", &flags, env);
+        if let Some((grpc, _)) = process.addresses_or_end().await {
+            self.users.insert(name.to_owned(), grpc);
+        }
+        self.processes.insert(name.to_owned(), process);
+    }
+
     /// Starts the user service on its store.
     pub async fn start_user(&mut self) {
         self.start_user_as("user-1", "127.0.0.1:0", &[]).await;
@@ -176,6 +198,21 @@ impl Cluster {
         more: &[&str],
         env: &[(&'static str, String)],
     ) -> (String, String) {
+        let mut process = self.spawn_provider(role, name, listen, more, env);
+        let addresses = process.addresses().await;
+        self.admins.insert(name.to_owned(), addresses.1.clone());
+        self.processes.insert(name.to_owned(), process);
+        addresses
+    }
+
+    fn spawn_provider(
+        &self,
+        role: &str,
+        name: &str,
+        listen: &str,
+        more: &[&str],
+        env: &[(&'static str, String)],
+    ) -> Process {
         let store = self.store(role);
         let args = [
             role,
@@ -193,11 +230,7 @@ impl Cluster {
         .chain(self.options.provider_flags.iter().cloned())
         .collect::<Vec<_>>();
         let env = [self.options.env.as_slice(), env].concat();
-        let mut process = Process::spawn(name, args, &env);
-        let addresses = process.addresses().await;
-        self.admins.insert(name.to_owned(), addresses.1.clone());
-        self.processes.insert(name.to_owned(), process);
-        addresses
+        Process::spawn(name, args, &env)
     }
 
     pub(crate) fn store(&self, role: &str) -> String {

@@ -164,10 +164,23 @@ impl Process {
 
     /// The addresses (gRPC, admin) that a role printed once it serves.
     pub async fn addresses(&mut self) -> (String, String) {
-        self.line("its addresses", |line| {
-            let (_, rest) = line.split_once(" listening on ")?;
-            let (grpc, rest) = rest.split_once(" (admin ")?;
-            Some((grpc.to_owned(), rest.trim_end_matches(')').to_owned()))
+        self.line("its addresses", addresses).await
+    }
+
+    /// The same; nothing, when it ends before it has said them.
+    ///
+    /// # Panics
+    /// When it does neither in time.
+    pub async fn addresses_or_end(&mut self) -> Option<(String, String)> {
+        wait::until("addresses or an end", || {
+            let ended = self.child.try_wait().expect("its state").is_some();
+            let found = self.stdout().lines().find_map(addresses);
+            let known = if ended || found.is_some() {
+                Ok(found)
+            } else {
+                Err("neither")
+            };
+            std::future::ready(known)
         })
         .await
     }
@@ -224,6 +237,12 @@ impl Process {
         self.signal(Signal::TERM);
         self.end().await
     }
+}
+
+fn addresses(line: &str) -> Option<(String, String)> {
+    let (_, rest) = line.split_once(" listening on ")?;
+    let (grpc, rest) = rest.split_once(" (admin ")?;
+    Some((grpc.to_owned(), rest.trim_end_matches(')').to_owned()))
 }
 
 fn collect(pipe: impl AsyncRead + Unpin + Send + 'static) -> Output {
