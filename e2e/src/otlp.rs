@@ -44,6 +44,8 @@ pub struct Span {
     pub attributes: BTreeMap<String, String>,
     /// Its events in order: their names, and their attributes as text.
     pub events: Vec<(String, BTreeMap<String, String>)>,
+    /// What it is linked to: traces and spans, in hexadecimal digits.
+    pub links: Vec<(String, String)>,
     /// The attributes of its links, and the state that travels with its trace, as text.
     pub rest: String,
     /// The resource's attributes, as text.
@@ -146,6 +148,11 @@ fn keep(spans: &Spans, request: ExportTraceServiceRequest) {
                     .events
                     .into_iter()
                     .map(|event| (event.name, texts(event.attributes)))
+                    .collect(),
+                links: span
+                    .links
+                    .iter()
+                    .map(|link| (hex(&link.trace_id), hex(&link.span_id)))
                     .collect(),
                 rest: format!("{:?} {}", span.links, span.trace_state),
                 resource: resource.clone(),

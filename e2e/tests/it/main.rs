@@ -20,4 +20,5 @@ mod secured;
 mod trace;
 mod trace_change;
 mod trace_failover;
+mod trace_recovery;
 mod up;
