@@ -6,6 +6,7 @@ mod crashes;
 mod crowd;
 mod database;
 mod network;
+mod paused;
 
 use e2e::Stores;
 use service_store::testing::TestStore;
