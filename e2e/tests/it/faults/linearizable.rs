@@ -81,6 +81,10 @@ async fn client(shared: Arc<Shared>, mut client: Client, mut rng: StdRng) {
                 (Asked::Register(value), outcome(answer.map(|_| ())))
             }
         };
+        let Some(answered) = answered else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
         let lost = answered == Answered::Lost;
         let latest = if lost { u64::MAX } else { shared.now() };
         key.calls.lock().expect("not poisoned").push(Call {
@@ -97,30 +101,36 @@ async fn client(shared: Arc<Shared>, mut client: Client, mut rng: StdRng) {
     }
 }
 
-fn outcome(answer: Result<(), Status>) -> Answered {
+/// `None`: it reached nobody. While a registry comes back, most calls are of that kind, and to ask of each whether it may have
+/// taken effect would be work without end.
+fn outcome(answer: Result<(), Status>) -> Option<Answered> {
     match answer {
-        Ok(()) => Answered::Done,
-        Err(status) if wire::in_doubt(&status) => Answered::Lost,
+        Ok(()) => Some(Answered::Done),
+        Err(status) if wire::reached_nobody(&status) => None,
+        Err(status) if wire::in_doubt(&status) => Some(Answered::Lost),
         Err(status) => {
             use tonic::Code::{FailedPrecondition, NotFound};
             assert!(matches!(status.code(), FailedPrecondition | NotFound), "{status:?}");
-            Answered::Refused
+            Some(Answered::Refused)
         }
     }
 }
 
-async fn get(client: &mut Client, id: &str) -> Answered {
+async fn get(client: &mut Client, id: &str) -> Option<Answered> {
     let request = wire::GetInstanceRequest {
         service: "a-svc".into(),
         id: id.into(),
         ..Default::default()
     };
     match client.get_instance(request).await {
-        Ok(found) => Answered::Read(wire::value(&found.into_inner().instance.expect("an instance"))),
-        Err(status) if status.code() == tonic::Code::NotFound => Answered::Read(None),
+        Ok(found) => Some(Answered::Read(wire::value(
+            &found.into_inner().instance.expect("an instance"),
+        ))),
+        Err(status) if status.code() == tonic::Code::NotFound => Some(Answered::Read(None)),
+        Err(status) if wire::reached_nobody(&status) => None,
         Err(status) => {
             assert!(wire::in_doubt(&status), "{status:?}");
-            Answered::Lost
+            Some(Answered::Lost)
         }
     }
 }
