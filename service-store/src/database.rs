@@ -1,9 +1,10 @@
 //! Where a service keeps its records: a file that processes of one machine share, or a server that machines share. Who reads,
 //! who writes, how long a write waits, and what it does when it meets another one.
 //!
-//! **On SQLite** writes go through one connection a process, each in `BEGIN IMMEDIATE`: writers of a process queue fairly in the
-//! pool, only processes contend for the file, and a transaction that has begun cannot fail with SQLITE_BUSY half-way. A
-//! deferred transaction would read first and lose its snapshot at the first write. Reads never wait for writers (WAL).
+//! **On SQLite** writes go through one connection a process, under `BEGIN IMMEDIATE`: writers of a process queue fairly, only
+//! processes contend for the file, and a transaction that has begun cannot fail with SQLITE_BUSY half-way. A deferred
+//! transaction would read first and lose its snapshot at the first write. Those who wait at the same time share one commit
+//! (`group`). Reads never wait for writers (WAL).
 //!
 //! **On PostgreSQL** writes run at once, at READ COMMITTED: each statement sees what was committed before it. So a change is a
 //! conditional write, or decides on rows that it has locked ([`for_update`], always in one order), or on a word that it has
@@ -13,11 +14,16 @@
 //! Errors are sqlx's: what a caller learns of them is for the service to say. [`is_busy`] tells those that pass by themselves.
 
 mod errors;
+mod group;
 mod location;
 mod open;
 mod time;
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
 use sqlx::{Any, AnyPool, Transaction};
 use telemetry::{
@@ -26,7 +32,11 @@ use telemetry::{
 };
 use tokio::time::Instant;
 
-use self::{errors::kind_of, time::Ruling};
+use self::{
+    errors::kind_of,
+    group::{Queue, Turn},
+    time::Ruling,
+};
 pub use self::{
     errors::{Conflict, is_busy, is_conflict},
     location::{Dialect, Location, for_update},
@@ -50,22 +60,61 @@ const MAX_ATTEMPTS: u32 = 50;
 /// The store as one process has it open. Clones share its connections.
 #[derive(Clone)]
 pub struct Database {
-    writer: AnyPool,
+    writer: Writer,
     reader: AnyPool,
     dialect: Dialect,
     time: Ruling,
+}
+
+/// How a write begins.
+#[derive(Clone)]
+enum Writer {
+    /// When it is its turn at the file.
+    File(Queue),
+    /// At once, on a connection of its own.
+    Server(AnyPool),
 }
 
 /// A write transaction, and the instant at which it began. Dropped, it rolls back.
 #[derive(Debug)]
 pub struct Write {
     /// Where to execute statements. [`Write::commit`] ends it.
-    pub tx: Transaction<'static, Any>,
+    pub tx: Tx,
     /// On a file, read after the file's lock was got: an instant taken before may be seconds old, and would keep alive what
     /// has expired since. On a server, by the server's clock at the beginning: the same for all machines.
     pub now: Timestamp,
     /// Whose SQL it speaks.
     pub dialect: Dialect,
+}
+
+/// What the statements of a write are executed on: a [`Connection`].
+#[derive(Debug)]
+pub struct Tx(Kept);
+
+#[derive(Debug)]
+enum Kept {
+    Turn(Turn),
+    Own(Transaction<'static, Any>),
+}
+
+impl Deref for Tx {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match &self.0 {
+            Kept::Turn(turn) => turn.connection(),
+            Kept::Own(tx) => tx,
+        }
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Connection {
+        match &mut self.0 {
+            Kept::Turn(turn) => turn.connection_mut(),
+            Kept::Own(tx) => tx,
+        }
+    }
 }
 
 impl Database {
@@ -83,7 +132,7 @@ impl Database {
         // Waiting for the file is what a slow write mostly does: it shows by itself.
         let waits = self.span(statement);
         loop {
-            match tokio::time::timeout_at(give_up, self.try_begin(statement)).await {
+            match tokio::time::timeout_at(give_up, self.try_begin()).await {
                 Ok(Ok(write)) => return Ok(write),
                 // Asked here too: what fails at once (nobody listens) never meets the timeout.
                 Ok(Err(error)) if is_busy(&error) && Instant::now() < give_up => waits.event("busy", Vec::new),
@@ -101,8 +150,11 @@ impl Database {
         }
     }
 
-    async fn try_begin(&self, statement: &'static str) -> Result<Write, sqlx::Error> {
-        let mut tx = self.writer.begin_with(statement).await?;
+    async fn try_begin(&self) -> Result<Write, sqlx::Error> {
+        let mut tx = Tx(match &self.writer {
+            Writer::File(queue) => Kept::Turn(queue.turn().await?),
+            Writer::Server(pool) => Kept::Own(pool.begin().await?),
+        });
         let now = self.time.ask(&mut tx).await?;
         Ok(Write {
             tx,
@@ -175,7 +227,10 @@ impl Database {
     /// Waits for running statements and closes the connections.
     pub async fn close(&self) {
         self.reader.close().await;
-        self.writer.close().await;
+        match &self.writer {
+            Writer::File(queue) => queue.close().await,
+            Writer::Server(pool) => pool.close().await,
+        }
     }
 
     fn span(&self, operation: &'static str) -> Work {
@@ -200,14 +255,18 @@ impl Write {
         Ok(())
     }
 
-    /// Ends the transaction. After this the records outlive a loss of power.
+    /// Ends the transaction. After this the records outlive a loss of power. Also for one that wrote nothing because all was
+    /// done already: what it found may be another one's that is not committed yet, and must not be told before.
     ///
     /// # Errors
     /// The database's. Nothing was written then, unless the connection ended while the answer was awaited: one that
     /// [`is_busy`].
     pub async fn commit(self) -> Result<(), sqlx::Error> {
         let commits = span(self.dialect, "COMMIT");
-        let result = self.tx.commit().await;
+        let result = match self.tx.0 {
+            Kept::Turn(turn) => turn.commit().await,
+            Kept::Own(tx) => tx.commit().await,
+        };
         if let Err(error) = &result {
             commits.fail(kind_of(error));
         }

@@ -2,7 +2,7 @@
 
 use sqlx::error::DatabaseError;
 
-use super::Dialect;
+use super::{Dialect, group::NotCommitted};
 
 /// An error of a service's store that knows whether its transaction met another one and only has to be made again. See
 /// [`Database::retried`](super::Database::retried).
@@ -33,7 +33,7 @@ const MET_ANOTHER: [&str; 3] = ["40001", "40P01", "23505"];
 /// Is the store only busy, or away for a moment? Then a retry may help. Where a commit was under way, it may have been made.
 #[must_use]
 pub fn is_busy(error: &sqlx::Error) -> bool {
-    match error {
+    match NotCommitted::cause(error) {
         // Connections end when the server does, or the network; the pool makes new ones.
         sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) => true,
         sqlx::Error::Database(database) => match state_of(database.as_ref()) {
@@ -61,7 +61,7 @@ pub fn is_conflict(error: &sqlx::Error) -> bool {
 
 /// What an error is called in spans: a code of the database, or the name of what else there is. Never its text.
 pub(super) fn kind_of(error: &sqlx::Error) -> String {
-    match error {
+    match NotCommitted::cause(error) {
         sqlx::Error::Database(database) => match state_of(database.as_ref()) {
             State::Sqlite(_) => {
                 let code = database.code();

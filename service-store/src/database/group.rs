@@ -126,6 +126,11 @@ impl Queue {
         self.writer.close().await;
     }
 
+    /// How many wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     async fn wait(&self) -> OwnedMutexGuard<Group> {
         let _waits = Waits::new(&self.waiting);
         self.group.clone().lock_owned().await
@@ -157,7 +162,7 @@ impl Turn {
         let Some(mut group) = self.group.take() else {
             return Err(sqlx::Error::WorkerCrashed);
         };
-        if group.members.is_empty() && self.queue.waiting.load(Ordering::Relaxed) == 0 {
+        if group.members.is_empty() && self.queue.waiting() == 0 {
             // The commit ends the savepoint too, and fails if there is nothing left to commit.
             return group.commit().await.map_err(unshared);
         }
@@ -183,7 +188,9 @@ impl Turn {
     }
 
     fn group(&mut self) -> &mut Group {
-        self.group.as_mut().expect("taken when the turn is over, which consumes it")
+        self.group
+            .as_mut()
+            .expect("taken when the turn is over, which consumes it")
     }
 }
 

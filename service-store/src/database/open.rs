@@ -10,7 +10,9 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
-    Connection, DEFAULT_PATIENCE, Database, is_busy,
+    Connection, DEFAULT_PATIENCE, Database, Writer,
+    group::Queue,
+    is_busy,
     location::{Location, Place},
     time::Ruling,
 };
@@ -127,14 +129,17 @@ impl Database {
             tokio::time::sleep(Duration::from_millis(rand::random_range(5..=50))).await;
         }
         let (writer, reader) = match place {
-            Place::File { options, .. } => (file_pool(1, "OFF", options.clone()), file_pool(READERS, "ON", options)),
+            Place::File { options, .. } => (
+                Writer::File(Queue::new(file_pool(1, "OFF", options.clone()))),
+                file_pool(READERS, "ON", options),
+            ),
             Place::Server {
                 options, connections, ..
             } => {
                 // Two pools, so that nobody who only reads can write, nor waits behind those who write.
                 let readers = (connections * 2 / 5).max(1);
                 (
-                    server_pool(connections - readers, "off", options.clone()),
+                    Writer::Server(server_pool(connections - readers, "off", options.clone())),
                     server_pool(readers, "on", options),
                 )
             }

@@ -2,6 +2,7 @@
 //! here, what both kinds do in `tests/both.rs`, what only a server does in `tests/server.rs`.
 
 mod both;
+mod group;
 mod server;
 
 use std::sync::Arc;
@@ -90,7 +91,7 @@ async fn fill(write: &mut Write) -> sqlx::Error {
     // No file can be limited to less than it has.
     let limited = sqlx::query("PRAGMA max_page_count = 1").execute(&mut *write.tx).await;
     limited.expect("limited");
-    for number in 1..100_000_i64 {
+    for number in 10..100_000_i64 {
         let inserted = sqlx::query("INSERT INTO numbers VALUES ($1)")
             .bind(number)
             .execute(&mut *write.tx)

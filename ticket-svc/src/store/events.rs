@@ -61,6 +61,7 @@ impl Store {
             .fetch_optional(&mut *write.tx)
             .await?;
         if any.is_some() {
+            write.commit().await?;
             return Ok(false);
         }
         for (request_id, event) in programme {

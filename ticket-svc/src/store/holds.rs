@@ -40,7 +40,9 @@ impl Store {
                 return Err(Refusal::RequestIdReused(new.id).into());
             }
             known.facts.repeat()?;
-            return granted(&mut write.tx, &known).await;
+            let hold = granted(&mut write.tx, &known).await?;
+            write.commit().await?;
+            return Ok(hold);
         }
         if released_unheard(&mut write.tx, new.id).await? {
             return Err(Refusal::HoldReleased(new.id).into());
@@ -94,7 +96,11 @@ impl Store {
                 self.changed(hold.event);
                 Ok(tickets)
             }
-            Confirmation::Repeat => sales::tickets(&mut write.tx, &hold).await,
+            Confirmation::Repeat => {
+                let tickets = sales::tickets(&mut write.tx, &hold).await?;
+                write.commit().await?;
+                Ok(tickets)
+            }
             Confirmation::Lapse => {
                 sales::end(&mut write, &hold, Ending::Lapsed).await?;
                 // Before the refusal is told: see the variant.
@@ -124,7 +130,7 @@ impl Store {
                 .await?;
             }
             Some(hold) => match hold.facts.release(token)? {
-                Release::Repeat => return Ok(()),
+                Release::Repeat => {}
                 Release::GiveBack => {
                     sales::end(&mut write, &hold, Ending::Released).await?;
                     write.commit().await?;

@@ -8,7 +8,8 @@
 //! 3. the row of a hold is locked before seats, and seats front to back;
 //! 4. no row is written by all buyers of an event.
 //!
-//! How transactions wait, meet and are made again is `service-store`'s.
+//! How transactions wait, meet, share a commit and are made again is `service-store`'s. Who answers well commits first, also
+//! when nothing was left to do: what it found may be another one's that is not committed yet.
 
 mod changes;
 mod error;

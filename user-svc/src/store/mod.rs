@@ -2,7 +2,8 @@
 //!
 //! Each write is one transaction. On SQLite it has the file alone. On PostgreSQL others run beside it, so an order moves on by a
 //! conditional write on its version, a wallet changes under its row's lock, and what there may be once is a unique index.
-//! A user's row is locked before an order's. How transactions wait, meet and are made again is `service-store`'s.
+//! A user's row is locked before an order's. How transactions wait, meet, share a commit and are made again is `service-store`'s: who
+//! answers well commits first, also when nothing was left to do.
 
 mod audit;
 mod claims;

@@ -23,15 +23,36 @@ pub(crate) enum Recorded {
     Before(Order),
 }
 
+impl Recorded {
+    /// The order, whether it is new or not.
+    pub(crate) fn into_order(self) -> Order {
+        match self {
+            Self::New(order) | Self::Before(order) => order,
+        }
+    }
+}
+
 impl Store {
     /// Records an order, once for each id. A new one is claimed by this process.
     pub(crate) async fn record_order(&self, new: &NewOrder, trace: &Trace) -> Result<Recorded, StoreError> {
-        self.whole(|| self.try_record_order(new, trace)).await
+        self.whole(|| self.try_record_order(new, trace, &Step::Begin)).await
     }
 
-    async fn try_record_order(&self, new: &NewOrder, trace: &Trace) -> Result<Recorded, StoreError> {
+    /// Records an order that has failed before anything was asked for it, once for each id.
+    pub(crate) async fn record_failed(
+        &self,
+        new: &NewOrder,
+        trace: &Trace,
+        why: Failing,
+    ) -> Result<Recorded, StoreError> {
+        let step = Step::Failed(why);
+        self.whole(|| self.try_record_order(new, trace, &step)).await
+    }
+
+    async fn try_record_order(&self, new: &NewOrder, trace: &Trace, step: &Step) -> Result<Recorded, StoreError> {
         let mut write = self.begin().await?;
         if let Some(order) = same_order(&mut write.tx, new).await? {
+            write.commit().await?;
             return Ok(Recorded::Before(order));
         }
         users::open_locked(&mut write, new.user_id).await?;
@@ -41,11 +62,13 @@ impl Store {
                 (None, Some(i64::from(quantity.get())), section.as_deref())
             }
         };
+        let columns = rows::step_columns(step);
+        let (owner, until) = self.claim_at(step, &write);
         let row = sqlx::query(
             "INSERT INTO orders (id, user_id, event_id, body_hash, chosen_seats, quantity, section, step, version,
                                  ticket_instance, trace_id, trace_parent, created_at, updated_at,
-                                 claim, claim_owner, claim_until)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'begin', 1, '', $8, $9, $10, $10, 1, $11, $12) RETURNING *",
+                                 claim, claim_owner, claim_until, failure, detail)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $13, 1, '', $8, $9, $10, $10, 1, $11, $12, $14, $15) RETURNING *",
         )
         .bind(new.id.to_string())
         .bind(new.user_id.to_string())
@@ -57,11 +80,17 @@ impl Store {
         .bind(&trace.id)
         .bind(&trace.parent)
         .bind(write.now.as_nanos())
-        .bind(&self.claimant.owner)
-        .bind(write.now.after(self.claimant.lease).as_nanos())
+        .bind(owner)
+        .bind(until)
+        .bind(columns.name)
+        .bind(columns.failure)
+        .bind(columns.detail)
         .fetch_one(&mut *write.tx)
         .await?;
         let order = rows::order(&row)?;
+        if let Some(event) = events::of(&order) {
+            outbox::record(&mut write, event).await?;
+        }
         write.commit().await?;
         Ok(Recorded::New(order))
     }
@@ -161,12 +190,7 @@ impl Store {
     ) -> Result<Order, StoreError> {
         let held = held.or(order.held.as_ref());
         let columns = rows::step_columns(step);
-        let (owner, until) = if step.is_final() {
-            ("", 0)
-        } else {
-            let until = write.now.after(self.claimant.lease);
-            (self.claimant.owner.as_str(), until.as_nanos())
-        };
+        let (owner, until) = self.claim_at(step, write);
         let row = sqlx::query(
             "UPDATE orders SET step = $1, failure = $2, detail = $3, tickets = $4, hold_token = $5, held_seats = $6,
                     total = $7, total_currency = $8, ticket_instance = $9, updated_at = $10, version = version + 1,
@@ -195,6 +219,15 @@ impl Store {
             outbox::record(write, event).await?;
         }
         Ok(moved)
+    }
+
+    /// Who may move an order on that is at `step`, and until when nobody else may.
+    fn claim_at(&self, step: &Step, write: &Write) -> (&str, i64) {
+        if step.is_final() {
+            return ("", 0);
+        }
+        let until = write.now.after(self.claimant.lease);
+        (self.claimant.owner.as_str(), until.as_nanos())
     }
 }
 

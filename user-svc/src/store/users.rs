@@ -34,6 +34,7 @@ impl Store {
     async fn try_create_user(&self, id: Uuid, new: &NewUser, password_hash: &str) -> Result<Known, StoreError> {
         let mut write = self.begin().await?;
         if let Some(known) = by_request(&mut write.tx, new.request_id).await? {
+            write.commit().await?;
             return Ok(known);
         }
         let taken: Option<String> = sqlx::query_scalar("SELECT id FROM users WHERE email = $1")

@@ -34,6 +34,7 @@ impl Store {
             if !same {
                 return Err(Refusal::RequestIdReused(request_id).into());
             }
+            write.commit().await?;
             return rows::money(wallet.holds.currency().as_str(), made.balance_after);
         }
         let after = wallet::after_top_up(wallet.holds, top_up).map_err(Refusal::from)?;
