@@ -13,7 +13,7 @@ mod running;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -35,8 +35,9 @@ use self::running::{Driving, Register};
 use crate::{
     domain::{
         backoff,
-        order::{NewOrder, Order},
-        saga::{self, Attempts, Next, Step},
+        order::{Failing, NewOrder, Order},
+        saga::{self, Attempts, HoldOutcome, Next, Step},
+        sold_out::SoldOut,
     },
     failpoints,
     store::{Recorded, Store, StoreError},
@@ -66,6 +67,8 @@ struct Inner {
     /// One permit a running purchase.
     slots: Arc<Semaphore>,
     register: Register,
+    /// What was refused a moment ago.
+    sold_out: Mutex<SoldOut>,
     tasks: TaskTracker,
     /// Renews claims for as long as `tasks` may need them, so it ends after them.
     keeper: TaskTracker,
@@ -107,6 +110,7 @@ impl Purchases {
             tickets,
             slots: Arc::new(Semaphore::new(limit)),
             register: Register::default(),
+            sold_out: Mutex::default(),
             tasks: TaskTracker::new(),
             keeper: TaskTracker::new(),
             left: AtomicU64::new(0),
@@ -123,6 +127,11 @@ impl Purchases {
         // Before a slot is taken: what is under way has its own.
         if let Some(joined) = self.join(&new).await? {
             return Ok(joined);
+        }
+        if let Some(why) = self.known_refusal(&new) {
+            // The answer is kept as any other: asked again, it is the same.
+            let recorded = self.inner.store.record_failed(&new, &trace::current(), why).await?;
+            return Ok(recorded.into_order());
         }
         let slot = match self.slot() {
             Ok(slot) => slot,
@@ -191,6 +200,17 @@ impl Purchases {
     /// Ends all purchases at once when the guard is dropped, as a crash would.
     pub(crate) fn cut_on_drop(&self) -> DropGuard {
         self.inner.cut.clone().drop_guard()
+    }
+
+    /// What the ticket service would say, because it has just said it.
+    fn known_refusal(&self, new: &NewOrder) -> Option<Failing> {
+        let now = std::time::Instant::now();
+        self.sold_out().known(new.event_id, &new.selection, now)
+    }
+
+    fn sold_out(&self) -> MutexGuard<'_, SoldOut> {
+        // Nothing can panic while it is held.
+        self.inner.sold_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self) -> Result<OwnedSemaphorePermit, BuyError> {
@@ -317,7 +337,12 @@ impl Purchases {
             Step::Begin => (Next::Go(Step::Hold), None),
             Step::Hold => {
                 let heard = tickets.hold(order).await;
-                saga::after_hold(heard_by(order, heard), attempts)
+                let outcome = heard_by(order, heard);
+                if let HoldOutcome::Refused(why) = &outcome {
+                    let now = std::time::Instant::now();
+                    self.sold_out().refused(order.event_id, &order.selection, why, now);
+                }
+                saga::after_hold(outcome, attempts)
             }
             Step::Debit => {
                 failpoint("user.debit.commit.before").await;

@@ -10,5 +10,6 @@ pub(crate) mod refusal;
 pub(crate) mod saga;
 pub(crate) mod session;
 pub(crate) mod signing;
+pub(crate) mod sold_out;
 pub(crate) mod throttle;
 pub(crate) mod wallet;

@@ -111,6 +111,11 @@ impl FakeTickets {
         self.service.state().acts.entry(method).or_default().extend(acts);
     }
 
+    /// From here on all calls of `method` are carried out.
+    pub(crate) fn obey(&self, method: Method) {
+        self.service.state().acts.remove(&method);
+    }
+
     pub(crate) fn open_gate(&self) {
         self.service.gate.send_replace(true);
     }

@@ -11,4 +11,5 @@ mod life;
 mod profile;
 mod purchases;
 mod replicas;
+mod rush;
 mod sessions;
