@@ -106,8 +106,9 @@ impl From<Refusal> for Status {
             Refusal::HoldRefunded(_) => (Code::FailedPrecondition, "HOLD_REFUNDED"),
             Refusal::OrderUnknown(_) => (Code::NotFound, "ORDER_UNKNOWN"),
             Refusal::TicketUnknown(_) => (Code::NotFound, "TICKET_UNKNOWN"),
-            Refusal::SaleNotOpen(at) => return out_of_sale("SALE_NOT_OPEN", said, "sale_starts_at", at),
-            Refusal::SaleClosed(at) => return out_of_sale("SALE_CLOSED", said, "sale_ends_at", at),
+            Refusal::RefundClosed(at) => return out_of_time("REFUND_CLOSED", said, "refunds_until", at),
+            Refusal::SaleNotOpen(at) => return out_of_time("SALE_NOT_OPEN", said, "sale_starts_at", at),
+            Refusal::SaleClosed(at) => return out_of_time("SALE_CLOSED", said, "sale_ends_at", at),
             Refusal::BuyerCap { .. } => (Code::FailedPrecondition, "BUYER_CAP"),
             Refusal::TooManyHolds { wait, .. } => {
                 return status::retryable(Code::ResourceExhausted, "TOO_MANY_HOLDS", said, wait);
@@ -118,7 +119,7 @@ impl From<Refusal> for Status {
 }
 
 /// For programs the instant stands in the metadata, as RFC 3339 writes it.
-fn out_of_sale(reason: &'static str, said: String, field: &'static str, at: Timestamp) -> Status {
+fn out_of_time(reason: &'static str, said: String, field: &'static str, at: Timestamp) -> Status {
     status::error_with(
         Code::FailedPrecondition,
         reason,

@@ -8,6 +8,8 @@ pub const FAILPOINTS: &[&str] = &[
     "ticket.hold.commit.before",
     "ticket.release.commit.after",
     "ticket.release.commit.before",
+    "ticket.revoke.commit.after",
+    "ticket.revoke.commit.before",
 ];
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ impl From<Refusal> for Status {
             Refusal::EmailTaken => (Code::AlreadyExists, "EMAIL_TAKEN"),
             Refusal::UserUnknown(_) => (Code::NotFound, "USER_UNKNOWN"),
             Refusal::OrderUnknown(_) => (Code::NotFound, "ORDER_UNKNOWN"),
+            Refusal::NotRefundable { .. } => (Code::FailedPrecondition, "ORDER_NOT_REFUNDABLE"),
             Refusal::CredentialsWrong => (Code::Unauthenticated, "CREDENTIALS_WRONG"),
             Refusal::NotYours => (Code::PermissionDenied, "NOT_YOURS"),
             Refusal::NotYourOwn => (Code::PermissionDenied, "NOT_YOUR_OWN"),

@@ -1,4 +1,4 @@
-//! What this service tells the world: how orders end. Ids and facts only; who wants an address or a name asks for it.
+//! What this service tells the world: how orders end, and that they were refunded. Ids and facts only; who wants an address or a name asks for it.
 
 use outbox::Event;
 use serde_json::json;
@@ -15,9 +15,12 @@ const SCHEMA: u32 = 1;
 pub(crate) const SUCCEEDED: &str = "order.succeeded";
 /// Nothing was bought and nothing paid.
 pub(crate) const FAILED: &str = "order.failed";
+/// The tickets of a purchase are void, and its money is back.
+pub(crate) const REFUNDED: &str = "order.refunded";
 
-/// What there is to tell of an order that has just come to this step. Its key is the order, whose row was written before.
-pub(crate) fn of(order: &Order) -> Option<Event> {
+/// What there is to tell of an order that has just come from that step to this one. Its key is the order, whose row was written
+/// before.
+pub(crate) fn of(was: &Step, order: &Order) -> Option<Event> {
     let mut body = json!({
         "order_id": order.id.to_string(),
         "user_id": order.user_id.to_string(),
@@ -25,9 +28,15 @@ pub(crate) fn of(order: &Order) -> Option<Event> {
         "version": order.version,
     });
     let kind = match &order.step {
+        // A refund that was refused changes nothing: that the order has succeeded was told when it did.
+        Step::Succeeded(_) if matches!(was, Step::Revoke(_)) => return None,
         Step::Succeeded(tickets) => {
             body["ticket_ids"] = tickets.iter().map(ToString::to_string).collect();
             SUCCEEDED
+        }
+        Step::Refunded(tickets) => {
+            body["ticket_ids"] = tickets.iter().map(ToString::to_string).collect();
+            REFUNDED
         }
         Step::Failed(why) => {
             body["failure"] = why.failure.name().into();

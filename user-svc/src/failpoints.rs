@@ -9,6 +9,8 @@ use crate::domain::saga::Step;
 pub const FAILPOINTS: &[&str] = &[
     "outbox.send.after",
     "outbox.send.before",
+    "user.ask.commit.after",
+    "user.ask.commit.before",
     "user.begin.commit.after",
     "user.begin.commit.before",
     "user.confirm.call.after",
@@ -29,6 +31,12 @@ pub const FAILPOINTS: &[&str] = &[
     "user.release.call.before",
     "user.release.commit.after",
     "user.release.commit.before",
+    "user.repay.commit.after",
+    "user.repay.commit.before",
+    "user.revoke.call.after",
+    "user.revoke.call.before",
+    "user.revoke.commit.after",
+    "user.revoke.commit.before",
 ];
 
 /// Before what came of `step` is recorded.
@@ -38,9 +46,10 @@ pub(crate) async fn before_commit(step: &Step) {
         Step::Hold => failpoint("user.hold.commit.before").await,
         Step::Confirm => failpoint("user.confirm.commit.before").await,
         Step::Release(_) => failpoint("user.release.commit.before").await,
+        Step::Revoke(_) => failpoint("user.revoke.commit.before").await,
         // These are recorded with their effect; the driver has their places.
-        Step::Debit | Step::Refund(_) => {}
-        Step::Succeeded(_) | Step::Failed(_) => {}
+        Step::Debit | Step::Refund(_) | Step::Repay(_) => {}
+        Step::Succeeded(_) | Step::Refunded(_) | Step::Failed(_) => {}
     }
 }
 
@@ -51,8 +60,9 @@ pub(crate) async fn after_commit(step: &Step) {
         Step::Hold => failpoint("user.hold.commit.after").await,
         Step::Confirm => failpoint("user.confirm.commit.after").await,
         Step::Release(_) => failpoint("user.release.commit.after").await,
-        Step::Debit | Step::Refund(_) => {}
-        Step::Succeeded(_) | Step::Failed(_) => {}
+        Step::Revoke(_) => failpoint("user.revoke.commit.after").await,
+        Step::Debit | Step::Refund(_) | Step::Repay(_) => {}
+        Step::Succeeded(_) | Step::Refunded(_) | Step::Failed(_) => {}
     }
 }
 

@@ -64,7 +64,7 @@ impl Subscriber for Mail {
     }
 
     fn wants(&self, kind: &str) -> bool {
-        [events::SUCCEEDED, events::FAILED].contains(&kind)
+        [events::SUCCEEDED, events::FAILED, events::REFUNDED].contains(&kind)
     }
 
     fn take_in<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Result<(), NotDelivered>> {

@@ -1,4 +1,4 @@
-//! Drives purchases: performs the recorded step, asks `domain::saga` what follows, records it. Decides nothing itself.
+//! Drives purchases, and refunds of them: performs the recorded step, asks `domain::saga` what follows, records it. Decides nothing itself.
 //!
 //! Each purchase runs in a task that this owns, not in the call that asked for it: a caller who hangs up does not stop a
 //! purchase half-way. At most so many run at once; more callers are told to come back.
@@ -35,7 +35,7 @@ use self::running::{Driving, Register};
 use crate::{
     domain::{
         backoff,
-        order::{Failing, NewOrder, Order},
+        order::{Failing, NewOrder, NewRefund, Order},
         saga::{self, Attempts, HoldOutcome, Next, Step},
         sold_out::SoldOut,
     },
@@ -47,7 +47,7 @@ use crate::{
 
 /// The longest wait between attempts while nothing is paid: somebody is waiting for the answer.
 const EAGER: Duration = Duration::from_secs(1);
-/// The longest wait between attempts to confirm what is paid, which go on for as long as it takes.
+/// The longest wait between attempts at what goes on for as long as it takes: to confirm what is paid, to refund.
 const PATIENT: Duration = Duration::from_secs(5);
 /// How long an order is left alone that cannot go on without somebody's help.
 const STUCK: Duration = Duration::from_secs(60);
@@ -80,7 +80,14 @@ struct Inner {
     cut: CancellationToken,
 }
 
-/// Why a purchase was not taken on.
+/// What is asked for.
+#[derive(Debug, Clone)]
+enum Asked {
+    Purchase(NewOrder),
+    Refund(NewRefund),
+}
+
+/// Why a purchase or a refund was not taken on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuyError {
     /// As many as may run are running. A retry may help.
@@ -124,24 +131,35 @@ impl Purchases {
     /// Records the order and buys what it says. Answers once it is recorded and somebody drives it. The same request again
     /// joins the running purchase, wherever it runs, or takes it up.
     pub(crate) async fn buy(&self, new: NewOrder) -> Result<Order, BuyError> {
+        self.take_on(Asked::Purchase(new)).await
+    }
+
+    /// Records that the money of an order is asked back and gives it back, as [`Purchases::buy`] buys.
+    pub(crate) async fn refund(&self, new: NewRefund) -> Result<Order, BuyError> {
+        self.take_on(Asked::Refund(new)).await
+    }
+
+    async fn take_on(&self, asked: Asked) -> Result<Order, BuyError> {
         // Before a slot is taken: what is under way has its own.
-        if let Some(joined) = self.join(&new).await? {
+        if let Some(joined) = self.join(&asked).await? {
             return Ok(joined);
         }
-        if let Some(why) = self.known_refusal(&new) {
+        if let Asked::Purchase(new) = &asked
+            && let Some(why) = self.known_refusal(new)
+        {
             // The answer is kept as any other: asked again, it is the same.
-            let recorded = self.inner.store.record_failed(&new, &trace::current(), why).await?;
+            let recorded = self.inner.store.record_failed(new, &trace::current(), why).await?;
             return Ok(recorded.into_order());
         }
         let slot = match self.slot() {
             Ok(slot) => slot,
             // It may have started or ended since that look, and its own slot be the one that is missing.
-            Err(error) => return self.join(&new).await?.ok_or(error),
+            Err(error) => return self.join(&asked).await?.ok_or(error),
         };
         let (recorded, heard) = oneshot::channel();
         let (purchases, context) = (self.clone(), trace::of_purchase(&Context::current()));
         // Recorded within the task too: were the caller to hang up between the record and the start, nobody would start it.
-        let task = async move { purchases.record_and_drive(new, slot, recorded).await };
+        let task = async move { purchases.record_and_drive(asked, slot, recorded).await };
         self.inner
             .tasks
             .spawn(self.clone().until_cut(task).with_context(context));
@@ -150,8 +168,11 @@ impl Purchases {
     }
 
     /// The order, if the same request recorded it before and it has ended or is driven now: nothing is left to start.
-    async fn join(&self, new: &NewOrder) -> Result<Option<Order>, StoreError> {
-        let order = self.inner.store.recorded_order(new).await?;
+    async fn join(&self, asked: &Asked) -> Result<Option<Order>, StoreError> {
+        let order = match asked {
+            Asked::Purchase(new) => self.inner.store.recorded_order(new).await?,
+            Asked::Refund(new) => self.inner.store.asked_refund(new).await?,
+        };
         Ok(order.filter(|order| {
             let is_driven = order.claim.until > self.inner.store.now() || self.follow(order.id).is_some();
             order.is_final() || is_driven
@@ -231,16 +252,13 @@ impl Purchases {
 
     async fn record_and_drive(
         self,
-        new: NewOrder,
+        asked: Asked,
         slot: OwnedSemaphorePermit,
         recorded: oneshot::Sender<Result<Order, BuyError>>,
     ) {
         // Registered first: what this process has claimed it shows as driven, whoever looks.
-        let driving = self.inner.register.enter(new.id);
-        failpoint("user.record.commit.before").await;
-        let record = self.inner.store.record_order(&new, &trace::current()).await;
-        failpoint("user.record.commit.after").await;
-        let (order, claimed) = match record {
+        let driving = self.enter(asked.order_id()).await;
+        let (order, claimed) = match self.record(&asked).await {
             Ok(Recorded::New(order)) => (order.clone(), Ok(Some((order, Attempts::FIRST)))),
             // Another process's, or left behind by one. With a claim it is read anew: it may have moved since.
             Ok(Recorded::Before(order)) if driving.is_some() && !order.is_final() => {
@@ -268,6 +286,40 @@ impl Purchases {
             _ => {}
         }
         drop(slot);
+    }
+
+    /// Registers as the driver of an order, unless it is driven. One that has ended is for the moment that its driver takes to
+    /// leave; a refund waits that moment.
+    async fn enter(&self, order_id: uuid::Uuid) -> Option<Driving> {
+        loop {
+            if let Some(driving) = self.inner.register.enter(order_id) {
+                return Some(driving);
+            }
+            if !self.inner.store.order(order_id).await.ok()?.is_final() {
+                return None;
+            }
+            if let Some(mut following) = self.follow(order_id) {
+                following.ended().await;
+            }
+        }
+    }
+
+    async fn record(&self, asked: &Asked) -> Result<Recorded, StoreError> {
+        match asked {
+            Asked::Purchase(new) => {
+                failpoint("user.record.commit.before").await;
+                let recorded = self.inner.store.record_order(new, &trace::current()).await;
+                failpoint("user.record.commit.after").await;
+                recorded
+            }
+            Asked::Refund(new) => {
+                let parent = trace::parent_of(&Context::current());
+                failpoint("user.ask.commit.before").await;
+                let recorded = self.inner.store.begin_refund(new, &parent).await;
+                failpoint("user.ask.commit.after").await;
+                recorded
+            }
+        }
     }
 
     /// Performs step after step until the order is final, a shutdown interrupts a wait, or the store says that someone else
@@ -299,11 +351,11 @@ impl Purchases {
                     return;
                 }
             };
-            let cap = if matches!(order.step, Step::Confirm | Step::Refund(_)) {
-                PATIENT
-            } else {
-                EAGER
-            };
+            let goes_on = matches!(
+                order.step,
+                Step::Confirm | Step::Refund(_) | Step::Revoke(_) | Step::Repay(_)
+            );
+            let cap = if goes_on { PATIENT } else { EAGER };
             if !self.pause(attempts, cap).await {
                 // So that another process goes on at once.
                 self.let_go(&order, Duration::ZERO).await;
@@ -368,7 +420,24 @@ impl Purchases {
                 let heard = tickets.release(order).await;
                 (saga::after_release(why, heard_by(order, heard), attempts), None)
             }
-            Step::Succeeded(_) | Step::Failed(_) => return Ok(Performed::Again { in_doubt: false }),
+            Step::Revoke(sold) => {
+                let heard = tickets.revoke(order, &sold).await?;
+                let (next, refused) = saga::after_revoke(sold, heard_by(order, heard));
+                if let Some(refund) = &mut order.refund {
+                    // Recorded with the next step.
+                    refund.refused = refused;
+                }
+                (next, None)
+            }
+            Step::Repay(_) => {
+                failpoint("user.repay.commit.before").await;
+                let moved = store.repay(order).await?;
+                failpoint("user.repay.commit.after").await;
+                return Ok(Performed::moved(moved));
+            }
+            Step::Succeeded(_) | Step::Refunded(_) | Step::Failed(_) => {
+                return Ok(Performed::Again { in_doubt: false });
+            }
         };
         match next {
             Next::Go(step) => {
@@ -378,6 +447,15 @@ impl Purchases {
                 Ok(Performed::moved(moved))
             }
             Next::Again { in_doubt } => Ok(Performed::Again { in_doubt }),
+        }
+    }
+}
+
+impl Asked {
+    fn order_id(&self) -> uuid::Uuid {
+        match self {
+            Self::Purchase(new) => new.id,
+            Self::Refund(new) => new.order_id,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use proto::ticket::v1::{
-    self, ConfirmHoldRequest, HoldSeatsRequest, ReleaseHoldRequest, hold_seats_request,
+    self, ConfirmHoldRequest, HoldSeatsRequest, RefundTicketsRequest, ReleaseHoldRequest, hold_seats_request,
     ticket_service_client::TicketServiceClient,
 };
 use service_host::INSTANCE_HEADER;
@@ -15,10 +15,11 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        order::{Failing, Failure, Held, Order, SeatId, Selection},
-        saga::{ConfirmOutcome, HoldOutcome, ReleaseOutcome},
+        order::{Failing, Failure, Held, Order, RefundBy, RefundRefusal, RefundRefused, SeatId, Selection},
+        saga::{ConfirmOutcome, HoldOutcome, ReleaseOutcome, RevokeOutcome},
     },
     signing::Signing,
+    store::StoreError,
 };
 
 /// How long one attempt may take. Calls take milliseconds; one that takes seconds has met a stopped peer, and another
@@ -134,6 +135,38 @@ impl Tickets {
             Err(_) => ReleaseOutcome::Unknown,
         };
         Heard { outcome, instance }
+    }
+}
+
+impl Tickets {
+    /// Has the order's tickets, which are these, revoked.
+    pub(crate) async fn revoke(&self, order: &Order, sold: &[Uuid]) -> Result<Heard<RevokeOutcome>, StoreError> {
+        let refund = order.refund.as_ref();
+        let refund = refund.ok_or(StoreError::Corrupt("a refund that nobody asked for"))?;
+        let request = RefundTicketsRequest {
+            order_id: order.id.to_string(),
+            hold_token: order.held.as_ref().map_or(0, |held| held.token),
+            request_id: refund.id.to_string(),
+            by_buyer: refund.by == RefundBy::Buyer,
+        };
+        failpoint("user.revoke.call.before").await;
+        let answer = self.client.clone().refund_tickets(self.attempt(request)).await;
+        failpoint("user.revoke.call.after").await;
+        let instance = instance(&answer);
+        let outcome = match answer {
+            Ok(answer) => {
+                let void = answer.into_inner().tickets;
+                let is_void = |ticket: &Uuid| void.iter().any(|void| void.id == ticket.to_string());
+                if sold.iter().all(is_void) {
+                    RevokeOutcome::Revoked
+                } else {
+                    tracing::error!(order = %order.id, "other tickets were revoked than were sold");
+                    RevokeOutcome::Unknown
+                }
+            }
+            Err(status) => revoke_refusal(order, &status),
+        };
+        Ok(Heard { outcome, instance })
     }
 }
 
@@ -258,6 +291,20 @@ fn confirm_refusal(status: &Status) -> ConfirmOutcome {
         }
         _ => ConfirmOutcome::Unknown,
     }
+}
+
+fn revoke_refusal(order: &Order, status: &Status) -> RevokeOutcome {
+    let why = match refusal_reason(status).as_deref() {
+        Some("REFUND_CLOSED") => RefundRefusal::Closed,
+        Some("ORDER_UNKNOWN") => RefundRefusal::NoTickets,
+        Some(reason) => {
+            tracing::error!(order = %order.id, reason, "the ticket service does not understand a refund; asking again");
+            return RevokeOutcome::Unknown;
+        }
+        None => return RevokeOutcome::Unknown,
+    };
+    let detail = format!("{}; the tickets stay good", status.message());
+    RevokeOutcome::Refused(RefundRefused { why, detail })
 }
 
 #[cfg(test)]

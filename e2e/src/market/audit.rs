@@ -1,13 +1,14 @@
-//! The books of the buyers against what the services say, once nothing is under way: order, seats and debit are 1:1:1.
+//! The books of the buyers against what the services say, once nothing is under way: order, seats and debit are 1:1:1, and of what
+//! was given back order, seats, debit and its return.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
     ticket::v1::{Event, SeatState},
-    user::v1::{Order, OrderState},
+    user::v1::{Order, OrderState, StatementKind},
 };
 
-use super::{Buyer, Ended, Market};
+use super::{Buyer, Ended, Entry, Market};
 
 impl Market {
     /// Holds the books against the services. Every buyer of this event is in `buyers`, and bought through this market only.
@@ -18,6 +19,8 @@ impl Market {
     /// 4. The order says the same as its buyer was told: an acknowledged purchase is not taken back.
     /// 5. Nothing is held any more, and sold + free is all there is.
     /// 6. The books are right, and the event's revenue is what its buyers have paid, not a cent more.
+    /// 7. What was told to be refunded was: its order says so, its seats were given back as often as that was told, and its debit
+    ///    came back by one transfer, which no other order has.
     ///
     /// # Panics
     /// With what is broken.
@@ -81,8 +84,25 @@ impl Market {
                 buyer.id
             );
         }
+        let given_back = lines.iter().map(|line| match &line.ended {
+            Ended::Refunded { seats } => seats.len(),
+            Ended::Sold { .. } | Ended::Nothing(_) => 0,
+        });
+        let given_back: usize = given_back.sum();
+        let sales = self.sales(&event.id).await;
+        assert_eq!(sales.refunded as usize, given_back, "seats that were given back");
+        if given_back > 0 {
+            self.audit_returns(&lines, buyers).await;
+        }
         for line in &lines {
             let order = self.order(&line.order_id).await;
+            let is_refunded = matches!(line.ended, Ended::Refunded { .. });
+            assert_eq!(
+                order.state() == OrderState::Refunded,
+                is_refunded,
+                "order {} was told otherwise",
+                line.order_id
+            );
             assert_eq!(
                 (theirs(&order), order.failure()),
                 (line.ended.seats().to_vec(), line.ended.failure()),
@@ -104,6 +124,32 @@ impl Market {
         let event = event.id.parse().expect("an event's id");
         let euros = books.money.get("EUR").expect("somebody has put money in");
         euros.sales.get(&event).copied().unwrap_or_default()
+    }
+
+    /// Each order that was told to be refunded has one debit and one return of it in its buyer's statement, and no other of the
+    /// lines has a return.
+    async fn audit_returns(&self, lines: &[&Entry], buyers: &[Buyer]) {
+        let mut moved: BTreeMap<(String, i32), Vec<i64>> = BTreeMap::new();
+        for buyer in buyers {
+            for entry in self.statement(buyer).await {
+                let key = (entry.reference, entry.kind);
+                moved.entry(key).or_default().push(entry.amount_minor_units);
+            }
+        }
+        let of = |order: &str, kind: StatementKind| {
+            let found = moved.get(&(order.to_owned(), kind.into()));
+            found.cloned().unwrap_or_default()
+        };
+        for line in lines {
+            let returned = of(&line.order_id, StatementKind::Return);
+            if let Ended::Refunded { seats } = &line.ended {
+                let price = super::PRICE * i64::try_from(seats.len()).expect("few");
+                let debit = of(&line.order_id, StatementKind::Debit);
+                assert_eq!((debit, returned), (vec![-price], vec![price]), "{}", line.order_id);
+            } else {
+                assert_eq!(returned, Vec::<i64>::new(), "{} was not given back", line.order_id);
+            }
+        }
     }
 
     /// The event's counts once nothing is held: what a purchase gave up by itself may lapse only later.

@@ -25,6 +25,8 @@ pub struct Entry {
     pub event_id: String,
     /// How it ended.
     pub ended: Ended,
+    /// Its buyer wants the money back.
+    pub asked_back: bool,
     /// The errors on the way to that answer.
     pub rough: Vec<Status>,
 }
@@ -40,6 +42,11 @@ pub enum Ended {
         tickets: Vec<String>,
         /// Cents.
         paid: i64,
+    },
+    /// Sold, and given back: these seats are others' to buy.
+    Refunded {
+        /// Ids of seats.
+        seats: Vec<String>,
     },
     /// Nothing was bought, for this reason.
     Nothing(OrderFailure),
@@ -60,6 +67,7 @@ impl Books {
             order_id: order.id.clone(),
             event_id: order.event_id.clone(),
             ended,
+            asked_back: false,
             rough,
         };
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,11 +75,12 @@ impl Books {
         entry
     }
 
-    /// What buyers were told to have paid for this event so far, in cents.
+    /// What buyers were told to have paid for this event so far, in cents, and have not asked back.
     pub(super) fn paid(&self, event_id: &str) -> i64 {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_event = lines.iter().filter(|line| line.event_id == event_id);
-        of_event.map(|line| line.ended.paid()).sum()
+        let kept = of_event.filter(|line| !line.asked_back);
+        kept.map(|line| line.ended.paid()).sum()
     }
 
     /// How often buyers were told to come again, by code and reason.
@@ -86,6 +95,25 @@ impl Books {
         rough
     }
 
+    /// From now on its money may be back at any moment.
+    pub(super) fn asked_back(&self, order_id: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for line in lines.iter_mut().filter(|line| line.order_id == order_id) {
+            line.asked_back = true;
+        }
+    }
+
+    /// An order that was sold is told to be refunded.
+    pub(super) fn refunded(&self, order: &Order) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = lines.iter_mut().find(|line| line.order_id == order.id);
+        let line = line.expect("an order that was told to be sold");
+        assert!(matches!(line.ended, Ended::Sold { .. }), "{line:?}");
+        line.ended = Ended::Refunded {
+            seats: order.seat_ids.clone(),
+        };
+    }
+
     /// What is in them so far.
     pub fn lines(&self) -> Vec<Entry> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -93,27 +121,27 @@ impl Books {
 }
 
 impl Ended {
-    /// Seats that were sold.
+    /// Seats that were sold and not given back.
     pub fn seats(&self) -> &[String] {
         match self {
             Self::Sold { seats, .. } => seats,
-            Self::Nothing(_) => &[],
+            Self::Refunded { .. } | Self::Nothing(_) => &[],
         }
     }
 
     /// Why nothing was bought; unspecified where something was.
     pub fn failure(&self) -> OrderFailure {
         match self {
-            Self::Sold { .. } => OrderFailure::Unspecified,
+            Self::Sold { .. } | Self::Refunded { .. } => OrderFailure::Unspecified,
             Self::Nothing(failure) => *failure,
         }
     }
 
-    /// Cents that were paid.
+    /// Cents that were paid and not given back.
     pub fn paid(&self) -> i64 {
         match self {
             Self::Sold { paid, .. } => *paid,
-            Self::Nothing(_) => 0,
+            Self::Refunded { .. } | Self::Nothing(_) => 0,
         }
     }
 }

@@ -15,12 +15,13 @@ use std::{sync::Arc, time::Duration};
 use proto::{
     common::v1::Money,
     ticket::v1::{
-        CreateEventRequest, Event, GetEventRequest, ListSeatsRequest, Seat, Section,
+        CreateEventRequest, Event, GetEventRequest, GetSalesRequest, ListSeatsRequest, Seat, Section, SectionSales,
         ticket_service_client::TicketServiceClient,
     },
     user::v1::{
-        BestAvailable, BuyTicketRequest, CreateUserRequest, GetOrderRequest, GetUserRequest, Order, OrderState,
-        SeatChoice, TopUpRequest, buy_ticket_request::Selection, user_service_client::UserServiceClient,
+        BestAvailable, BuyTicketRequest, CreateUserRequest, GetOrderRequest, GetUserRequest, ListStatementRequest,
+        Order, OrderState, RefundOrderRequest, SeatChoice, StatementEntry, TopUpRequest, buy_ticket_request::Selection,
+        user_service_client::UserServiceClient,
     },
 };
 use registry_client::Registry;
@@ -219,6 +220,75 @@ impl Market {
                 request.request_id
             );
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Gives back what was sold, and asks again with the same request until that has ended. Kept in the books.
+    ///
+    /// # Panics
+    /// When there is no end in 150 s, or it is refused: nothing here has begun.
+    pub async fn refund(&self, sold: &Entry) -> Vec<Status> {
+        let request = RefundOrderRequest {
+            request_id: Uuid::new_v4().to_string(),
+            order_id: sold.order_id.clone(),
+        };
+        self.books.asked_back(&sold.order_id);
+        let (give_up, mut rough) = (Instant::now() + STUBBORN, Vec::new());
+        loop {
+            let mut users = self.users.clone();
+            match users.refund_order(attempt(request.clone())).await {
+                Ok(answer) => {
+                    let order = answer.into_inner().order.expect("an order");
+                    match order.state() {
+                        OrderState::Refunded => {
+                            self.books.refunded(&order);
+                            return rough;
+                        }
+                        state => assert_eq!(state, OrderState::Refunding, "{order:?}"),
+                    }
+                }
+                Err(status) => {
+                    assert!(self.may_repeat(&status).await, "a refund is answered with {status:?}");
+                    rough.push(status);
+                }
+            }
+            assert!(Instant::now() < give_up, "{} is not refunded: {rough:?}", sold.order_id);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What the organiser of an event sees of its sale, all sections together.
+    pub async fn sales(&self, event_id: &str) -> SectionSales {
+        let request = GetSalesRequest {
+            event_id: event_id.to_owned(),
+        };
+        let answer = self.stubborn("GetSales", request, |request| {
+            let mut tickets = self.tickets.clone();
+            async move { tickets.get_sales(request).await }
+        });
+        answer.await.total.expect("a total")
+    }
+
+    /// All that was done to a wallet, newest first.
+    pub async fn statement(&self, buyer: &Buyer) -> Vec<StatementEntry> {
+        let (mut entries, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = ListStatementRequest {
+                user_id: buyer.id.clone(),
+                page_size: 200,
+                page_token,
+            };
+            let page = self
+                .stubborn("ListStatement", request, |request| {
+                    let mut users = self.users.clone();
+                    async move { users.list_statement(request).await }
+                })
+                .await;
+            entries.extend(page.entries);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return entries;
+            }
         }
     }
 

@@ -47,12 +47,22 @@ pub struct Seen {
 impl Watch {
     /// Begins to read.
     pub fn begin(market: &Market, event_id: &str) -> Self {
+        Self::of(market, event_id, false)
+    }
+
+    /// The same where buyers give back what they have: what is sold then grows and falls.
+    pub fn begin_with_returns(market: &Market, event_id: &str) -> Self {
+        Self::of(market, event_id, true)
+    }
+
+    fn of(market: &Market, event_id: &str, returns: bool) -> Self {
         let (stop, sold) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
         let seats = seats(
             market.clone(),
             event_id.to_owned(),
             Arc::clone(&stop),
             Arc::clone(&sold),
+            returns,
         );
         let money = money(market.clone(), event_id.to_owned(), Arc::clone(&stop), sold);
         Self {
@@ -80,7 +90,7 @@ impl Watch {
     }
 }
 
-async fn seats(market: Market, event_id: String, stop: Arc<AtomicBool>, paid: Arc<AtomicI64>) -> Seen {
+async fn seats(market: Market, event_id: String, stop: Arc<AtomicBool>, paid: Arc<AtomicI64>, returns: bool) -> Seen {
     let (mut seen, mut sold) = (Seen::default(), 0);
     while !stop.load(Ordering::Relaxed) {
         let Ok(now) = market.counts(&event_id).await else {
@@ -95,9 +105,11 @@ async fn seats(market: Market, event_id: String, stop: Arc<AtomicBool>, paid: Ar
             now.seats_total,
             "sold + held + free: {now:?}"
         );
-        assert!(now.seats_sold >= sold, "{} were sold before: {now:?}", sold);
-        sold = now.seats_sold;
-        paid.store(PRICE * i64::from(sold), Ordering::SeqCst);
+        if !returns {
+            assert!(now.seats_sold >= sold, "{} were sold before: {now:?}", sold);
+            sold = now.seats_sold;
+            paid.store(PRICE * i64::from(sold), Ordering::SeqCst);
+        }
         tokio::time::sleep(BREATH).await;
     }
     seen

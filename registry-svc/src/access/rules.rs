@@ -165,6 +165,7 @@ pub(crate) const TABLE: &[Line] = &[
     ("/tessera.user.v1.UserService/ListSessions", Rule::Elsewhere),
     ("/tessera.user.v1.UserService/ListStatement", Rule::Elsewhere),
     ("/tessera.user.v1.UserService/RefreshSession", Rule::Elsewhere),
+    ("/tessera.user.v1.UserService/RefundOrder", Rule::Elsewhere),
     ("/tessera.user.v1.UserService/RevokeSessions", Rule::Elsewhere),
     ("/tessera.user.v1.UserService/SetRoles", Rule::Elsewhere),
     ("/tessera.user.v1.UserService/SignIn", Rule::Elsewhere),

@@ -189,8 +189,10 @@ impl TicketService for TicketApi {
         &self,
         request: Request<RefundTicketsRequest>,
     ) -> Result<Response<RefundTicketsResponse>, Status> {
-        let (order_id, token) = read::refund(&request.into_inner())?;
-        let tickets = self.store.refund(order_id, token).await?;
+        let refund = read::refund(&request.into_inner())?;
+        failpoint("ticket.revoke.commit.before").await;
+        let tickets = self.store.refund(&refund).await?;
+        failpoint("ticket.revoke.commit.after").await;
         let total = convert::total(&tickets)?;
         Ok(Response::new(RefundTicketsResponse {
             tickets: tickets

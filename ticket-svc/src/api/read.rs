@@ -17,6 +17,7 @@ use crate::{
         event::NewEvent,
         hold::{BuyerId, ChosenSeats, FencingToken, HoldTtl, MAX_SEATS, NewHold, Quantity, Selection},
         line::Visitor,
+        refund::{Asker, NewRefund},
         search::{Query, Standing, Words},
         seat::{Place, SeatId, SeatState, SectionName},
     },
@@ -136,12 +137,26 @@ pub(super) fn wait_in_line(request: &v1::WaitInLineRequest) -> Result<Visitor, S
     }
 }
 
-pub(super) fn refund(request: &v1::RefundTicketsRequest) -> Result<(Uuid, Option<FencingToken>), Status> {
+pub(super) fn refund(request: &v1::RefundTicketsRequest) -> Result<NewRefund, Status> {
     let mut violations = Violations::default();
     let order_id = violations.uuid("order_id", &request.order_id);
     let token = token_if_known(&mut violations, request.hold_token);
-    match (order_id, token) {
-        (Some(order_id), Some(token)) => Ok((order_id, token)),
+    let id = match request.request_id.as_str() {
+        "" => Some(None),
+        id => violations.uuid("request_id", id).map(Some),
+    };
+    let by = if request.by_buyer {
+        Asker::Buyer
+    } else {
+        Asker::Platform
+    };
+    match (order_id, token, id) {
+        (Some(order_id), Some(token), Some(id)) => Ok(NewRefund {
+            id,
+            order_id,
+            token,
+            by,
+        }),
         _ => Err(status::invalid(violations)),
     }
 }

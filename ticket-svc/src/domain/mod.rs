@@ -9,6 +9,7 @@ pub(crate) mod map;
 pub(crate) mod pick;
 pub(crate) mod plan;
 pub(crate) mod price;
+pub(crate) mod refund;
 pub(crate) mod refusal;
 pub(crate) mod sale;
 pub(crate) mod search;

@@ -54,6 +54,9 @@ pub(crate) enum Refusal {
     /// Nothing was sold to this order.
     #[error("nothing was sold to order {0}")]
     OrderUnknown(Uuid),
+    /// The buyer may not give the tickets back any more.
+    #[error("tickets of this event could be given back until {}", DateTime(*.0))]
+    RefundClosed(Timestamp),
     /// There is no such ticket.
     #[error("there is no ticket {0}")]
     TicketUnknown(Uuid),

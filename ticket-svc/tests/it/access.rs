@@ -162,7 +162,7 @@ async fn call(method: &str, mut client: Client, fixture: &Fixture, event: &Event
             let (order_id, _) = sold(fixture, &event_id).await;
             let request = RefundTicketsRequest {
                 order_id,
-                hold_token: 0,
+                ..RefundTicketsRequest::default()
             };
             client.refund_tickets(request).await.map(drop)
         }

@@ -199,6 +199,16 @@ pub(crate) fn new_event(sections: Vec<Section>) -> CreateEventRequest {
     }
 }
 
+/// An event that begins so many seconds after 1970.
+pub(crate) async fn create_at(client: &mut Client, seconds: i64, sections: Vec<Section>) -> Event {
+    let mut request = new_event(sections);
+    if let Some(event) = &mut request.event {
+        event.starts_at = Some(prost_types::Timestamp { seconds, nanos: 0 });
+    }
+    let created = client.create_event(request).await.expect("in limits");
+    created.into_inner().event.expect("the event")
+}
+
 pub(crate) async fn create(client: &mut Client, sections: Vec<Section>) -> Event {
     let created = client.create_event(new_event(sections)).await.expect("in limits");
     created.into_inner().event.expect("the event")

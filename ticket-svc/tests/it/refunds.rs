@@ -6,8 +6,9 @@ use proto::ticket::v1::{
 };
 use ticket_svc::code::{self, CodeError};
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
-use crate::fixture::{Client, Fixture, best, chosen, create, euro, fields, id, reason, section};
+use crate::fixture::{Client, Fixture, best, chosen, create, create_at, euro, fields, id, reason, section};
 
 struct Bought {
     order_id: String,
@@ -56,6 +57,7 @@ async fn an_order_is_refunded_once_and_its_seats_are_sold_again() {
     let refund = |hold_token| RefundTicketsRequest {
         order_id: bought.order_id.clone(),
         hold_token,
+        ..RefundTicketsRequest::default()
     };
     let status = one
         .refund_tickets(refund(bought.token + 1))
@@ -113,7 +115,7 @@ async fn an_order_is_refunded_once_and_its_seats_are_sold_again() {
     );
     let unknown = RefundTicketsRequest {
         order_id: id(),
-        hold_token: 0,
+        ..RefundTicketsRequest::default()
     };
     let status = one.refund_tickets(unknown).await.expect_err("nothing was sold");
     assert_eq!(
@@ -123,10 +125,12 @@ async fn an_order_is_refunded_once_and_its_seats_are_sold_again() {
     let bad = RefundTicketsRequest {
         order_id: "7".into(),
         hold_token: -1,
+        request_id: "8".into(),
+        by_buyer: true,
     };
     assert_eq!(
         fields(&one.refund_tickets(bad).await.expect_err("bad")),
-        ["order_id", "hold_token"]
+        ["order_id", "hold_token", "request_id"]
     );
     fixture.stop().await;
 }
@@ -143,7 +147,7 @@ async fn twenty_refunds_at_once_are_one() {
         let mut client = clients[number % 2].clone();
         let request = RefundTicketsRequest {
             order_id: bought.order_id.clone(),
-            hold_token: 0,
+            ..RefundTicketsRequest::default()
         };
         calls.spawn(async move {
             client
@@ -160,6 +164,37 @@ async fn twenty_refunds_at_once_are_one() {
     let (_, total) = sales(&mut clients[0].clone(), &event.id).await;
     assert_eq!((total.sold, total.free, total.refunded), (0, 4, 2));
     assert_eq!(total.revenue, euro(0));
+    fixture.stop().await;
+}
+
+/// A buyer's refund ends when the event begins, the platform's does not; programs read in the metadata when it was.
+#[tokio::test]
+async fn what_has_begun_is_given_back_by_the_platform_only() {
+    let fixture = Fixture::with(1).await;
+    let mut client = fixture.client(0).await;
+    let event = create_at(&mut client, 1_000_000_000, vec![section("A", 1, 2)]).await;
+    let bought = buy(&mut client, &event.id, &["A/1/1"]).await;
+    let refund = |by_buyer| RefundTicketsRequest {
+        order_id: bought.order_id.clone(),
+        request_id: id(),
+        by_buyer,
+        ..RefundTicketsRequest::default()
+    };
+    let status = client.refund_tickets(refund(true)).await.expect_err("it has begun");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::FailedPrecondition, "REFUND_CLOSED")
+    );
+    let info = status.get_details_error_info().expect("a reason");
+    assert_eq!(
+        info.metadata.get("refunds_until").map(String::as_str),
+        Some("2001-09-09T01:46:40Z")
+    );
+    let (_, total) = sales(&mut client, &event.id).await;
+    assert_eq!((total.sold, total.refunded), (1, 0));
+    client.refund_tickets(refund(false)).await.expect("the platform may");
+    let (_, total) = sales(&mut client, &event.id).await;
+    assert_eq!((total.sold, total.refunded), (0, 1));
     fixture.stop().await;
 }
 

@@ -36,6 +36,8 @@ pub(crate) const TABLE: &[Line] = &[
     ("/tessera.user.v1.UserService/ListStatement", Rule::Person),
     // The refresh token says who it is; the access token has ended by then.
     ("/tessera.user.v1.UserService/RefreshSession", Rule::Public),
+    // Whose order it is; what has become of their roles since they bought does not matter.
+    ("/tessera.user.v1.UserService/RefundOrder", Rule::Person),
     ("/tessera.user.v1.UserService/RevokeSessions", Rule::Person),
     ("/tessera.user.v1.UserService/SetRoles", Rule::Role(Roles::OPERATOR)),
     ("/tessera.user.v1.UserService/SignIn", Rule::Public),

@@ -9,7 +9,7 @@ use crate::{
     domain::{
         account::User,
         ledger::{Entry, Kind},
-        order::{Failing, Failure, Order, OrderState},
+        order::{Failing, Failure, Order, OrderState, Refund, RefundRefusal},
         saga::Step,
         session::Session,
     },
@@ -86,11 +86,21 @@ pub(super) fn order(order: Order) -> v1::Order {
         OrderState::Processing => v1::OrderState::Processing,
         OrderState::Succeeded => v1::OrderState::Succeeded,
         OrderState::Failed => v1::OrderState::Failed,
+        OrderState::Refunding => v1::OrderState::Refunding,
+        OrderState::Refunded => v1::OrderState::Refunded,
     };
     let (failure, detail, tickets) = match order.step {
         Step::Failed(why) => (failure(why.failure), why.detail, Vec::new()),
-        Step::Succeeded(tickets) => (v1::OrderFailure::Unspecified, String::new(), tickets),
-        step => (v1::OrderFailure::Unspecified, progress(&step), Vec::new()),
+        step => {
+            let detail = progress(&step);
+            let tickets = match step {
+                Step::Succeeded(tickets) | Step::Revoke(tickets) | Step::Repay(tickets) | Step::Refunded(tickets) => {
+                    tickets
+                }
+                _ => Vec::new(),
+            };
+            (v1::OrderFailure::Unspecified, detail, tickets)
+        }
     };
     let (seats, total) = order.held.map(|held| (held.seats, held.total)).unzip();
     v1::Order {
@@ -111,6 +121,25 @@ pub(super) fn order(order: Order) -> v1::Order {
         updated_at: Some(timestamp(order.updated_at)),
         ticket_instance_id: order.ticket_instance,
         trace_id: order.trace.id,
+        refund: order.refund.map(refund),
+    }
+}
+
+fn refund(refund: Refund) -> v1::Refund {
+    let (refusal, detail) = match refund.refused {
+        None => (v1::RefundRefusal::Unspecified, String::new()),
+        Some(refused) => {
+            let refusal = match refused.why {
+                RefundRefusal::Closed => v1::RefundRefusal::Closed,
+                RefundRefusal::NoTickets => v1::RefundRefusal::NoTickets,
+            };
+            (refusal, refused.detail)
+        }
+    };
+    v1::Refund {
+        request_id: refund.id.to_string(),
+        refusal: refusal.into(),
+        detail,
     }
 }
 
@@ -119,6 +148,7 @@ pub(super) fn entry(entry: Entry) -> v1::StatementEntry {
         Kind::TopUp => v1::StatementKind::TopUp,
         Kind::Debit => v1::StatementKind::Debit,
         Kind::Refund => v1::StatementKind::Refund,
+        Kind::Return => v1::StatementKind::Return,
     };
     v1::StatementEntry {
         number: entry.number,
@@ -139,7 +169,9 @@ fn progress(step: &Step) -> String {
         Step::Confirm => "paid; waiting for the tickets".to_owned(),
         Step::Refund(Failing { detail, .. }) => format!("giving the money back: {detail}"),
         Step::Release(Failing { detail, .. }) => format!("giving the seats back: {detail}"),
-        Step::Succeeded(_) | Step::Failed(_) => String::new(),
+        Step::Revoke(_) => "taking the tickets back".to_owned(),
+        Step::Repay(_) => "the tickets are void; giving the money back".to_owned(),
+        Step::Succeeded(_) | Step::Refunded(_) | Step::Failed(_) => String::new(),
     }
 }
 

@@ -13,10 +13,10 @@ use proto::user::v1::{
     BuyTicketRequest, BuyTicketResponse, CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
     GetOrderRequest, GetOrderResponse, GetSigningKeysRequest, GetSigningKeysResponse, GetUserRequest, GetUserResponse,
     ListOrdersRequest, ListOrdersResponse, ListSessionsRequest, ListSessionsResponse, ListStatementRequest,
-    ListStatementResponse, RefreshSessionRequest, RefreshSessionResponse, RevokeSessionsRequest,
-    RevokeSessionsResponse, SetRolesRequest, SetRolesResponse, SignInRequest, SignInResponse, SignOutRequest,
-    SignOutResponse, TopUpRequest, TopUpResponse, UpdateProfileRequest, UpdateProfileResponse, WatchOrderRequest,
-    WatchOrderResponse,
+    ListStatementResponse, RefreshSessionRequest, RefreshSessionResponse, RefundOrderRequest, RefundOrderResponse,
+    RevokeSessionsRequest, RevokeSessionsResponse, SetRolesRequest, SetRolesResponse, SignInRequest, SignInResponse,
+    SignOutRequest, SignOutResponse, TopUpRequest, TopUpResponse, UpdateProfileRequest, UpdateProfileResponse,
+    WatchOrderRequest, WatchOrderResponse,
     user_service_server::{UserService, UserServiceServer},
 };
 use service_host::DrainSignal;
@@ -28,14 +28,17 @@ pub(crate) use self::gate::ApiGate;
 use crate::{
     access,
     accounts::Accounts,
-    domain::{order::Order, refusal::Refusal},
+    domain::{
+        order::{NewRefund, Order, RefundBy},
+        refusal::Refusal,
+    },
     purchases::Purchases,
     sessions::Sessions,
     signing::Signing,
     store::{Store, StoreError},
 };
 
-/// How long BuyTicket waits for the end of a purchase when the call has no deadline.
+/// How long BuyTicket and RefundOrder wait for the end when the call has no deadline.
 const BUY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What BuyTicket keeps of its deadline for the answer PROCESSING to arrive in time. A tenth, so that short deadlines leave
@@ -69,6 +72,21 @@ impl UserApi {
         let new = read::buy_ticket(request)?;
         own(caller, new.user_id)?;
         let order = self.purchases.buy(new).await?;
+        Ok(self.purchases.settled(order, give_up).await?)
+    }
+
+    /// The order once it was decided on, or as it is when the caller's patience ends.
+    async fn refunded(&self, caller: &Caller, request: &RefundOrderRequest) -> Result<Order, Status> {
+        let give_up = tokio::time::Instant::now() + patience();
+        let (id, order_id) = read::refund_order(request)?;
+        let order = own_order(&self.store, caller, order_id).await?;
+        // Also an operator's own order goes by the event's terms.
+        let by = if caller.user() == Some(order.user_id) {
+            RefundBy::Buyer
+        } else {
+            RefundBy::Operator
+        };
+        let order = self.purchases.refund(NewRefund { id, order_id, by }).await?;
         Ok(self.purchases.settled(order, give_up).await?)
     }
 }
@@ -229,6 +247,17 @@ impl UserService for UserApi {
         let caller = gate::caller(&self.store, &request).await?;
         let order = self.bought(&caller, request.into_inner()).await?;
         Ok(Response::new(BuyTicketResponse {
+            order: Some(convert::order(order)),
+        }))
+    }
+
+    async fn refund_order(
+        &self,
+        request: Request<RefundOrderRequest>,
+    ) -> Result<Response<RefundOrderResponse>, Status> {
+        let caller = gate::caller(&self.store, &request).await?;
+        let order = self.refunded(&caller, &request.into_inner()).await?;
+        Ok(Response::new(RefundOrderResponse {
             order: Some(convert::order(order)),
         }))
     }

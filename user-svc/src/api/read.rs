@@ -184,6 +184,17 @@ pub(super) fn buy_ticket(request: v1::BuyTicketRequest) -> Result<NewOrder, Stat
     }
 }
 
+/// The refund's id, and the order's.
+pub(super) fn refund_order(request: &v1::RefundOrderRequest) -> Result<(Uuid, Uuid), Status> {
+    let mut violations = Violations::default();
+    let request_id = violations.uuid("request_id", &request.request_id);
+    let order_id = violations.uuid("order_id", &request.order_id);
+    match (request_id, order_id) {
+        (Some(request_id), Some(order_id)) => Ok((request_id, order_id)),
+        _ => Err(status::invalid(violations)),
+    }
+}
+
 pub(super) fn get_order(request: &v1::GetOrderRequest) -> Result<Uuid, Status> {
     one_id("order_id", &request.order_id)
 }

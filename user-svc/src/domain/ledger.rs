@@ -21,8 +21,10 @@ pub(crate) enum Kind {
     TopUp,
     /// From a wallet to an event's sales; by the order.
     Debit,
-    /// Back; by the order.
+    /// Back, from a purchase that failed after it was paid; by the order.
     Refund,
+    /// Back, for tickets that were given back; by the order.
+    Return,
 }
 
 /// Money that moves between a wallet and another account.
@@ -84,11 +86,18 @@ impl Transfer {
         }
     }
 
+    pub(crate) fn give_back(order_id: Uuid, user_id: Uuid, event_id: Uuid, paid: Money) -> Self {
+        Self {
+            kind: Kind::Return,
+            ..Self::debit(order_id, user_id, event_id, paid)
+        }
+    }
+
     /// The wallet's posting, then the other account's. They sum to zero.
     pub(crate) fn postings(&self) -> [Posting; 2] {
         // No amount is negative, so each has its opposite.
         let amount = match self.kind {
-            Kind::TopUp | Kind::Refund => self.amount.minor(),
+            Kind::TopUp | Kind::Refund | Kind::Return => self.amount.minor(),
             Kind::Debit => -self.amount.minor(),
         };
         let posting = |account, amount| Posting { account, amount };
@@ -118,6 +127,7 @@ mod tests {
                 Transfer::top_up(a, b, money),
                 Transfer::debit(a, b, c, money),
                 Transfer::refund(a, b, c, money),
+                Transfer::give_back(a, b, c, money),
             ] {
                 let [wallet, other] = transfer.postings();
                 prop_assert_eq!(i128::from(wallet.amount) + i128::from(other.amount), 0);

@@ -65,6 +65,52 @@ pub(crate) struct Order {
     pub(crate) ticket_instance: String,
     /// Where the purchase belongs in a trace.
     pub(crate) trace: Trace,
+    /// Who asked last for its money back, if anybody did.
+    pub(crate) refund: Option<Refund>,
+}
+
+/// Asks for the money of an order back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NewRefund {
+    /// The request's id.
+    pub(crate) id: Uuid,
+    pub(crate) order_id: Uuid,
+    pub(crate) by: RefundBy,
+}
+
+/// A refund that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refund {
+    /// The request's id, under which the tickets are revoked.
+    pub(crate) id: Uuid,
+    pub(crate) by: RefundBy,
+    /// Why it came to nothing, if it did.
+    pub(crate) refused: Option<RefundRefused>,
+}
+
+/// Who asks for the money back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RefundBy {
+    /// Whose order it is: the event's terms decide.
+    Buyer,
+    /// An operator: also where the terms no longer allow it.
+    Operator,
+}
+
+/// Why an order stays as it was sold, and the same for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RefundRefused {
+    pub(crate) why: RefundRefusal,
+    pub(crate) detail: String,
+}
+
+/// Why the tickets were not taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RefundRefusal {
+    /// The event's terms allow it no longer.
+    Closed,
+    /// The ticket service has sold nothing to this order.
+    NoTickets,
 }
 
 /// The right to move an order on, of one process at a time.
@@ -82,7 +128,7 @@ pub(crate) struct Claim {
 pub(crate) struct Trace {
     /// 32 hexadecimal digits.
     pub(crate) id: String,
-    /// The W3C `traceparent` under which a resumed purchase goes on.
+    /// The W3C `traceparent` under which what is resumed goes on: that of the purchase, and of the refund once that is asked for.
     pub(crate) parent: String,
 }
 
@@ -102,6 +148,8 @@ pub(crate) enum OrderState {
     Processing,
     Succeeded,
     Failed,
+    Refunding,
+    Refunded,
 }
 
 /// Why an order failed.
@@ -152,6 +200,8 @@ impl Order {
             Step::Begin => OrderState::Pending,
             Step::Succeeded(_) => OrderState::Succeeded,
             Step::Failed(_) => OrderState::Failed,
+            Step::Revoke(_) | Step::Repay(_) => OrderState::Refunding,
+            Step::Refunded(_) => OrderState::Refunded,
             Step::Hold | Step::Debit | Step::Confirm | Step::Refund(_) | Step::Release(_) => OrderState::Processing,
         }
     }
@@ -164,9 +214,43 @@ impl Order {
         }
     }
 
-    /// Will it change no more?
+    /// Is there nothing left to do? It changes no more then, unless its money is asked back.
     pub(crate) fn is_final(&self) -> bool {
         self.step.is_final()
+    }
+}
+
+impl OrderState {
+    /// What it is called for people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "being processed",
+            Self::Succeeded => "sold",
+            Self::Failed => "failed",
+            Self::Refunding => "being refunded",
+            Self::Refunded => "refunded",
+        }
+    }
+}
+
+impl RefundBy {
+    /// What it is called in the store.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Buyer => "buyer",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl RefundRefusal {
+    /// What it is called in the store.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::NoTickets => "no_tickets",
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::wallet::WalletError;
+use super::{order::OrderState, wallet::WalletError};
 
 /// A rule said no. Asking again changes nothing unless the world does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +19,14 @@ pub(crate) enum Refusal {
     /// There is no such order.
     #[error("there is no order {0}")]
     OrderUnknown(Uuid),
+    /// Only what was sold is refunded, and once.
+    #[error("order {id} is {}; only an order that has succeeded can be refunded, once", state.name())]
+    NotRefundable {
+        /// The order.
+        id: Uuid,
+        /// How far it is.
+        state: OrderState,
+    },
     /// Unknown account or wrong password; which of the two is nobody's business.
     #[error("the e-mail address or the password is wrong")]
     CredentialsWrong,
@@ -36,8 +44,8 @@ pub(crate) enum Refusal {
         "this refresh token was used before, so somebody may have a copy of it: the session has been ended; sign in again"
     )]
     RefreshTokenReused,
-    /// An account with unfinished purchases cannot be deleted.
-    #[error("a purchase of this account is under way; delete it when it has ended (ListOrders tells)")]
+    /// An account with unfinished purchases or refunds cannot be deleted.
+    #[error("a purchase or a refund of this account is under way; delete it when it has ended (ListOrders tells)")]
     OrdersUnfinished,
     /// An account with money cannot be deleted by accident.
     #[error("there is money left in the wallet; spend it, or give it up by setting forfeit_balance")]

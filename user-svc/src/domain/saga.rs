@@ -5,21 +5,28 @@
 //!           │       │       └─ refused → Refund ─┐
 //!           │       └─ too little money ──→ Release → Failed
 //!           └─ refused, nothing held ───────────────→ Failed
+//!
+//! Succeeded → Revoke → Repay → Refunded      asked for by the buyer or an operator
+//!     ↑          │
+//!     └ refused ─┘
 //! ```
 //!
 //! Each step is recorded before it is performed, and can be performed again with the same ids to the same effect. Hence a
 //! crash, a lost answer and a retry are one case: perform the recorded step again.
 //!
-//! Three rules decide what an unknown outcome means:
+//! Four rules decide what an unknown outcome means:
 //! 1. While nothing is paid, give up after some attempts and release: a hold that was got unheard would lapse by itself, but a
 //!    release frees it now and makes the ticket service refuse the request if it still comes in late.
 //! 2. Once it is paid, a confirmation is repeated for as long as it takes: it may have been carried out, so that refunding
 //!    would give the seats away. Only the ticket service's own refusal leads to the refund.
 //! 3. After the refund a release is a courtesy: the hold lapses by itself, so it is given up after some attempts.
+//! 4. Once tickets are being revoked, that is repeated for as long as it takes: they may be void already, so that an order which
+//!    went back to Succeeded would have none. Only the ticket service's own refusal leads back, and that one remembers it: a
+//!    request that was late does not revoke them after all.
 
 use uuid::Uuid;
 
-use super::order::{Failing, Failure, Held};
+use super::order::{Failing, Failure, Held, RefundRefused};
 
 /// How often a call is attempted before it is given up, where it may be. With the back-off of `backoff` and a ticket service
 /// that is down, the buyer knows after some five seconds.
@@ -40,8 +47,14 @@ pub(crate) enum Step {
     Refund(Failing),
     /// Give the seats back.
     Release(Failing),
-    /// The seats are sold to the buyer and paid for. Final.
+    /// The seats are sold to the buyer and paid for. Final, unless the money is asked back.
     Succeeded(Vec<Uuid>),
+    /// Have the tickets revoked.
+    Revoke(Vec<Uuid>),
+    /// They are void: give the money back.
+    Repay(Vec<Uuid>),
+    /// The tickets are void and the money is back. Final.
+    Refunded(Vec<Uuid>),
     /// Nothing was bought and nothing was paid. Final.
     Failed(Failing),
 }
@@ -77,6 +90,17 @@ pub(crate) enum ConfirmOutcome {
 pub(crate) enum ReleaseOutcome {
     /// The seats are free, or the hold is not one that could be released.
     Settled,
+    /// It may or may not have been carried out.
+    Unknown,
+}
+
+/// What came of having tickets revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RevokeOutcome {
+    /// They are void, and the seats are free.
+    Revoked,
+    /// They are good, and by this request never will be anything else.
+    Refused(RefundRefused),
     /// It may or may not have been carried out.
     Unknown,
 }
@@ -178,6 +202,33 @@ pub(crate) fn after_release(failing: Failing, outcome: ReleaseOutcome, attempts:
     }
 }
 
+/// From [`Step::Succeeded`], when the money is asked back; from anywhere else there is nothing to give back, or it is under way.
+pub(crate) fn refund_asked(step: &Step) -> Option<Step> {
+    match step {
+        // Succeeded → Revoke
+        Step::Succeeded(tickets) => Some(Step::Revoke(tickets.clone())),
+        _ => None,
+    }
+}
+
+/// From [`Step::Revoke`].
+pub(crate) fn after_revoke(tickets: Vec<Uuid>, outcome: RevokeOutcome) -> (Next, Option<RefundRefused>) {
+    match outcome {
+        // Revoke → Repay
+        RevokeOutcome::Revoked => (Next::Go(Step::Repay(tickets)), None),
+        // Revoke → Succeeded
+        RevokeOutcome::Refused(why) => (Next::Go(Step::Succeeded(tickets)), Some(why)),
+        // However often: see rule 4.
+        RevokeOutcome::Unknown => (Next::Again { in_doubt: true }, None),
+    }
+}
+
+/// From [`Step::Repay`]. Local: it happened together with the record of this step, or not at all.
+pub(crate) fn after_repay(tickets: Vec<Uuid>) -> Step {
+    // Repay → Refunded
+    Step::Refunded(tickets)
+}
+
 impl Step {
     /// What it is called in the store and in the log.
     pub(crate) fn name(&self) -> &'static str {
@@ -189,13 +240,16 @@ impl Step {
             Self::Refund(_) => "refund",
             Self::Release(_) => "release",
             Self::Succeeded(_) => "succeeded",
+            Self::Revoke(_) => "revoke",
+            Self::Repay(_) => "repay",
+            Self::Refunded(_) => "refunded",
             Self::Failed(_) => "failed",
         }
     }
 
     /// Is there nothing left to do?
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Self::Succeeded(_) | Self::Failed(_))
+        matches!(self, Self::Succeeded(_) | Self::Refunded(_) | Self::Failed(_))
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Store, StoreError, rows};
 use crate::audit::{Books, Totals};
 
 /// What must be true, and how many rows say otherwise.
-const CHECKS: [(&str, &str); 7] = [
+const CHECKS: [(&str, &str); 8] = [
     (
         "a transfer has two postings, which sum to zero",
         "SELECT count(*) FROM (
@@ -40,7 +40,7 @@ const CHECKS: [(&str, &str); 7] = [
     (
         "a refund gives back what a debit of the same order took",
         "SELECT count(*) FROM transfers AS refunds JOIN postings AS given ON given.transfer = refunds.seq
-         WHERE refunds.kind = 'refund' AND given.number IS NOT NULL AND NOT EXISTS (
+         WHERE refunds.kind IN ('refund', 'return') AND given.number IS NOT NULL AND NOT EXISTS (
            SELECT 1 FROM transfers AS debits JOIN postings AS taken ON taken.transfer = debits.seq
            WHERE debits.kind = 'debit' AND debits.reference = refunds.reference
              AND taken.account = given.account AND taken.amount = -given.amount)",
@@ -49,11 +49,16 @@ const CHECKS: [(&str, &str); 7] = [
         "what was paid and given back for an order is what its step says",
         "SELECT count(*) FROM (
            SELECT step, EXISTS (SELECT 1 FROM transfers WHERE kind = 'debit' AND reference = orders.id) AS paid,
-                  EXISTS (SELECT 1 FROM transfers WHERE kind = 'refund' AND reference = orders.id) AS back
+                  EXISTS (SELECT 1 FROM transfers WHERE kind IN ('refund', 'return') AND reference = orders.id) AS back
            FROM orders) AS paying
          WHERE (step IN ('begin', 'hold', 'debit') AND paid)
-            OR (step IN ('confirm', 'refund', 'succeeded') AND (back OR NOT paid))
-            OR (step IN ('release', 'failed') AND paid AND NOT back)",
+            OR (step IN ('confirm', 'refund', 'succeeded', 'revoke', 'repay') AND (back OR NOT paid))
+            OR (step IN ('release', 'failed', 'refunded') AND paid AND NOT back)",
+    ),
+    (
+        "an order that was refunded has its money back, and nobody else gets it that way",
+        "SELECT count(*) FROM orders
+         WHERE (step = 'refunded') <> EXISTS (SELECT 1 FROM transfers WHERE kind = 'return' AND reference = orders.id)",
     ),
 ];
 
@@ -64,7 +69,7 @@ const TOTALS: &str =
  FROM postings JOIN accounts ON accounts.id = postings.account GROUP BY 1, 2, 3";
 
 /// Orders that are paid for and not sold.
-const UNSOLD: &str = "SELECT count(*) FROM orders WHERE step IN ('confirm', 'refund')";
+const UNSOLD: &str = "SELECT count(*) FROM orders WHERE step IN ('confirm', 'refund', 'repay')";
 
 impl Store {
     /// What the books say, and what is wrong with them.

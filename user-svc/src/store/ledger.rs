@@ -162,6 +162,7 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::TopUp => "topup",
         Kind::Debit => "debit",
         Kind::Refund => "refund",
+        Kind::Return => "return",
     }
 }
 
@@ -170,6 +171,7 @@ fn kind_from(name: &str) -> Result<Kind, StoreError> {
         "topup" => Ok(Kind::TopUp),
         "debit" => Ok(Kind::Debit),
         "refund" => Ok(Kind::Refund),
+        "return" => Ok(Kind::Return),
         _ => Err(StoreError::Corrupt("a kind of transfer that is none")),
     }
 }

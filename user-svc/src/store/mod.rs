@@ -13,6 +13,7 @@ mod ledger;
 mod mails;
 mod orders;
 mod profile;
+mod refunds;
 mod rows;
 mod sessions;
 mod users;

@@ -14,7 +14,7 @@ use crate::{
     events,
 };
 
-/// An order as BuyTicket finds it.
+/// An order as BuyTicket and RefundOrder find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Recorded {
     /// It is new.
@@ -181,7 +181,7 @@ impl Store {
     }
 
     /// Each move is conditional on what was read and on the claim it was read under, and is a renewal of that claim.
-    async fn moved(
+    pub(super) async fn moved(
         &self,
         write: &mut Write,
         order: &Order,
@@ -189,13 +189,14 @@ impl Store {
         held: Option<&Held>,
     ) -> Result<Order, StoreError> {
         let held = held.or(order.held.as_ref());
+        let refused = order.refund.as_ref().and_then(|refund| refund.refused.as_ref());
         let columns = rows::step_columns(step);
         let (owner, until) = self.claim_at(step, write);
         let row = sqlx::query(
             "UPDATE orders SET step = $1, failure = $2, detail = $3, tickets = $4, hold_token = $5, held_seats = $6,
                     total = $7, total_currency = $8, ticket_instance = $9, updated_at = $10, version = version + 1,
-                    claim_owner = $11, claim_until = $12
-             WHERE id = $13 AND version = $14 AND claim = $15 RETURNING *",
+                    claim_owner = $11, claim_until = $12, refund_refusal = $13, refund_detail = $14
+             WHERE id = $15 AND version = $16 AND claim = $17 RETURNING *",
         )
         .bind(columns.name)
         .bind(columns.failure)
@@ -209,13 +210,15 @@ impl Store {
         .bind(write.now.as_nanos())
         .bind(owner)
         .bind(until)
+        .bind(refused.map(|refused| refused.why.name()))
+        .bind(refused.map(|refused| refused.detail.as_str()))
         .bind(order.id.to_string())
         .bind(order.version)
         .bind(order.claim.number)
         .fetch_optional(&mut *write.tx)
         .await?;
         let moved = rows::order(&row.ok_or(StoreError::Overtaken)?)?;
-        if let Some(event) = events::of(&moved) {
+        if let Some(event) = events::of(&order.step, &moved) {
             outbox::record(write, event).await?;
         }
         Ok(moved)
@@ -231,7 +234,7 @@ impl Store {
     }
 }
 
-async fn find(connection: &mut Connection, id: Uuid) -> Result<Option<AnyRow>, StoreError> {
+pub(super) async fn find(connection: &mut Connection, id: Uuid) -> Result<Option<AnyRow>, StoreError> {
     let row = sqlx::query("SELECT * FROM orders WHERE id = $1").bind(id.to_string());
     Ok(row.fetch_optional(connection).await?)
 }

@@ -126,7 +126,7 @@ impl Store {
                 .into());
         }
         let unfinished: Option<String> = sqlx::query_scalar(
-            "SELECT id FROM orders WHERE user_id = $1 AND step NOT IN ('succeeded', 'failed') LIMIT 1",
+            "SELECT id FROM orders WHERE user_id = $1 AND step NOT IN ('succeeded', 'failed', 'refunded') LIMIT 1",
         )
         .bind(id.to_string())
         .fetch_optional(&mut *write.tx)

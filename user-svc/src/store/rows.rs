@@ -7,7 +7,10 @@ use uuid::Uuid;
 
 use super::StoreError;
 use crate::domain::{
-    order::{ChosenSeats, Claim, Failing, Failure, Held, Order, Quantity, SeatId, Selection, Trace},
+    order::{
+        ChosenSeats, Claim, Failing, Failure, Held, Order, Quantity, Refund, RefundBy, RefundRefusal, RefundRefused,
+        SeatId, Selection, Trace,
+    },
     saga::Step,
 };
 
@@ -44,10 +47,12 @@ pub(super) fn step_columns(step: &Step) -> StepColumns<'_> {
             detail: Some(&why.detail),
             ..plain(step.name())
         },
-        Step::Succeeded(tickets) => StepColumns {
-            tickets: Some(joined(tickets)),
-            ..plain(step.name())
-        },
+        Step::Succeeded(tickets) | Step::Revoke(tickets) | Step::Repay(tickets) | Step::Refunded(tickets) => {
+            StepColumns {
+                tickets: Some(joined(tickets)),
+                ..plain(step.name())
+            }
+        }
     }
 }
 
@@ -80,6 +85,7 @@ pub(super) fn order(row: &AnyRow) -> Result<Order, StoreError> {
             id: row.try_get("trace_id")?,
             parent: row.try_get("trace_parent")?,
         },
+        refund: refund(row)?,
     })
 }
 
@@ -91,10 +97,44 @@ fn step(row: &AnyRow) -> Result<Step, StoreError> {
         "confirm" => Step::Confirm,
         "refund" => Step::Refund(failing(row)?),
         "release" => Step::Release(failing(row)?),
-        "succeeded" => Step::Succeeded(split(row.try_get("tickets")?).map(uuid).collect::<Result<_, _>>()?),
+        "succeeded" => Step::Succeeded(tickets(row)?),
+        "revoke" => Step::Revoke(tickets(row)?),
+        "repay" => Step::Repay(tickets(row)?),
+        "refunded" => Step::Refunded(tickets(row)?),
         "failed" => Step::Failed(failing(row)?),
         _ => return Err(StoreError::Corrupt("a step that is none")),
     })
+}
+
+fn tickets(row: &AnyRow) -> Result<Vec<Uuid>, StoreError> {
+    split(row.try_get("tickets")?).map(uuid).collect()
+}
+
+fn refund(row: &AnyRow) -> Result<Option<Refund>, StoreError> {
+    let Some(id) = row.try_get::<Option<&str>, _>("refund_request")? else {
+        return Ok(None);
+    };
+    let by = match row.try_get("refund_by")? {
+        "buyer" => RefundBy::Buyer,
+        "operator" => RefundBy::Operator,
+        _ => return Err(StoreError::Corrupt("a refund asked for by nobody")),
+    };
+    let refused = match row.try_get::<Option<&str>, _>("refund_refusal")? {
+        None => None,
+        Some(why) => Some(RefundRefused {
+            why: match why {
+                "closed" => RefundRefusal::Closed,
+                "no_tickets" => RefundRefusal::NoTickets,
+                _ => return Err(StoreError::Corrupt("a refusal of a refund that is none")),
+            },
+            detail: row.try_get("refund_detail")?,
+        }),
+    };
+    Ok(Some(Refund {
+        id: uuid(id)?,
+        by,
+        refused,
+    }))
 }
 
 fn failing(row: &AnyRow) -> Result<Failing, StoreError> {

@@ -59,17 +59,36 @@ pub(super) async fn debit(write: &mut Write, order: &Order, price: Money) -> Res
 /// Gives back what the order's debit took, if there was one, once.
 pub(super) async fn refund(write: &mut Write, order: &Order) -> Result<(), StoreError> {
     let wallet = lock(write, order.user_id).await?;
-    let Some(debit) = ledger::made(&mut write.tx, Kind::Debit, order.id).await? else {
+    let Some(paid) = paid_and_kept(write, &wallet, order).await? else {
         return Ok(());
     };
-    if ledger::made(&mut write.tx, Kind::Refund, order.id).await?.is_some() {
-        return Ok(());
-    }
-    // What the ledger says was taken, not what the order says it cost.
-    let paid = rows::money(wallet.holds.currency().as_str(), debit.amount.saturating_neg())?;
     let after = wallet::after_refund(wallet.holds, paid).map_err(Refusal::from)?;
     let transfer = Transfer::refund(order.id, order.user_id, order.event_id, paid);
     ledger::book(write, &transfer, wallet.number + 1, after).await
+}
+
+/// Gives back what was paid for tickets that are void now, once.
+pub(super) async fn give_back(write: &mut Write, order: &Order) -> Result<(), StoreError> {
+    let wallet = lock(write, order.user_id).await?;
+    let Some(paid) = paid_and_kept(write, &wallet, order).await? else {
+        return Ok(());
+    };
+    let after = wallet::after_refund(wallet.holds, paid).map_err(Refusal::from)?;
+    let transfer = Transfer::give_back(order.id, order.user_id, order.event_id, paid);
+    ledger::book(write, &transfer, wallet.number + 1, after).await
+}
+
+/// What the ledger, not the order, says was taken, unless it went back in either way.
+async fn paid_and_kept(write: &mut Write, wallet: &Locked, order: &Order) -> Result<Option<Money>, StoreError> {
+    let Some(debit) = ledger::made(&mut write.tx, Kind::Debit, order.id).await? else {
+        return Ok(None);
+    };
+    for back in [Kind::Refund, Kind::Return] {
+        if ledger::made(&mut write.tx, back, order.id).await?.is_some() {
+            return Ok(None);
+        }
+    }
+    rows::money(wallet.holds.currency().as_str(), debit.amount.saturating_neg()).map(Some)
 }
 
 async fn lock(write: &mut Write, user_id: Uuid) -> Result<Locked, StoreError> {

@@ -7,8 +7,9 @@ use std::{collections::BTreeSet, time::Duration};
 use prost::Message as _;
 use proto::user::v1::{
     CreateUserRequest, DeleteUserRequest, GetOrderRequest, GetSigningKeysRequest, GetUserRequest, ListOrdersRequest,
-    ListSessionsRequest, ListStatementRequest, RefreshSessionRequest, RevokeSessionsRequest, Role, SetRolesRequest,
-    SignInRequest, SignInResponse, SignOutRequest, TopUpRequest, UpdateProfileRequest, User, WatchOrderRequest,
+    ListSessionsRequest, ListStatementRequest, RefreshSessionRequest, RefundOrderRequest, RevokeSessionsRequest, Role,
+    SetRolesRequest, SignInRequest, SignInResponse, SignOutRequest, TopUpRequest, UpdateProfileRequest, User,
+    WatchOrderRequest,
 };
 use tonic::{Code, Status};
 use user_svc::Users;
@@ -62,6 +63,7 @@ const TABLE: &[(&str, &str)] = &[
     ("ListSessions", "up.p.uuuuu"),
     ("ListStatement", "up.p.uuuuu"),
     ("RefreshSession", ".........."),
+    ("RefundOrder", "un.n.uuuuu"),
     ("RevokeSessions", "up.p.uuuuu"),
     ("SetRoles", "uppp.uuuup"),
     ("SignIn", ".........."),
@@ -318,6 +320,20 @@ async fn call(method: &str, mut client: Client, owned: &Owned) -> Result<(), Sta
                 .refresh_session(RefreshSessionRequest { refresh_token })
                 .await
                 .map(drop)
+        }
+        "RefundOrder" => {
+            let request = RefundOrderRequest {
+                request_id: id(),
+                order_id,
+            };
+            // The order has failed for want of money; who may ask hears so.
+            match client.refund_order(request).await {
+                Err(status) if status.code() == Code::FailedPrecondition => {
+                    assert_eq!(reason(&status), "ORDER_NOT_REFUNDABLE");
+                    Ok(())
+                }
+                answer => answer.map(drop),
+            }
         }
         "RevokeSessions" => {
             let request = RevokeSessionsRequest {

@@ -47,13 +47,22 @@ pub(crate) enum Method {
     Hold,
     Confirm,
     Release,
+    Refund,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HoldState {
-    Held { token: i64, seats: Vec<String> },
-    Confirmed { token: i64, tickets: Vec<Sold> },
+    Held {
+        token: i64,
+        seats: Vec<String>,
+    },
+    Confirmed {
+        token: i64,
+        tickets: Vec<Sold>,
+    },
     Released,
+    /// It was sold, by these tickets, which are void.
+    Refunded(Vec<Sold>),
 }
 
 /// A ticket's id and seat.
@@ -69,6 +78,8 @@ struct State {
     holds: HashMap<String, HoldState>,
     next_seat: usize,
     next_token: i64,
+    /// What RefundTickets was asked: the refund, and whether the buyer asks.
+    refunds: Vec<(String, bool)>,
 }
 
 /// The fake and the server that it answers through.
@@ -143,6 +154,11 @@ impl FakeTickets {
     /// What every call showed as its `authorization`.
     pub(crate) fn shown(&self) -> Vec<Option<String>> {
         self.service.state().shown.clone()
+    }
+
+    /// The refunds that were asked for, each with whether the buyer asks.
+    pub(crate) fn refunds(&self) -> Vec<(String, bool)> {
+        self.service.state().refunds.clone()
     }
 
     pub(crate) fn hold(&self, id: &str) -> Option<HoldState> {
@@ -238,6 +254,7 @@ fn hold(request: &HoldSeatsRequest, state: &mut State) -> Result<HoldSeatsRespon
         HoldState::Held { token, seats } => (*token, seats.clone()),
         HoldState::Confirmed { token, tickets } => (*token, tickets.iter().map(|(_, seat)| seat.clone()).collect()),
         HoldState::Released => return Err(refusal(Code::FailedPrecondition, "HOLD_RELEASED")),
+        HoldState::Refunded(_) => return Err(refusal(Code::FailedPrecondition, "HOLD_REFUNDED")),
     };
     let total = euro(PRICE * i64::try_from(seats.len()).expect("few"));
     let seats = seats
@@ -272,6 +289,7 @@ fn confirm(request: &ConfirmHoldRequest, state: &mut State) -> Result<ConfirmHol
         ),
         HoldState::Confirmed { token, tickets } => (token, tickets),
         HoldState::Released => return Err(refusal(Code::FailedPrecondition, "HOLD_RELEASED")),
+        HoldState::Refunded(_) => return Err(refusal(Code::FailedPrecondition, "HOLD_REFUNDED")),
     };
     if token != request.hold_token {
         return Err(refusal(Code::PermissionDenied, "HOLD_TOKEN_WRONG"));
@@ -300,6 +318,32 @@ fn release(request: &ReleaseHoldRequest, state: &mut State) -> Result<ReleaseHol
     }
     state.holds.insert(request.hold_id.clone(), HoldState::Released);
     Ok(ReleaseHoldResponse {})
+}
+
+fn refund(request: &v1::RefundTicketsRequest, state: &mut State) -> Result<v1::RefundTicketsResponse, Status> {
+    // Orders and holds have one id here.
+    let unknown = || refusal(Code::NotFound, "ORDER_UNKNOWN");
+    let sold = match state.holds.get(&request.order_id).ok_or_else(unknown)? {
+        HoldState::Confirmed { token, tickets } => {
+            assert_eq!(request.hold_token, *token, "the token of its hold");
+            tickets.clone()
+        }
+        HoldState::Refunded(tickets) => tickets.clone(),
+        HoldState::Held { .. } | HoldState::Released => return Err(unknown()),
+    };
+    state
+        .holds
+        .insert(request.order_id.clone(), HoldState::Refunded(sold.clone()));
+    let total = euro(PRICE * i64::try_from(sold.len()).expect("few"));
+    let tickets = sold.into_iter().map(|(id, seat_id)| Ticket {
+        id,
+        seat_id,
+        ..Ticket::default()
+    });
+    Ok(v1::RefundTicketsResponse {
+        tickets: tickets.collect(),
+        total,
+    })
 }
 
 #[tonic::async_trait]
@@ -359,9 +403,14 @@ impl TicketService for Service {
 
     async fn refund_tickets(
         &self,
-        _: Request<v1::RefundTicketsRequest>,
+        request: Request<v1::RefundTicketsRequest>,
     ) -> Result<Response<v1::RefundTicketsResponse>, Status> {
-        Err(Status::unimplemented("no purchase asks for it"))
+        let (metadata, _, request) = request.into_parts();
+        self.state()
+            .refunds
+            .push((request.request_id.clone(), request.by_buyer));
+        self.act(Method::Refund, &metadata, |state| refund(&request, state))
+            .await
     }
 
     async fn get_sales(&self, _: Request<v1::GetSalesRequest>) -> Result<Response<v1::GetSalesResponse>, Status> {

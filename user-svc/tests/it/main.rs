@@ -10,6 +10,7 @@ mod inputs;
 mod life;
 mod profile;
 mod purchases;
+mod refunds;
 mod replicas;
 mod rush;
 mod sessions;

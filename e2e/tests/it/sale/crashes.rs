@@ -1,4 +1,4 @@
-//! Death at every edge of a purchase: before and after each call, each commit, and each event that is sent.
+//! Death at every edge of a purchase and of its refund: before and after each call, each commit, and each event that is sent.
 //!
 //! A process is started so that it dies at one named place (`TESSERA_FAIL_AT`), as kill -9 would end it there: no destructor, no
 //! flush, no goodbye. Buyers buy all the while and go on asking, and the money is read all the while. It is started again, to
@@ -66,6 +66,30 @@ async fn death_at_any_edge_of_a_purchase_loses_nothing() {
         grounds.spawn(try_all(dialect, places));
     }
     grounds.join_all().await;
+}
+
+/// What leads past a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Buyers with enough money, and buyers with too little.
+    Buy,
+    /// A hold that lapses between debit and confirmation: the money goes back at once.
+    Lapse,
+    /// Buyers who give back what they have bought.
+    GiveBack,
+}
+
+impl Way {
+    fn to(place: &str) -> Self {
+        let among = |parts: &[&str]| parts.iter().any(|part| place.contains(part));
+        if among(&[".ask.", ".revoke.", ".repay."]) {
+            Self::GiveBack
+        } else if among(&[".refund."]) {
+            Self::Lapse
+        } else {
+            Self::Buy
+        }
+    }
 }
 
 async fn try_all(dialect: Dialect, places: Places) {
@@ -144,9 +168,9 @@ impl Ground {
     async fn crash_at(&mut self, place: &'static str, runs: usize) -> usize {
         let seats = u32::try_from(runs * 40).expect("few").clamp(100, 10_000);
         let event = self.market.event(seats.div_ceil(50), 50).await;
-        // A refund takes a hold that lapses between debit and confirmation.
-        let refunds = place.contains(".refund.");
-        if refunds {
+        let way = Way::to(place);
+        let lapses = way == Way::Lapse;
+        if lapses {
             self.network.set(Weather {
                 delay: Some(Duration::from_millis(1_200)..Duration::from_millis(1_600)),
                 delayed: "/ConfirmHold",
@@ -156,14 +180,17 @@ impl Ground {
         let doom = Doom {
             place,
             is_user: user_svc::FAILPOINTS.contains(&place),
-            hold_ttl: ("TESSERA_HOLD_TTL", if refunds { "1s" } else { "2m" }.to_owned()),
+            hold_ttl: ("TESSERA_HOLD_TTL", if lapses { "1s" } else { "2m" }.to_owned()),
         };
         self.cluster.kill(doom.process()).await;
-        let watch = Watch::begin(&self.market, &event.id);
-        let (enough, crowd) = self.crowd(&event);
+        let watch = match way {
+            Way::GiveBack => Watch::begin_with_returns(&self.market, &event.id),
+            Way::Buy | Way::Lapse => Watch::begin(&self.market, &event.id),
+        };
+        let (enough, crowd) = self.crowd(&event, way);
         for run in 0..runs {
             // The first one to come by, or one of the others.
-            let nth = 1 + run % if refunds { 2 } else { 4 };
+            let nth = 1 + run % if way == Way::Buy { 4 } else { 2 };
             self.die(&doom, nth).await;
         }
         self.live(&doom).await;
@@ -182,7 +209,7 @@ impl Ground {
     }
 
     /// All buyers, each buying until it is enough.
-    fn crowd(&self, event: &Event) -> (Arc<AtomicBool>, JoinSet<usize>) {
+    fn crowd(&self, event: &Event, way: Way) -> (Arc<AtomicBool>, JoinSet<usize>) {
         let (enough, mut all) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
         let wishes = self.rich.iter().map(|buyer| (buyer, 1));
         for (buyer, seats) in wishes.chain(self.poor.iter().map(|buyer| (buyer, 2))) {
@@ -190,8 +217,11 @@ impl Ground {
                 (self.market.clone(), event.clone(), buyer.clone(), Arc::clone(&enough));
             all.spawn(async move {
                 for purchases in 1.. {
-                    let ended = market.buy(&buyer, &event, Wish::Best(seats)).await.ended;
-                    assert_ne!(ended, Ended::Nothing(OrderFailure::SoldOut), "too few seats");
+                    let entry = market.buy(&buyer, &event, Wish::Best(seats)).await;
+                    assert_ne!(entry.ended, Ended::Nothing(OrderFailure::SoldOut), "too few seats");
+                    if way == Way::GiveBack && matches!(entry.ended, Ended::Sold { .. }) {
+                        market.refund(&entry).await;
+                    }
                     if enough.load(Ordering::Relaxed) {
                         return purchases;
                     }

@@ -185,3 +185,41 @@ async fn a_cut_in_the_middle_of_confirmations_heals() {
         "money was taken and nothing sold yet while the line was cut: {seen:?}"
     );
 }
+
+/// What is given back over a network that loses three of ten answers, makes every request twice and delays it: each order's seats
+/// come back once, and so does its money; others buy the seats meanwhile and keep them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_back_comes_back_once_over_a_bad_network() {
+    let apart = Apart::start().await;
+    let market = Market::of(&apart.cluster);
+    let event = market.event(4, 10).await;
+    let (mut buyers, all) = crowd(&market, &event, 30).await;
+    all.join_all().await;
+    let lines = market.books().lines();
+    let sold: Vec<_> = lines
+        .into_iter()
+        .filter(|line| matches!(line.ended, Ended::Sold { .. }))
+        .collect();
+    assert!(sold.len() >= 10, "{} were sold: nothing is tested", sold.len());
+    apart.set(&Weather {
+        delay: Some(millis(0..150)),
+        repeat: Some(millis(0..3_000)),
+        lost_per_mille: 300,
+        ..Weather::default()
+    });
+    let mut refunds = JoinSet::new();
+    for line in sold.iter().take(10).cloned() {
+        let market = market.clone();
+        refunds.spawn(async move { market.refund(&line).await });
+    }
+    let (others, more) = crowd(&market, &event, 15).await;
+    buyers.extend(others);
+    refunds.join_all().await;
+    more.join_all().await;
+    apart.set(&Weather::default());
+    // What was taken to be repeated is still delivered.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    market.audit(&event, &buyers).await;
+    let lost = apart.sum(|done| done.lost.load(Ordering::Relaxed));
+    assert!(lost > 10, "{lost} answers were lost: nothing is tested");
+}

@@ -2,11 +2,22 @@
 
 use super::*;
 use crate::domain::{
+    refund::{Asker, NewRefund},
     sale::{BuyerCap, MAX_LIVE_HOLDS, SaleWindow},
     search::{Query, Words},
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// As the platform asks.
+fn asked(order_id: Uuid) -> NewRefund {
+    NewRefund {
+        id: None,
+        order_id,
+        token: None,
+        by: Asker::Platform,
+    }
+}
 
 impl Fixture {
     /// An event with these terms beside the fixture's own; later holds are of it.
@@ -162,14 +173,17 @@ async fn a_refund_frees_the_seats_once_however_often_and_wherever_it_is_asked_fo
     let mut calls = tokio::task::JoinSet::new();
     for number in 0..10_usize {
         let store = stores[number % 2].clone();
-        calls.spawn(async move { insist(|| store.refund(order, None)).await.expect("refunded") });
+        calls.spawn(async move {
+            let asked = asked(order);
+            insist(|| store.refund(&asked)).await.expect("refunded")
+        });
     }
     let answers = calls.join_all().await;
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]) && answers[0].len() == 3);
     assert_eq!(fixture.figures().await, [3, 0, 1, 3]);
     assert_eq!(fixture.counts().await, (3, 0, 1));
     let again = fixture.sold(3).await;
-    fixture.store.refund(order, None).await.expect("a repeat");
+    fixture.store.refund(&asked(order)).await.expect("a repeat");
     assert_eq!(
         fixture.figures().await,
         [0, 0, 4, 3],
@@ -177,14 +191,55 @@ async fn a_refund_frees_the_seats_once_however_often_and_wherever_it_is_asked_fo
     );
     let ticket = fixture.store.check_ticket(answers[0][0].id).await.expect("known");
     assert!(ticket.revoked_at.is_some());
-    fixture.store.refund(again, None).await.expect("refunded");
-    fixture.store.refund(other, None).await.expect("refunded");
+    fixture.store.refund(&asked(again)).await.expect("refunded");
+    fixture.store.refund(&asked(other)).await.expect("refunded");
     assert_eq!(fixture.figures().await, [4, 0, 0, 7]);
     let nobody = id();
-    let refunded = fixture.store.refund(nobody, None).await;
+    let refunded = fixture.store.refund(&asked(nobody)).await;
     assert_eq!(refusal(refunded), Refusal::OrderUnknown(nobody));
     let checked = fixture.store.check_ticket(nobody).await;
     assert_eq!(refusal(checked), Refusal::TicketUnknown(nobody));
+    fixture.check_seats().await;
+}
+
+/// A request that was refused is refused when it comes once more, late, also where it would be granted by now: who asked has heard
+/// that the tickets are good. A clock that steps back stands here for terms that have changed.
+async fn a_buyer_gives_tickets_back_until_the_event_begins_and_a_refusal_is_for_good(store: TestStore) {
+    let mut fixture = Fixture::with(store, &[("A", 1, 1)]).await;
+    let new = NewEvent {
+        starts_at: fixture.store.now().after(DAY),
+        ..event(&[("A", 1, 4)])
+    };
+    let (event, _) = fixture.store.create_event(id(), id(), &new).await.expect("a new event");
+    fixture.event = event.id;
+    let by_buyer = |order_id| NewRefund {
+        id: Some(id()),
+        by: Asker::Buyer,
+        ..asked(order_id)
+    };
+    let [early, late, never] = [fixture.sold(1).await, fixture.sold(1).await, fixture.sold(1).await];
+    fixture.clock.advance(DAY - Duration::from_nanos(1));
+    let first = by_buyer(early);
+    let void = fixture.store.refund(&first).await.expect("in time");
+    fixture.clock.advance(Duration::from_nanos(1));
+    let closed = Refusal::RefundClosed(event.starts_at);
+    let [refused, last] = [by_buyer(late), by_buyer(never)];
+    for _ in 0..2 {
+        assert_eq!(refusal(fixture.store.refund(&refused).await), closed);
+    }
+    assert_eq!(refusal(fixture.store.refund(&last).await), closed);
+    let repeated = fixture.store.refund(&first).await.expect("it was done in time");
+    assert_eq!(repeated, void);
+    fixture.clock.0.fetch_sub(5_000_000_000, Ordering::SeqCst);
+    assert_eq!(refusal(fixture.store.refund(&refused).await), closed, "it was told so");
+    fixture.store.refund(&by_buyer(late)).await.expect("another request");
+    fixture.clock.advance(Duration::from_secs(60));
+    fixture
+        .store
+        .refund(&asked(never))
+        .await
+        .expect("the platform always may");
+    assert_eq!(fixture.figures().await, [4, 0, 0, 3]);
     fixture.check_seats().await;
 }
 
@@ -244,7 +299,7 @@ async fn the_revision_grows_with_every_change_and_is_the_same_everywhere(store: 
     for change in 0..3 {
         match change {
             0 => {}
-            1 => drop(fixture.store.refund(order, None).await.expect("refunded")),
+            1 => drop(fixture.store.refund(&asked(order)).await.expect("refunded")),
             _ => drop(fixture.store.hold(&fixture.best(1)).await.expect("free")),
         }
         let map = other.map_of(key, &event).await.expect("a map");
@@ -324,6 +379,7 @@ service_store::on_both_stores![
     fifty_holds_live_at_once_and_no_more,
     general_admission_sells_every_place_once,
     a_refund_frees_the_seats_once_however_often_and_wherever_it_is_asked_for,
+    a_buyer_gives_tickets_back_until_the_event_begins_and_a_refusal_is_for_good,
     the_sweep_writes_down_what_is_over_and_nothing_else,
     a_sweep_takes_so_many_at_a_time_and_two_processes_do_not_mind_each_other,
     the_revision_grows_with_every_change_and_is_the_same_everywhere,

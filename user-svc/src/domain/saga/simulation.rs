@@ -8,10 +8,13 @@
 //! 1. a seat is sold to one order at most; 2. a refund is made once at most, and never of what was sold; 3. an order has
 //!    succeeded if and only if its seat is sold and it has paid once; 4. one that has failed has paid nothing in the end;
 //! 5. whose release was heard holds nothing any more; 6. a consumer sees the events of an order in order, all of them, and
-//!    each has one effect.
+//!    each has one effect; 7. an order was refunded if and only if its seat is not sold to it any more and its money
+//!    came back, once.
 //!
 //! Seeds: 400, or as many as `TESSERA_SEEDS` says. [`Bug`]s are planted to see that the simulation finds such.
 
+mod checks;
+mod refunds;
 mod tickets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +51,12 @@ enum Bug {
     EmptyReleaseForgotten,
     /// The ticket service sells what has run out and gone to somebody else.
     LateConfirm,
+    /// The ticket service does not remember that it has refused a refund.
+    RefusalForgotten,
+    /// A revocation that was not heard of is taken for a refusal.
+    RefusedInDoubt,
+    /// The money goes back before its record, and not once for each order.
+    RepayApart,
     /// The event is written after the commit of its effect.
     EventApart,
     /// A consumer without an inbox.
@@ -85,6 +94,8 @@ struct Stored {
     claimed_until: Millis,
     held: Option<Held>,
     heard_release: bool,
+    /// The last refund that was asked for.
+    refund: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +118,7 @@ enum Ask {
     Hold,
     Confirm(i64),
     Release,
+    Revoke(u64),
 }
 
 #[derive(Debug, Clone)]
@@ -114,6 +126,7 @@ enum Answer {
     Hold(HoldOutcome),
     Confirm(ConfirmOutcome),
     Release(ReleaseOutcome),
+    Revoke(RevokeOutcome),
 }
 
 /// What is on its way.
@@ -157,6 +170,10 @@ struct World {
     orders: Vec<Stored>,
     debits: Vec<usize>,
     refunds: Vec<usize>,
+    /// Of orders that had succeeded.
+    returns: Vec<usize>,
+    refunds_asked: u64,
+    refunds_refused: BTreeSet<u64>,
     holds: BTreeMap<usize, Hold>,
     seats: [Option<i64>; SEATS],
     sold: Vec<(usize, usize)>,
@@ -185,6 +202,7 @@ impl World {
             claimed_until: 0,
             held: None,
             heard_release: false,
+            refund: None,
         };
         Self {
             bug,
@@ -193,6 +211,9 @@ impl World {
             orders: vec![fresh; ORDERS],
             debits: Vec::new(),
             refunds: Vec::new(),
+            returns: Vec::new(),
+            refunds_asked: 0,
+            refunds_refused: BTreeSet::new(),
             holds: BTreeMap::new(),
             seats: [None; SEATS],
             sold: Vec::new(),
@@ -218,6 +239,7 @@ impl World {
             self.now += 1 + self.draw.below(150);
             self.faults();
             self.mail();
+            self.ask_refund();
             for process in 0..PROCESSES {
                 if self.processes[process].stopped_until <= self.now {
                     self.drive(process);
@@ -297,7 +319,8 @@ impl World {
                     return None;
                 }
                 let paid = self.debits.contains(&number);
-                let spent = PRICE * (self.debits.len() as i64 - self.refunds.len() as i64);
+                let back = self.refunds.len() + self.returns.len();
+                let spent = PRICE * (self.debits.len() as i64 - back as i64);
                 let poor = !paid && PURSE - spent < PRICE;
                 let outcome = if poor {
                     Err(failing(Failure::InsufficientFunds))
@@ -323,7 +346,12 @@ impl World {
             Step::Hold => Ask::Hold,
             Step::Confirm => Ask::Confirm(driver.seen.held.as_ref().map_or(0, |held| held.token)),
             Step::Release(_) => Ask::Release,
-            Step::Succeeded(_) | Step::Failed(_) => {
+            Step::Revoke(_) => Ask::Revoke(driver.seen.refund.expect("somebody asked")),
+            Step::Repay(tickets) => {
+                self.repay(process, number, tickets.clone());
+                return None;
+            }
+            Step::Succeeded(_) | Step::Refunded(_) | Step::Failed(_) => {
                 self.processes[process].drivers.remove(&number);
                 return None;
             }
@@ -353,6 +381,10 @@ impl World {
             (Answer::Release(outcome), Step::Release(why)) => {
                 (after_release(why.clone(), outcome, driver.attempts), None)
             }
+            (Answer::Revoke(RevokeOutcome::Unknown), Step::Revoke(tickets)) if self.bug == Bug::RefusedInDoubt => {
+                (Next::Go(Step::Succeeded(tickets.clone())), None)
+            }
+            (Answer::Revoke(outcome), Step::Revoke(tickets)) => (after_revoke(tickets.clone(), outcome).0, None),
             (answer, step) => panic!("{answer:?} at {step:?}"),
         };
         match next {
@@ -394,14 +426,7 @@ impl World {
         stored.held = held.or(seen.held);
         stored.claimed_until = self.now + LEASE;
         let now = stored.clone();
-        if self.bug != Bug::EventApart || !self.draw.once_in(30) {
-            self.events.push(Event {
-                order: number,
-                version: now.version,
-                taken_until: 0,
-                delivered: false,
-            });
-        }
+        self.tell(number, now.version);
         let driver = Driver {
             seen: now,
             attempts: Attempts::FIRST,
@@ -409,6 +434,18 @@ impl World {
             at: self.now,
         };
         self.processes[process].drivers.insert(number, driver);
+    }
+
+    /// Writes the event of a change, in its transaction.
+    fn tell(&mut self, order: usize, version: u64) {
+        if self.bug != Bug::EventApart || !self.draw.once_in(30) {
+            self.events.push(Event {
+                order,
+                version,
+                taken_until: 0,
+                delivered: false,
+            });
+        }
     }
 
     fn recover(&mut self, process: usize) {
@@ -465,47 +502,6 @@ impl World {
             self.processes[process].delivering.push(place);
         }
     }
-
-    fn check(&self) -> Result<(), String> {
-        let count = |list: &[usize], number| list.iter().filter(|&&other| other == number).count();
-        for seat in 0..SEATS {
-            if self.sold.iter().filter(|(sold, _)| *sold == seat).count() > 1 {
-                return Err(format!("1: seat {seat} is sold twice: {:?}", self.sold));
-            }
-        }
-        for (number, order) in self.orders.iter().enumerate() {
-            let (paid, refunded) = (count(&self.debits, number), count(&self.refunds, number));
-            let sold = self.sold.iter().filter(|(_, buyer)| *buyer == number).count();
-            let say = |what: &str| {
-                Err(format!(
-                    "{what}: order {number}: paid {paid} refunded {refunded} sold {sold} {order:?}"
-                ))
-            };
-            if refunded > 1 || (refunded > 0 && sold > 0) {
-                return say("2");
-            }
-            match order.step {
-                Step::Succeeded(_) if (paid, refunded, sold) != (1, 0, 1) => return say("3"),
-                Step::Failed(_) if sold > 0 || paid != refunded => return say("4"),
-                Step::Failed(_)
-                    if order.heard_release && self.holds.get(&number).is_some_and(|hold| hold.phase == Phase::Held) =>
-                {
-                    return say("5");
-                }
-                _ if paid > 1 => return say("3"),
-                _ => {}
-            }
-        }
-        for (number, seen) in &self.seen {
-            if !seen.is_sorted() {
-                return Err(format!("6: order {number}: {seen:?}"));
-            }
-        }
-        match self.effects.iter().find(|(_, effects)| **effects > 1) {
-            Some(twice) => Err(format!("6: two effects: {twice:?}")),
-            None => Ok(()),
-        }
-    }
 }
 
 /// What a driver makes of a call without an answer.
@@ -513,6 +509,7 @@ fn unheard(step: &Step) -> Answer {
     match step {
         Step::Hold => Answer::Hold(HoldOutcome::Unknown(failing(Failure::Unavailable))),
         Step::Confirm => Answer::Confirm(ConfirmOutcome::Unknown),
+        Step::Revoke(_) => Answer::Revoke(RevokeOutcome::Unknown),
         _ => Answer::Release(ReleaseOutcome::Unknown),
     }
 }
@@ -525,19 +522,24 @@ fn seeds() -> u64 {
 #[test]
 fn purchases_survive_every_storm() {
     let (mut succeeded, mut failed, mut refunded) = (0, 0, 0);
+    let (mut returned, mut refused) = (0, 0);
     for seed in 0..seeds() {
         let mut world = World::new(seed, Bug::None);
         world.run().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
         let bought = |order: &&Stored| matches!(order.step, Step::Succeeded(_));
         succeeded += world.orders.iter().filter(bought).count();
-        failed += world.orders.iter().filter(|order| !bought(order)).count();
+        let fell = |order: &&Stored| matches!(order.step, Step::Failed(_));
+        failed += world.orders.iter().filter(fell).count();
         refunded += world.refunds.len();
+        returned += world.returns.len();
+        refused += world.refunds_refused.len();
     }
     // A simulation in which nothing happens proves nothing.
     assert!(
         succeeded > 0 && failed > 0 && refunded > 0,
         "{succeeded} {failed} {refunded}"
     );
+    assert!(returned > 0 && refused > 0, "{returned} {refused}");
 }
 
 #[test]
@@ -548,6 +550,9 @@ fn planted_bugs_are_found() {
         Bug::RefundInDoubt,
         Bug::EmptyReleaseForgotten,
         Bug::LateConfirm,
+        Bug::RefusalForgotten,
+        Bug::RefusedInDoubt,
+        Bug::RepayApart,
         Bug::EventApart,
         Bug::NoInbox,
         Bug::NotInOrder,

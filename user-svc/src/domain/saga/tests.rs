@@ -5,6 +5,7 @@ use proptest::{collection::vec, prelude::*};
 use service_store::{Currency, Money};
 
 use super::*;
+use crate::domain::order::RefundRefusal;
 
 /// What happens to one performance of a step.
 #[derive(Debug, Clone, Copy)]
@@ -145,7 +146,8 @@ impl World {
                 self.settled = true;
                 after_release(why.clone(), ReleaseOutcome::Settled, attempts)
             }
-            Step::Succeeded(_) | Step::Failed(_) => return None,
+            // Refunds are the simulation's.
+            _ => return None,
         };
         (!matches!(fault, Fault::CrashAfter)).then_some(next)
     }
@@ -265,4 +267,47 @@ fn a_hold_that_is_not_ours_is_not_released() {
     let failing = failing(Failure::Unavailable);
     let (next, _) = after_hold(HoldOutcome::NotOurs(failing.clone()), Attempts::RESUMED);
     assert_eq!(next, Next::Go(Step::Failed(failing)));
+}
+
+#[test]
+fn only_what_has_succeeded_is_refunded() {
+    let tickets = vec![Uuid::from_u128(1)];
+    let why = failing(Failure::SoldOut);
+    for step in [
+        Step::Begin,
+        Step::Hold,
+        Step::Debit,
+        Step::Confirm,
+        Step::Refund(why.clone()),
+        Step::Release(why.clone()),
+        Step::Failed(why),
+        Step::Revoke(tickets.clone()),
+        Step::Repay(tickets.clone()),
+        Step::Refunded(tickets.clone()),
+    ] {
+        assert_eq!(refund_asked(&step), None, "{step:?}");
+    }
+    let succeeded = Step::Succeeded(tickets.clone());
+    assert_eq!(refund_asked(&succeeded), Some(Step::Revoke(tickets)));
+}
+
+#[test]
+fn a_revocation_is_never_given_up_and_only_a_refusal_leads_back() {
+    let tickets = vec![Uuid::from_u128(1)];
+    let after = |outcome| after_revoke(tickets.clone(), outcome);
+    let refused = RefundRefused {
+        why: RefundRefusal::Closed,
+        detail: "too late".into(),
+    };
+    assert_eq!(after(RevokeOutcome::Unknown), (Next::Again { in_doubt: true }, None));
+    assert_eq!(
+        after(RevokeOutcome::Revoked),
+        (Next::Go(Step::Repay(tickets.clone())), None)
+    );
+    assert_eq!(
+        after(RevokeOutcome::Refused(refused.clone())),
+        (Next::Go(Step::Succeeded(tickets.clone())), Some(refused))
+    );
+    let done = after_repay(tickets.clone());
+    assert!(done.is_final() && done == Step::Refunded(tickets));
 }

@@ -6,7 +6,10 @@ use service_store::{Database, Schema};
 use sqlx::migrate::Migrator;
 
 use super::*;
-use crate::domain::ledger::Kind;
+use crate::domain::{
+    ledger::Kind,
+    order::{NewRefund, RefundBy},
+};
 
 async fn a_statement_tells_every_change_newest_first_in_pages(store: TestStore) {
     let fixture = Fixture::with(store, 1_000).await;
@@ -99,6 +102,64 @@ async fn a_ledger_of_before_is_taken_over(store: TestStore) {
     assert_eq!(store.audit().await.expect("audited").wrong, Vec::<String>::new());
 }
 
+/// An order that was paid, up to where its tickets are void and its money is owed.
+async fn repaying(store: &Store, paid: &Order) -> Order {
+    let tickets = vec![id(), id()];
+    let sold = store.advance(paid, Step::Succeeded(tickets.clone()), None).await;
+    let new = NewRefund {
+        id: id(),
+        order_id: sold.expect("moved").id,
+        by: RefundBy::Buyer,
+    };
+    let begun = recorded(store.begin_refund(&new, "").await);
+    store
+        .advance(&begun, Step::Repay(tickets), None)
+        .await
+        .expect("its own")
+}
+
+/// Two processes are asked at once, with one request and with two: one refund begins, and the other one hears of it or is told
+/// that it is no longer to be had.
+async fn of_two_who_ask_at_once_one_refund_begins(store: TestStore) {
+    let fixture = Fixture::with(store, 1_000).await;
+    let other = open(&fixture.place).await;
+    for round in 0..6 {
+        let paid = fixture
+            .store
+            .debit(&fixture.held_order(10).await)
+            .await
+            .expect("enough");
+        let sold = fixture.store.advance(&paid, Step::Succeeded(vec![id()]), None).await;
+        let new = NewRefund {
+            id: id(),
+            order_id: sold.expect("moved").id,
+            by: RefundBy::Buyer,
+        };
+        let second = NewRefund {
+            id: if round % 2 == 0 { new.id } else { id() },
+            ..new
+        };
+        let (one, two) = tokio::join!(fixture.store.begin_refund(&new, ""), other.begin_refund(&second, ""));
+        let began = |answer: &Result<Recorded, StoreError>| matches!(answer, Ok(Recorded::New(_)));
+        assert_eq!(
+            [&one, &two].iter().filter(|answer| began(answer)).count(),
+            1,
+            "{one:?} {two:?}"
+        );
+        let loser = if began(&one) { two } else { one };
+        match loser {
+            Ok(Recorded::Before(order)) if round % 2 == 0 => {
+                assert_eq!(order.step.name(), "revoke");
+            }
+            other => assert!(
+                round % 2 == 1 && matches!(refusal(other), Refusal::NotRefundable { .. }),
+                "told so"
+            ),
+        }
+    }
+    fixture.check_ledger().await;
+}
+
 /// What was not found out of order yet is what nobody looked for: each check finds what it is there for.
 async fn an_audit_finds_what_is_wrong(store: TestStore) {
     let fixture = Fixture::with(store, 1_000).await;
@@ -133,6 +194,11 @@ async fn an_audit_finds_what_is_wrong(store: TestStore) {
         (
             "UPDATE accounts SET currency = 'CHF' WHERE kind = 'sales'",
             "UPDATE accounts SET currency = 'EUR' WHERE kind = 'sales'",
+        ),
+        // Refunded, and its money is nowhere.
+        (
+            "UPDATE orders SET step = 'refunded', tickets = ''",
+            "UPDATE orders SET step = 'confirm', tickets = NULL",
         ),
         (
             "UPDATE accounts SET owner = 'nobody' WHERE kind = 'wallet'",
@@ -190,7 +256,7 @@ async fn no_order_of_operations_makes_or_loses_money(store: TestStore) {
                 };
                 let (user, order) = (fixture.user.id, fixture.held_order(rng.random_range(0..300)).await);
                 let (amount, kind, repeats) =
-                    (rng.random_range(1..200), rng.random_range(0..3), rng.random_range(1..3));
+                    (rng.random_range(1..200), rng.random_range(0..4), rng.random_range(1..3));
                 round.spawn(async move {
                     let request = id();
                     let mut change = 0;
@@ -208,6 +274,13 @@ async fn no_order_of_operations_makes_or_loses_money(store: TestStore) {
                                         let next = Step::Refund(why.clone());
                                         let next = store.advance(&paid, next, None).await.expect("moved");
                                         store.refund(&next, why).await.expect("refunded");
+                                        change = 0;
+                                    }
+                                    if kind == 3 {
+                                        let repaying = repaying(&store, &paid).await;
+                                        store.repay(&repaying).await.expect("given back");
+                                        let again = store.repay(&repaying).await;
+                                        assert!(matches!(again, Err(StoreError::Overtaken)), "{again:?}");
                                         change = 0;
                                     }
                                 }
@@ -229,6 +302,7 @@ async fn no_order_of_operations_makes_or_loses_money(store: TestStore) {
 service_store::on_both_stores![
     a_statement_tells_every_change_newest_first_in_pages,
     a_ledger_of_before_is_taken_over,
+    of_two_who_ask_at_once_one_refund_begins,
     an_audit_finds_what_is_wrong,
     the_schema_is_the_last_line,
     no_order_of_operations_makes_or_loses_money,

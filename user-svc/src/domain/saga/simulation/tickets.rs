@@ -78,6 +78,7 @@ impl World {
                 }
                 Answer::Confirm(ConfirmOutcome::Confirmed(vec![Uuid::from_u128(order as u128)]))
             }
+            Ask::Revoke(refund) => Answer::Revoke(self.serve_revoke(order, refund)),
             Ask::Release => {
                 match self.holds.get(&order).copied() {
                     None if self.bug != Bug::EmptyReleaseForgotten => drop(self.empty_releases.insert(order)),
@@ -129,7 +130,7 @@ impl World {
         HoldOutcome::Granted(held(&hold))
     }
 
-    fn set(&mut self, order: usize, phase: Phase) {
+    pub(super) fn set(&mut self, order: usize, phase: Phase) {
         if let Some(hold) = self.holds.get_mut(&order) {
             hold.phase = phase;
         }
