@@ -36,6 +36,9 @@ pub(crate) enum AccountError {
     /// Too many wrong passwords: not before so long.
     #[error("too many wrong passwords; try again in {} s", .0.as_secs_f64().ceil())]
     TooManyAttempts(Duration),
+    /// Too many accounts from one address, or too many addresses that were taken: not before so long.
+    #[error("too many sign-ups from your network; try again in {} s", .0.as_secs_f64().ceil())]
+    TooManySignUps(Duration),
     /// No token can be signed.
     #[error(transparent)]
     Signing(#[from] SigningError),
@@ -51,20 +54,34 @@ impl Accounts {
     }
 
     /// Makes an account, once for each request.
-    pub(crate) async fn create(&self, new: &NewUser, password: Password) -> Result<User, AccountError> {
-        // Looked up before hashing, so that a repeat costs one hash and not two.
+    pub(crate) async fn create(&self, new: &NewUser, password: Password, peer: IpAddr) -> Result<User, AccountError> {
+        // Looked up before hashing, so that a repeat costs one hash and not two; and before it counts, so that it costs none.
         if let Some(known) = self.store.user_of_request(new.request_id).await? {
             return self.repeated(known, new, password).await;
         }
+        let sign_up = self.attempts.begin_sign_up(peer);
+        let sign_up = sign_up.map_err(AccountError::TooManySignUps)?;
+        let made = self.make(new, &password).await;
+        match &made {
+            Ok((_, true)) => self.attempts.signed_up(sign_up),
+            // It stays taken: who asks has heard who has an account.
+            Err(AccountError::Store(StoreError::Refused(Refusal::EmailTaken))) => drop(sign_up),
+            Ok((_, false)) | Err(_) => self.attempts.no_sign_up(sign_up),
+        }
+        match made? {
+            (known, true) => Ok(known.user),
+            (known, false) => self.repeated(known, new, password).await,
+        }
+    }
+
+    /// The account of that request, and whether this made it.
+    async fn make(&self, new: &NewUser, password: &Password) -> Result<(Known, bool), AccountError> {
         let hash = self.passwords.hash(password.clone()).await?;
         // Version 7 grows with time, which keeps the index of ids compact.
         let id = Uuid::now_v7();
         let known = self.store.create_user(id, new, &hash).await?;
-        if known.user.id == id {
-            Ok(known.user)
-        } else {
-            self.repeated(known, new, password).await
-        }
+        let is_new = known.user.id == id;
+        Ok((known, is_new))
     }
 
     /// The account whose address and password these are. Unknown accounts and wrong passwords get the same answer after the

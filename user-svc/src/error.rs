@@ -79,6 +79,9 @@ impl From<AccountError> for Status {
             AccountError::TooManyAttempts(wait) => {
                 status::retryable(Code::ResourceExhausted, "TOO_MANY_ATTEMPTS", message, wait)
             }
+            AccountError::TooManySignUps(wait) => {
+                status::retryable(Code::ResourceExhausted, "TOO_MANY_SIGN_UPS", message, wait)
+            }
             AccountError::Signing(error) => error.into(),
             AccountError::Password(error @ PasswordError::Failed(_)) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a password was not checked");

@@ -198,7 +198,9 @@ fn too_large(message: &str) -> Option<Status> {
     Some(status::error_with(
         Code::ResourceExhausted,
         "MESSAGE_TOO_LARGE",
-        format!("the request message has {size} bytes; this server takes at most {limit}"),
+        format!(
+            "the request message has {size} bytes; this server takes at most {limit}: shorten its fields, or send less at once"
+        ),
         [("size", size.to_owned()), ("limit", limit.to_owned())],
     ))
 }
@@ -280,7 +282,7 @@ mod tests {
         let status = status.expect("recognised");
         assert_eq!(
             status.message(),
-            "the request message has 9 bytes; this server takes at most 4"
+            "the request message has 9 bytes; this server takes at most 4: shorten its fields, or send less at once"
         );
         let info = status.get_details_error_info().expect("info");
         assert_eq!(info.metadata.get("limit").map(String::as_str), Some("4"));

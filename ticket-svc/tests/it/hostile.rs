@@ -3,7 +3,7 @@
 use proto::ticket::v1::{Event, Section, Venue};
 use tonic::Code;
 
-use crate::fixture::{Client, Fixture, best, buyer, chosen, create, euro, fields, id, new_event, section};
+use crate::fixture::{Client, Fixture, best, buyer, chosen, create, euro, fields, id, new_event, reason, section};
 
 async fn refused(client: &mut Client, change: impl FnOnce(&mut Event)) -> Vec<String> {
     let mut request = new_event(vec![section("A", 1, 1)]);
@@ -86,15 +86,22 @@ async fn long_names_and_many_seats_are_refused_by_field_and_larger_messages_befo
         refused(&mut client, |event| event.sections = sections).await,
         ["event.sections"]
     );
-    // A megabyte is more than a message may have here (256 KiB): it is refused whole, and named with the limit.
+    // A megabyte is more than a message may have here (256 KiB): it is not read, and the answer says by how much.
     let mut request = new_event(vec![section("A", 1, 1)]);
     request.event.as_mut().expect("an event").title = "x".repeat(1 << 20);
     let status = client.create_event(request).await.expect_err("a megabyte");
-    assert!(
-        matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted),
-        "{status:?}"
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::ResourceExhausted, "MESSAGE_TOO_LARGE")
     );
-    assert!(status.message().contains("262144"), "{status:?}");
+    assert!(
+        status.message().contains("262144: shorten its fields"),
+        "{}",
+        status.message()
+    );
+    // What fits is read, and its field named with the limit.
+    let named = refused(&mut client, |event| event.title = "x".repeat(200_000)).await;
+    assert_eq!(named, ["event.title"]);
     fixture.stop().await;
 }
 

@@ -118,8 +118,9 @@ impl UserService for UserApi {
     type WatchOrderStream = Pin<Box<dyn Stream<Item = Result<WatchOrderResponse, Status>> + Send>>;
 
     async fn create_user(&self, request: Request<CreateUserRequest>) -> Result<Response<CreateUserResponse>, Status> {
+        let peer = gate::peer(&request);
         let (new, password) = read::create_user(request.into_inner())?;
-        let user = self.accounts.create(&new, password).await?;
+        let user = self.accounts.create(&new, password, peer).await?;
         Ok(Response::new(CreateUserResponse {
             user: Some(convert::user(user)),
         }))

@@ -1,4 +1,4 @@
-//! How many wrong passwords are taken. Pure: the time is an argument, the answer is "go on" or "not before".
+//! How many wrong passwords are taken, and how many sign-ups. Pure: the time is an argument, the answer is "go on" or "not before".
 //!
 //! Locking an account after some wrong passwords is what everybody thinks of first, and it hands out a weapon: whoever knows an
 //! address can keep its owner out. So what is counted is not the account:
@@ -13,6 +13,10 @@
 //! Only failures count: an attempt is taken when it begins, so that a thousand at once are no way round, and given back when
 //! the password was right or was not looked at. An account that does not exist is counted like one that does: the answer must
 //! not tell them apart.
+//!
+//! Signing up is counted by peer, apart from signing in: whoever makes accounts by the thousand behind one address keeps nobody
+//! there from their own account. Two things are bounded. Each peer may make many accounts, and few more each minute: a crowd
+//! behind one address, not a machine. And it may ask for few addresses that are taken: that answer tells who has an account.
 //!
 //! Memory is bounded: so many pairs, peers and accounts are remembered, and what does not fit shares one allowance.
 
@@ -30,7 +34,13 @@ const PEER: Rate = Rate::new(256, Duration::from_secs(2));
 /// What machines that never signed in may guess together. At its slowest, 43,200 guesses a day.
 const ACCOUNT: Rate = Rate::new(100, Duration::from_secs(2));
 
-/// How many of each are remembered. An entry has some 64 bytes: 20 MB if all maps are full.
+/// Sign-ups from one peer that came to nothing, because the address was taken. More than the password pool takes at once: each
+/// counts until it is answered.
+const VAIN: Rate = Rate::new(256, Duration::from_secs(10));
+/// Accounts that one peer makes. A machine hashes some 50 passwords a second: so many are a minute and a half of it.
+const SIGN_UPS: Rate = Rate::new(4_096, Duration::from_secs(1));
+
+/// How many of each are remembered. An entry has some 64 bytes: 32 MB if all maps are full.
 const MOST: usize = 100_000;
 /// A map that is full is looked through for entries that say nothing any more, at most this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -41,6 +51,8 @@ pub(crate) struct Throttle {
     pairs: Buckets<(Account, Peer)>,
     peers: Buckets<Peer>,
     accounts: Buckets<Account>,
+    vain: Buckets<Peer>,
+    sign_ups: Buckets<Peer>,
     /// Where an account was signed in from.
     known: HashMap<(Account, Peer), Duration>,
     most: usize,
@@ -54,6 +66,11 @@ pub(crate) struct Attempt {
     peer: Peer,
     is_known: bool,
 }
+
+/// A sign-up that was let through. Dropped, it counts as one whose address was taken.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct SignUp(Peer);
 
 /// 128 bits of the address's SHA-256: of one size, and no list of addresses in a memory dump.
 type Account = u128;
@@ -71,6 +88,8 @@ impl Throttle {
             pairs: Buckets::new(PAIR, most),
             peers: Buckets::new(PEER, most),
             accounts: Buckets::new(ACCOUNT, most),
+            vain: Buckets::new(VAIN, most),
+            sign_ups: Buckets::new(SIGN_UPS, most),
             known: HashMap::new(),
             most,
         }
@@ -112,6 +131,29 @@ impl Throttle {
         if self.known.len() < self.most || self.known.contains_key(&pair) {
             self.known.insert(pair, now);
         }
+    }
+
+    /// Takes a sign-up, or says how long to wait before the next one.
+    pub(crate) fn sign_up(&mut self, peer: IpAddr, now: Duration) -> Result<SignUp, Duration> {
+        let peer = network(peer);
+        let wait = self.vain.wait(&peer, now).max(self.sign_ups.wait(&peer, now));
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        self.vain.take(peer, now);
+        self.sign_ups.take(peer, now);
+        Ok(SignUp(peer))
+    }
+
+    /// There is an account more.
+    pub(crate) fn signed_up(&mut self, SignUp(peer): SignUp) {
+        self.vain.give_back(&peer);
+    }
+
+    /// Nobody was told whether there is an account, and none was made.
+    pub(crate) fn no_sign_up(&mut self, SignUp(peer): SignUp) {
+        self.vain.give_back(&peer);
+        self.sign_ups.give_back(&peer);
     }
 
     /// The password was not looked at.

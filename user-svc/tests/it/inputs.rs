@@ -129,6 +129,28 @@ async fn accounts_refuse_what_breaks_a_limit() {
     fixture.stop().await;
 }
 
+/// It answered with an error of the codec that named no reason. A name of a megabyte is more than a message may have: it is not
+/// read, and the answer says by how much; one that fits is named by its field.
+#[tokio::test]
+async fn a_name_of_a_megabyte_is_refused_with_what_to_do() {
+    let fixture = Fixture::start().await;
+    let named = |bytes| CreateUserRequest {
+        display_name: "x".repeat(bytes),
+        ..new_user()
+    };
+    let status = fixture.client.clone().create_user(named(1 << 20)).await;
+    let status = status.expect_err("a megabyte");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::ResourceExhausted, "MESSAGE_TOO_LARGE")
+    );
+    let said = "this server takes at most 262144: shorten its fields";
+    assert!(status.message().contains(said), "{}", status.message());
+    let status = fixture.client.clone().create_user(named(200_000)).await;
+    assert_eq!(fields(&status.expect_err("a name")), ["display_name"]);
+    fixture.stop().await;
+}
+
 #[tokio::test]
 async fn top_ups_refuse_amounts_that_make_no_sense() {
     let fixture = Fixture::start().await;

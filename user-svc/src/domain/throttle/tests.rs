@@ -131,3 +131,49 @@ fn memory_is_bounded_and_what_does_not_fit_shares_an_allowance() {
     assert_eq!(full.count(), 100);
     assert_eq!(world.0.known.len(), 10);
 }
+
+/// Many people behind one address sign up, rightly, and each asks again when the answer was lost; a machine there is slowed to one
+/// a second, and nobody elsewhere notices.
+#[test]
+fn a_crowd_behind_one_address_signs_up_and_a_machine_is_slowed() {
+    let mut throttle = Throttle::new();
+    let mut sign_ups = |peer: &str, now: u64, tries: usize| {
+        let peer: IpAddr = peer.parse().expect("an address");
+        let made = (0..tries).filter(|_| {
+            let sign_up = throttle.sign_up(peer, secs(now));
+            sign_up.map(|sign_up| throttle.signed_up(sign_up)).is_ok()
+        });
+        made.count()
+    };
+    assert_eq!(sign_ups(HOME, 100, 10_000), 4_096);
+    assert_eq!(sign_ups(HOME, 110, 10_000), 10);
+    assert_eq!(sign_ups("192.0.2.2", 110, 100), 100, "others");
+    assert_eq!(sign_ups(HOME, 100_000, 10_000), 4_096, "never more than at the start");
+}
+
+/// Whoever looks for who has an account is slowed early, and what was not answered counts as nothing.
+#[test]
+fn asking_for_addresses_that_are_taken_is_slowed_early() {
+    let mut throttle = Throttle::new();
+    let peer: IpAddr = HOME.parse().expect("an address");
+    for _ in 0..10_000 {
+        let sign_up = throttle.sign_up(peer, secs(1)).expect("not answered");
+        throttle.no_sign_up(sign_up);
+    }
+    let taken = (0..1_000).filter(|_| throttle.sign_up(peer, secs(1)).is_ok()).count();
+    assert_eq!(taken, 256);
+    assert_eq!(throttle.sign_up(peer, secs(1)).err(), Some(secs(10)));
+    assert!(throttle.sign_up(peer, secs(11)).is_ok());
+}
+
+/// What is done to sign-ups from an address must keep nobody there from signing in.
+#[test]
+fn sign_ups_do_not_keep_anybody_from_signing_in() {
+    let mut world = World::new();
+    let peer: IpAddr = HOME.parse().expect("an address");
+    while let Ok(sign_up) = world.0.sign_up(peer, secs(1)) {
+        drop(sign_up);
+    }
+    assert!(world.signs_in("ada@x", HOME, 1));
+    assert_eq!(world.fails("bob@x", HOME, 1, 20), 5);
+}
