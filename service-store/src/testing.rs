@@ -6,11 +6,11 @@
 
 mod server;
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use tempfile::TempDir;
 
-pub use self::server::Server;
+pub use self::server::{Guard, Server};
 use crate::{Dialect, Location};
 
 /// An empty store of one test.
@@ -53,6 +53,30 @@ impl TestStore {
         Self { location, kept }
     }
 
+    /// Copies it into an empty store of the same kind, while others go on with it: by the very commands that `docs/stores.md` gives
+    /// for backup and restore.
+    ///
+    /// # Panics
+    /// When a command is not installed (`tools/setup.sh` does it), or fails.
+    pub fn copy_into(&self, empty: &Self) {
+        match self.location.dialect() {
+            Dialect::Sqlite => {
+                let backup = format!(".backup '{}'", empty.url());
+                run(Command::new("sqlite3").arg(self.url()).arg(backup));
+            }
+            Dialect::Postgres => {
+                let server = Server::shared().expect("it runs");
+                let folder = TempDir::new().expect("a temporary folder");
+                let dump = folder.path().join("store.dump");
+                let mut save = Command::new(server.programs().join("pg_dump"));
+                run(save.args(["--format=custom", "--file"]).arg(&dump).arg(self.url()));
+                let mut restore = Command::new(server.programs().join("pg_restore"));
+                let restore = restore.args(["--exit-on-error", "--no-owner", "--dbname"]);
+                run(restore.arg(empty.url()).arg(&dump));
+            }
+        }
+    }
+
     /// Where it is. Every process of a test opens this.
     #[must_use]
     pub fn location(&self) -> Location {
@@ -76,6 +100,11 @@ impl TestStore {
             Kept::Database(_) => None,
         }
     }
+}
+
+fn run(command: &mut Command) {
+    let done = command.output().expect("installed: see tools/setup.sh");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Runs each of the named functions once on SQLite and once on PostgreSQL, as `sqlite::NAME` and `postgres::NAME`. Each takes

@@ -44,6 +44,34 @@ pub(super) enum Place {
 /// and a process is rarely alone.
 const CONNECTIONS: u32 = 10;
 
+/// Our own parameter of a URL.
+const OURS: &str = "max_connections";
+
+/// Those of sqlx 0.9 (`sqlx-postgres`, options/parse.rs).
+const KNOWN: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// So much of a name that nobody knows is shown.
+const LONGEST_NAME: usize = 40;
+
 impl Dialect {
     /// As spans call it: `db.system.name`.
     #[must_use]
@@ -156,17 +184,22 @@ fn server(location: &str) -> Result<Place, OpenError> {
     })
 }
 
-/// Takes our own parameter out of a URL. In the URL, because it is a limit of that database as much as of this process.
+/// Takes our own parameter out of a URL, in which it stands because it is a limit of that database as much as of this process, and
+/// refuses what neither we nor sqlx know. sqlx would go on without them, and log their values: whoever writes `passwrod=` has
+/// their password in the log, and `sslmod=verify-full` would be a connection that nobody has verified.
 fn connections(options: &mut AnyConnectOptions) -> Result<u32, OpenError> {
-    const OURS: &str = "max_connections";
     let mut connections = CONNECTIONS;
     let mut others = Vec::new();
     for (name, value) in options.database_url.query_pairs() {
         if name == OURS {
             let number = value.parse().ok().filter(|number| (2..=1_000).contains(number));
             connections = number.ok_or(OpenError::Connections)?;
-        } else {
+        } else if is_known(&name) {
             others.push((name.into_owned(), value.into_owned()));
+        } else {
+            // A name without a value may be anything, also what was meant to be one.
+            let shown = (!value.is_empty()).then(|| name.chars().take(LONGEST_NAME).collect());
+            return Err(OpenError::Parameter { name: shown });
         }
     }
     options.database_url.set_query(None);
@@ -174,6 +207,10 @@ fn connections(options: &mut AnyConnectOptions) -> Result<u32, OpenError> {
         options.database_url.query_pairs_mut().extend_pairs(others);
     }
     Ok(connections)
+}
+
+fn is_known(name: &str) -> bool {
+    KNOWN.contains(&name) || (name.starts_with("options[") && name.ends_with(']'))
 }
 
 /// Who is asked for what, without the password.
@@ -209,9 +246,10 @@ impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.dialect() {
             Dialect::Sqlite => formatter.write_str(&self.0),
-            Dialect::Postgres => match PgConnectOptions::from_str(&self.0) {
-                Ok(options) => write!(formatter, "postgres: {}", server_name(&options)),
-                Err(_) => formatter.write_str("postgres: a URL that cannot be read"),
+            // As it is opened: sqlx would log what it does not know of it.
+            Dialect::Postgres => match self.place() {
+                Ok(Place::Server { name, .. }) => write!(formatter, "postgres: {name}"),
+                _ => formatter.write_str("postgres: a URL that cannot be read"),
             },
         }
     }
@@ -259,6 +297,8 @@ mod tests {
             "postgres://ada:secret@db.example:port/users",
             "postgresql://ada:secret@/users?host=/run/postgresql",
             "postgres://ada:secret@db.example/users?sslmode=nonsense",
+            "postgres://ada@db.example/users?passwrod=secret",
+            "postgres://ada@db.example/users?secret",
         ] {
             let read = Location::from(location);
             let shown = format!("{read} {read:?} {:?}", read.place().map(|_| "read"));
@@ -298,6 +338,40 @@ mod tests {
                 (Err(OpenError::Connections), None) => {}
                 (other, _) => panic!("{location}: {other:?}"),
             }
+        }
+    }
+
+    /// sqlx went on without what it did not know, and logged its value.
+    #[test]
+    fn what_a_url_says_is_known_or_refused_by_name() {
+        for (parameter, named) in [
+            ("passwrod=secret", Some("passwrod")),
+            ("sslmod=verify-full", Some("sslmod")),
+            ("connect_timeout=5", Some("connect_timeout")),
+            ("Sslmode=require", Some("Sslmode")),
+            ("secret", None),
+            ("=secret", Some("")),
+        ] {
+            let read = Location::from(format!("postgres://ada@h/users?sslmode=require&{parameter}"));
+            match read.place() {
+                Err(error @ OpenError::Parameter { .. }) => {
+                    let said = error.to_string();
+                    assert!(!said.contains("secret"), "{said}");
+                    assert!(said.contains("sslrootcert"), "those there are: {said}");
+                    assert!(named.is_none_or(|name| said.contains(name)), "{said}");
+                }
+                other => panic!("{parameter}: {other:?}"),
+            }
+        }
+        for name in KNOWN {
+            let value = match name {
+                "sslmode" | "ssl-mode" => "require",
+                "port" | "statement-cache-capacity" => "5",
+                "hostaddr" => "127.0.0.1",
+                _ => "x",
+            };
+            let read = Location::from(format!("postgres://h/users?{name}={value}&options[a]=b"));
+            read.place().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 

@@ -70,6 +70,15 @@ pub enum OpenError {
     /// The URL's `max_connections` makes no sense.
     #[error("max_connections in the store's URL must be 2 to 1000")]
     Connections,
+    /// The URL says something that neither we nor sqlx know: it would be passed over. Its value is not repeated, it may be a password.
+    #[error(
+        "the store's URL has a parameter that nobody knows{}; there are max_connections, sslmode, sslrootcert, sslcert, sslkey, host, hostaddr, port, dbname, user, password, application_name, options and statement-cache-capacity",
+        name.as_ref().map(|name| format!(" ({name:?})")).unwrap_or_default()
+    )]
+    Parameter {
+        /// Its name; not where it has no value, since what was meant to be one may stand there.
+        name: Option<String>,
+    },
     /// The location is empty or memory: records outlive the process, and processes may share them.
     #[error("the store must be a file: give its path, or an sqlite: URL")]
     NoFile,

@@ -3,6 +3,7 @@
 
 mod both;
 mod group;
+mod guarded;
 mod server;
 
 use std::sync::Arc;

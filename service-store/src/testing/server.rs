@@ -29,10 +29,21 @@ use crate::Location;
 pub struct Server {
     folder: PathBuf,
     programs: PathBuf,
+    port: u16,
     /// The end of its input is the server's.
     shell: Mutex<Child>,
     /// The thread that makes databases, once one was wanted.
     wanted: OnceLock<mpsc::Sender<Wanted>>,
+}
+
+/// How a server of its own is reached from other machines: over TCP on loopback, by a password (SCRAM-SHA-256), and with TLS where
+/// there is a certificate. Its socket stays open to everybody, as that of every server here.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Of the user `postgres`. Letters and digits.
+    pub password: String,
+    /// A certificate and its key, both PEM.
+    pub certificate: Option<(String, String)>,
 }
 
 /// What the thread is asked that talks to the server.
@@ -87,6 +98,19 @@ impl Server {
     /// When there is one and it does not start.
     #[must_use]
     pub fn start() -> Option<Self> {
+        Self::make(None).map(|(server, _)| server)
+    }
+
+    /// One that asks for a password over TCP, and the port that it listens on. `None` where there is no PostgreSQL.
+    ///
+    /// # Panics
+    /// When there is one and it does not start.
+    #[must_use]
+    pub fn guarded(guard: &Guard) -> Option<(Self, u16)> {
+        Self::make(Some(guard))
+    }
+
+    fn make(guard: Option<&Guard>) -> Option<(Self, u16)> {
         let programs = programs()?;
         let folder = tempfile::Builder::new()
             .prefix("tessera-pg-")
@@ -107,15 +131,38 @@ impl Server {
             .output()
             .expect("initdb runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let shell = shell(&as_owner, &programs, &folder);
+        let port = match guard {
+            None => STANDARD_PORT,
+            Some(guard) => {
+                lock(&data, guard, !as_owner.is_empty());
+                free_port()
+            }
+        };
+        let shell = shell(&as_owner, &programs, &folder, guard.map(|guard| (guard, port)));
         let server = Self {
             folder,
             programs,
+            port,
             shell: Mutex::new(shell),
             wanted: OnceLock::new(),
         };
         server.up();
-        Some(server)
+        if let Some(guard) = guard {
+            server.administer(format!("ALTER ROLE postgres PASSWORD '{}'", guard.password));
+        }
+        Some((server, port))
+    }
+
+    /// Executes a statement as the administrator.
+    fn administer(&self, statement: String) {
+        let admin = self.url();
+        let done = thread::spawn(move || {
+            runtime().block_on(async {
+                let mut connection = reached(&admin).await.expect("it runs");
+                sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await
+            })
+        });
+        done.join().expect("no panic").expect("an administrator may");
     }
 
     /// Starts it (again), and waits until it takes connections.
@@ -124,7 +171,7 @@ impl Server {
     /// When it does not start.
     pub fn up(&self) {
         self.tell("start");
-        let admin = url(&self.folder, "postgres");
+        let admin = self.url();
         // On a thread of its own, because whoever asks may be within a runtime or not.
         let waits = thread::spawn(move || runtime().block_on(reached(&admin)));
         let reached = waits.join().expect("no panic");
@@ -153,7 +200,7 @@ impl Server {
     fn wanted(&self) -> mpsc::Sender<Wanted> {
         let wanted = self.wanted.get_or_init(|| {
             let (wanted, asked) = mpsc::channel();
-            let admin = url(&self.folder, "postgres");
+            let admin = self.url();
             thread::spawn(move || runtime().block_on(keep(&admin, &asked)));
             wanted
         });
@@ -170,7 +217,7 @@ impl Server {
         asked.expect("the server is kept");
         is_made.recv().expect("a new database");
         TestDatabase {
-            url: url(&self.folder, &name),
+            url: self.url_of(&name),
             name,
             wanted,
         }
@@ -185,7 +232,13 @@ impl Server {
     /// The database that every server has, for those who want a server of their own.
     #[must_use]
     pub fn url(&self) -> String {
-        url(&self.folder, "postgres")
+        self.url_of("postgres")
+    }
+
+    fn url_of(&self, database: &str) -> String {
+        // Nothing in a temporary folder's name needs escaping.
+        let (port, folder) = (self.port, self.folder.display());
+        format!("postgres://postgres@localhost:{port}/{database}?host={folder}")
     }
 }
 
@@ -252,9 +305,32 @@ fn runtime() -> tokio::runtime::Runtime {
     builder.enable_all().build().expect("a runtime")
 }
 
-fn url(folder: &Path, database: &str) -> String {
-    // Nothing in a temporary folder's name needs escaping.
-    format!("postgres://postgres@localhost/{database}?host={}", folder.display())
+/// What its socket is called by where it listens nowhere else.
+const STANDARD_PORT: u16 = 5432;
+
+/// One that nobody had a moment ago. Whoever takes it first is not this server, which then does not start.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
+
+/// Who comes over TCP is asked for a password, and finds a certificate if there is one.
+fn lock(data: &Path, guard: &Guard, is_others: bool) {
+    let rules = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    fs::write(data.join("pg_hba.conf"), rules).expect("written");
+    let Some((certificate, key)) = &guard.certificate else {
+        return;
+    };
+    for (name, content) in [("server.crt", certificate), ("server.key", key)] {
+        let path = data.join(name);
+        fs::write(&path, content).expect("written");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(&path, mode).expect("our file");
+        if is_others {
+            let given = Command::new("chown").arg("postgres:postgres").arg(&path).status();
+            assert!(given.is_ok_and(|status| status.success()), "there is a user postgres");
+        }
+    }
 }
 
 /// Where PostgreSQL's programs are: beside the one that is found first, or Debian's newest.
@@ -301,7 +377,7 @@ fn run(as_owner: &[String], program: &Path) -> Command {
     }
 }
 
-fn shell(as_owner: &[String], programs: &Path, folder: &Path) -> Child {
+fn shell(as_owner: &[String], programs: &Path, folder: &Path, guard: Option<(&Guard, u16)>) -> Child {
     use std::os::unix::process::CommandExt as _;
     let mut command = Command::new("sh");
     command.arg("-c").arg(SHELL).arg(folder).args(as_owner);
@@ -309,8 +385,18 @@ fn shell(as_owner: &[String], programs: &Path, folder: &Path) -> Child {
         .arg(programs.join("postgres"))
         .arg("-D")
         .arg(folder.join("data"));
-    for setting in [
-        "listen_addresses=".to_owned(),
+    let mut settings = match guard {
+        None => vec!["listen_addresses=".to_owned()],
+        Some((guard, port)) => {
+            let ssl = if guard.certificate.is_some() { "on" } else { "off" };
+            vec![
+                "listen_addresses=127.0.0.1".to_owned(),
+                format!("port={port}"),
+                format!("ssl={ssl}"),
+            ]
+        }
+    };
+    settings.extend([
         format!("unix_socket_directories={}", folder.display()),
         // As in production: a commit is on the disk.
         "fsync=on".to_owned(),
@@ -318,7 +404,8 @@ fn shell(as_owner: &[String], programs: &Path, folder: &Path) -> Child {
         "shared_buffers=64MB".to_owned(),
         // Deadlocks are made again; a test need not wait for long.
         "deadlock_timeout=100ms".to_owned(),
-    ] {
+    ]);
+    for setting in settings {
         command.arg("-c").arg(setting);
     }
     // A group of its own: what a terminal sends to the tests is not for it.

@@ -139,9 +139,7 @@ impl Fixture {
     }
 
     pub(crate) async fn client_as(&self, server: usize, shown: Shown) -> Client {
-        let address = self.servers[server].local_addr();
-        let channel = Channel::from_shared(format!("http://{address}")).expect("an address");
-        TicketServiceClient::with_interceptor(channel.connect().await.expect("it listens"), shown)
+        connect(&self.servers[server], shown).await
     }
 
     pub(crate) async fn stop(self) {
@@ -149,6 +147,12 @@ impl Fixture {
             assert!(server.stop().await.drain.is_clean());
         }
     }
+}
+
+pub(crate) async fn connect(server: &Running, shown: Shown) -> Client {
+    let address = server.local_addr();
+    let channel = Channel::from_shared(format!("http://{address}")).expect("an address");
+    TicketServiceClient::with_interceptor(channel.connect().await.expect("it listens"), shown)
 }
 
 pub(crate) fn config(folder: &TempDir) -> Config {

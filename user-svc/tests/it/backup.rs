@@ -1,12 +1,7 @@
 //! Backup while it serves, restore into a new store, go on from there: as `docs/stores.md` says, on both kinds of store.
 
-use std::{path::Path, process::Command};
-
 use proto::user::v1::{ListStatementRequest, OrderState, TopUpRequest};
-use service_store::{
-    Dialect,
-    testing::{Server, TestStore},
-};
+use service_store::testing::TestStore;
 use tempfile::TempDir;
 use user_svc::{Config, Users};
 
@@ -46,7 +41,7 @@ async fn a_backup_taken_while_it_serves_is_a_service_again(store: TestStore) {
     let paid = bought.total.as_ref().expect("a price").minor_units;
 
     let copy = TestStore::new(store.location().dialect()).expect("a second one");
-    copied(&store, &copy, folder.path());
+    store.copy_into(&copy);
     // Not in the backup any more.
     client.top_up(top_up(1)).await.expect("topped up");
     server.stop().await;
@@ -75,33 +70,6 @@ async fn a_backup_taken_while_it_serves_is_a_service_again(store: TestStore) {
         let wrong = user_svc::audit(store.location()).await.expect("audited");
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
-}
-
-/// The commands of the manual.
-fn copied(from: &TestStore, to: &TestStore, folder: &Path) {
-    match from.location().dialect() {
-        Dialect::Sqlite => {
-            // The file is called the same in both.
-            let backup = format!(".backup '{}'", to.url());
-            run(Command::new("sqlite3").arg(from.url()).arg(backup));
-        }
-        Dialect::Postgres => {
-            let server = Server::shared().expect("it runs");
-            let dump = folder.join("users.dump");
-            let mut save = Command::new(server.programs().join("pg_dump"));
-            run(save.args(["--format=custom", "--file"]).arg(&dump).arg(from.url()));
-            let mut restore = Command::new(server.programs().join("pg_restore"));
-            let restore = restore
-                .args(["--exit-on-error", "--no-owner", "--dbname"])
-                .arg(to.url());
-            run(restore.arg(&dump));
-        }
-    }
-}
-
-fn run(command: &mut Command) {
-    let done = command.output().expect("installed: see tools/setup.sh");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 service_store::on_both_stores![a_backup_taken_while_it_serves_is_a_service_again];
