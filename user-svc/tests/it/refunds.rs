@@ -128,7 +128,10 @@ async fn what_was_bought_is_given_back_once_and_the_trace_goes_on() {
     let again = refund(&bought.client, request).await.expect("the same again");
     assert_eq!(again, order);
     assert_eq!(bought.fixture.order(&order.id).await, order);
-    assert_eq!(bought.fixture.watch_to_the_end(&order.id).await, [order.clone()]);
+    assert_eq!(
+        bought.fixture.watch_to_the_end(&order.id).await,
+        std::slice::from_ref(&order)
+    );
     assert_eq!(tickets.called(Method::Refund), 1);
     let other = refund(&bought.client, bought.request()).await;
     assert_eq!(

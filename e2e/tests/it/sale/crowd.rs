@@ -49,6 +49,7 @@ async fn who_picks_a_seat_gets_it_or_a_clean_answer(store: TestStore) {
                 match market.buy(&buyer, &event, wish).await.ended {
                     Ended::Sold { .. } => return true,
                     Ended::Nothing(why) => assert_eq!(why, OrderFailure::SeatTaken),
+                    Ended::Refunded { .. } => unreachable!("nobody gives anything back"),
                 }
                 if market.counts(&event.id).await.is_ok_and(|event| event.seats_free == 0) {
                     return false;
