@@ -35,7 +35,9 @@ const MET_ANOTHER: [&str; 3] = ["40001", "40P01", "23505"];
 pub fn is_busy(error: &sqlx::Error) -> bool {
     match NotCommitted::cause(error) {
         // Connections end when the server does, or the network; the pool makes new ones.
-        sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) => true,
+        sqlx::Error::PoolTimedOut => true,
+        // But a server that proves to be another one (rustls says so by this kind) does not become the right one.
+        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
         sqlx::Error::Database(database) => match state_of(database.as_ref()) {
             State::Sqlite(Some(code)) => matches!(code, SQLITE_BUSY | SQLITE_LOCKED),
             State::Sqlite(None) => false,

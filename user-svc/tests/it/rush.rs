@@ -39,7 +39,11 @@ async fn who_comes_right_after_a_refusal_is_refused_without_another_call() {
             (OrderState::Failed, OrderFailure::SoldOut, first.detail.as_str())
         );
         assert_eq!(fixture.order(&order.id).await, *order, "it can be looked up");
-        assert_eq!(&fixture.buy(request).await, order, "asked again, the answer is the same");
+        assert_eq!(
+            &fixture.buy(request).await,
+            order,
+            "asked again, the answer is the same"
+        );
     }
     assert_eq!(fixture.balance(&user).await, 100_000);
 
