@@ -1,4 +1,5 @@
-//! Takes due events from the store and hands them to the sink, batch after batch. Every process has one; they share the work.
+//! Takes due events from the store and hands them on, batch after batch: to the subscribers of the process first, then to the
+//! broker. Every process has one; they share the work.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     event::Recorded,
+    line::{BrokerLine, Turn},
     metrics,
-    sink::{NotDelivered, Sink},
-    table::{self, Batch, Failure},
+    parked::unpark,
+    sink::{Broker, NotDelivered, NotTaken, Subscribers},
+    table::{self, Batch, Failure, Then},
 };
 
 /// How events are delivered. [`Settings::default`] is for services.
@@ -36,11 +39,31 @@ pub struct Settings {
     pub keep: Duration,
 }
 
+/// Who is told.
+#[derive(Default)]
+pub struct Destinations {
+    /// Those in this process.
+    pub subscribers: Subscribers,
+    /// Everybody else. Processes that share a store have the same one, or none: who has none delivers for all of them.
+    pub broker: Option<Arc<dyn Broker>>,
+}
+
+/// Says that events were committed, so that they are delivered at once. Clones ring the same one. A process that does not ring,
+/// or dies before it does, delivers late, and not less.
+#[derive(Debug, Clone, Default)]
+pub struct Bell(Arc<Notify>);
+
+impl Bell {
+    /// Something was committed.
+    pub fn ring(&self) {
+        self.0.notify_one();
+    }
+}
+
 /// The task that delivers the events of a store. Dropped, it ends at once, as a crash would.
 #[derive(Debug)]
 pub struct Dispatcher {
     stop: CancellationToken,
-    wake: Arc<Notify>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -49,6 +72,13 @@ const PRUNED: u32 = 500;
 
 /// How often the store is asked what waits, and what is old is removed.
 const TIDY: Duration = Duration::from_secs(10);
+
+/// Parked events made due at once when the broker is back: a short write.
+const UNPARKED: u32 = 1_000;
+
+/// It rests so many times as long as it worked, at most [`Settings::look`]: the calls that the store is there for come first. On a
+/// file each batch keeps all other writers waiting twice.
+const REST: u32 = 3;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -65,28 +95,26 @@ impl Default for Settings {
 }
 
 impl Dispatcher {
-    /// Starts to deliver what is in `database` to `sink`.
-    pub fn start(database: Database, sink: Arc<dyn Sink>, settings: Settings) -> Self {
+    /// Starts to deliver what is in `database`, at the latest [`Settings::look`] after it was committed, and at once when
+    /// `bell` rings.
+    pub fn start(database: Database, to: Destinations, bell: Bell, settings: Settings) -> Self {
         // They are there from the start, at nought.
         metrics::delivered();
         metrics::failed();
-        let (stop, wake) = (CancellationToken::new(), Arc::<Notify>::default());
+        if to.broker.is_some() {
+            metrics::broker_away(false);
+        }
+        let stop = CancellationToken::new();
         let work = Deliveries {
             database,
-            sink,
+            to,
             settings,
+            line: BrokerLine::default(),
+            // What was parked before this process began.
+            has_parked: true,
         };
-        let task = tokio::spawn(work.run(stop.clone(), wake.clone()));
-        Self {
-            stop,
-            wake,
-            task: Some(task),
-        }
-    }
-
-    /// Looks now: something was written.
-    pub fn wake(&self) {
-        self.wake.notify_one();
+        let task = tokio::spawn(work.run(stop.clone(), bell));
+        Self { stop, task: Some(task) }
     }
 
     /// Finishes the batch under way and ends.
@@ -109,47 +137,66 @@ impl Drop for Dispatcher {
 
 struct Deliveries {
     database: Database,
-    sink: Arc<dyn Sink>,
+    to: Destinations,
     settings: Settings,
+    line: BrokerLine,
+    /// Perhaps. Other processes park as well, so it is looked up from time to time.
+    has_parked: bool,
 }
 
 impl Deliveries {
-    async fn run(self, stop: CancellationToken, wake: Arc<Notify>) {
+    async fn run(mut self, stop: CancellationToken, bell: Bell) {
         let (mut failures, mut tidied) = (0_u32, None::<Instant>);
         while !stop.is_cancelled() {
             if tidied.is_none_or(|at| at.elapsed() >= TIDY) {
+                self.has_parked = true;
                 tidied = Some(Instant::now());
-                if let Err(error) = self.tidy().await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the outbox was not tidied");
+                match self.tidy().await {
+                    // There is more that is old.
+                    Ok(removed) if removed >= u64::from(PRUNED) => tidied = None,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "the outbox was not tidied");
+                    }
                 }
             }
-            let wait = match self.deliver_once().await {
+            let began = Instant::now();
+            let (wait, may_be_rung) = match self.deliver_once().await {
                 Ok(0) => {
                     failures = 0;
-                    self.settings.look.mul_f64(rand::random_range(0.5..=1.0))
+                    (self.settings.look.mul_f64(rand::random_range(0.5..=1.0)), true)
                 }
                 // More may be due by now, the next ones of the same keys at least.
-                Ok(_) => continue,
+                Ok(_) => (began.elapsed().saturating_mul(REST).min(self.settings.look), false),
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "events wait: the store does not answer"
                     );
                     failures = failures.saturating_add(1);
-                    self.pause(failures)
+                    (self.pause(failures), true)
                 }
             };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = wake.notified() => {}
+                () = bell.0.notified(), if may_be_rung => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
     }
 
     /// How many were taken.
-    async fn deliver_once(&self) -> Result<usize, sqlx::Error> {
+    async fn deliver_once(&mut self) -> Result<usize, sqlx::Error> {
+        if self.has_parked && self.line.is_open(Instant::now()) {
+            // As long as it is away, one batch to try it with.
+            let limit = if self.line.is_away() {
+                self.settings.batch
+            } else {
+                UNPARKED
+            };
+            self.has_parked = unpark(&self.database, limit).await? > 0;
+        }
         if !table::any_due(&self.database).await? {
             return Ok(0);
         }
@@ -159,43 +206,100 @@ impl Deliveries {
         }
         let failures = self.hand_over(&batch).await;
         table::settle(&self.database, &batch, &failures).await?;
+        let parked = failures.iter().filter(|failure| failure.then == Then::Park).count();
+        self.has_parked |= parked > 0;
         metrics::delivered().inc_by((batch.events.len() - failures.len()) as u64);
-        metrics::failed().inc_by(failures.len() as u64);
+        metrics::failed().inc_by((failures.len() - parked) as u64);
         Ok(batch.events.len())
     }
 
-    async fn hand_over(&self, batch: &Batch) -> Vec<Failure> {
+    async fn hand_over(&mut self, batch: &Batch) -> Vec<Failure> {
         failpoint("outbox.send.before").await;
-        // Half of the lease: what is noted of the batch must come before another process takes it.
         let spans: Vec<Work> = batch.events.iter().map(span).collect();
-        let delivering = self.sink.deliver(&batch.events).with_context(under(&spans));
-        let answers = tokio::time::timeout(self.settings.lease / 2, delivering).await;
+        let told = self.tell(&batch.events).with_context(under(&spans)).await;
         failpoint("outbox.send.after").await;
-        let answers =
-            answers.unwrap_or_else(|_| vec![Err(NotDelivered("no answer in time".to_owned())); batch.events.len()]);
-        let answers = batch.events.iter().zip(&spans).zip(answers);
-        answers
-            .filter_map(|((event, span), answer)| {
-                let NotDelivered(error) = answer.err()?;
-                span.fail("not_delivered");
-                Some(self.failure(event, error))
-            })
-            .collect()
+        let told = batch.events.iter().zip(&spans).zip(told);
+        told.filter_map(|((event, span), told)| {
+            let not_taken = told.err()?;
+            span.fail("not_delivered");
+            Some(self.failure(event, not_taken))
+        })
+        .collect()
     }
 
-    fn failure(&self, event: &Recorded, error: String) -> Failure {
+    /// Tells the subscribers, and then the broker of what they have taken in: while it is away they go on.
+    async fn tell(&mut self, events: &[Recorded]) -> Vec<Result<(), NotTaken>> {
+        // Half of the lease, and a quarter for the broker: what is noted of the batch must come before another process takes it.
+        let telling = self.to.subscribers.deliver(events);
+        let answers = tokio::time::timeout(self.settings.lease / 2, telling).await;
+        let answers = answers.unwrap_or_else(|_| vec![Err(NotDelivered("no answer in time".to_owned())); events.len()]);
+        let mut told: Vec<_> = answers
+            .into_iter()
+            .map(|answer| answer.map_err(|NotDelivered(error)| NotTaken::Refused(error)))
+            .collect();
+        let Some(broker) = self.to.broker.clone() else {
+            return told;
+        };
+        let (places, taken_in): (Vec<_>, Vec<_>) = (0..).zip(events).filter(|(place, _)| told[*place].is_ok()).unzip();
+        if taken_in.is_empty() {
+            return told;
+        }
+        let answers = if self.line.is_open(Instant::now()) {
+            let taking = broker.take_over(&taken_in);
+            let answers = tokio::time::timeout(self.settings.lease / 4, taking).await;
+            let answers = answers.unwrap_or_else(|_| away(taken_in.len(), "no answer in time"));
+            self.heard(&answers);
+            answers
+        } else {
+            away(taken_in.len(), "the broker is away")
+        };
+        for (place, answer) in places.into_iter().zip(answers) {
+            told[place] = answer;
+        }
+        told
+    }
+
+    /// What the broker's answers say of the broker.
+    fn heard(&mut self, answers: &[Result<(), NotTaken>]) {
+        let error = answers.iter().find_map(|answer| match answer {
+            Err(NotTaken::Away(error)) => Some(error),
+            _ => None,
+        });
+        let turn = match error {
+            Some(_) => self.line.failed(Instant::now()),
+            None => self.line.answered(),
+        };
+        match turn {
+            Some(Turn::Lost) => tracing::warn!(error, "the broker takes no events over: they wait"),
+            Some(Turn::Found) => tracing::info!("the broker takes events over again"),
+            None => {}
+        }
+        metrics::broker_away(self.line.is_away());
+    }
+
+    fn failure(&self, event: &Recorded, not_taken: NotTaken) -> Failure {
+        let (seq, id) = (event.seq, event.id);
+        let error = match not_taken {
+            // Said once, of the broker.
+            NotTaken::Away(error) => {
+                let then = Then::Park;
+                return Failure { seq, error, then };
+            }
+            NotTaken::Refused(error) => error,
+        };
         let attempts = u32::try_from(event.attempts).unwrap_or(u32::MAX);
         let is_dead = attempts >= self.settings.attempts;
         if is_dead {
-            tracing::error!(event = %event.id, kind = event.kind, key = event.key, error, "a dead letter: it holds its key back");
+            tracing::error!(event = %id, kind = event.kind, key = event.key, error, "a dead letter: it holds its key back");
         } else {
-            tracing::warn!(event = %event.id, kind = event.kind, key = event.key, error, attempts, "not delivered; again soon");
+            tracing::warn!(event = %id, kind = event.kind, key = event.key, error, attempts, "not delivered; again soon");
         }
-        Failure {
-            seq: event.seq,
-            error,
-            again_after: (!is_dead).then(|| self.pause(attempts)),
-        }
+        let then = if is_dead {
+            Then::Dead
+        } else {
+            Then::Again(self.pause(attempts))
+        };
+        Failure { seq, error, then }
     }
 
     /// Exponential, from a half to the whole of the bound.
@@ -209,10 +313,10 @@ impl Deliveries {
             .mul_f64(rand::random_range(0.5..=1.0))
     }
 
-    async fn tidy(&self) -> Result<(), sqlx::Error> {
+    /// How many that are old were removed.
+    async fn tidy(&self) -> Result<u64, sqlx::Error> {
         metrics::show(table::waiting(&self.database).await?, self.database.now());
-        table::prune(&self.database, self.settings.keep, PRUNED).await?;
-        Ok(())
+        table::prune(&self.database, self.settings.keep, PRUNED).await
     }
 }
 
@@ -233,5 +337,19 @@ fn under(spans: &[Work]) -> telemetry::Context {
     match spans {
         [one] => one.context().cloned().unwrap_or_default(),
         _ => telemetry::Context::new(),
+    }
+}
+
+fn away(events: usize, why: &str) -> Vec<Result<(), NotTaken>> {
+    vec![Err(NotTaken::Away(why.to_owned())); events]
+}
+
+impl std::fmt::Debug for Destinations {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Destinations")
+            .field("subscribers", &self.subscribers)
+            .field("broker", &self.broker.is_some())
+            .finish()
     }
 }

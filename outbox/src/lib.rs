@@ -1,7 +1,7 @@
 //! Events: written in the same transaction as what they tell, delivered at least once, in order per key.
 //!
 //! A service calls [`record`] within its [`Write`](service_store::Write); a [`Dispatcher`] of each process takes due events in batches and
-//! hands them to a [`Sink`]: to the subscribers of this process ([`Subscribers`]) or to a broker. Several processes on one store
+//! hands them to the [`Subscribers`] of this process, and then to a [`Broker`], if there is one. Several processes on one store
 //! share the work: a batch is claimed by a conditional write and for a time.
 //!
 //! **Order.** Only the first undelivered event of a key is ever taken, so that a later one follows when the earlier one is
@@ -12,22 +12,29 @@
 //! **At least once.** A process may die after the hand-over and before it is noted. A consumer is idempotent by
 //! [`first_time`], in the transaction of its effect.
 //!
-//! Not here: the tables' migrations are each service's own, from the two files in `migrations/`, which a test compares.
+//! **A broker that is away** is not an event's fault: events are parked until it is back, however long that takes, and what
+//! subscribers of this process want they have had by then.
+//!
+//! The tables are here ([`schema`]); a service takes them up among its own.
 
 mod dead;
 mod dispatcher;
 mod event;
 mod inbox;
+mod line;
 mod metrics;
+mod parked;
+mod schema;
 mod sink;
 mod table;
 
 pub use self::{
     dead::{DeadLetter, dead_letters, replay},
-    dispatcher::{Dispatcher, Settings},
+    dispatcher::{Bell, Destinations, Dispatcher, Settings},
     event::{Event, Recorded},
     inbox::first_time,
-    sink::{NotDelivered, Sink, Subscriber, Subscribers},
+    schema::schema,
+    sink::{Broker, NotDelivered, NotTaken, Subscriber, Subscribers},
     table::record,
 };
 

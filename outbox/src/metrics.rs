@@ -13,6 +13,17 @@ pub(crate) fn failed() -> Counter {
     counter("tessera_outbox_failed", "Attempts to deliver an event that failed", &[]).with(&[])
 }
 
+/// Shows whether this process's broker takes events over.
+pub(crate) fn broker_away(is_away: bool) {
+    gauge(
+        "tessera_outbox_broker_away",
+        "1 while the broker takes no events over, and they wait; 0 otherwise",
+        &[],
+    )
+    .with(&[])
+    .set(f64::from(u8::from(is_away)));
+}
+
 /// Shows what waits in the store, which is that of all processes on it.
 pub(crate) fn show(waiting: Waiting, now: Timestamp) {
     let age = waiting

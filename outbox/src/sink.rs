@@ -1,13 +1,25 @@
-//! Where events go. In a process: to its subscribers, one batch at a time.
+//! Where events go: to the subscribers of the process, one batch at a time, and to a broker.
 
 use futures_util::future::BoxFuture;
 
 use crate::event::Recorded;
 
-/// Takes events over. `Ok` means that they are safe there: a subscriber's effect is committed, a broker has them on disk.
-pub trait Sink: Send + Sync + 'static {
-    /// Takes a batch over, no two events of which have the same key; answers for each of them, in order.
-    fn deliver<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Result<(), NotDelivered>>>;
+/// Takes events over for whoever listens elsewhere.
+pub trait Broker: Send + Sync + 'static {
+    /// Takes a batch over, no two events of which have the same key; answers for each of them, in order. `Ok` means that it
+    /// has the event and will not lose it.
+    fn take_over<'a>(&'a self, events: &'a [&'a Recorded]) -> BoxFuture<'a, Vec<Result<(), NotTaken>>>;
+}
+
+/// Why a broker did not take an event over. Shown to operators: no personal data.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// It takes nothing over now, whatever the event: this one waits for as long as it takes.
+    #[error("{0}")]
+    Away(String),
+    /// It takes others, and not this one.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Why an event was not taken over. Shown to operators: no personal data.
@@ -27,7 +39,7 @@ pub trait Subscriber: Send + Sync + 'static {
     fn take_in<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Result<(), NotDelivered>>;
 }
 
-/// The subscribers of a process, as a sink. An event is delivered when all who want it have taken it in.
+/// The subscribers of a process. An event is delivered when all who want it have taken it in.
 #[derive(Default)]
 pub struct Subscribers(Vec<Box<dyn Subscriber>>);
 
@@ -39,7 +51,7 @@ impl Subscribers {
         self
     }
 
-    async fn hand_over(&self, events: &[Recorded]) -> Vec<Result<(), NotDelivered>> {
+    pub(crate) async fn deliver(&self, events: &[Recorded]) -> Vec<Result<(), NotDelivered>> {
         let mut answers = vec![Ok(()); events.len()];
         for subscriber in &self.0 {
             let mut wanted = Vec::new();
@@ -66,12 +78,6 @@ impl Subscribers {
             }
         }
         answers
-    }
-}
-
-impl Sink for Subscribers {
-    fn deliver<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Result<(), NotDelivered>>> {
-        Box::pin(self.hand_over(events))
     }
 }
 

@@ -8,7 +8,10 @@ use sqlx::{Row as _, any::AnyRow};
 use telemetry::{Context, TraceParent};
 use uuid::Uuid;
 
-use crate::event::{Event, Recorded};
+use crate::{
+    event::{Event, Recorded},
+    parked::PARKED,
+};
 
 /// Writes an event, to be delivered when this transaction is committed. Call it after the row that `event.key` names was
 /// written: that lock is what puts the events of a key in order.
@@ -47,8 +50,18 @@ pub(crate) struct Batch {
 pub(crate) struct Failure {
     pub(crate) seq: i64,
     pub(crate) error: String,
-    /// `None`: it is a dead letter now.
-    pub(crate) again_after: Option<Duration>,
+    pub(crate) then: Then,
+}
+
+/// What becomes of an event that was not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It is tried again so much later.
+    Again(Duration),
+    /// It is a dead letter.
+    Dead,
+    /// It waits until the broker is back, and this was no attempt.
+    Park,
 }
 
 /// What waits.
@@ -111,24 +124,47 @@ pub(crate) async fn settle(database: &Database, batch: &Batch, failures: &[Failu
 
 async fn try_settle(database: &Database, batch: &Batch, failures: &[Failure]) -> Result<(), sqlx::Error> {
     let mut write = database.begin(None).await?;
-    // The failures first: what is left of the claim then was delivered.
-    for failure in failures {
-        let state = if failure.again_after.is_some() { 0_i64 } else { 2 };
-        let next_at = write.now.after(failure.again_after.unwrap_or_default());
+    // While a broker is away that is all of a batch, or nearly: one statement then.
+    let (parked, failed): (Vec<_>, Vec<_>) = failures.iter().partition(|failure| failure.then == Then::Park);
+    let rest_is_parked = failures.len() == batch.events.len() && !parked.is_empty();
+    // One by one first: what is left of the claim then was delivered, or is parked.
+    let one_by_one = failed
+        .into_iter()
+        .chain(parked.iter().copied().filter(|_| !rest_is_parked));
+    for failure in one_by_one {
+        let (state, next_at, attempts) = match failure.then {
+            Then::Again(pause) => (0_i64, write.now.after(pause).as_nanos(), 0_i64),
+            Then::Dead => (2, write.now.as_nanos(), 0),
+            Then::Park => (0, PARKED, 1),
+        };
         sqlx::query(
-            "UPDATE outbox SET state = $1, next_at = $2, error = $3, claim = '' WHERE seq = $4 AND claim = $5 AND state = 0",
+            "UPDATE outbox SET state = $1, next_at = $2, attempts = attempts - $3, error = $4, claim = ''
+             WHERE seq = $5 AND claim = $6 AND state = 0",
         )
         .bind(state)
-        .bind(next_at.as_nanos())
+        .bind(next_at)
+        .bind(attempts)
         .bind(&failure.error)
         .bind(failure.seq)
         .bind(&batch.claim)
         .execute(&mut *write.tx)
         .await?;
     }
-    if failures.len() < batch.events.len() {
-        // The range lets it use the primary key; the claim alone has no index, which each event would pay for.
-        let (first, last) = (batch.events[0].seq, batch.events[batch.events.len() - 1].seq);
+    // The range lets it use the primary key; the claim alone has no index, which each event would pay for.
+    let (first, last) = (batch.events[0].seq, batch.events[batch.events.len() - 1].seq);
+    if let Some(failure) = parked.first().filter(|_| rest_is_parked) {
+        sqlx::query(
+            "UPDATE outbox SET next_at = $1, attempts = attempts - 1, error = $2, claim = ''
+             WHERE seq BETWEEN $3 AND $4 AND claim = $5 AND state = 0",
+        )
+        .bind(PARKED)
+        .bind(&failure.error)
+        .bind(first)
+        .bind(last)
+        .bind(&batch.claim)
+        .execute(&mut *write.tx)
+        .await?;
+    } else if failures.len() < batch.events.len() {
         sqlx::query(
             "UPDATE outbox SET state = 1, delivered_at = $1, error = ''
              WHERE seq BETWEEN $2 AND $3 AND claim = $4 AND state = 0",

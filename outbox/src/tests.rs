@@ -8,21 +8,18 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
-use service_store::{Database, Schema, SystemClock, testing::TestStore};
+use service_store::{Database, SystemClock, testing::TestStore};
 use uuid::Uuid;
 
 use super::*;
 
-static SCHEMA: Schema = Schema {
-    sqlite: sqlx::migrate!("./migrations/sqlite"),
-    postgres: sqlx::migrate!("./migrations/postgres"),
-};
+mod broker;
 
 /// Longer than anything here should take on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn open(store: &TestStore) -> Database {
-    let database = Database::open(store.location(), &SCHEMA, Arc::new(SystemClock)).await;
+    let database = Database::open(store.location(), &schema(), Arc::new(SystemClock)).await;
     database.expect("it opens")
 }
 
@@ -44,6 +41,15 @@ fn event(key: &str, number: i64) -> Event {
         schema: 1,
         body: json!({ "number": number }),
     }
+}
+
+/// Delivers to this journal alone, and is never rung.
+fn deliver(database: Database, journal: &Journal, settings: Settings) -> Dispatcher {
+    let to = Destinations {
+        subscribers: Subscribers::default().with(journal.clone()),
+        broker: None,
+    };
+    Dispatcher::start(database, to, Bell::default(), settings)
 }
 
 async fn write(database: &Database, key: &str, number: i64) {
@@ -145,6 +151,43 @@ fn the_list_of_fail_points_has_every_place_and_no_other() {
     assert_eq!(service_store::failpoints_in(sources.as_ref()), FAILPOINTS);
 }
 
+/// Stores remember what their tables were made with; another text under the same number would not open them any more.
+#[test]
+fn the_tables_are_those_that_stores_have() {
+    let schema = schema();
+    let checksum = |migrations: &sqlx::migrate::Migrator| {
+        let [one] = migrations.migrations.as_ref() else {
+            panic!("one migration: {migrations:?}")
+        };
+        let start: String = one.checksum.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        (one.description.to_string(), start)
+    };
+    let named = |start: &str| ("outbox".to_owned(), start.to_owned());
+    assert_eq!(checksum(&schema.sqlite), named("aeedabee0610466c"));
+    assert_eq!(checksum(&schema.postgres), named("15b9dddb2d833129"));
+}
+
+/// Its own looks are an hour apart.
+async fn what_is_rung_for_is_delivered_at_once(store: TestStore) {
+    let database = open(&store).await;
+    let (journal, bell) = (Journal::default(), Bell::default());
+    let to = Destinations {
+        subscribers: Subscribers::default().with(journal.clone()),
+        broker: None,
+    };
+    let settings = Settings {
+        look: Duration::from_secs(3_600),
+        ..Settings::default()
+    };
+    let dispatcher = Dispatcher::start(database.clone(), to, bell.clone(), settings);
+    for number in 1..=3 {
+        write(&database, "a", number).await;
+        bell.ring();
+        until("delivered", async || journal.of("a").len() as i64 == number).await;
+    }
+    dispatcher.stop().await;
+}
+
 async fn what_is_rolled_back_is_never_delivered(store: TestStore) {
     let database = open(&store).await;
     let mut dropped = database.begin(None).await.expect("its turn");
@@ -152,8 +195,7 @@ async fn what_is_rolled_back_is_never_delivered(store: TestStore) {
     drop(dropped);
     write(&database, "a", 2).await;
     let journal = Journal::default();
-    let sink = Arc::new(Subscribers::default().with(journal.clone()));
-    let dispatcher = Dispatcher::start(database.clone(), sink, hasty());
+    let dispatcher = deliver(database.clone(), &journal, hasty());
     all_delivered(&database).await;
     dispatcher.stop().await;
     assert_eq!(journal.of("a"), [2]);
@@ -169,8 +211,7 @@ async fn events_of_a_key_come_in_order_over_all_processes_and_failures(store: Te
     }
     let mut dispatchers = Vec::new();
     for _ in 0..3 {
-        let sink = Arc::new(Subscribers::default().with(journal.clone()));
-        dispatchers.push(Dispatcher::start(open(&store).await, sink, hasty()));
+        dispatchers.push(deliver(open(&store).await, &journal, hasty()));
     }
     for number in 0..10 {
         for key in &keys {
@@ -208,7 +249,7 @@ async fn an_event_that_comes_twice_has_one_effect(store: TestStore) {
     let failure = table::Failure {
         seq: batch.events[0].seq,
         error: "late".to_owned(),
-        again_after: None,
+        then: table::Then::Dead,
     };
     table::settle(&database, &batch, &[failure])
         .await
@@ -257,9 +298,8 @@ async fn a_dead_letter_holds_its_key_back_until_it_is_replayed(store: TestStore)
         write(&database, "bad", number).await;
         write(&database, "good", number).await;
     }
-    let sink = Arc::new(Subscribers::default().with(journal.clone()));
     let settings = Settings { attempts: 3, ..hasty() };
-    let dispatcher = Dispatcher::start(database.clone(), sink, settings);
+    let dispatcher = deliver(database.clone(), &journal, settings);
     until("a dead letter", async || {
         table::waiting(&database).await.expect("a count").dead == 1
     })
@@ -316,6 +356,7 @@ async fn what_was_delivered_is_removed_after_its_time_in_small_batches(store: Te
 }
 
 service_store::on_both_stores![
+    what_is_rung_for_is_delivered_at_once,
     what_is_rolled_back_is_never_delivered,
     events_of_a_key_come_in_order_over_all_processes_and_failures,
     an_event_that_comes_twice_has_one_effect,

@@ -4,7 +4,7 @@
 //! PostgreSQL database, `access` is the table of who may call what and `published` where the keys for it come from, `api` speaks
 //! `tessera.ticket.v1`, `error` maps to statuses, and [`Tickets::start`] is the life of a process.
 //! Beside them: `room` is the line in front of HoldSeats, `availability` what watchers are told, `sweeper` tidies expired holds away,
-//! [`code`] is what is printed on tickets.
+//! `events` are what others are told, `journal` hears them, [`code`] is what is printed on tickets.
 //!
 //! How it never sells a seat twice: every change of a seat is one conditional write on (seat, version); a hold carries a fencing
 //! token that grows, and confirming is conditional on it; a unique index over the good tickets of each seat is the last line. An
@@ -18,7 +18,9 @@ pub mod code;
 mod config;
 mod domain;
 mod error;
+mod events;
 mod failpoints;
+mod journal;
 mod pass;
 mod published;
 mod room;

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use identity::KeySet;
+use outbox::{Destinations, Dispatcher, Subscribers};
 use registry_client::{Registrar, Registration, Registry, Removal};
 use service_host::{DrainReport, Host};
 use service_store::{Clock as _, OpenError, SystemClock};
@@ -14,6 +15,7 @@ use crate::{
     },
     api::{ApiGate, SERVICE_NAME, TicketApi},
     config::Config,
+    journal::Journal,
     published::Published,
     seed::{self, SeedError},
     store::{Store, StoreError},
@@ -34,6 +36,7 @@ pub struct Running {
     registrar: Option<Registrar>,
     keys: Option<Follower>,
     sweeper: Sweeper,
+    events: Dispatcher,
     store: Store,
     drain_linger: Duration,
     drain_grace: Duration,
@@ -104,6 +107,16 @@ impl Tickets {
         let api = TicketApi::new(store.clone(), config.hold_places, host.drain_signal()).await;
         let routes = api.map_err(StartError::from)?.into_routes();
         let sweeper = Sweeper::start(store.clone(), host.drain_signal());
+        let to = Destinations {
+            subscribers: Subscribers::default().with(Journal),
+            broker: None,
+        };
+        let events = Dispatcher::start(
+            store.database().clone(),
+            to,
+            store.bell().clone(),
+            outbox::Settings::default(),
+        );
         let host = host.serve(routes, &[proto::FILE_DESCRIPTOR_SET]);
         host.set_serving(SERVICE_NAME);
         let registrar = registry.map(|registry| registry.register(registration(&config, &host)));
@@ -113,6 +126,7 @@ impl Tickets {
             registrar,
             keys,
             sweeper,
+            events,
             store,
             drain_linger: config.drain_linger,
             drain_grace: config.drain_grace,
@@ -166,6 +180,8 @@ impl Running {
             keys.stop().await;
         }
         self.sweeper.stopped().await;
+        // What is left of the events, another process delivers, or the next start.
+        self.events.stop().await;
         self.store.close().await;
         StopReport { drain }
     }

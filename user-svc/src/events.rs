@@ -58,19 +58,3 @@ pub(crate) fn of(was: &Step, order: &Order) -> Option<Event> {
         body,
     })
 }
-
-#[cfg(test)]
-mod tests {
-    /// The tables are the outbox's; the migrations that make them are a service's own.
-    #[test]
-    fn our_tables_are_the_outboxes() {
-        assert_eq!(
-            include_str!("../migrations/sqlite/0011_outbox.sql"),
-            include_str!("../../outbox/migrations/sqlite/0001_outbox.sql")
-        );
-        assert_eq!(
-            include_str!("../migrations/postgres/0011_outbox.sql"),
-            include_str!("../../outbox/migrations/postgres/0001_outbox.sql")
-        );
-    }
-}

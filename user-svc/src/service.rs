@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use outbox::{Dispatcher, Subscribers};
+use outbox::{Destinations, Dispatcher, Subscribers};
 use registry_client::{Registrar, Registration, Registry, Removal};
 use service_host::{DrainReport, Host};
 use service_store::{OpenError, SystemClock};
@@ -141,10 +141,14 @@ impl Users {
         };
         let host = host.serve(api.into_routes(), &[proto::FILE_DESCRIPTOR_SET]);
         purchases.recover();
-        let subscribers = Subscribers::default().with(Mail::new(store.clone()));
+        let to = Destinations {
+            subscribers: Subscribers::default().with(Mail::new(store.clone())),
+            broker: None,
+        };
         let events = Dispatcher::start(
             store.database().clone(),
-            Arc::new(subscribers),
+            to,
+            store.bell().clone(),
             outbox::Settings::default(),
         );
         host.set_serving(SERVICE_NAME);

@@ -46,6 +46,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "lb",
             "service-host",
             "service-store",
+            "outbox",
             "telemetry",
             "tls",
         ],

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use sqlx::{
     AnyPool, Connection as _,
     any::{AnyConnectOptions, AnyPoolOptions},
-    migrate::{MigrateError, Migrator},
+    migrate::{MigrateError, Migration, Migrator},
 };
 use tokio::time::Instant;
 
@@ -109,6 +109,35 @@ pub enum OpenError {
         #[source]
         source: MigrateError,
     },
+}
+
+impl Schema {
+    /// With the tables of another crate: its migrations, in order, become these numbers among ours. A number that a store
+    /// has seen never changes again, nor does what is behind it.
+    ///
+    /// # Panics
+    /// Without exactly one number for each migration: such a schema was never opened.
+    #[must_use]
+    pub fn with(self, part: &Self, numbers: &[i64]) -> Self {
+        Self {
+            sqlite: joined(&self.sqlite, &part.sqlite, numbers),
+            postgres: joined(&self.postgres, &part.postgres, numbers),
+        }
+    }
+}
+
+fn joined(ours: &Migrator, part: &Migrator, numbers: &[i64]) -> Migrator {
+    assert_eq!(
+        part.iter().count(),
+        numbers.len(),
+        "a number for each migration of the part"
+    );
+    // The checksum is of the statements alone: under its number it is what a store that has it remembers.
+    let theirs = part.iter().zip(numbers).map(|(migration, &version)| Migration {
+        version,
+        ..migration.clone()
+    });
+    Migrator::with_migrations(ours.iter().cloned().chain(theirs).collect())
 }
 
 impl Database {

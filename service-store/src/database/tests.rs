@@ -57,6 +57,29 @@ async fn count(database: &Database) -> i64 {
         .expect("a count")
 }
 
+/// A crate's tables among a service's own: under their number, and as they are.
+#[test]
+fn a_schema_takes_up_another_ones_migrations_under_numbers_of_its_own() {
+    let schema = |statement| Schema {
+        sqlite: migrations(statement),
+        postgres: migrations(statement),
+    };
+    let part = schema("CREATE TABLE theirs (n BIGINT)");
+    let whole = schema("CREATE TABLE ours (n BIGINT)").with(&part, &[7]);
+    for whole in [whole.sqlite, whole.postgres] {
+        let read: Vec<_> = whole.iter().map(|one| (one.version, one.sql.as_str())).collect();
+        assert_eq!(
+            read,
+            [
+                (1, "CREATE TABLE ours (n BIGINT)"),
+                (7, "CREATE TABLE theirs (n BIGINT)")
+            ]
+        );
+        let theirs = part.sqlite.iter().next().expect("one");
+        assert_eq!(whole.iter().last().expect("two").checksum, theirs.checksum);
+    }
+}
+
 fn folder() -> TempDir {
     TempDir::new().expect("a temporary folder")
 }

@@ -8,12 +8,15 @@ use super::{
     rows::{self, EventKey},
     sales, take,
 };
-use crate::domain::{
-    event::Event,
-    hold::{Confirmation, Ending, FencingToken, Hold, HoldFacts, HoldPhase, MAX_SEATS, NewHold, Release, Ticket},
-    refusal::Refusal,
-    seat::Place,
-    stock::Seat,
+use crate::{
+    domain::{
+        event::Event,
+        hold::{Confirmation, Ending, FencingToken, Hold, HoldFacts, HoldPhase, MAX_SEATS, NewHold, Release, Ticket},
+        refusal::Refusal,
+        seat::Place,
+        stock::Seat,
+    },
+    events::{self, OfHold, Reason},
 };
 
 /// A hold as it is stored.
@@ -23,6 +26,17 @@ pub(super) struct StoredHold {
     buyer: String,
     body_hash: Vec<u8>,
     expires_at: Timestamp,
+}
+
+impl StoredHold {
+    /// As others are told of it.
+    pub(super) fn named(&self, event_id: Uuid) -> OfHold {
+        OfHold {
+            id: self.facts.id,
+            token: self.facts.token,
+            event_id,
+        }
+    }
 }
 
 impl Store {
@@ -55,6 +69,7 @@ impl Store {
         let places = take::choose(&mut write, &stored, &new.selection).await?;
         let (token, expires_at) = take::grant(&mut write, &stored, new, &places).await?;
         let hold = described(&stored.event, new.id, token, new.buyer.as_str(), &places, expires_at)?;
+        outbox::record(&mut write, events::held(&hold)).await?;
         write.commit().await?;
         self.changed(stored.seq);
         Ok(hold)
@@ -92,6 +107,9 @@ impl Store {
             Confirmation::Sell => {
                 sales::sell(&mut write, &hold, order_id, ids).await?;
                 let tickets = sales::tickets(&mut write.tx, &hold).await?;
+                if let Some(first) = tickets.first() {
+                    outbox::record(&mut write, events::sold(hold.named(first.event_id), &tickets)).await?;
+                }
                 write.commit().await?;
                 self.changed(hold.event);
                 Ok(tickets)
@@ -102,7 +120,8 @@ impl Store {
                 Ok(tickets)
             }
             Confirmation::Lapse => {
-                sales::end(&mut write, &hold, Ending::Lapsed).await?;
+                let event = event_of(&mut write.tx, &hold).await?;
+                sales::give_back(&mut write, &hold, &event, Reason::Expired).await?;
                 // Before the refusal is told: see the variant.
                 write.commit().await?;
                 self.changed(hold.event);
@@ -132,7 +151,8 @@ impl Store {
             Some(hold) => match hold.facts.release(token)? {
                 Release::Repeat => {}
                 Release::GiveBack => {
-                    sales::end(&mut write, &hold, Ending::Released).await?;
+                    let event = event_of(&mut write.tx, &hold).await?;
+                    sales::give_back(&mut write, &hold, &event, Reason::Released).await?;
                     write.commit().await?;
                     self.changed(hold.event);
                     return Ok(());

@@ -26,8 +26,12 @@ mod sweep;
 mod take;
 mod tickets;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
+use outbox::Bell;
 use service_store::{Clock, Database, Location, OpenError, Schema, Timestamp, Write};
 use telemetry::deadline::Deadline;
 
@@ -39,16 +43,21 @@ pub(crate) use self::{
     tickets::CheckedTicket,
 };
 
-static SCHEMA: Schema = Schema {
-    sqlite: sqlx::migrate!("./migrations/sqlite"),
-    postgres: sqlx::migrate!("./migrations/postgres"),
-};
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    let ours = Schema {
+        sqlite: sqlx::migrate!("./migrations/sqlite"),
+        postgres: sqlx::migrate!("./migrations/postgres"),
+    };
+    ours.with(&outbox::schema(), &[40])
+});
 
 /// The store of one process. Clones share its connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     database: Database,
     changes: Changes,
+    /// Rung when an event was committed.
+    bell: Bell,
 }
 
 impl Store {
@@ -58,6 +67,7 @@ impl Store {
         Ok(Self {
             database,
             changes: Changes::default(),
+            bell: Bell::default(),
         })
     }
 
@@ -71,9 +81,20 @@ impl Store {
         &self.changes
     }
 
-    /// The event's seats have changed, and what changed is committed.
+    /// The event's seats have changed, and what changed is committed, with what others are told of it.
     fn changed(&self, event: i64) {
         self.changes.tell(event);
+        self.bell.ring();
+    }
+
+    /// For what has its own statements.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Rings when events were written.
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     /// Makes a whole transaction, and makes it again when it met another one, until the call's deadline; says

@@ -11,10 +11,13 @@ use super::{
     holds::{self, Look, StoredHold},
     rows, sales,
 };
-use crate::domain::{
-    hold::{Ending, Refund, Ticket},
-    refund::NewRefund,
-    refusal::Refusal,
+use crate::{
+    domain::{
+        hold::{Ending, Refund, Ticket},
+        refund::NewRefund,
+        refusal::Refusal,
+    },
+    events,
 };
 
 impl Store {
@@ -37,6 +40,8 @@ impl Store {
         // What was revoked before is answered again, whatever the terms are by now.
         if decided.contains(&Refund::Revoke) {
             if let Some(until) = refused_before(&mut write, new).await? {
+                // Whoever is told so relies on it: see above.
+                write.commit().await?;
                 return Err(Refusal::RefundClosed(until).into());
             }
             let checked = holds::event_of(&mut write.tx, first)
@@ -50,10 +55,15 @@ impl Store {
         }
         let mut tickets = Vec::new();
         for (hold, decided) in holds.iter().zip(decided) {
-            if decided == Refund::Revoke {
+            let is_new = decided == Refund::Revoke;
+            if is_new {
                 revoke(&mut write, hold).await?;
             }
-            tickets.extend(sales::tickets(&mut write.tx, hold).await?);
+            let of_hold = sales::tickets(&mut write.tx, hold).await?;
+            if let Some(first) = of_hold.first().filter(|_| is_new) {
+                outbox::record(&mut write, events::refunded(hold.named(first.event_id), &of_hold)).await?;
+            }
+            tickets.extend(of_hold);
         }
         write.commit().await?;
         self.changed(event);
@@ -106,5 +116,5 @@ async fn revoke(write: &mut Write, hold: &StoredHold) -> Result<(), StoreError> 
         .bind(hold.facts.token.0)
         .execute(&mut *write.tx)
         .await?;
-    sales::end(write, hold, Ending::Refunded).await
+    sales::end(write, hold, Ending::Refunded).await.map(drop)
 }

@@ -9,10 +9,15 @@ use super::{
     rows,
     take::places_listed,
 };
-use crate::domain::{
-    hold::{Ending, MAX_SEATS, Ticket},
-    refusal::Refusal,
-    stock::Seat,
+use crate::{
+    domain::{
+        event::Event,
+        hold::{Ending, MAX_SEATS, Ticket},
+        refusal::Refusal,
+        seat::Place,
+        stock::Seat,
+    },
+    events::{self, Reason},
 };
 
 /// Sells the seats of a hold, all or none.
@@ -74,10 +79,34 @@ pub(super) async fn sell(
     Ok(())
 }
 
-/// Ends a hold, and frees those of its seats that it still has: those that it has lost to a later one stay with that one.
+/// Ends a hold that was not confirmed, and tells of it.
+pub(super) async fn give_back(
+    write: &mut Write,
+    hold: &StoredHold,
+    event: &Event,
+    reason: Reason,
+) -> Result<(), StoreError> {
+    let how = match reason {
+        Reason::Released => Ending::Released,
+        Reason::Expired => Ending::Lapsed,
+    };
+    let freed = end(write, hold, how).await?;
+    let described = freed.into_iter().map(|place| {
+        let described = event.plan.describe(place);
+        described
+            .map(|(seat, _)| seat)
+            .ok_or(StoreError::Corrupt("a seat of no section"))
+    });
+    let freed = described.collect::<Result<Vec<_>, _>>()?;
+    outbox::record(write, events::released(hold.named(event.id), &freed, reason)).await?;
+    Ok(())
+}
+
+/// Ends a hold, and frees those of its seats that it still has: those that it has lost to a later one stay with that one. Answers
+/// which it has freed.
 ///
 /// The version that a hold was granted is a seat's while it is held, and one less than a seat's that it sold.
-pub(super) async fn end(write: &mut Write, hold: &StoredHold, how: Ending) -> Result<(), StoreError> {
+pub(super) async fn end(write: &mut Write, hold: &StoredHold, how: Ending) -> Result<Vec<Place>, StoreError> {
     let (ending, was) = match how {
         Ending::Released => (0, 0),
         Ending::Lapsed => (1, 0),
@@ -90,7 +119,11 @@ pub(super) async fn end(write: &mut Write, hold: &StoredHold, how: Ending) -> Re
         Seat::Free(_) => false,
     };
     let seats = holds::seats(&mut write.tx, hold).await?;
-    let kept = seats.iter().filter(|(_, seat)| ours(seat)).count();
+    let kept: Vec<Place> = seats
+        .iter()
+        .filter(|(_, seat)| ours(seat))
+        .map(|(place, _)| *place)
+        .collect();
     let freed = sqlx::query(
         "UPDATE seats SET state = 0, hold = NULL, held_until = NULL, version = seats.version + 1 FROM hold_seats AS granted
          WHERE granted.hold = $2 AND seats.event = $1 AND seats.section = granted.section
@@ -102,7 +135,7 @@ pub(super) async fn end(write: &mut Write, hold: &StoredHold, how: Ending) -> Re
     .bind(was)
     .execute(&mut *write.tx)
     .await?;
-    if freed.rows_affected() != kept as u64 {
+    if freed.rows_affected() != kept.len() as u64 {
         // A later hold has taken one since it was read.
         return Err(StoreError::Conflict);
     }
@@ -115,7 +148,7 @@ pub(super) async fn end(write: &mut Write, hold: &StoredHold, how: Ending) -> Re
     if ended.rows_affected() != 1 {
         return Err(StoreError::Corrupt("a hold that changed while it was locked"));
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// The tickets of a hold that was confirmed.

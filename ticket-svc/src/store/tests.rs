@@ -23,6 +23,7 @@ use crate::domain::{
 };
 
 mod cases;
+mod events;
 mod terms;
 
 /// A clock that stands still until told.

@@ -19,18 +19,25 @@ mod sessions;
 mod users;
 mod wallet;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
+use outbox::Bell;
 use service_store::{Clock, Database, Location, OpenError, Schema, Timestamp, Write};
 use telemetry::deadline::Deadline;
 
 use self::claims::{Claimant, DEFAULT_LEASE};
 pub(crate) use self::{error::StoreError, orders::Recorded, profile::NewProfile, sessions::NewSession, users::Known};
 
-static SCHEMA: Schema = Schema {
-    sqlite: sqlx::migrate!("./migrations/sqlite"),
-    postgres: sqlx::migrate!("./migrations/postgres"),
-};
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    let ours = Schema {
+        sqlite: sqlx::migrate!("./migrations/sqlite"),
+        postgres: sqlx::migrate!("./migrations/postgres"),
+    };
+    ours.with(&outbox::schema(), &[11])
+});
 
 /// The store of one process. Clones share its connections.
 #[derive(Debug, Clone)]
@@ -38,6 +45,8 @@ pub(crate) struct Store {
     database: Database,
     /// As whom it claims orders.
     claimant: Arc<Claimant>,
+    /// Rung when an event was committed.
+    bell: Bell,
 }
 
 impl Store {
@@ -45,7 +54,12 @@ impl Store {
     pub(crate) async fn open(location: impl Into<Location>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let database = Database::open(location, &SCHEMA, clock).await?;
         let claimant = Claimant::new("", DEFAULT_LEASE).into();
-        Ok(Self { database, claimant })
+        let bell = Bell::default();
+        Ok(Self {
+            database,
+            claimant,
+            bell,
+        })
     }
 
     /// Makes a whole transaction, and makes it again when it met another one, until the call's deadline; says
@@ -65,6 +79,11 @@ impl Store {
     /// For what has its own statements.
     pub(crate) fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// Rings when events were written.
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     /// By the clock that records are written by.

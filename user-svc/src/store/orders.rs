@@ -139,7 +139,7 @@ impl Store {
     async fn try_advance(&self, order: &Order, step: &Step, held: Option<&Held>) -> Result<Order, StoreError> {
         let mut write = self.begin().await?;
         let moved = self.moved(&mut write, order, step, held).await?;
-        write.commit().await?;
+        self.commit_move(write, &moved).await?;
         Ok(moved)
     }
 
@@ -162,7 +162,7 @@ impl Store {
             Err(error) => return Err(error),
         };
         let moved = self.moved(&mut write, order, &saga::after_debit(outcome), None).await?;
-        write.commit().await?;
+        self.commit_move(write, &moved).await?;
         Ok(moved)
     }
 
@@ -176,8 +176,16 @@ impl Store {
         let mut write = self.begin().await?;
         wallet::refund(&mut write, order).await?;
         let moved = self.moved(&mut write, order, next, None).await?;
-        write.commit().await?;
+        self.commit_move(write, &moved).await?;
         Ok(moved)
+    }
+
+    async fn commit_move(&self, write: Write, moved: &Order) -> Result<(), StoreError> {
+        write.commit().await?;
+        if moved.step.is_final() {
+            self.bell.ring();
+        }
+        Ok(())
     }
 
     /// Each move is conditional on what was read and on the claim it was read under, and is a renewal of that claim.
