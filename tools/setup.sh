@@ -30,6 +30,8 @@ need etcdctl etcd-client
 [ -n "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || need initdb postgresql
 # Backups of the file kind of store.
 need sqlite3 sqlite3
+# The broker of events; the tests start servers of their own.
+need nats-server nats-server
 # Another make of TLS, for what ours never offers.
 need openssl openssl
 

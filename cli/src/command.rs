@@ -40,6 +40,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token(args) => token::run(&args, output),
         Command::Account(args) => account::run(&args, output).await,
         Command::Certs(args) => security::certs::run(&args, output),
+        Command::Events(args) => inspect::events::run(&args, output).await,
         Command::TicketCode(args) => inspect::ticket_code::run(&args, output),
         Command::Registry(args) => roles::registry::run(args).await,
         Command::Ticket(args) => roles::ticket::run(args).await,

@@ -73,9 +73,6 @@ const PRUNED: u32 = 500;
 /// How often the store is asked what waits, and what is old is removed.
 const TIDY: Duration = Duration::from_secs(10);
 
-/// Parked events made due at once when the broker is back: a short write.
-const UNPARKED: u32 = 1_000;
-
 /// It rests so many times as long as it worked, at most [`Settings::look`]: the calls that the store is there for come first. On a
 /// file each batch keeps all other writers waiting twice.
 const REST: u32 = 3;
@@ -189,13 +186,8 @@ impl Deliveries {
     /// How many were taken.
     async fn deliver_once(&mut self) -> Result<usize, sqlx::Error> {
         if self.has_parked && self.line.is_open(Instant::now()) {
-            // As long as it is away, one batch to try it with.
-            let limit = if self.line.is_away() {
-                self.settings.batch
-            } else {
-                UNPARKED
-            };
-            self.has_parked = unpark(&self.database, limit).await? > 0;
+            // No more than is delivered at once: while it is away, to try it with; and each claim looks at all that is due.
+            self.has_parked = unpark(&self.database, self.settings.batch).await? > 0;
         }
         if !table::any_due(&self.database).await? {
             return Ok(0);

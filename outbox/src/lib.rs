@@ -15,24 +15,31 @@
 //! **A broker that is away** is not an event's fault: events are parked until it is back, however long that takes, and what
 //! subscribers of this process want they have had by then.
 //!
+//! What failed for good an operator lists, replays or drops, by [`EventsApi`], which each service serves for its own store.
+//!
 //! The tables are here ([`schema`]); a service takes them up among its own.
 
+mod api;
 mod dead;
 mod dispatcher;
 mod event;
 mod inbox;
 mod line;
 mod metrics;
+mod nats;
 mod parked;
 mod schema;
 mod sink;
 mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use self::{
-    dead::{DeadLetter, dead_letters, replay},
+    api::{EventsApi, SERVICE_NAME, WhoCalls},
     dispatcher::{Bell, Destinations, Dispatcher, Settings},
     event::{Event, Recorded},
     inbox::first_time,
+    nats::{InvalidNatsUrl, Nats, NatsUrl, STREAM, SUBJECTS, UnusableNats},
     schema::schema,
     sink::{Broker, NotDelivered, NotTaken, Subscriber, Subscribers},
     table::record,

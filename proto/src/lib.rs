@@ -14,6 +14,14 @@ pub mod common {
     }
 }
 
+/// What became of events.
+pub mod events {
+    /// Package `tessera.events.v1`.
+    pub mod v1 {
+        tonic::include_proto!("tessera.events.v1");
+    }
+}
+
 /// The monitor centre.
 pub mod monitor {
     /// Package `tessera.monitor.v1`.
@@ -60,6 +68,7 @@ mod tests {
         for name in [
             "google/protobuf/timestamp.proto",
             "tessera/common/v1/money.proto",
+            "tessera/events/v1/events.proto",
             "tessera/monitor/v1/monitor.proto",
             "tessera/registry/v1/registry.proto",
             "tessera/registry/v1/governance.proto",

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::access::Access;
+use outbox::NatsUrl;
 use service_store::Location;
 
 /// The settings of one ticket-svc process. [`Config::default`] is the demo's first instance, unregistered.
@@ -21,6 +22,8 @@ pub struct Config {
     /// Where it keeps its records: an SQLite file (a path or an `sqlite:` URL), which the instances of one machine may share, or a
     /// PostgreSQL database (`postgres://USER:PASSWORD@HOST/DATABASE`), which any number may. Default: `tickets.db`.
     pub store: Location,
+    /// Where events go, beside the subscribers of the process: the same for all instances of a store. Default: nowhere else.
+    pub events: Option<NatsUrl>,
     /// What is shown to the registry, where it lets nobody in without. Default: nothing.
     pub token: Option<registry_client::Token>,
     /// Whether the token may be sent without TLS to a registry on another machine. Default: no.
@@ -60,6 +63,7 @@ impl Default for Config {
             registry: Vec::new(),
             tls: None,
             store: Location::from("tickets.db"),
+            events: None,
             token: None,
             token_in_the_clear: false,
             access: Access::default(),

@@ -29,6 +29,7 @@ mod service;
 mod store;
 mod sweeper;
 
+pub use outbox::{InvalidNatsUrl, NatsUrl};
 pub use service_store::{Location, OpenError};
 
 pub use self::{

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use identity::KeySet;
-use outbox::{Destinations, Dispatcher, Subscribers};
+use outbox::{Broker, Destinations, Dispatcher, Nats, Subscribers};
 use registry_client::{Registrar, Registration, Registry, Removal};
 use service_host::{DrainReport, Host};
 use service_store::{Clock as _, OpenError, SystemClock};
@@ -54,6 +54,9 @@ pub enum StartError {
     /// The keys that sign tickets cannot be had.
     #[error("cannot take up the keys that sign tickets: {0}")]
     TicketKeys(String),
+    /// What was said of the broker cannot be used.
+    #[error(transparent)]
+    Events(#[from] outbox::UnusableNats),
     /// An address cannot be had.
     #[error(transparent)]
     Bind(#[from] service_host::BindError),
@@ -109,7 +112,7 @@ impl Tickets {
         let sweeper = Sweeper::start(store.clone(), host.drain_signal());
         let to = Destinations {
             subscribers: Subscribers::default().with(Journal),
-            broker: None,
+            broker: broker(&config, host.instance_id()).await?,
         };
         let events = Dispatcher::start(
             store.database().clone(),
@@ -221,6 +224,13 @@ async fn gatekeeper(config: &Config, registry: Option<&Registry>) -> Result<Gate
     Ok(Gatekeeper::Guarded(keys))
 }
 
+async fn broker(config: &Config, instance: &str) -> Result<Option<Arc<dyn Broker>>, StartError> {
+    Ok(match config.events.clone() {
+        Some(url) => Some(Arc::new(Nats::connect(url, SERVICE, instance).await?)),
+        None => None,
+    })
+}
+
 fn client(config: &Config) -> Option<&tls::Client> {
     config.tls.as_ref().and_then(tls::Tls::client)
 }
@@ -241,7 +251,7 @@ fn registration(config: &Config, host: &service_host::Running) -> Registration {
         .id(host.instance_id())
         .version(env!("CARGO_PKG_VERSION"))
         .zone(config.zone.as_str())
-        .grpc_services([SERVICE_NAME])
+        .grpc_services([SERVICE_NAME, outbox::SERVICE_NAME])
         .heartbeat(config.heartbeat_interval, config.heartbeat_misses)
 }
 

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use outbox::NatsUrl;
 use service_store::Location;
 
 /// The settings of one user-svc process. [`Config::default`] is the demo's instance, without a registry.
@@ -29,6 +30,8 @@ pub struct Config {
     /// Where it keeps its records: an SQLite file (a path or an `sqlite:` URL), which the instances of one machine may share, or a
     /// PostgreSQL database (`postgres://USER:PASSWORD@HOST/DATABASE`), which any number may. Default: `users.db`.
     pub store: Location,
+    /// Where events go, beside the subscribers of the process: the same for all instances of a store. Default: nowhere else.
+    pub events: Option<NatsUrl>,
     /// What is shown to the registry, where it lets nobody in without. Default: nothing.
     pub token: Option<registry_client::Token>,
     /// Whether the token may be sent without TLS to a registry on another machine. Default: no.
@@ -77,6 +80,7 @@ impl Default for Config {
             service_config: None,
             discovery_cache: None,
             store: Location::from("users.db"),
+            events: None,
             token: None,
             token_in_the_clear: false,
             namespace: "default".to_owned(),

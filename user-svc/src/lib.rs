@@ -32,6 +32,7 @@ mod store;
 mod tickets;
 mod trace;
 
+pub use outbox::{InvalidNatsUrl, NatsUrl};
 pub use service_store::{Location, OpenError};
 
 pub use self::{

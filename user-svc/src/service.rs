@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use outbox::{Destinations, Dispatcher, Subscribers};
+use outbox::{Broker, Destinations, Dispatcher, Nats, Subscribers};
 use registry_client::{Registrar, Registration, Registry, Removal};
 use service_host::{DrainReport, Host};
 use service_store::{OpenError, SystemClock};
@@ -60,6 +60,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// What was said of the broker cannot be used.
+    #[error(transparent)]
+    Events(#[from] outbox::UnusableNats),
     /// An address cannot be had.
     #[error(transparent)]
     Bind(#[from] service_host::BindError),
@@ -143,7 +146,7 @@ impl Users {
         purchases.recover();
         let to = Destinations {
             subscribers: Subscribers::default().with(Mail::new(store.clone())),
-            broker: None,
+            broker: broker(&config, host.instance_id()).await?,
         };
         let events = Dispatcher::start(
             store.database().clone(),
@@ -267,6 +270,13 @@ async fn channel(config: &Config, registry: Option<&Registry>) -> Result<lb::Cha
     }
 }
 
+async fn broker(config: &Config, instance: &str) -> Result<Option<Arc<dyn Broker>>, StartError> {
+    Ok(match config.events.clone() {
+        Some(url) => Some(Arc::new(Nats::connect(url, SERVICE, instance).await?)),
+        None => None,
+    })
+}
+
 fn client(config: &Config) -> Option<&tls::Client> {
     config.tls.as_ref().and_then(tls::Tls::client)
 }
@@ -287,7 +297,7 @@ fn registration(config: &Config, host: &service_host::Running) -> Registration {
         .id(host.instance_id())
         .version(env!("CARGO_PKG_VERSION"))
         .zone(config.zone.as_str())
-        .grpc_services([SERVICE_NAME])
+        .grpc_services([SERVICE_NAME, outbox::SERVICE_NAME])
         .heartbeat(config.heartbeat_interval, config.heartbeat_misses)
 }
 

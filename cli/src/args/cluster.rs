@@ -65,6 +65,10 @@ pub(crate) struct UpArgs {
     )]
     pub(crate) console_port: u16,
 
+    /// Where events go besides the services' own subscribers: NATS, as `tessera user --events` takes it
+    #[arg(long, value_name = "URL", env = "TESSERA_EVENTS", hide_env_values = true)]
+    pub(crate) events: Option<String>,
+
     /// Create no events on an empty store
     #[arg(long, env = "TESSERA_NO_SEED", value_parser = values::switch())]
     pub(crate) no_seed: bool,

@@ -147,6 +147,15 @@ pub(super) const ACCOUNT: &str = r#"Examples:
 Whoever can open the store needs no other permission; a user service may run on it meanwhile. Operators give roles to
 others with UserService/SetRoles."#;
 
+pub(super) const EVENTS: &str = r#"Examples:
+  tessera events dead user-svc --bearer @my.token
+  tessera events show user-svc 0198… --bearer @my.token
+  tessera events replay user-svc 0198… --bearer @my.token
+  tessera events replay ticket-svc --all --bearer @my.token
+  tessera events drop user-svc 0198… --why "told by hand" --bearer @my.token
+
+For operators. A dead letter holds the later events of its key back until it is replayed or dropped."#;
+
 pub(super) const TICKET: &str = r#"Examples:
   tessera ticket --registry http://127.0.0.1:7000
   tessera ticket --listen 127.0.0.1:7102 --store ./tessera-data/tickets.db

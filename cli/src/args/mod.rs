@@ -5,6 +5,7 @@ mod account;
 mod agent;
 mod certificates;
 mod cluster;
+mod events;
 mod examples;
 mod monitor;
 mod operator;
@@ -18,6 +19,7 @@ pub(crate) use self::{
     agent::{AgentArgs, GuardArgs, ProbeArgs, ProbeKind, Spoken},
     certificates::{CertsArgs, ClientAuth, ServerTlsArgs, StoreTlsArgs, TlsArgs},
     cluster::{DemoArgs, UpArgs},
+    events::{DropEventArgs, EventsCommand, EventsDeed, EventsTarget, ReplayEventsArgs, ShowEventArgs},
     monitor::{By, ConsoleArgs, ReportArgs, Sort, StatsArgs, TopArgs},
     operator::{
         BackupArgs, CallArgs, Discovery, DrainArgs, ExplainArgs, ExplainCallArgs, ExplainWhat, HealthcheckArgs,
@@ -116,6 +118,8 @@ pub(crate) enum Command {
     Token(TokenCommand),
     /// Make the first operator, and print the keys that access tokens are signed with
     Account(AccountCommand),
+    /// List, replay and drop the events that a service could not deliver
+    Events(EventsCommand),
     /// Issue certificates for a cluster with TLS, by an authority of one's own
     Certs(CertsArgs),
     /// Check the code of a ticket without a network

@@ -192,6 +192,11 @@ pub(crate) struct TicketArgs {
     #[arg(long, value_name = "DIR", env = "TESSERA_DATA_DIR", default_value = "./tessera-data")]
     pub(crate) data_dir: PathBuf,
 
+    /// Where events go besides: NATS with JetStream, `nats://USER:PASSWORD@HOST:PORT` or `tls://…`, or @FILE with that, which is
+    /// where a password belongs; the same for all instances of a store [default: nowhere else]
+    #[arg(long, value_name = "URL", env = "TESSERA_EVENTS", hide_env_values = true)]
+    pub(crate) events: Option<String>,
+
     /// File of the public keys that access tokens are signed with (`tessera account keys` writes it), read again when it
     /// changes [default: the user service is asked for them]
     #[arg(long, value_name = "FILE", env = "TESSERA_IDENTITY_KEYS", conflicts_with = "open")]
@@ -240,6 +245,11 @@ pub(crate) struct UserArgs {
     /// Folder of the store. Beside the store, `discovery` keeps the ticket instances last known, for a start without a registry
     #[arg(long, value_name = "DIR", env = "TESSERA_DATA_DIR", default_value = "./tessera-data")]
     pub(crate) data_dir: PathBuf,
+
+    /// Where events go besides: NATS with JetStream, `nats://USER:PASSWORD@HOST:PORT` or `tls://…`, or @FILE with that, which is
+    /// where a password belongs; the same for all instances of a store [default: nowhere else]
+    #[arg(long, value_name = "URL", env = "TESSERA_EVENTS", hide_env_values = true)]
+    pub(crate) events: Option<String>,
 
     /// Address that callers are told: HOST:PORT [default: where it listens]
     #[arg(long, value_name = "HOST:PORT", env = "TESSERA_ADVERTISE")]

@@ -21,7 +21,7 @@ use self::{
     request::{Arity, RequestError},
 };
 use crate::{
-    args::{CallArgs, MethodName, TokenArgs},
+    args::{CallArgs, Discovery, MethodName, TokenArgs, TokenSource},
     channel::{self, Line},
     failure::{Exit, Failure, chain},
     instances, output,
@@ -37,7 +37,7 @@ const LARGEST_REQUEST: u64 = 64 << 20;
 /// Calls a method and prints what it answers.
 pub(crate) async fn run(args: &CallArgs, output: Output) -> Result<(), Failure> {
     let text = read(args.request.as_deref().or(args.data.as_deref()).unwrap_or("{}"))?;
-    let channel = reach(args).await?;
+    let channel = reach(&args.target, args.bearer.as_ref(), &args.discovery).await?;
     let described = tokio::time::timeout(
         args.timeout,
         reflection::describe(channel.clone(), &args.method.service),
@@ -91,45 +91,45 @@ pub(crate) async fn run(args: &CallArgs, output: Output) -> Result<(), Failure> 
 }
 
 /// A channel to what the call is for: a service by discovery, or one server.
-async fn reach(args: &CallArgs) -> Result<Line, Failure> {
+pub(crate) async fn reach(target: &str, bearer: Option<&TokenSource>, discovery: &Discovery) -> Result<Line, Failure> {
     // First of all: what is wrong with it is said of this flag, whichever way the call goes.
-    let account = credentials::token_of(args.bearer.as_ref(), "--bearer")?;
-    if args.target.contains(':') {
-        let origin = crate::args::origin(&args.target)
-            .map_err(|right| Failure::usage(format!("{} is no server", args.target)).advice(right))?;
+    let account = credentials::token_of(bearer, "--bearer")?;
+    if target.contains(':') {
+        let origin = crate::args::origin(target)
+            .map_err(|right| Failure::usage(format!("{} is no server", target)).advice(right))?;
         // A person has named this server. One that was found by discovery has only said that it exists: it is shown no token.
-        let tls = security::client(&args.discovery.tls)?;
+        let tls = security::client(&discovery.tls)?;
         // The token of an account, where one is given; otherwise that of the registry, which may be what is called.
-        let shown = match &args.bearer {
+        let shown = match bearer {
             Some(bearer) => &TokenArgs {
                 token: Some(bearer.clone()),
-                insecure: args.discovery.shown.insecure,
+                insecure: discovery.shown.insecure,
             },
-            None => &args.discovery.shown,
+            None => &discovery.shown,
         };
         let bearer = credentials::shown_to([origin.as_str()], tls.as_ref(), shown)?;
         let channel = channel::fixed([origin.as_str()], tls, &tls::Expected::Host)?;
         return Ok(Line::new(channel, bearer));
     }
-    let registry = registry::open(&args.discovery)?;
+    let registry = registry::open(discovery)?;
     // Asked for first: a name that nobody has would otherwise be waited for in vain.
     let known = registry
         .list_services()
         .await
         .map_err(|error| registry::failure(&registry, &error))?;
-    match known.iter().find(|known| known.service == args.target) {
+    match known.iter().find(|known| known.service == target) {
         Some(service) if service.callable > 0 => {}
         Some(_) => {
-            return Err(Failure::new(format!("no instance of {} takes calls", args.target))
-                .advice(format!("see why with `tessera instances {}`", args.target))
+            return Err(Failure::new(format!("no instance of {} takes calls", target))
+                .advice(format!("see why with `tessera instances {}`", target))
                 .exit(Exit::Grpc(Code::Unavailable)));
         }
         None => {
             let known = known.iter().map(|known| known.service.as_str());
-            return Err(instances::unknown_service(&args.target, known));
+            return Err(instances::unknown_service(target, known));
         }
     }
-    let channel = channel::to_service(&registry, &args.target);
+    let channel = channel::to_service(&registry, target);
     Ok(Line::new(channel, Bearer::new(account)))
 }
 

@@ -25,6 +25,7 @@ use exposure::{Protection, Ways};
 use registry_client::{Error, Registrar};
 use reporting::Reporting;
 use service_host::signal::Shutdown;
+use user_svc::{InvalidNatsUrl, NatsUrl};
 
 use crate::{
     args::{Admin, HostArgs, Listen},
@@ -137,14 +138,16 @@ const MAX_ADDRESS: u64 = 8 << 10;
 /// The address that a text gives: itself, or what the file has that it names by `@FILE`. The command line can be read by every
 /// user of the machine; a file need not be.
 pub(crate) fn address(text: &str) -> Result<String, Failure> {
+    read_address("the store's address", text)
+}
+
+fn read_address(what: &str, text: &str) -> Result<String, Failure> {
     let Some(file) = text.strip_prefix('@').map(Path::new) else {
         return Ok(text.to_owned());
     };
     let mut address = String::new();
     let read = File::open(file).and_then(|file| file.take(MAX_ADDRESS).read_to_string(&mut address));
-    read.map_err(|error| {
-        Failure::usage(format!("the store's address cannot be read from {}", file.display())).because(&error)
-    })?;
+    read.map_err(|error| Failure::usage(format!("{what} cannot be read from {}", file.display())).because(&error))?;
     Ok(address.trim().to_owned())
 }
 
@@ -154,6 +157,20 @@ fn store(store: Option<String>, data_dir: &Path, file: &str) -> Result<String, F
         Some(store) => address(&store),
         None => Ok(folder(data_dir)?.join(file).display().to_string()),
     }
+}
+
+/// Where events go besides, as given or in a file.
+fn events(events: Option<&str>) -> Result<Option<NatsUrl>, Failure> {
+    let Some(events) = events else {
+        return Ok(None);
+    };
+    let url = read_address("--events", events)?.parse();
+    // The text itself may hold a password.
+    url.map(Some).map_err(|error: InvalidNatsUrl| {
+        Failure::usage("--events is no address of NATS")
+            .why(error)
+            .advice("give nats://HOST:PORT, or @FILE with it")
+    })
 }
 
 /// A folder of this name beside a store that is a file; a store elsewhere has no beside.

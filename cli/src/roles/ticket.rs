@@ -2,7 +2,9 @@
 
 use ticket_svc::{Access, Config, Tickets};
 
-use super::{End, Protection, Reporting, Ways, admin, advertise, announce, beside, discoverable, not_started, store};
+use super::{
+    End, Protection, Reporting, Ways, admin, advertise, announce, beside, discoverable, events, not_started, store,
+};
 use crate::{
     args::TicketArgs,
     failure::Failure,
@@ -36,6 +38,7 @@ pub(crate) async fn run(args: TicketArgs) -> Result<(), Failure> {
         tls: secured.as_ref().map(|secured| secured.tls.clone()),
         discovery_cache: beside(&store, "discovery"),
         store: store.into(),
+        events: events(args.events.as_deref())?,
         token: shown.as_ref().map(Followed::token),
         token_in_the_clear: args.member.shown.insecure,
         access: match (args.open, args.identity_keys) {

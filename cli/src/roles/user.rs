@@ -2,7 +2,9 @@
 
 use user_svc::{Config, StartError, Users};
 
-use super::{End, Protection, Reporting, Ways, admin, advertise, announce, beside, discoverable, not_started, store};
+use super::{
+    End, Protection, Reporting, Ways, admin, advertise, announce, beside, discoverable, events, not_started, store,
+};
 use crate::{
     args::UserArgs,
     failure::Failure,
@@ -35,6 +37,7 @@ pub(crate) async fn run(args: UserArgs) -> Result<(), Failure> {
         tls: secured.as_ref().map(|secured| secured.tls.clone()),
         discovery_cache: beside(&store, "discovery"),
         store: store.into(),
+        events: events(args.events.as_deref())?,
         token: shown.as_ref().map(Followed::token),
         token_in_the_clear: args.member.shown.insecure,
         service_config: args.service_config,

@@ -35,6 +35,8 @@ pub(crate) struct ChildPlan {
     namespace: String,
     log_format: LogFormat,
     seed: bool,
+    /// Where events go besides; of those that write any.
+    events: Option<String>,
 }
 
 /// The subcommand that a child runs.
@@ -113,6 +115,10 @@ impl Plan {
     pub(crate) fn try_new(args: &UpArgs, log_format: LogFormat) -> Result<Self, PlanError> {
         let child = |name: String, role, port: u16| ChildPlan {
             seed: role == Role::Ticket && !args.no_seed,
+            events: args
+                .events
+                .clone()
+                .filter(|_| matches!(role, Role::Ticket | Role::User)),
             name,
             role,
             port,
@@ -198,6 +204,9 @@ impl ChildPlan {
         if let (Some(_), Some(registry)) = (self.role.service(), registry) {
             flag("--registry", format!("http://{registry}"));
             flag("--namespace", self.namespace.clone());
+        }
+        if let Some(events) = &self.events {
+            flag("--events", events.clone());
         }
         if self.seed {
             arguments.push("--seed".to_owned());
@@ -291,6 +300,24 @@ mod tests {
             "registry --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --instance-id registry --log-format text \
              --store embedded --data-dir /data/registry"
         );
+    }
+
+    #[test]
+    fn those_who_write_events_are_told_where_they_go() {
+        let plan = plan(&["--instances", "1", "--events", "@/run/nats"]).expect("valid");
+        let told = |child: &ChildPlan| {
+            child
+                .arguments(child.ports(), None)
+                .join(" ")
+                .contains("--events @/run/nats")
+        };
+        let told: Vec<_> = plan
+            .children
+            .iter()
+            .filter(|child| told(child))
+            .map(|child| child.role)
+            .collect();
+        assert_eq!(told, [Role::Ticket, Role::User]);
     }
 
     #[test]

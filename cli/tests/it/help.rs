@@ -2,7 +2,7 @@
 
 use crate::run::{end, run, tessera};
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 25] = [
     "up",
     "demo",
     "services",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 24] = [
     "restore",
     "token",
     "account",
+    "events",
     "registry",
     "ticket",
     "user",

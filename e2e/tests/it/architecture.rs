@@ -19,7 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("identity", &[]),
     ("service-host", &["telemetry", "tls"]),
     ("service-store", &["telemetry"]),
-    ("outbox", &["service-store", "telemetry"]),
+    ("outbox", &["proto", "service-host", "service-store", "telemetry"]),
     ("registry-client", &["proto", "telemetry", "tls"]),
     ("lb", &["registry-client", "telemetry", "tls"]),
     ("registry-svc", &["proto", "service-host", "telemetry", "tls"]),

@@ -5,6 +5,7 @@ mod bad_input;
 mod canary;
 mod cluster;
 mod drain;
+mod events;
 mod expiring;
 mod faults;
 mod five_steps;

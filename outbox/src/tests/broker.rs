@@ -107,7 +107,7 @@ async fn what_a_broker_refuses_becomes_a_dead_letter(store: TestStore) {
     let letters = dead_letters(&database, None, 9).await.expect("a list");
     assert_eq!(letters[0].1.error, "too large");
     broker.refuses.lock().expect("whole").clear();
-    assert_eq!(replay(&database, None).await.expect("a count"), 1);
+    assert_eq!(replay_all(&database).await.expect("a count"), 1);
     all_delivered(&database).await;
     dispatcher.stop().await;
     assert_eq!(broker.of("bad"), [1, 2]);

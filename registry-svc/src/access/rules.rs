@@ -73,6 +73,11 @@ pub(crate) const TABLE: &[Line] = &[
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         Rule::Any(Kind::Read),
     ),
+    // What the services let in is said in their own `src/access/rules.rs`.
+    ("/tessera.events.v1.EventsService/DropDeadLetter", Rule::Elsewhere),
+    ("/tessera.events.v1.EventsService/GetDeadLetter", Rule::Elsewhere),
+    ("/tessera.events.v1.EventsService/ListDeadLetters", Rule::Elsewhere),
+    ("/tessera.events.v1.EventsService/ReplayDeadLetters", Rule::Elsewhere),
     // What the monitor centre lets in is said in `console/src/access/rules.rs`.
     ("/tessera.monitor.v1.MonitorService/Dependencies", Rule::Elsewhere),
     ("/tessera.monitor.v1.MonitorService/Query", Rule::Elsewhere),

@@ -116,7 +116,7 @@ impl Schema {
     /// has seen never changes again, nor does what is behind it.
     ///
     /// # Panics
-    /// Without exactly one number for each migration: such a schema was never opened.
+    /// Without exactly one number for each migration, of its own: such a schema was never opened.
     #[must_use]
     pub fn with(self, part: &Self, numbers: &[i64]) -> Self {
         Self {
@@ -137,7 +137,12 @@ fn joined(ours: &Migrator, part: &Migrator, numbers: &[i64]) -> Migrator {
         version,
         ..migration.clone()
     });
-    Migrator::with_migrations(ours.iter().cloned().chain(theirs).collect())
+    let all = Migrator::with_migrations(ours.iter().cloned().chain(theirs).collect());
+    assert!(
+        all.migrations.is_sorted_by(|one, next| one.version < next.version),
+        "no number twice"
+    );
+    all
 }
 
 impl Database {

@@ -33,7 +33,8 @@ use crate::init::{InitError, LogFormat};
 /// Crates that the exporter and every connection run through. At `info` or below they would log each exported batch,
 /// which would be a loop if logs were exported, and is noise when they are not. A filter can still name them.
 /// At `warn` h2 has a line for what any hostile peer may send, and at `debug` sqlx one for every statement.
-const QUIET: &str = "h2=error,hyper=warn,hyper_util=warn,rustls=warn,sqlx=warn,tonic=warn,tower=warn,opentelemetry=off";
+const QUIET: &str =
+    "async_nats=warn,h2=error,hyper=warn,hyper_util=warn,rustls=warn,sqlx=warn,tonic=warn,tower=warn,opentelemetry=off";
 
 /// The filter that holds now.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,8 +11,12 @@ mod watch;
 
 use std::{pin::Pin, sync::Arc};
 
-use futures_util::Stream;
+use futures_util::{
+    Stream,
+    future::{self, BoxFuture, FutureExt as _},
+};
 use identity::{KeyPair, KeySet};
+use outbox::EventsApi;
 use proto::ticket::v1::{
     CheckTicketRequest, CheckTicketResponse, ConfirmHoldRequest, ConfirmHoldResponse, CreateEventRequest,
     CreateEventResponse, GetEventRequest, GetEventResponse, GetSalesRequest, GetSalesResponse, GetSeatMapRequest,
@@ -24,7 +28,7 @@ use proto::ticket::v1::{
 };
 use service_host::DrainSignal;
 use service_store::failpoint;
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Extensions, Request, Response, Status, service::Routes};
 use uuid::Uuid;
 
 pub(crate) use self::gate::ApiGate;
@@ -69,8 +73,18 @@ impl TicketApi {
     /// As the host serves it.
     pub(crate) fn into_routes(self) -> Routes {
         // The largest request, CreateEvent with texts of 200 characters and 50 sections, has some 5 KiB.
+        let events = EventsApi::new(self.store.database().clone(), Arc::new(who_calls));
         Routes::new(TicketServiceServer::new(self).max_decoding_message_size(service_host::MAX_REQUEST_MESSAGE))
+            .add_service(events.into_service())
     }
+}
+
+/// Of events: the gate has let through operators only.
+fn who_calls(extensions: &Extensions) -> BoxFuture<'static, Result<String, Status>> {
+    let user = own::caller(extensions).user();
+    // Without one the gate is open to everybody.
+    let who = user.map_or_else(|| "anyone".to_owned(), |user| user.to_string());
+    future::ready(Ok(who)).boxed()
 }
 
 #[tonic::async_trait]

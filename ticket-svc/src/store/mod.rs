@@ -48,7 +48,7 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
         sqlite: sqlx::migrate!("./migrations/sqlite"),
         postgres: sqlx::migrate!("./migrations/postgres"),
     };
-    ours.with(&outbox::schema(), &[40])
+    ours.with(&outbox::schema(), &[31])
 });
 
 /// The store of one process. Clones share its connections.

@@ -6,6 +6,10 @@ use std::collections::BTreeSet;
 
 use identity::{KeyPair, KeySet, PLATFORM, Roles, Subject};
 use prost::Message as _;
+use proto::events::v1::{
+    DropDeadLetterRequest, GetDeadLetterRequest, ListDeadLettersRequest, ReplayDeadLettersRequest,
+    events_service_client::EventsServiceClient,
+};
 use proto::ticket::v1::{
     CheckTicketRequest, ConfirmHoldRequest, Event, GetEventRequest, GetSalesRequest, GetSeatMapRequest,
     GetTicketKeysRequest, ListEventsRequest, ListSeatsRequest, RefundTicketsRequest, ReleaseHoldRequest,
@@ -13,7 +17,7 @@ use proto::ticket::v1::{
 };
 use tempfile::TempDir;
 use ticket_svc::{Access, Config, StartError, Tickets};
-use tonic::{Code, Status};
+use tonic::{Code, Status, service::interceptor::InterceptedService, transport::Channel};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
@@ -75,6 +79,17 @@ const TABLE: &[(&str, &str)] = &[
     ("WatchAvailability", ".........."),
 ];
 
+/// What they may do with dead letters, which is the same for all RPCs of it.
+const EVENTS: &[(&str, &str)] = &[
+    //                   nobody buyer organiser another operator service misplaced expired forged bent
+    ("DropDeadLetter", "uppp.puuuu"),
+    ("GetDeadLetter", "uppp.puuuu"),
+    ("ListDeadLetters", "uppp.puuuu"),
+    ("ReplayDeadLetters", "uppp.puuuu"),
+];
+
+type Events = EventsServiceClient<InterceptedService<Channel, Shown>>;
+
 const ORGANISER: Uuid = Uuid::from_u128(20);
 const BUYER: Uuid = Uuid::from_u128(10);
 
@@ -110,6 +125,69 @@ async fn every_rpc_answers_everybody_as_the_table_says() {
         }
     }
     fixture.stop().await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_for_operators() {
+    let fixture = Fixture::with(1).await;
+    let set = prost_types::FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).expect("decodes");
+    let files = set.file.iter().filter(|file| file.package() == "tessera.events.v1");
+    let methods = files.flat_map(|file| &file.service).flat_map(|service| &service.method);
+    let described: BTreeSet<&str> = methods.map(|method| method.name()).collect();
+    let expected: BTreeSet<&str> = EVENTS.iter().map(|(method, _)| *method).collect();
+    assert_eq!(described, expected, "a row for each RPC, and none for others");
+    let address = fixture.servers[0].local_addr();
+    let channel = Channel::from_shared(format!("http://{address}")).expect("an address");
+    let channel = channel.connect().await.expect("it listens");
+    for (method, row) in EVENTS {
+        for (who, expected) in ALL.into_iter().zip(row.chars()) {
+            let client = EventsServiceClient::with_interceptor(channel.clone(), Shown::One(token(who)));
+            let got = match call_events(method, client).await {
+                // Of an event that there is not: the gate has let it through.
+                Ok(()) => '.',
+                Err(status) if status.code() == Code::NotFound => '.',
+                Err(status) => {
+                    reason(&status);
+                    match status.code() {
+                        Code::Unauthenticated => 'u',
+                        Code::PermissionDenied => 'p',
+                        _ => panic!("{method} as {who:?}: {status:?}"),
+                    }
+                }
+            };
+            assert_eq!(got, expected, "{method} as {who:?}");
+        }
+    }
+    fixture.stop().await;
+}
+
+async fn call_events(method: &str, mut client: Events) -> Result<(), Status> {
+    let event_id = id();
+    match method {
+        "DropDeadLetter" => {
+            let reason = "why".to_owned();
+            client
+                .drop_dead_letter(DropDeadLetterRequest { event_id, reason })
+                .await
+                .map(drop)
+        }
+        "GetDeadLetter" => client
+            .get_dead_letter(GetDeadLetterRequest { event_id })
+            .await
+            .map(drop),
+        "ListDeadLetters" => client
+            .list_dead_letters(ListDeadLettersRequest::default())
+            .await
+            .map(drop),
+        "ReplayDeadLetters" => {
+            let (event_ids, all) = (Vec::new(), true);
+            client
+                .replay_dead_letters(ReplayDeadLettersRequest { event_ids, all })
+                .await
+                .map(drop)
+        }
+        method => panic!("say here how {method} is called"),
+    }
 }
 
 fn token(who: Who) -> Option<String> {

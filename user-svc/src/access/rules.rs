@@ -9,6 +9,9 @@ use identity::{Line, Roles, Rule};
 /// Those who have a wallet. Operators help people who cannot help themselves.
 const BUYERS: Rule = Rule::Role(Roles::BUYER.and(Roles::OPERATOR));
 
+/// Those who run the platform.
+const OPERATORS: Rule = Rule::Role(Roles::OPERATOR);
+
 /// By path, in this order so that it can be searched.
 pub(crate) const TABLE: &[Line] = &[
     // Tells whether a server serves, and nothing else; those who ask are probes without secrets.
@@ -23,6 +26,11 @@ pub(crate) const TABLE: &[Line] = &[
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         Rule::Public,
     ),
+    // Bodies of events are of all orders and holds, and what is dropped nobody hears of.
+    ("/tessera.events.v1.EventsService/DropDeadLetter", OPERATORS),
+    ("/tessera.events.v1.EventsService/GetDeadLetter", OPERATORS),
+    ("/tessera.events.v1.EventsService/ListDeadLetters", OPERATORS),
+    ("/tessera.events.v1.EventsService/ReplayDeadLetters", OPERATORS),
     ("/tessera.user.v1.UserService/BuyTicket", BUYERS),
     // Whoever signs up has no account yet.
     ("/tessera.user.v1.UserService/CreateUser", Rule::Public),
@@ -39,7 +47,7 @@ pub(crate) const TABLE: &[Line] = &[
     // Whose order it is; what has become of their roles since they bought does not matter.
     ("/tessera.user.v1.UserService/RefundOrder", Rule::Person),
     ("/tessera.user.v1.UserService/RevokeSessions", Rule::Person),
-    ("/tessera.user.v1.UserService/SetRoles", Rule::Role(Roles::OPERATOR)),
+    ("/tessera.user.v1.UserService/SetRoles", OPERATORS),
     ("/tessera.user.v1.UserService/SignIn", Rule::Public),
     ("/tessera.user.v1.UserService/SignOut", Rule::Person),
     // There is no payment provider in this platform: whoever has a wallet fills it. With one, this is its service's to call.
@@ -52,7 +60,7 @@ pub(crate) const TABLE: &[Line] = &[
 mod tests {
     use std::collections::BTreeSet;
 
-    use prost_types::{FileDescriptorSet, ServiceDescriptorProto};
+    use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
     use super::*;
 
@@ -60,15 +68,17 @@ mod tests {
     #[test]
     fn every_rpc_has_a_rule_and_every_rule_an_rpc() {
         let set: FileDescriptorSet = prost::Message::decode(proto::FILE_DESCRIPTOR_SET).expect("decodes");
-        let files = set.file.iter().filter(|file| file.package() == "tessera.user.v1");
-        let paths = |service: &ServiceDescriptorProto| {
-            let name = service.name().to_owned();
-            let methods = service.method.iter();
-            methods
-                .map(|method| format!("/tessera.user.v1.{name}/{}", method.name()))
-                .collect::<Vec<_>>()
+        let served = ["tessera.user.v1", "tessera.events.v1"];
+        let files = set.file.iter().filter(|file| served.contains(&file.package()));
+        let paths = |file: &FileDescriptorProto| {
+            let mut paths = Vec::new();
+            for service in &file.service {
+                let named = |method: &str| format!("/{}.{}/{method}", file.package(), service.name());
+                paths.extend(service.method.iter().map(|method| named(method.name())));
+            }
+            paths
         };
-        let described: BTreeSet<String> = files.flat_map(|file| &file.service).flat_map(paths).collect();
+        let described: BTreeSet<String> = files.flat_map(paths).collect();
         let ours = TABLE.iter().filter(|(path, _)| path.starts_with("/tessera."));
         let ruled: BTreeSet<String> = ours.map(|(path, _)| (*path).to_owned()).collect();
         assert_eq!(

@@ -5,10 +5,11 @@ mod gate;
 mod read;
 mod watch;
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use identity::Caller;
+use outbox::{EventsApi, WhoCalls};
 use proto::user::v1::{
     BuyTicketRequest, BuyTicketResponse, CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
     GetOrderRequest, GetOrderResponse, GetSigningKeysRequest, GetSigningKeysResponse, GetUserRequest, GetUserResponse,
@@ -63,7 +64,9 @@ impl UserApi {
     /// As the host serves it.
     pub(crate) fn into_routes(self) -> Routes {
         // The largest request, CreateUser with a name of 100 and a password of 128 characters, has some 2 KiB.
+        let events = EventsApi::new(self.store.database().clone(), who_calls(self.store.clone()));
         Routes::new(UserServiceServer::new(self).max_decoding_message_size(service_host::MAX_REQUEST_MESSAGE))
+            .add_service(events.into_service())
     }
 
     /// The order in its final state, or as it is when the caller's patience ends.
@@ -89,6 +92,20 @@ impl UserApi {
         let order = self.purchases.refund(NewRefund { id, order_id, by }).await?;
         Ok(self.purchases.settled(order, give_up).await?)
     }
+}
+
+/// Of events: an operator whose session is still open.
+fn who_calls(store: Store) -> WhoCalls {
+    Arc::new(move |extensions| {
+        let (store, caller) = (store.clone(), extensions.get::<Caller>().cloned());
+        Box::pin(async move {
+            let caller = caller.unwrap_or(Caller::Nobody);
+            gate::check(&store, &caller).await?;
+            Ok(caller
+                .user()
+                .map_or_else(|| "a service".to_owned(), |user| user.to_string()))
+        })
+    })
 }
 
 /// Refuses whoever is neither that account nor an operator.

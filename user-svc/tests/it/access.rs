@@ -5,13 +5,18 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use prost::Message as _;
+use proto::events::v1::{
+    DropDeadLetterRequest, GetDeadLetterRequest, ListDeadLettersRequest, ReplayDeadLettersRequest,
+    events_service_client::EventsServiceClient,
+};
 use proto::user::v1::{
     CreateUserRequest, DeleteUserRequest, GetOrderRequest, GetSigningKeysRequest, GetUserRequest, ListOrdersRequest,
     ListSessionsRequest, ListStatementRequest, RefreshSessionRequest, RefundOrderRequest, RevokeSessionsRequest, Role,
     SetRolesRequest, SignInRequest, SignInResponse, SignOutRequest, TopUpRequest, UpdateProfileRequest, User,
     WatchOrderRequest,
 };
-use tonic::{Code, Status};
+use registry_client::Bearer;
+use tonic::{Code, Status, service::interceptor::InterceptedService, transport::Channel};
 use user_svc::Users;
 
 use crate::fixture::{
@@ -73,6 +78,17 @@ const TABLE: &[(&str, &str)] = &[
     ("WatchOrder", "un.n.uuuuu"),
 ];
 
+/// What they may do with dead letters, which is the same for all RPCs of it.
+const EVENTS: &[(&str, &str)] = &[
+    //                   nobody another owner organiser operator service expired forged bent revoked
+    ("DropDeadLetter", "uppp.uuuup"),
+    ("GetDeadLetter", "uppp.uuuup"),
+    ("ListDeadLetters", "uppp.uuuup"),
+    ("ReplayDeadLetters", "uppp.uuuup"),
+];
+
+type Events = EventsServiceClient<InterceptedService<Channel, Bearer>>;
+
 #[tokio::test]
 async fn every_rpc_answers_everybody_as_the_table_says() {
     let cast = Cast::assemble().await;
@@ -105,6 +121,82 @@ async fn every_rpc_answers_everybody_as_the_table_says() {
         }
     }
     cast.fixture.stop().await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_for_operators() {
+    let cast = Cast::assemble().await;
+    let set = prost_types::FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).expect("decodes");
+    let files = set.file.iter().filter(|file| file.package() == "tessera.events.v1");
+    let methods = files.flat_map(|file| &file.service).flat_map(|service| &service.method);
+    let described: BTreeSet<&str> = methods.map(|method| method.name()).collect();
+    let expected: BTreeSet<&str> = EVENTS.iter().map(|(method, _)| *method).collect();
+    assert_eq!(described, expected, "a row for each RPC, and none for others");
+    let owned = cast.owned().await;
+    let address = cast.fixture.server.local_addr();
+    let channel = Channel::from_shared(format!("http://{address}")).expect("an address");
+    let channel = channel.connect().await.expect("it listens");
+    let as_whom = |token: Option<&str>| {
+        let token = token.map(|token| token.parse().expect("a token"));
+        EventsServiceClient::with_interceptor(channel.clone(), Bearer::new(token))
+    };
+    for who in ALL {
+        let token = cast.token(who, &owned).await;
+        for (method, row) in EVENTS {
+            let place = ALL.iter().position(|one| *one == who).expect("one of them");
+            let expected = row.chars().nth(place).expect("a column");
+            let got = match call_events(method, as_whom(token.as_deref())).await {
+                // Of an event that there is not: the gate has let it through.
+                Ok(()) => '.',
+                Err(status) if status.code() == Code::NotFound => '.',
+                Err(status) => {
+                    reason(&status);
+                    match status.code() {
+                        Code::Unauthenticated => 'u',
+                        Code::PermissionDenied => 'p',
+                        _ => panic!("{method} as {who:?}: {status:?}"),
+                    }
+                }
+            };
+            assert_eq!(got, expected, "{method} as {who:?}");
+        }
+    }
+    // An operator who has signed out is nobody, also while the token is good.
+    let session = sign_in(&cast.fixture.server, OPERATOR).await.session_token;
+    let mut own = connect_as(&cast.fixture.server, Some(&session)).await;
+    own.sign_out(SignOutRequest {}).await.expect("signed out");
+    let late = call_events("ListDeadLetters", as_whom(Some(&session))).await;
+    assert_eq!(reason(&late.expect_err("signed out")), "SESSION_ENDED");
+    cast.fixture.stop().await;
+}
+
+async fn call_events(method: &str, mut client: Events) -> Result<(), Status> {
+    let event_id = id();
+    match method {
+        "DropDeadLetter" => {
+            let reason = "why".to_owned();
+            client
+                .drop_dead_letter(DropDeadLetterRequest { event_id, reason })
+                .await
+                .map(drop)
+        }
+        "GetDeadLetter" => client
+            .get_dead_letter(GetDeadLetterRequest { event_id })
+            .await
+            .map(drop),
+        "ListDeadLetters" => client
+            .list_dead_letters(ListDeadLettersRequest::default())
+            .await
+            .map(drop),
+        "ReplayDeadLetters" => {
+            let (event_ids, all) = (Vec::new(), true);
+            client
+                .replay_dead_letters(ReplayDeadLettersRequest { event_ids, all })
+                .await
+                .map(drop)
+        }
+        method => panic!("say here how {method} is called"),
+    }
 }
 
 /// Paths that are nearly a method, or one of somebody else, are no way round the table.
@@ -216,12 +308,16 @@ impl Cast {
     }
 
     async fn client(&self, who: Who, owned: &Owned) -> Client {
+        connect_as(&self.fixture.server, self.token(who, owned).await.as_deref()).await
+    }
+
+    async fn token(&self, who: Who, owned: &Owned) -> Option<String> {
         let server = &self.fixture.server;
         let session_of = |email: &str| {
             let email = email.to_owned();
             async move { sign_in(server, &email).await.session_token }
         };
-        let token = match who {
+        match who {
             Who::Nobody => None,
             Who::Another => Some(session_of(&self.another.email).await),
             Who::Owner => Some(owned.session.session_token.clone()),
@@ -245,8 +341,7 @@ impl Cast {
                 assert_eq!(own.revoke_sessions(request).await.expect("own").into_inner().revoked, 1);
                 Some(session.session_token)
             }
-        };
-        connect_as(server, token.as_deref()).await
+        }
     }
 }
 
