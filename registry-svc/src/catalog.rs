@@ -17,7 +17,8 @@
 //!    nothing is held back for longer than the longest time.
 //! 9. An instance carries what is laid over its name, and nothing else; what is laid over names that nobody has registered is
 //!    bounded.
-//! 10. What is undone was never there; only renewals and what else is a sign of life stay, and only where they make a lease due later.
+//! 10. What is undone was never there; only renewals and what else is a sign of life stay, and only where they make a lease due later,
+//!     and windows of self-preservation, without what is undone.
 
 mod batch;
 mod clock;

@@ -236,7 +236,7 @@ impl Groups {
         self.leave(id, Left::Recovered);
     }
 
-    /// What lapsed was taken back.
+    /// What lapsed was taken back. It was overdue all the same: the window that began with it goes on.
     pub(super) fn discharge(&mut self, charges: &Charges) {
         for (id, instances, start) in charges {
             // By its begin too: the group may be another one by now.

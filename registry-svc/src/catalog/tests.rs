@@ -4,6 +4,7 @@ mod cases;
 mod governance;
 mod health;
 mod histories;
+mod past;
 mod protection;
 mod replicas;
 mod size;

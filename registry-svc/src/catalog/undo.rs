@@ -3,8 +3,11 @@
 //! A store may have no room, and where several replicas share one another may have been first: then what was applied since is
 //! undone, newest first, and applied again later or refused. What a renewal has done is not undone: its owner is alive whatever
 //! became of the commit. So after an undo the catalog has the instances, the leases with what they keep, what operators have laid
-//! over them, the remembered requests and the revision of before, and no lease is due earlier than if nothing but the renewals had been there. It is due later only
-//! where its owner has registered something meanwhile, which is a sign of life as well.
+//! over them, the remembered requests and the revision of before, and no lease is due earlier than if nothing but the renewals had
+//! been there. It is due later only where its owner has registered something meanwhile, which is a sign of life as well.
+//!
+//! That somebody was overdue is not undone either: a window of self-preservation that began with it goes on, without what was
+//! charged to it.
 
 use std::sync::Arc;
 
