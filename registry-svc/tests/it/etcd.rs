@@ -11,15 +11,14 @@ use proto::registry::v1::{
     registry_service_client::RegistryServiceClient, snapshot::Cause, watch_response::Change,
 };
 use registry_svc::{Config, Registry, Running, StoreLocation};
-use tokio::{
-    runtime::Runtime,
-    time::{Instant, MissedTickBehavior},
-};
+use tokio::{runtime::Runtime, time::Instant};
 use tonic::Code;
 
 use crate::{
     etcd_server::EtcdServer,
-    support::{Client, PATIENCE, Watch, fleeting, ids, instance, lasting, reason, registration, renewal, until_ids},
+    support::{
+        Client, PATIENCE, Renewing, Watch, fleeting, ids, instance, lasting, reason, registration, renewal, until_ids,
+    },
 };
 
 /// A registry over an etcd, on a runtime of its own so that it can die without a word.
@@ -244,7 +243,7 @@ async fn a_lease_lives_where_it_is_renewed() {
     let Some(etcd) = EtcdServer::start() else { return };
     let (one, two) = (Replica::start(&etcd).await, Replica::start(&etcd).await);
     let (mut a, mut b) = (one.client().await, two.client().await);
-    let register = fleeting([instance("a-svc", "moves")]);
+    let register = of_five_seconds("a-svc", "moves");
     let moves = a.register(register).await.expect("registers").into_inner();
     let register = fleeting([instance("a-svc", "orphan")]);
     let orphan = a.register(register).await.expect("registers").into_inner();
@@ -255,20 +254,7 @@ async fn a_lease_lives_where_it_is_renewed() {
     a.renew(renewal(&orphan)).await.expect("its own too");
     one.kill();
 
-    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
-    let renewing = tokio::spawn({
-        let (mut client, lease) = (b.clone(), moves.clone());
-        async move {
-            let mut ticks = tokio::time::interval(Duration::from_millis(100));
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    _ = ticks.tick() => { client.renew(renewal(&lease)).await.expect("it lives"); }
-                    _ = &mut stopped => return,
-                }
-            }
-        }
-    });
+    let renewing = Renewing::begin(&b, &moves);
     // Its session's time to live, its own, and the grace: some 21 s.
     let deadline = Instant::now() + PATIENCE * 3;
     while ids(&mut b, "a-svc").await != ["moves"] {
@@ -276,8 +262,7 @@ async fn a_lease_lives_where_it_is_renewed() {
         tokio::task::yield_now().await;
     }
     assert_eq!(watch.delta().await.1, ["removed orphan EXPIRED"]);
-    let _ = stop.send(());
-    renewing.await.expect("it was renewed all the time");
+    renewing.end().await;
 }
 
 /// Each replica restored what it loaded as a registry that is alone does, over etcd too: as if all of it were its own. So it took
@@ -287,20 +272,14 @@ async fn a_lease_lives_where_it_is_renewed() {
 async fn what_a_replica_loads_belongs_to_those_who_hear_it() {
     let Some(etcd) = EtcdServer::start() else { return };
     // Together with the time to live longer than it takes a replica on a busy machine to find that its session is gone, and to make
-    // it again; and by itself longer than etcdctl takes between two renewals.
-    let grace = Duration::from_secs(2);
+    // it again.
+    let grace = Duration::from_secs(5);
     let one = Replica::with_grace(&etcd, grace).await;
     let mut a = one.client().await;
-    let lasting = a.register(lasting([instance("b-svc", "lasting")])).await;
-    lasting.expect("registers");
-    let lease = a
-        .register(wire::RegisterRequest {
-            misses_allowed: 20,
-            ..fleeting([instance("a-svc", "1")])
-        })
-        .await
-        .expect("registers")
-        .into_inner();
+    register(&mut a, "b-svc", "lasting").await;
+    let lease = a.register(of_five_seconds("a-svc", "1")).await.expect("registers");
+    // In a task of its own: etcdctl may take long.
+    let renewing = Renewing::begin(&a, lease.get_ref());
     // The first session is its own. Without it the other one is the elder.
     let Some(session) = etcd.etcdctl(&["get", "--prefix", "--keys-only", "/tessera/registry/session/"]) else {
         return;
@@ -310,17 +289,30 @@ async fn what_a_replica_loads_belongs_to_those_who_hear_it() {
     let deadline = Instant::now() + PATIENCE;
     // Three hours is what one of the leases may live without a heartbeat, and a minute is the longest recovery.
     while confidence(&list(&mut b, "").await) != Some(State::Fresh) {
-        a.renew(renewal(&lease)).await.expect("it lives");
         assert!(Instant::now() < deadline, "it waits for owners who are heard elsewhere");
+        tokio::task::yield_now().await;
     }
     etcd.etcdctl(&["del", session.trim()]);
-    // The time to live, the grace, and two looks at who is there.
-    let begun = Instant::now();
-    let mut ticks = tokio::time::interval(Duration::from_millis(50));
-    while begun.elapsed() < Duration::from_secs(8) {
-        ticks.tick().await;
-        a.renew(renewal(&lease)).await.expect("it lives");
+    // What a replica leaves that stops after that ends later than what the elected one took for such at its election.
+    let three = Replica::with_grace(&etcd, grace).await;
+    let orphan = three.client().await.register(of_five_seconds("c-svc", "orphan")).await;
+    until_revision(&mut b, orphan.expect("registers").get_ref().revision).await;
+    three.stop().await;
+    let deadline = Instant::now() + 2 * PATIENCE;
+    while !ids(&mut b, "c-svc").await.is_empty() {
+        tokio::task::yield_now().await;
+        assert!(Instant::now() < deadline, "the orphan stays");
         assert_eq!(ids(&mut b, "a-svc").await, ["1"]);
+    }
+    assert_eq!(ids(&mut b, "a-svc").await, ["1"]);
+    renewing.end().await;
+}
+
+/// Long enough for whoever renews it to be kept waiting by a busy machine.
+fn of_five_seconds(service: &str, id: &str) -> wire::RegisterRequest {
+    wire::RegisterRequest {
+        misses_allowed: 50,
+        ..fleeting([instance(service, id)])
     }
 }
 

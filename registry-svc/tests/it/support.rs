@@ -5,8 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use proto::registry::v1::{self as wire, registry_service_client::RegistryServiceClient, watch_response::Change};
 use registry_svc::{Config, Registry, Running};
 use tempfile::TempDir;
-use tokio::time::Instant;
-use tonic::{Status, Streaming, transport::Channel};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
+};
+use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt as _;
 
 /// The generated client.
@@ -166,6 +170,41 @@ pub(crate) fn renewal(lease: &wire::RegisterResponse) -> wire::RenewRequest {
     wire::RenewRequest {
         lease_id: lease.lease_id.clone(),
         lease_secret: lease.lease_secret.clone(),
+    }
+}
+
+/// A lease that is renewed ten times a second by a task of its own, whatever its test waits for. That a replica cannot be asked for
+/// a moment, as on a busy machine, is no end of the lease.
+pub(crate) struct Renewing {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Renewing {
+    pub(crate) fn begin(client: &Client, lease: &wire::RegisterResponse) -> Self {
+        let (mut client, renewal) = (client.clone(), renewal(lease));
+        let (stop, mut stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(100));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    _ = &mut stopped => return,
+                }
+                match client.renew(renewal.clone()).await {
+                    Err(status) if status.code() != Code::Unavailable => panic!("it does not live: {status:?}"),
+                    _ => {}
+                }
+            }
+        });
+        Self { stop, task }
+    }
+
+    /// Expects that it has lived until now.
+    pub(crate) async fn end(self) {
+        let _ = self.stop.send(());
+        self.task.await.expect("it was renewed all the time");
     }
 }
 
