@@ -58,6 +58,8 @@ pub struct Market {
     operator: Arc<Operator>,
     books: Arc<Books>,
     put_in: Arc<PutIn>,
+    /// How long a buyer goes on asking.
+    patience: Duration,
     /// The user service's.
     store: String,
 }
@@ -96,8 +98,15 @@ impl Market {
             operator: Arc::new(operator),
             books: Arc::default(),
             put_in: Arc::default(),
+            patience: STUBBORN,
             store: cluster.store("user"),
         }
+    }
+
+    /// Buyers go on asking for so long: where thousands come at once to a small machine, the last one's turn is late.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// What its buyers were told.
@@ -179,7 +188,7 @@ impl Market {
     /// Buys, and asks again with the same request until it has ended. Kept in the books.
     ///
     /// # Panics
-    /// When there is no end in 150 s.
+    /// When there is no end in 150 s, or as long as buyers of this market have patience.
     pub async fn buy(&self, buyer: &Buyer, event: &Event, wish: Wish) -> Entry {
         let request = BuyTicketRequest {
             request_id: Uuid::new_v4().to_string(),
@@ -193,7 +202,7 @@ impl Market {
                 }),
             }),
         };
-        let (give_up, mut rough) = (Instant::now() + STUBBORN, Vec::new());
+        let (give_up, mut rough) = (Instant::now() + self.patience, Vec::new());
         loop {
             let mut pause = Duration::from_millis(50);
             let mut users = self.users.clone();

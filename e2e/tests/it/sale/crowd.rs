@@ -1,5 +1,7 @@
 //! More buyers than seats, all at once.
 
+use std::time::Duration;
+
 use e2e::{
     Cluster, ClusterOptions,
     market::{Ended, Market, Watch, Wish},
@@ -19,6 +21,11 @@ fn crowd() -> usize {
         .unwrap_or(300)
 }
 
+/// How long they go on asking: they are served one after the other, by what the machine has left.
+fn patience() -> Duration {
+    Duration::from_secs(150) + Duration::from_millis(300) * u32::try_from(crowd()).expect("not that many")
+}
+
 service_store::on_both_stores!(
     who_picks_a_seat_gets_it_or_a_clean_answer,
     who_takes_the_best_gets_it_or_hears_that_it_is_sold_out,
@@ -34,7 +41,7 @@ async fn who_picks_a_seat_gets_it_or_a_clean_answer(store: TestStore) {
         ..ClusterOptions::default()
     })
     .await;
-    let market = Market::of(&cluster);
+    let market = Market::of(&cluster).with_patience(patience());
     let event = market.event(10, SEATS / 10).await;
     let buyers = market.buyers(crowd(), 1).await;
     let watch = Watch::begin(&market, &event.id);
@@ -78,7 +85,7 @@ async fn who_takes_the_best_gets_it_or_hears_that_it_is_sold_out(store: TestStor
         ..ClusterOptions::default()
     })
     .await;
-    let market = Market::of(&cluster);
+    let market = Market::of(&cluster).with_patience(patience());
     let event = market.event(10, SEATS / 10).await;
     let buyers = market.buyers(crowd(), 1).await;
     let watch = Watch::begin(&market, &event.id);
