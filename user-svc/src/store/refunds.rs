@@ -27,6 +27,7 @@ impl Store {
         // The account's row before the order's; under its lock neither the order's refund nor the account's end can begin.
         users::open_locked(&mut write, user_id).await?;
         if let Some(order) = asked_before(&mut write.tx, new).await? {
+            write.commit().await?;
             return Ok(Recorded::Before(order));
         }
         let order = stored(&mut write.tx, new.order_id).await?;
