@@ -88,7 +88,7 @@ impl Store {
         .fetch_one(&mut *write.tx)
         .await?;
         let order = rows::order(&row)?;
-        if let Some(event) = events::of(&order) {
+        if let Some(event) = events::of(&Step::Begin, &order) {
             outbox::record(&mut write, event).await?;
         }
         write.commit().await?;
