@@ -91,7 +91,7 @@ impl Store {
         if let Some(event) = events::of(&Step::Begin, &order) {
             outbox::record(&mut write, event).await?;
         }
-        write.commit().await?;
+        self.commit_move(write, &order).await?;
         Ok(Recorded::New(order))
     }
 
