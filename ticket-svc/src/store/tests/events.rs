@@ -28,8 +28,8 @@ async fn each_change_of_a_hold_is_told_once_and_what_changes_nothing_is_not(stor
         .confirm(sold.id, sold.token, order, ids())
         .await
         .expect("a repeat");
-    store.refund(order, None).await.expect("refunded");
-    store.refund(order, None).await.expect("a repeat");
+    store.refund(&super::terms::asked(order)).await.expect("refunded");
+    store.refund(&super::terms::asked(order)).await.expect("a repeat");
     let released = store.hold(&fixture.chosen(&["A/1/3"])).await.expect("free");
     store.release(released.id, None).await.expect("released");
     store.release(released.id, None).await.expect("a repeat");
@@ -139,7 +139,7 @@ async fn whoever_reads_the_events_knows_the_seats(store: TestStore) {
             let order = id();
             store.confirm(hold.id, hold.token, order, ids()).await.expect("in time");
             if buyer % 5 == 0 {
-                store.refund(order, None).await.expect("refunded");
+                store.refund(&super::terms::asked(order)).await.expect("refunded");
             }
         });
     }

@@ -10,7 +10,7 @@ use crate::domain::{
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// As the platform asks.
-fn asked(order_id: Uuid) -> NewRefund {
+pub(super) fn asked(order_id: Uuid) -> NewRefund {
     NewRefund {
         id: None,
         order_id,
