@@ -1,0 +1,2 @@
+-- The image makes one database; each service has its own.
+CREATE DATABASE users OWNER tessera;
