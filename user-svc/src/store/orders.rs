@@ -180,7 +180,7 @@ impl Store {
         Ok(moved)
     }
 
-    async fn commit_move(&self, write: Write, moved: &Order) -> Result<(), StoreError> {
+    pub(super) async fn commit_move(&self, write: Write, moved: &Order) -> Result<(), StoreError> {
         write.commit().await?;
         if moved.step.is_final() {
             self.bell.ring();

@@ -87,7 +87,7 @@ impl Store {
         wallet::give_back(&mut write, order).await?;
         let next = saga::after_repay(tickets.clone());
         let moved = self.moved(&mut write, order, &next, None).await?;
-        write.commit().await?;
+        self.commit_move(write, &moved).await?;
         Ok(moved)
     }
 }
