@@ -59,7 +59,7 @@ async fn what_is_bought_is_in_the_stream_once_whoever_dies() {
         let admin = cluster.admins[name].clone();
         until("it says that NATS is away", || async {
             let figures = scrape(&admin).await;
-            let is_away = figures.lines().any(|line| line == "tessera_outbox_broker_away 1.0");
+            let is_away = figures.lines().any(|line| line == "tessera_outbox_broker_away{} 1.0");
             is_away.then_some(()).ok_or("it does not")
         })
         .await;
